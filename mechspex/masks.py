@@ -1,0 +1,165 @@
+"""Masks: Boolean rows over the units, True = kept; which of them are measured is the design."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from mechspex.errors import Refused, ShapeError
+
+Design = Literal["biased", "paired", "stratified"]
+
+# Random numbers drawn at once: bounds memory at 46,080 units without changing what is drawn.
+_BLOCK = 1 << 22
+
+
+def check_masks(masks: object, n_units: int | None = None) -> Bool[np.ndarray, "mask unit"]:
+    """Return `masks` if it is a Boolean array of shape ``[mask, unit]``.
+
+    Raises:
+        ShapeError: not two-dimensional, not Boolean, or not `n_units` wide.
+    """
+    if not isinstance(masks, np.ndarray):
+        raise ShapeError(
+            f"masks must be a numpy array of shape [mask, unit], got {type(masks).__name__}; "
+            "convert it with numpy.asarray(masks, dtype=bool)"
+        )
+    wanted = f"[mask, {n_units if n_units is not None else 'unit'}]"
+    if masks.ndim != 2 or (n_units is not None and masks.shape[1] != n_units):
+        raise ShapeError(
+            f"masks have shape {list(masks.shape)}, expected {wanted}; one row a mask, "
+            "one column a unit"
+        )
+    if masks.dtype != np.bool_:
+        raise ShapeError(
+            f"masks of shape {list(masks.shape)} have dtype {masks.dtype}, expected bool; "
+            "convert them with masks.astype(bool), True = kept"
+        )
+    return masks
+
+
+def sample_masks(
+    n_units: int,
+    n_masks: int,
+    *,
+    keep: float = 0.5,
+    design: Design = "biased",
+    seed: int = 0,
+) -> Bool[np.ndarray, "mask unit"]:
+    """Draw random masks; the first rows of a longer draw are the shorter draw with the same seed.
+
+    Designs:
+        ``biased``: each unit is kept with probability `keep`, independently (uniform at ½).
+        ``paired``: as ``biased``, every mask followed by its complement; `keep` is ½.
+        ``stratified``: the number of ablated units cycles through 1 … 2(1 − keep)·n, so every
+        density around the mean 1 − `keep` is met equally often; which units is uniform.
+
+    Args:
+        n_units: width of a mask, at least 1.
+        n_masks: number of rows.
+        keep: probability with which a unit is kept, strictly between 0 and 1.
+        seed: the only source of randomness.
+
+    Raises:
+        Refused: a size, density or design that makes no sense.
+    """
+    if n_units < 1:
+        raise Refused(f"n_units = {n_units}: a mask needs at least one unit")
+    if n_masks < 0:
+        raise Refused(f"n_masks = {n_masks}: ask for zero masks or more")
+    if not 0 < keep < 1:
+        raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1")
+    rng = np.random.default_rng(seed)
+    if design == "biased":
+        return _bernoulli(rng, n_masks, n_units, keep)
+    if design == "paired":
+        if keep != 0.5:
+            raise Refused(
+                f"keep = {keep} with design 'paired': complements balance only keep = 0.5"
+            )
+        half = _bernoulli(rng, -(-n_masks // 2), n_units, keep)
+        return np.stack([half, ~half], axis=1).reshape(-1, n_units)[:n_masks]
+    if design == "stratified":
+        return _stratified(rng, n_masks, n_units, keep)
+    raise Refused(f"design = {design!r}: choose 'biased', 'paired' or 'stratified'")
+
+
+def _bernoulli(
+    rng: np.random.Generator, n_masks: int, n_units: int, keep: float
+) -> Bool[np.ndarray, "mask unit"]:
+    masks = np.empty((n_masks, n_units), dtype=bool)
+    rows = max(1, _BLOCK // n_units)
+    for start in range(0, n_masks, rows):
+        block = masks[start : start + rows]
+        np.less(rng.random(block.shape), keep, out=block)
+    return masks
+
+
+def _stratified(
+    rng: np.random.Generator, n_masks: int, n_units: int, keep: float
+) -> Bool[np.ndarray, "mask unit"]:
+    most = min(n_units, max(1, round(2 * (1 - keep) * n_units)))
+    masks = np.ones((n_masks, n_units), dtype=bool)
+    for row in range(n_masks):
+        ablated = rng.permutation(n_units)[: 1 + row % most]
+        masks[row, ablated] = False
+    return masks
+
+
+def ablate_sets(n_units: int, sets: Iterable[Iterable[int]]) -> Bool[np.ndarray, "mask unit"]:
+    """One mask a set: that set is ablated and every other unit kept."""
+    rows = [list(units) for units in sets]
+    masks = np.ones((len(rows), n_units), dtype=bool)
+    for mask, units in zip(masks, rows, strict=True):
+        mask[units] = False
+    return masks
+
+
+def single_ablations(n_units: int) -> Bool[np.ndarray, "unit unit"]:
+    """Every unit ablated alone: row i ablates unit i."""
+    return ~np.eye(n_units, dtype=bool)
+
+
+def pair_ablations(
+    n_units: int, among: Iterable[int] | None = None
+) -> Bool[np.ndarray, "mask unit"]:
+    """Every pair of units (of `among`, if given) ablated alone, in lexicographic order."""
+    units = range(n_units) if among is None else sorted(among)
+    return ablate_sets(n_units, combinations(units, 2))
+
+
+def factorial_masks(
+    context: Bool[np.ndarray, " unit"], units: tuple[int, ...]
+) -> Bool[np.ndarray, "mask unit"]:
+    """All 2^k settings of k `units`, the rest as in `context`.
+
+    Row b keeps ``units[j]`` where bit j of b is 1, so row 0 ablates all of them and the last row
+    keeps all of them.
+    """
+    settings = np.arange(2 ** len(units))[:, None] >> np.arange(len(units)) & 1
+    masks = np.repeat(context[None, :], len(settings), axis=0)
+    masks[:, list(units)] = settings.astype(bool)
+    return masks
+
+
+def pack(masks: Bool[np.ndarray, "mask unit"]) -> UInt8[np.ndarray, "mask byte"]:
+    """Eight units a byte, the form in which masks travel and are stored."""
+    return np.packbits(masks, axis=1)
+
+
+def unpack(packed: UInt8[np.ndarray, "mask byte"], n_units: int) -> Bool[np.ndarray, "mask unit"]:
+    """The masks that `pack` packed.
+
+    Raises:
+        ShapeError: the rows do not hold `n_units` bits.
+    """
+    if packed.ndim != 2 or packed.shape[1] != -(-n_units // 8):
+        raise ShapeError(
+            f"packed masks have shape {list(packed.shape)}, {n_units} units need "
+            f"[mask, {-(-n_units // 8)}]"
+        )
+    return np.unpackbits(packed, axis=1, count=n_units).astype(bool)

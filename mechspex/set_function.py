@@ -1,0 +1,284 @@
+"""Sparse set functions: a list of terms and coefficients in one named basis."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from mechspex.errors import Refused, ShapeError
+from mechspex.indices import Kind, Term, compute
+from mechspex.masks import check_masks
+
+Basis = Literal["fourier", "kept", "ablated"]
+
+SCHEMA = "mechspex.set_function/1"
+# Elements of one block of features: keeps prediction in tens of megabytes.
+_BLOCK = 1 << 22
+# A term of order k expands into 2^k; beyond this a change of basis is no longer sparse.
+_LARGEST_ORDER = 20
+
+
+@dataclass(frozen=True)
+class SetFunction:
+    """A function of a mask, f(m) = Σ_S c_S φ_S(m), with few terms S.
+
+    The bases are products of one affine factor a unit (m_i = 1 where unit i is kept):
+
+    =============  ======================================  ==================================
+    basis          φ_S(m)                                  what c_S says
+    =============  ======================================  ==================================
+    ``fourier``    ∏_{i∈S} (m_i − p)/√(p(1−p)), p=`keep`   c_S² is a share of the variance
+    ``kept``       ∏_{i∈S} m_i                             one term for an AND
+    ``ablated``    ∏_{i∈S} (1 − m_i)                       one term for an OR of backups
+    =============  ======================================  ==================================
+
+    Attributes:
+        n_units: width of the masks.
+        terms: sorted tuples of unit indices, without repetition; ``()`` is the constant.
+        coefficients: one a term, in the units of the value.
+        basis: ``fourier``, ``kept`` or ``ablated``.
+        keep: the probability p of the Fourier basis (and of the design it was recovered from).
+        notes: what the decoder has to say about how it got there.
+
+    Raises:
+        Refused: terms that repeat, are unsorted or lie outside the units; an unknown basis.
+        ShapeError: another number of coefficients than of terms.
+    """
+
+    n_units: int
+    terms: tuple[Term, ...]
+    coefficients: Float[np.ndarray, " term"]
+    basis: Basis
+    keep: float = 0.5
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        coefficients = np.array(self.coefficients, dtype=np.float64)
+        coefficients.setflags(write=False)
+        object.__setattr__(self, "coefficients", coefficients)
+        if coefficients.shape != (len(self.terms),):
+            raise ShapeError(
+                f"coefficients of shape {list(coefficients.shape)} for {len(self.terms)} terms; "
+                "give one coefficient a term"
+            )
+        affine(self.basis, self.keep)
+        if len(set(self.terms)) != len(self.terms):
+            raise Refused("a term is listed twice; add up its coefficients first")
+        for term in self.terms:
+            if any(a >= b for a, b in pairwise(term)):
+                raise Refused(f"term {term} is not a sorted tuple of different units")
+            if term and not 0 <= term[0] <= term[-1] < self.n_units:
+                raise Refused(f"term {term} lies outside the units 0 … {self.n_units - 1}")
+
+    @classmethod
+    def from_mapping(
+        cls,
+        n_units: int,
+        coefficients: Mapping[Term, float],
+        *,
+        basis: Basis,
+        keep: float = 0.5,
+        notes: tuple[str, ...] = (),
+    ) -> SetFunction:
+        """A set function from {term: coefficient}, its terms ordered by order, then by units."""
+        terms = tuple(sorted(coefficients, key=lambda term: (len(term), term)))
+        values = np.array([coefficients[term] for term in terms], dtype=np.float64)
+        return cls(n_units, terms, values, basis, keep, notes)
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def __getitem__(self, term: Iterable[int]) -> float:
+        """The coefficient of a set of units; 0 for a set that is not among the terms."""
+        return self.to_mapping().get(tuple(sorted(term)), 0.0)
+
+    def to_mapping(self) -> dict[Term, float]:
+        """{term: coefficient}."""
+        return dict(zip(self.terms, self.coefficients.tolist(), strict=True))
+
+    @property
+    def max_order(self) -> int:
+        """The size of the largest term; 0 for a constant."""
+        return max(map(len, self.terms), default=0)
+
+    def predict(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, " mask"]:
+        """f(m) for every mask.
+
+        Raises:
+            ShapeError: masks of another width or dtype.
+        """
+        masks = check_masks(masks, self.n_units)
+        values = np.zeros(len(masks))
+        rows = max(1, _BLOCK // max(1, len(self.terms)))
+        for start in range(0, len(masks), rows):
+            block = masks[start : start + rows]
+            values[start : start + rows] = (
+                features(block, self.terms, basis=self.basis, keep=self.keep) @ self.coefficients
+            )
+        return values
+
+    def to_basis(self, basis: Basis, keep: float | None = None) -> SetFunction:
+        """The same function in another basis, exactly.
+
+        With factor a·m + b of this basis written as α(a′·m + b′) + β in the other (α = a/a′,
+        β = b − α·b′), c′(T) = Σ_{S⊇T} c(S) α^{|T|} β^{|S|−|T|}. This one rule gives the two
+        Möbius transforms, the Fourier transform and changes of p.
+
+        Args:
+            basis: ``fourier``, ``kept`` or ``ablated``.
+            keep: p of the Fourier basis; this function's own if not given.
+
+        Raises:
+            Refused: an unknown basis, or a term of an order above 20.
+        """
+        keep = self.keep if keep is None else keep
+        slope, offset = affine(self.basis, self.keep)
+        new_slope, new_offset = affine(basis, keep)
+        alpha = slope / new_slope
+        beta = offset - alpha * new_offset
+        if self.max_order > _LARGEST_ORDER:
+            raise Refused(
+                f"a term of order {self.max_order} expands into 2^{self.max_order} terms; "
+                f"change the basis of functions of order {_LARGEST_ORDER} or less"
+            )
+        if (alpha, beta) == (1.0, 0.0):
+            return replace(self, basis=basis, keep=keep)
+        converted: dict[Term, float] = {}
+        for term, coefficient in self.to_mapping().items():
+            for size in range(len(term) + 1):
+                share = coefficient * alpha**size * beta ** (len(term) - size)
+                for subset in combinations(term, size):
+                    converted[subset] = converted.get(subset, 0.0) + share
+        return SetFunction.from_mapping(
+            self.n_units, converted, basis=basis, keep=keep, notes=self.notes
+        )
+
+    def truncate(self, n_terms: int) -> SetFunction:
+        """The constant and the `n_terms` other terms with the largest coefficients."""
+        size = np.array([math.inf if not term else abs(c) for term, c in self.to_mapping().items()])
+        n_kept = n_terms + int(() in self.terms)
+        chosen = np.sort(np.argsort(-size, kind="stable")[:n_kept]).tolist()
+        return replace(
+            self,
+            terms=tuple(self.terms[i] for i in chosen),
+            coefficients=self.coefficients[chosen],
+        )
+
+    def indices(self, kind: Kind, order: int | None = None) -> dict[Term, float]:
+        """An interaction index, {set of units: value}; a set that is missing has value 0.
+
+        Args:
+            kind: ``shapley``, ``banzhaf`` or ``influence`` (of single units), ``moebius``,
+                ``shapley_interaction`` or ``faith_banzhaf`` (of sets).
+            order: for ``shapley_interaction`` the largest set wanted, for ``faith_banzhaf`` the
+                order ℓ of the approximation; not used by the others.
+
+        Raises:
+            Refused: an unknown kind, or an order where none is taken (or none where one is).
+        """
+        fourier = self.to_basis("fourier", 0.5).to_mapping()
+        # ∏(−1)^{m_i} is (−1)^{|S|} times the Fourier factor 2m_i − 1 at p = ½.
+        walsh = {term: value * (-1) ** len(term) for term, value in fourier.items()}
+        return compute(kind, walsh, order)
+
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A frame with one row a term: ``units``, ``order``, ``coefficient``; largest first."""
+        labels = list(map(str, range(self.n_units))) if names is None else names
+        frame = pd.DataFrame(
+            {
+                "units": [" × ".join(labels[i] for i in term) for term in self.terms],
+                "order": [len(term) for term in self.terms],
+                "coefficient": self.coefficients,
+            }
+        )
+        largest_first = np.argsort(-np.abs(self.coefficients), kind="stable")
+        return frame.iloc[largest_first].reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        caption = f"<p>{len(self)} terms over {self.n_units} units, basis {self.basis}</p>"
+        return caption + self.to_pandas().head(20).to_html(index=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the function as JSON with a schema name."""
+        record = {
+            "schema": SCHEMA,
+            "n_units": self.n_units,
+            "basis": self.basis,
+            "keep": self.keep,
+            "notes": self.notes,
+            "terms": self.terms,
+            "coefficients": self.coefficients.tolist(),
+        }
+        Path(path).write_text(json.dumps(record) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> SetFunction:
+        """Read what `save` wrote.
+
+        Raises:
+            Refused: the file is not JSON of this schema.
+        """
+        try:
+            record = json.loads(Path(path).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"{path} is not JSON: {error}; give a file that save() wrote") from None
+        found = record.get("schema") if isinstance(record, dict) else None
+        if found != SCHEMA:
+            raise Refused(f"{path} has schema {found!r}, this version reads {SCHEMA!r}")
+        return cls(
+            n_units=record["n_units"],
+            terms=tuple(tuple(term) for term in record["terms"]),
+            coefficients=np.array(record["coefficients"], dtype=np.float64),
+            basis=record["basis"],
+            keep=record["keep"],
+            notes=tuple(record["notes"]),
+        )
+
+
+def affine(basis: Basis, keep: float) -> tuple[float, float]:
+    """Slope a and offset b of the factor a·m_i + b of a basis.
+
+    Raises:
+        Refused: an unknown basis, or p outside (0, 1).
+    """
+    if basis == "fourier":
+        if not 0 < keep < 1:
+            raise Refused(f"keep = {keep}: a Fourier basis needs a probability between 0 and 1")
+        sigma = math.sqrt(keep * (1 - keep))
+        return 1 / sigma, -keep / sigma
+    if basis == "kept":
+        return 1.0, 0.0
+    if basis == "ablated":
+        return -1.0, 1.0
+    raise Refused(f"basis = {basis!r}: choose 'fourier', 'kept' or 'ablated'")
+
+
+def features(
+    masks: Bool[np.ndarray, "mask unit"],
+    terms: Sequence[Term],
+    *,
+    basis: Basis,
+    keep: float = 0.5,
+) -> Float[np.ndarray, "mask term"]:
+    """φ_S(m) for every mask and term; see `SetFunction` for the bases."""
+    slope, offset = affine(basis, keep)
+    kept, ablated = slope + offset, offset
+    design = np.empty((len(masks), len(terms)))
+    orders = np.array([len(term) for term in terms], dtype=int)
+    for order in np.unique(orders):
+        columns = np.flatnonzero(orders == order)
+        product = np.ones((len(masks), len(columns)))
+        members = np.array([terms[c] for c in columns], dtype=int).reshape(len(columns), order)
+        for j in range(order):
+            product *= np.where(masks[:, members[:, j]], kept, ablated)
+        design[:, columns] = product
+    return design
