@@ -1,0 +1,202 @@
+"""Models: TransformerLens bridges, loaded by name, and the units they are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import boot_native
+from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from mechspex.errors import ModelError, UnknownUnitError
+from mechspex.smollm2 import smollm2_folder
+from mechspex.units import Unit, UnitSet
+
+Model = TransformerBridge
+
+SHIPPED = {
+    "tiny": "attention-only, 2 layers × 4 heads, shows induction; ships in the package",
+    "smollm2-135m": "SmolLM2-135M-Instruct, 30 layers × 9 heads; fetched once (93 MB)",
+}
+_TINY = Path(__file__).parent / "tiny"
+
+
+def load_model(
+    name: str | Path | Model,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Load a model as a TransformerLens `TransformerBridge`, in evaluation mode.
+
+    Args:
+        name: ``"tiny"`` or ``"smollm2-135m"``, a local folder, a Hub name, or a bridge of your
+            own, which is returned as it is.
+        dtype: of the weights and of all arithmetic.
+        device: ``"cpu"``, ``"cuda"``, …; the CPU if not given.
+
+    Raises:
+        ModelError: no such model, or one whose only weights are pickled.
+        FetchError: SmolLM2 could not be fetched.
+    """
+    if isinstance(name, TransformerBridge):
+        return name
+    device = "cpu" if device is None else device
+    if name == "tiny":
+        model = _load_tiny(dtype, device)
+    else:
+        folder = smollm2_folder() if name == "smollm2-135m" else name
+        model = _load_transformers(folder, dtype, device)
+    return model.eval()
+
+
+def _load_tiny(dtype: torch.dtype, device: str | torch.device) -> Model:
+    config = json.loads((_TINY / "config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(_TINY)
+    model = boot_native(config, tokenizer=tokenizer, model_name="tiny", dtype=dtype, device=device)
+    model.load_state_dict(load_file(_TINY / "model.safetensors"), strict=True)
+    return model
+
+
+def _load_transformers(name: str | Path, dtype: torch.dtype, device: str | torch.device) -> Model:
+    folder = Path(name)
+    if folder.is_dir():
+        _refuse_pickles(folder)
+    try:
+        with _no_progress_bars():
+            return TransformerBridge.boot_transformers(str(name), dtype=dtype, device=device)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"model {str(name)!r} could not be loaded ({reason}); name one of "
+            f"{', '.join(SHIPPED)}, a folder with config.json and *.safetensors, or a Hub name "
+            "(which needs the network unless it is in the Hub's cache)"
+        ) from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"folder {folder} has no config.json; give a folder of save_pretrained()")
+    if not any(folder.glob("*.safetensors")):
+        found = sorted(path.name for path in folder.glob("*.bin"))
+        has = f"only {', '.join(found)}" if found else "no weights"
+        raise ModelError(
+            f"folder {folder} has {has}; pickled weights are never read: save it as safetensors "
+            "with model.save_pretrained(folder)"
+        )
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Weights load in a second here; the bar of every tensor would only bury the output."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def heads(
+    model: Model, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
+) -> UnitSet:
+    """The attention heads, layer by layer: ``L0H0``, ``L0H1``, …
+
+    Args:
+        layers: only those of these layers.
+        positions: one unit a head and token position (``L9H6@12``) in place of one a head.
+
+    Raises:
+        UnknownUnitError: a layer that the model does not have.
+    """
+    return _units(model, "head", model.cfg.n_heads, layers, positions)
+
+
+def neurons(
+    model: Model, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
+) -> UnitSet:
+    """The MLP neurons (after gating), layer by layer: ``L0N0``, ``L0N1``, …
+
+    Raises:
+        UnknownUnitError: a layer that the model does not have.
+        ModelError: the model has no MLPs, or mixtures of experts in their place.
+    """
+    _check_mlps(model)
+    if model.cfg.num_experts or model.cfg.d_mlp is None:
+        raise ModelError(
+            f"{model.cfg.architecture} routes its MLPs over {model.cfg.num_experts} experts: its "
+            "hook_post has no fixed neurons; use mlps(model) or heads(model)"
+        )
+    return _units(model, "neuron", model.cfg.d_mlp, layers, positions)
+
+
+def mlps(
+    model: Model, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
+) -> UnitSet:
+    """The whole MLPs, one a layer: ``L0MLP``, ``L1MLP``, …
+
+    Raises:
+        UnknownUnitError: a layer that the model does not have.
+        ModelError: the model has no MLPs.
+    """
+    _check_mlps(model)
+    return _units(model, "mlp", 1, layers, positions)
+
+
+def _check_mlps(model: Model) -> None:
+    if model.cfg.attn_only:
+        raise ModelError(f"{model.cfg.model_name} is attention-only: it has heads, but no MLPs")
+
+
+def _units(
+    model: Model,
+    kind: Any,
+    per_layer: int,
+    layers: Iterable[int] | None,
+    positions: Iterable[int] | None,
+) -> UnitSet:
+    chosen = range(model.cfg.n_layers) if layers is None else list(layers)
+    for layer in chosen:
+        if not 0 <= layer < model.cfg.n_layers:
+            raise UnknownUnitError(
+                f"no layer {layer} in {model.cfg.model_name}; "
+                f"it has layers 0 … {model.cfg.n_layers - 1}"
+            )
+    places = [None] if positions is None else list(positions)
+    return UnitSet(
+        tuple(
+            Unit(kind, layer, number, position)
+            for layer in chosen
+            for number in range(per_layer)
+            for position in places
+        )
+    )
+
+
+def weights_hash(model: Model) -> str:
+    """SHA-256 of every parameter's and buffer's name, dtype, shape and bytes: what a model is."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.original_model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def last_logits(model: Model, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits ``[row, vocabulary]`` at the last position, through the hooks of the bridge.
+
+    The wrapped model is called itself: it holds the hooked modules, and models of the
+    transformers library can skip the unembedding of all positions but the last.
+    """
+    if model.cfg.architecture == "TransformerLensNative":
+        return model.original_model(tokens)[:, -1]
+    return model.original_model(tokens, logits_to_keep=1, use_cache=False).logits[:, -1]

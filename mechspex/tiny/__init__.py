@@ -1,0 +1,1 @@
+"""The small model that ships with mechspex: a two-layer attention-only induction model."""

@@ -1,0 +1,121 @@
+"""The seam between models and mathematics: masks in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mechspex.errors import Refused, ShapeError
+from mechspex.masks import check_masks
+from mechspex.units import UnitSet
+
+
+@runtime_checkable
+class ValueFunction(Protocol):
+    """Anything that measures masks; decoders, executors and workflows rely on no more than this.
+
+    Attributes:
+        units: what the columns of a mask stand for.
+        outputs: a name for each column of the values (one a prompt, for a model).
+    """
+
+    @property
+    def units(self) -> UnitSet: ...
+
+    @property
+    def n_units(self) -> int: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    def __call__(
+        self, masks: Bool[np.ndarray, "mask unit"]
+    ) -> Float[np.ndarray, "mask output"]: ...
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """A value function that can say what it depends on, so that its values can be kept safely."""
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        """Everything a value depends on but the mask, by name."""
+        ...
+
+
+class FunctionValues:
+    """Any Python function of masks as a value function.
+
+    Args:
+        function: Boolean masks ``[mask, unit]`` → values ``[mask]`` or ``[mask, output]``.
+        units: what the columns stand for; see `mechspex.parts`.
+
+    Raises:
+        Refused: no units.
+        ShapeError: the function's values have another shape.
+    """
+
+    def __init__(
+        self, function: Callable[[Bool[np.ndarray, "mask unit"]], np.ndarray], units: UnitSet
+    ) -> None:
+        if not len(units):
+            raise Refused("there are no units; a value function needs at least one")
+        self.units = units
+        self._function = function
+        self._n_outputs = self._measure(np.ones((1, len(units)), dtype=bool)).shape[1]
+
+    @property
+    def n_units(self) -> int:
+        return len(self.units)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(f"output {number}" for number in range(self._n_outputs))
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        function = self._function
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        return {"function": f"{function.__module__}.{name}", "units": " ".join(self.units.names)}
+
+    def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
+        masks = check_masks(masks, self.n_units)
+        values = self._measure(masks)
+        if values.shape[1] != self._n_outputs:
+            raise ShapeError(
+                f"the function returned {values.shape[1]} outputs a mask, {self._n_outputs} before"
+            )
+        return values
+
+    def _measure(self, masks: np.ndarray) -> np.ndarray:
+        returned = np.asarray(self._function(masks), dtype=np.float32)
+        values = returned[:, None] if returned.ndim == 1 else returned
+        if values.ndim != 2 or len(values) != len(masks):
+            raise ShapeError(
+                f"the function returned shape {list(returned.shape)} for masks of shape "
+                f"{list(masks.shape)}; return [{len(masks)}] or [{len(masks)}, output]"
+            )
+        return values
+
+
+def as_value_function(
+    value_function: ValueFunction | Callable[[np.ndarray], np.ndarray], units: UnitSet | None = None
+) -> ValueFunction:
+    """`value_function` itself, or a plain function of masks together with its `units`.
+
+    Raises:
+        Refused: a plain function without units, or something that is neither.
+    """
+    if isinstance(value_function, ValueFunction):
+        return value_function
+    if not callable(value_function):
+        raise Refused(
+            f"{type(value_function).__name__} is no value function; give ComponentValues(…), or a "
+            "function of Boolean masks together with units=mechspex.parts([...])"
+        )
+    if units is None:
+        raise Refused("a plain function does not tell its units; add units=mechspex.parts([...])")
+    return FunctionValues(value_function, units)
