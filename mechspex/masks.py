@@ -48,7 +48,7 @@ def sample_masks(
     *,
     keep: float = 0.5,
     design: Design = "biased",
-    seed: int = 0,
+    seed: int | tuple[int, ...] = 0,
 ) -> Bool[np.ndarray, "mask unit"]:
     """Draw random masks; the first rows of a longer draw are the shorter draw with the same seed.
 
@@ -110,6 +110,17 @@ def _stratified(
     return masks
 
 
+def all_masks(n_units: int) -> Bool[np.ndarray, "mask unit"]:
+    """All 2^n masks; row b keeps unit j where bit j of b is 1.
+
+    Raises:
+        Refused: more than 24 units, 16 million masks.
+    """
+    if not 0 < n_units <= 24:
+        raise Refused(f"n_units = {n_units}: all 2^n masks are listed for 1 … 24 units")
+    return (np.arange(2**n_units)[:, None] >> np.arange(n_units) & 1).astype(bool)
+
+
 def ablate_sets(n_units: int, sets: Iterable[Iterable[int]]) -> Bool[np.ndarray, "mask unit"]:
     """One mask a set: that set is ablated and every other unit kept."""
     rows = [list(units) for units in sets]
@@ -140,9 +151,8 @@ def factorial_masks(
     Row b keeps ``units[j]`` where bit j of b is 1, so row 0 ablates all of them and the last row
     keeps all of them.
     """
-    settings = np.arange(2 ** len(units))[:, None] >> np.arange(len(units)) & 1
-    masks = np.repeat(context[None, :], len(settings), axis=0)
-    masks[:, list(units)] = settings.astype(bool)
+    masks = np.repeat(context[None, :], 2 ** len(units), axis=0)
+    masks[:, list(units)] = all_masks(len(units))
     return masks
 
 

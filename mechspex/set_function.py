@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -207,18 +207,43 @@ class SetFunction:
         caption = f"<p>{len(self)} terms over {self.n_units} units, basis {self.basis}</p>"
         return caption + self.to_pandas().head(20).to_html(index=False)
 
-    def save(self, path: str | Path) -> None:
-        """Write the function as JSON with a schema name."""
-        record = {
+    def to_dict(self) -> dict[str, Any]:
+        """The function as plain numbers and lists, with a schema name; JSON can hold it."""
+        return {
             "schema": SCHEMA,
             "n_units": self.n_units,
             "basis": self.basis,
             "keep": self.keep,
-            "notes": self.notes,
-            "terms": self.terms,
+            "notes": list(self.notes),
+            "terms": [list(term) for term in self.terms],
             "coefficients": self.coefficients.tolist(),
         }
-        Path(path).write_text(json.dumps(record) + "\n")
+
+    @classmethod
+    def from_dict(cls, record: Any) -> SetFunction:
+        """What `to_dict` gave.
+
+        Raises:
+            Refused: another schema, or a record that breaks it.
+        """
+        found = record.get("schema") if isinstance(record, dict) else None
+        if found != SCHEMA:
+            raise Refused(f"this is no set function: schema {found!r}, expected {SCHEMA!r}")
+        try:
+            return cls(
+                n_units=record["n_units"],
+                terms=tuple(tuple(term) for term in record["terms"]),
+                coefficients=np.array(record["coefficients"], dtype=np.float64),
+                basis=record["basis"],
+                keep=record["keep"],
+                notes=tuple(record["notes"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise Refused(f"this set function is incomplete or malformed: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the function as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> SetFunction:
@@ -228,20 +253,9 @@ class SetFunction:
             Refused: the file is not JSON of this schema.
         """
         try:
-            record = json.loads(Path(path).read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise Refused(f"{path} is not JSON: {error}; give a file that save() wrote") from None
-        found = record.get("schema") if isinstance(record, dict) else None
-        if found != SCHEMA:
-            raise Refused(f"{path} has schema {found!r}, this version reads {SCHEMA!r}")
-        return cls(
-            n_units=record["n_units"],
-            terms=tuple(tuple(term) for term in record["terms"]),
-            coefficients=np.array(record["coefficients"], dtype=np.float64),
-            basis=record["basis"],
-            keep=record["keep"],
-            notes=tuple(record["notes"]),
-        )
+            return cls.from_dict(json.loads(Path(path).read_bytes()))
+        except (Refused, ValueError, RecursionError) as error:
+            raise Refused(f"{path} is refused ({error}); give a file that save() wrote") from None
 
 
 def affine(basis: Basis, keep: float) -> tuple[float, float]:
@@ -274,8 +288,8 @@ def features(
     kept, ablated = slope + offset, offset
     design = np.empty((len(masks), len(terms)))
     orders = np.array([len(term) for term in terms], dtype=int)
-    for order in np.unique(orders):
-        columns = np.flatnonzero(orders == order)
+    for order in np.unique(orders).tolist():
+        columns = np.flatnonzero(orders == order).tolist()
         product = np.ones((len(masks), len(columns)))
         members = np.array([terms[c] for c in columns], dtype=int).reshape(len(columns), order)
         for j in range(order):

@@ -1,0 +1,258 @@
+"""The command line: data on stdout, progress on stderr, exit codes that scripts can trust."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechspex.errors import FailedMasksError, MechspexError, RunError
+
+app = typer.Typer(
+    name="mechspex",
+    help="Find which parts of a language model act together, from as few ablations as possible.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+tasks_app = typer.Typer(
+    help="The tasks that ship with mechspex.", invoke_without_command=True, no_args_is_help=False
+)
+app.add_typer(tasks_app, name="tasks")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="tiny, smollm2-135m, a local folder or a Hub name.")
+]
+Prompts = Annotated[int, typer.Option("--prompts", help="How many prompts of the task to use.")]
+Seed = Annotated[int, typer.Option(help="Of prompts, masks and decoder.")]
+
+
+@app.command()
+def explain(
+    task: Annotated[
+        str, typer.Argument(help="A shipped task (see mechspex tasks) or a TOML file.")
+    ],
+    model: ModelName = "smollm2-135m",
+    units: Annotated[
+        str, typer.Option(help="heads, mlps, neurons, or a sum: heads+mlps.")
+    ] = "heads",
+    ablation: Annotated[str, typer.Option(help="mean, zero, resample or corrupted.")] = "mean",
+    keep: Annotated[float, typer.Option(help="Probability with which a unit is kept.")] = 0.9,
+    budget: Annotated[
+        int | None, typer.Option(help="Masks the decoder may use; 1000 without --target-r2.")
+    ] = None,
+    target_r2: Annotated[
+        float | None, typer.Option(help="Stop once the held-out R² reaches this.")
+    ] = None,
+    decoder: Annotated[
+        str, typer.Option(help="automatic, additive, proxyspex, pursuit or exhaustive.")
+    ] = "automatic",
+    max_order: Annotated[int | None, typer.Option(help="The largest interaction wanted.")] = None,
+    prompts: Prompts = 8,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, …")] = "cpu",
+    run: Annotated[
+        str | None, typer.Option(help="Name of the run below $MECHSPEX_RUNS (default: runs).")
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Find which units act alone and which act together, each confirmed by exact ablation."""
+    import mechspex as mx
+    from mechspex.runs import run_folder
+
+    if run is not None:
+        _refuse_unwritable(run_folder(run))
+    bridge = mx.load_model(model, dtype=_dtype(dtype), device=device)
+    drawn = mx.load_task(task, bridge, n_prompts=prompts, seed=seed)
+    values = mx.ComponentValues(bridge, drawn, _units(bridge, units), ablation, seed=seed)
+    name = run or _run_name(drawn.name, units, ablation, values.configuration)
+    with _resumable(run_folder(name)):
+        explanation = mx.explain(
+            values,
+            budget=budget,
+            target_r2=target_r2,
+            keep=keep,
+            decoder=decoder,
+            max_order=max_order,
+            run=name,
+            seed=seed,
+            progress=True,
+        )
+    _print(explanation.to_dict() if as_json else str(explanation), as_json)
+    if explanation.recovery.n_failed:
+        raise typer.Exit(FailedMasksError.exit_code)
+
+
+@tasks_app.callback()
+def tasks(context: typer.Context, as_json: Json = False) -> None:
+    """List the tasks."""
+    from mechspex.tasks import read_recipe, task_files
+
+    if context.invoked_subcommand is not None:
+        return
+    recipes = [read_recipe(name) for name in task_files()]
+    rows = [{"task": r.name, "metric": r.metric, "title": r.title} for r in recipes]
+    if as_json:
+        _print(rows, True)
+        return
+    for row in rows:
+        print(f"{row['task']:12} {row['metric']:18} {row['title']}")
+
+
+@tasks_app.command("show")
+def show(
+    task: Annotated[str, typer.Argument(help="A shipped task or a TOML file.")],
+    model: ModelName = "smollm2-135m",
+    prompts: Prompts = 8,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Print the prompts of a task as this model would read them."""
+    import mechspex as mx
+    from mechspex.tasks import read_recipe
+
+    recipe = read_recipe(task)
+    drawn = mx.load_task(task, mx.load_model(model), n_prompts=prompts, seed=seed)
+    rows = [
+        {
+            "prompt": drawn.prompts[j],
+            "answer": drawn.answers[j],
+            "distractor": drawn.distractors[j] if drawn.distractors else None,
+            "corrupted": drawn.corrupted[j] if drawn.corrupted else None,
+        }
+        for j in range(len(drawn))
+    ]
+    if as_json:
+        _print(rows, True)
+        return
+    print(f"{recipe.title}\n{recipe.citation}\nmetric: {recipe.metric}\n")
+    for row in rows:
+        print(f"{row['prompt']} →{row['answer']}  (not{row['distractor']})")
+        print(f"  corrupted: {row['corrupted']}")
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models that mechspex knows by name; local folders and Hub names work as well."""
+    from mechspex.models import SHIPPED
+
+    if as_json:
+        _print([{"model": name, "about": about} for name, about in SHIPPED.items()], True)
+        return
+    for name, about in SHIPPED.items():
+        print(f"{name:14} {about}")
+
+
+@app.command()
+def status(
+    run: Annotated[
+        str | None, typer.Argument(help="Name of a run; all of them if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs, or print the answer of one of them again."""
+    from mechspex.explanation import Explanation
+    from mechspex.runs import list_runs, run_folder
+
+    if run is not None:
+        explanation = Explanation.load(run_folder(run))
+        _print(explanation.to_dict() if as_json else str(explanation), as_json)
+        return
+    rows = list_runs()
+    if as_json:
+        _print(rows, True)
+        return
+    for row in rows:
+        print(f"{row['run']:44} {row['masks']:8,} masks   {row['state']}")
+    if not rows:
+        print("no runs here yet; start one with: mechspex explain ioi", file=sys.stderr)
+
+
+def _units(model: Any, names: str) -> Any:
+    import mechspex as mx
+    from mechspex.units import UnitSet
+
+    kinds = {"heads": mx.heads, "mlps": mx.mlps, "neurons": mx.neurons}
+    chosen = UnitSet()
+    for name in names.split("+"):
+        if name not in kinds:
+            raise typer.BadParameter(f"{name!r}: choose heads, mlps, neurons or a sum of them")
+        chosen = chosen + kinds[name](model)
+    return chosen
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise typer.BadParameter(f"dtype {name!r}: choose {', '.join(known)}")
+    return known[name]
+
+
+def _run_name(task: str, units: str, ablation: str, configuration: dict[str, str]) -> str:
+    """The same question gets the same folder, any other question another one."""
+    import hashlib
+
+    digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
+    return f"{task}-{units.replace('+', '-')}-{ablation}-{digest[:8]}"
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Before a model is loaded: minutes are lost when this is found out at the end."""
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise RunError(f"run folder {folder} cannot be written; choose another --run")
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """What is committed stays; say how to go on when the run is stopped."""
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated):
+        command = " ".join(["mechspex", *sys.argv[1:]])
+        print(f"\nstopped; the values are kept in {folder}. Resume: {command}", file=sys.stderr)
+        raise
+
+
+class _Terminated(Exception):
+    """SIGTERM, as schedulers send it before they take a machine away."""
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise _Terminated
+
+
+def _print(content: Any, as_json: bool) -> None:
+    # Flushed here, where typer still sees a closed pipe (… | head) and leaves quietly.
+    print(json.dumps(content, indent=1, allow_nan=False) if as_json else content, flush=True)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 done with failed masks, 130 interrupted (Ctrl-C), 143
+    terminated (SIGTERM).
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except MechspexError as error:
+        print(f"mechspex: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except _Terminated:
+        raise SystemExit(143) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Executors: who measures the masks, and how nothing is measured twice."""

@@ -1,0 +1,262 @@
+"""The whole workflow: draw masks, measure them, decode, score on fresh masks, validate exactly."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mechspex.decoders import Decoder, decode, find_decoder
+from mechspex.errors import BudgetError, FailedMasksError, MeasurementError, Refused
+from mechspex.executors.local import RecordedValues
+from mechspex.explanation import Cost, Explanation, Recovery
+from mechspex.masks import all_masks, sample_masks
+from mechspex.runs import CONFIGURATION, ValueStore, run_folder, write_json
+from mechspex.scores import r_squared
+from mechspex.set_function import SetFunction, Term
+from mechspex.units import UnitSet
+from mechspex.validation import validate
+from mechspex.values import ValueFunction, as_value_function
+from mechspex.values.value_function import Configured
+
+_DEFAULT_BUDGET = 1_000
+# With a target, masks double from the first round to at most the largest budget.
+_FIRST_ROUND, _LARGEST_BUDGET = 250, 16_000
+# How many fresh masks a held-out R² needs to mean anything.
+_FEWEST_TEST_MASKS = 30
+# How many terms are reported, each of them validated.
+_SINGLES, _INTERACTIONS = 10, 20
+# Terms below this share of the value's variance are not worth an exact test.
+_SMALLEST_SHARE = 1e-6
+
+
+def explain(
+    value_function: ValueFunction | Callable[[np.ndarray], np.ndarray],
+    *,
+    units: UnitSet | None = None,
+    budget: int | None = None,
+    target_r2: float | None = None,
+    keep: float = 0.9,
+    decoder: str | Decoder = "automatic",
+    max_order: int | None = None,
+    run: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Explanation:
+    """Find which units act alone and which act together.
+
+    Draws `budget` random masks, measures them, recovers a sparse set function of the mean over
+    outputs, scores it on fresh masks (a fifth as many, at least 100), and measures the strongest
+    terms exactly. Where all 2^n masks fit in the budget they are measured instead, and the answer
+    is exact.
+
+    Args:
+        value_function: `ComponentValues` or anything of its shape; or a plain function of Boolean
+            masks, together with `units`.
+        units: of a plain function.
+        budget: masks the decoder may use; 1,000 if neither it nor `target_r2` is given.
+        target_r2: stop as soon as the held-out R² reaches this; masks double round by round, up
+            to the budget.
+        keep: probability with which a unit is kept in a mask.
+        decoder: ``automatic``, ``additive``, ``proxyspex``, ``pursuit``, ``exhaustive``, or a
+            decoder of your own.
+        max_order: the largest interaction wanted; the decoder's own choice if not given.
+        run: name or folder in which every value is kept; the same call again measures nothing
+            twice. None keeps values in memory.
+        seed: of the masks and of the decoder.
+        progress: progress bars on stderr.
+
+    Raises:
+        Refused: bad arguments; among them `BudgetError`, fewer masks than the decoder needs.
+        MeasurementError: the value with everything kept is not finite.
+        FailedMasksError: too few masks have a finite value.
+    """
+    start = time.perf_counter()
+    function = as_value_function(value_function, units)
+    if target_r2 is not None and not 0 < target_r2 < 1:
+        raise Refused(f"target_r2 = {target_r2}: give a number between 0 and 1")
+    if budget is None:
+        budget = _DEFAULT_BUDGET if target_r2 is None else _LARGEST_BUDGET
+    exact = decoder in ("automatic", "exhaustive") and _all_fit(function.n_units, budget)
+    chosen = find_decoder("exhaustive" if exact else decoder)
+    needed = chosen.minimum_masks(function.n_units)
+    if budget < needed:
+        raise BudgetError(
+            f"budget = {budget} masks: decoder {chosen.name!r} needs at least {needed} for "
+            f"{function.n_units} units"
+        )
+    settings = {
+        "budget": budget,
+        "target_r2": target_r2,
+        "keep": keep,
+        "decoder": chosen.name,
+        "max_order": max_order,
+        "seed": seed,
+        "versions": _versions(),
+    }
+    configuration = _configuration(function)
+    folder = None if run is None else run_folder(run)
+    store = ValueStore(folder, configuration)
+    try:
+        if folder is not None:
+            write_json(folder / CONFIGURATION, {"values": configuration, "settings": settings})
+        recorded = RecordedValues(function, store, progress=progress)
+        clean, ablated = _ends(recorded)
+        search = _exact_search if exact else _random_search
+        recovery = search(recorded, chosen, settings)
+        recorded.stage = "validating"
+        validation = validate(recorded, strongest_terms(recovery.function))
+        seconds = time.perf_counter() - start
+        explanation = Explanation(
+            units=function.units,
+            outputs=function.outputs,
+            configuration=configuration,
+            settings=settings,
+            clean=clean,
+            ablated=ablated,
+            recovery=recovery,
+            validation=validation,
+            cost=Cost(recorded.used, recorded.measured, recorded.seconds, seconds),
+            folder=folder,
+        )
+        if folder is not None:
+            explanation.save(folder)
+    finally:
+        store.close()
+    return explanation
+
+
+def strongest_terms(function: SetFunction) -> list[Term]:
+    """The terms worth an exact test: most variance under the design first, singles before sets."""
+    fourier = function.to_basis("fourier").to_mapping()
+    shares = {term: value**2 for term, value in fourier.items() if term}
+    least = _SMALLEST_SHARE * sum(shares.values())
+    ranked = sorted(
+        (term for term, share in shares.items() if share > least), key=lambda term: -shares[term]
+    )
+    singles = [term for term in ranked if len(term) == 1]
+    interactions = [term for term in ranked if len(term) > 1]
+    return singles[:_SINGLES] + interactions[:_INTERACTIONS]
+
+
+def _all_fit(n_units: int, budget: int) -> bool:
+    return n_units < 31 and 2**n_units <= budget
+
+
+def _ends(recorded: RecordedValues) -> tuple[float, float]:
+    """The value with everything kept and with everything ablated, mean over outputs."""
+    recorded.stage = "clean and ablated"
+    ends = np.repeat([[True], [False]], recorded.n_units, axis=1)
+    clean, ablated = recorded(ends).mean(axis=1, dtype=np.float64).tolist()
+    if not np.isfinite(clean):
+        raise MeasurementError(
+            f"with every unit kept the value is {clean}; mend the value function before a sweep"
+        )
+    return clean, ablated
+
+
+def _exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str, Any]) -> Recovery:
+    recorded.stage = "all masks"
+    masks = all_masks(recorded.n_units)
+    values = recorded(masks).mean(axis=1, dtype=np.float64)
+    failed = int((~np.isfinite(values)).sum())
+    if failed:
+        raise FailedMasksError(
+            f"{failed} of all {len(masks)} masks have no finite value; an exact answer needs all, "
+            "a smaller budget draws random ones"
+        )
+    seed, max_order = settings["seed"], settings["max_order"]
+    function = decode(masks, values, decoder=decoder, keep=0.5, max_order=max_order, seed=seed)
+    additive = decode(masks, values, decoder="additive", keep=0.5, seed=seed)
+    return Recovery(
+        function=function,
+        additive=additive,
+        r2=r_squared(values, function.predict(masks)),
+        additive_r2=r_squared(values, additive.predict(masks)),
+        n_train=len(masks),
+        n_test=0,
+        n_failed=0,
+    )
+
+
+def _random_search(
+    recorded: RecordedValues, decoder: Decoder, settings: dict[str, Any]
+) -> Recovery:
+    """Decode random masks, in doubling rounds where there is a target to stop at."""
+    budget, target, keep = settings["budget"], settings["target_r2"], settings["keep"]
+    seed, max_order = settings["seed"], settings["max_order"]
+    needed = decoder.minimum_masks(recorded.n_units)
+    masks = sample_masks(recorded.n_units, budget, keep=keep, seed=seed)
+    test_masks = _fresh_masks(masks, keep, seed)
+    recorded.stage = "held-out masks"
+    test_masks, test_values, test_failed = _finite(recorded, test_masks)
+    size = budget if target is None else min(budget, max(_FIRST_ROUND, needed))
+    while True:
+        recorded.stage = "masks"
+        train_masks, values, failed = _finite(recorded, masks[:size])
+        if len(values) < needed or not len(test_values):
+            raise FailedMasksError(
+                f"{failed} of {size} masks have no finite value; the {len(values)} others are "
+                f"fewer than the {needed} that decoder {decoder.name!r} needs"
+            )
+        function = decode(
+            train_masks, values, decoder=decoder, keep=keep, max_order=max_order, seed=seed
+        )
+        r2 = r_squared(test_values, function.predict(test_masks))
+        if size == budget or (target is not None and r2 >= target):
+            break
+        size = min(budget, 2 * size)
+    additive = decode(train_masks, values, decoder="additive", keep=keep, seed=seed)
+    return Recovery(
+        function=function,
+        additive=additive,
+        r2=r2,
+        additive_r2=r_squared(test_values, additive.predict(test_masks)),
+        n_train=len(values),
+        n_test=len(test_values),
+        n_failed=failed + test_failed,
+    )
+
+
+def _fresh_masks(
+    masks: Bool[np.ndarray, "mask unit"], keep: float, seed: int
+) -> Bool[np.ndarray, "test unit"]:
+    """Masks of the same design, none of them among `masks`."""
+    n_masks, n_units = masks.shape
+    wanted = max(100, n_masks // 5)
+    seen = {mask.tobytes() for mask in masks}
+    drawn = sample_masks(n_units, 10 * wanted, keep=keep, seed=(seed, 1))
+    fresh = np.array([mask for mask in drawn if mask.tobytes() not in seen], dtype=bool)
+    if len(fresh) < _FEWEST_TEST_MASKS:
+        raise BudgetError(
+            f"only {len(fresh)} masks of {n_units} units kept at {keep} are left to score an "
+            f"answer from {n_masks} masks; measure all with budget = {2**n_units}, or lower keep"
+        )
+    return fresh[:wanted]
+
+
+def _finite(
+    recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]
+) -> tuple[Bool[np.ndarray, "finite unit"], Float[np.ndarray, " finite"], int]:
+    """The masks with a finite value, their values (mean over outputs), and how many have none."""
+    values = recorded(masks).mean(axis=1, dtype=np.float64)
+    finite = np.isfinite(values)
+    return masks[finite], values[finite], int((~finite).sum())
+
+
+def _configuration(function: ValueFunction) -> dict[str, str]:
+    if isinstance(function, Configured):
+        return function.configuration
+    kind = type(function)
+    return {"function": f"{kind.__module__}.{kind.__qualname__}", "units": str(function.units)}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("mechspex", "numpy", "torch", "transformer-lens", "transformers")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}

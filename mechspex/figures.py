@@ -1,0 +1,104 @@
+"""Figures of an explanation; each returns a matplotlib figure and touches no global state."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from mechspex.errors import Refused
+from mechspex.explanation import Explanation
+
+_NEGATIVE, _POSITIVE, _PALE = "#b5403a", "#2b6ca3", "#b9bec4"
+
+
+def head_map(explanation: Explanation, *, metric: str = "value") -> Figure:
+    """Layers × heads, coloured by the recovered effect of ablating each head alone.
+
+    Heads whose exact effect was validated and confirmed carry a dot.
+
+    Raises:
+        Refused: the units are not all heads.
+    """
+    units = explanation.units
+    if any(unit.kind != "head" or unit.position is not None for unit in units):
+        raise Refused("a head map needs units that are all heads, at all positions")
+    effects = explanation.function.to_basis("ablated").to_mapping()
+    layers = sorted({unit.layer for unit in units})
+    grid = np.full((max(unit.number for unit in units) + 1, len(layers)), np.nan)
+    for column, unit in enumerate(units):
+        grid[unit.number, layers.index(unit.layer)] = effects.get((column,), 0.0)
+    figure = Figure(
+        figsize=(0.28 * len(layers) + 2.2, 0.28 * len(grid) + 1.4), layout="constrained"
+    )
+    axes = figure.subplots()
+    largest = max(np.nanmax(np.abs(grid)), 1e-9)
+    image = axes.imshow(
+        grid, cmap="RdBu", norm=TwoSlopeNorm(0, -largest, largest), origin="lower", aspect="equal"
+    )
+    confirmed = [
+        units[term[0]]
+        for term, holds in zip(
+            explanation.validation.terms, explanation.validation.confirmed, strict=True
+        )
+        if len(term) == 1 and holds
+    ]
+    axes.plot(
+        [layers.index(unit.layer) for unit in confirmed],
+        [unit.number for unit in confirmed],
+        linestyle="none",
+        marker="o",
+        markersize=3,
+        color="black",
+    )
+    step = max(1, len(layers) // 10)
+    axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
+    axes.set_yticks(range(0, len(grid), max(1, len(grid) // 6)))
+    axes.set(xlabel="layer", ylabel="head")
+    figure.colorbar(image, ax=axes, label=f"effect of ablation on {metric}", shrink=0.9)
+    return figure
+
+
+def interactions(explanation: Explanation, *, most: int = 15, metric: str = "value") -> Figure:
+    """The strongest validated interactions: exact joint effect less what smaller sets predict.
+
+    Bars are exact effects in the ``ablated`` basis with their intervals over outputs, diamonds
+    what the decoder had recovered; pale bars are not confirmed.
+    """
+    frame = explanation.interactions().head(most).iloc[::-1]
+    figure = Figure(figsize=(6.4, 0.3 * max(len(frame), 2) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    if not len(frame):
+        axes.text(0.5, 0.5, "no interaction to show", ha="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return figure
+    effect = frame["effect"].to_numpy()
+    colors = [
+        _PALE if not holds else _POSITIVE if value > 0 else _NEGATIVE
+        for value, holds in zip(effect, frame["confirmed"], strict=True)
+    ]
+    places = np.arange(len(frame))
+    spread = np.abs(frame[["low", "high"]].to_numpy().T - effect)
+    axes.barh(places, effect, color=colors, height=0.7)
+    axes.errorbar(effect, places, xerr=spread, fmt="none", ecolor="#333333", elinewidth=0.8)
+    axes.plot(
+        frame["recovered"],
+        places,
+        linestyle="none",
+        marker="D",
+        markersize=4,
+        color="black",
+        markerfacecolor="white",
+        label="recovered",
+    )
+    _finish(axes, list(frame["units"]), f"interaction effect on {metric}")
+    return figure
+
+
+def _finish(axes: Axes, labels: list[str], quantity: str) -> None:
+    axes.axvline(0, color="#333333", linewidth=0.8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_xlabel(quantity)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="best")

@@ -1,0 +1,195 @@
+"""Runs: a folder that holds every value ever measured, what it depends on, and the answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import zlib
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mechspex.errors import RunError, StoreError
+from mechspex.masks import pack
+
+SCHEMA = 1
+VALUES = "values.sqlite"
+CONFIGURATION = "configuration.json"
+EXPLANATION = "explanation.json"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def run_folder(run: str | Path) -> Path:
+    """The folder of a run: a name lies below ``$MECHSPEX_RUNS`` (``runs`` if unset), a `Path` is
+    taken as it is.
+
+    Raises:
+        RunError: a name with anything but letters, digits, dots, dashes and underscores.
+    """
+    if isinstance(run, Path):
+        return run
+    if not _NAME.fullmatch(run):
+        raise RunError(
+            f"run name {run!r} is refused: use letters, digits, '.', '-' and '_', "
+            "and MECHSPEX_RUNS for the folder"
+        )
+    return _runs_folder() / run
+
+
+def _runs_folder() -> Path:
+    return Path(os.environ.get("MECHSPEX_RUNS", "runs"))
+
+
+def list_runs() -> list[dict[str, str | int]]:
+    """Every run there is: its name, how many masks it holds, and whether it has its answer."""
+    rows: list[dict[str, str | int]] = []
+    for path in sorted(_runs_folder().glob(f"*/{VALUES}")):
+        # Read only: looking at a run that is being written must not disturb it.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            masks = database.execute("SELECT count(*) FROM value").fetchone()[0]
+        state = "explained" if (path.parent / EXPLANATION).exists() else "unfinished"
+        rows.append({"run": path.parent.name, "masks": masks, "state": state})
+    return rows
+
+
+class ValueStore:
+    """Values by mask, on disk (SQLite, WAL) or in memory; each row carries its checksum.
+
+    Committed batch by batch, so that whatever ends the process leaves all earlier batches. Two
+    processes on one store merge: a mask that is there already is left as it is.
+
+    Args:
+        folder: of the run; None keeps the values in memory.
+        configuration: everything the values depend on but the mask.
+
+    Raises:
+        RunError: the folder cannot be written, or holds values of another configuration.
+        StoreError: the file is no store of this version.
+    """
+
+    def __init__(self, folder: Path | None, configuration: Mapping[str, str]) -> None:
+        self.folder = folder
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunError(
+                    f"run folder {folder} cannot be made ({error.strerror}); choose another --run"
+                ) from None
+            if not os.access(folder, os.W_OK):
+                raise RunError(f"run folder {folder} is read-only; choose another --run")
+        self._path = ":memory:" if folder is None else str(folder / VALUES)
+        try:
+            self._database = sqlite3.connect(self._path, timeout=60)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._create()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self._path} cannot be opened as a value store ({error}); "
+                "move it away or choose another --run"
+            ) from None
+        self._check(dict(configuration))
+
+    def _create(self) -> None:
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA:
+            raise RunError(
+                f"{self._path} has schema {version}, this version of mechspex writes {SCHEMA}; "
+                "upgrade mechspex to read it"
+            )
+        with self._database:
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS configuration (key TEXT PRIMARY KEY, value TEXT)"
+            )
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS value (mask BLOB PRIMARY KEY, outputs BLOB, "
+                "checksum INTEGER) WITHOUT ROWID"
+            )
+            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def _check(self, configuration: dict[str, str]) -> None:
+        with self._database:
+            self._database.executemany(
+                "INSERT OR IGNORE INTO configuration VALUES (?, ?)",
+                [("configuration", json.dumps(configuration, sort_keys=True))],
+            )
+        row = self._database.execute("SELECT value FROM configuration").fetchone()
+        stored = json.loads(row[0])
+        if stored != configuration:
+            differing = [
+                f"{key}: {stored.get(key)} there, {configuration.get(key)} here"
+                for key in sorted(stored | configuration)
+                if stored.get(key) != configuration.get(key)
+            ]
+            raise RunError(
+                f"run {self.folder} holds values of another configuration "
+                f"({'; '.join(differing)}); choose another --run"
+            )
+
+    def __len__(self) -> int:
+        return self._database.execute("SELECT count(*) FROM value").fetchone()[0]
+
+    def get(self, masks: Bool[np.ndarray, "mask unit"], n_outputs: int) -> dict[int, np.ndarray]:
+        """{row of `masks`: its values} for the rows that are here.
+
+        Raises:
+            StoreError: a row whose bytes are not those that were written.
+        """
+        found = {}
+        for row, key in enumerate(map(bytes, pack(masks))):
+            stored = self._database.execute(
+                "SELECT outputs, checksum FROM value WHERE mask = ?", (key,)
+            ).fetchone()
+            if stored is None:
+                continue
+            outputs, checksum = stored
+            if checksum != zlib.crc32(key + outputs) or len(outputs) != 4 * n_outputs:
+                raise StoreError(
+                    f"{self._path}: the values of mask {row} do not match their checksum; "
+                    "the file is damaged, move it away to measure again"
+                )
+            found[row] = np.frombuffer(outputs, dtype="<f4")
+        return found
+
+    def put(
+        self, masks: Bool[np.ndarray, "mask unit"], values: Float[np.ndarray, "mask output"]
+    ) -> None:
+        """Commit the values of a batch.
+
+        Raises:
+            StoreError: the disk is full or the file cannot be written; what was there stays.
+        """
+        rows = []
+        for key, outputs in zip(map(bytes, pack(masks)), values.astype("<f4"), strict=True):
+            content = outputs.tobytes()
+            rows.append((key, content, zlib.crc32(key + content)))
+        try:
+            with self._database:
+                self._database.executemany("INSERT OR IGNORE INTO value VALUES (?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self._path} could not be written ({error}); all values committed before are "
+                "safe, free some space and start again"
+            ) from None
+
+    def close(self) -> None:
+        """Close the file; values in memory are gone."""
+        self._database.close()
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text(json.dumps(content, indent=1, allow_nan=True) + "\n")
+        scratch.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} could not be written ({error.strerror}); free some space"
+        ) from None

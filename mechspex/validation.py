@@ -1,0 +1,147 @@
+"""Validation: the interactions a decoder or a screen proposes, measured exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy import stats
+
+from mechspex.errors import Refused
+from mechspex.masks import ablate_sets
+from mechspex.units import UnitSet
+from mechspex.values import ValueFunction
+
+Term = tuple[int, ...]
+
+# 2^12 masks a term; a larger one is not an interaction that anyone can read.
+_LARGEST_ORDER = 12
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Exact effects of sets of units in the whole model.
+
+    Attributes:
+        units: what the terms' indices stand for.
+        terms: the sets, of order 1 and up.
+        output_effects: ablated(T) for every term and output, in the units of the value.
+        intervals: of the mean effect over outputs, one row ``[low, high]`` a term.
+        confirmed: whether the interval leaves out zero.
+        level: the probability that any of all the intervals misses, the share of false terms
+            among the confirmed ones included.
+    """
+
+    units: UnitSet
+    terms: tuple[Term, ...]
+    output_effects: Float[np.ndarray, "term output"]
+    intervals: Float[np.ndarray, "term 2"]
+    confirmed: Bool[np.ndarray, " term"]
+    level: float
+
+    @property
+    def effects(self) -> Float[np.ndarray, " term"]:
+        """ablated(T), mean over outputs: a single is the effect of ablating that unit, a pair the
+        joint effect less the two single ones, and so on."""
+        return self.output_effects.mean(axis=1)
+
+    @property
+    def kept_effects(self) -> Float[np.ndarray, " term"]:
+        """kept(T) in the whole model, the derivative of the value by T: (−1)^{|T|} ablated(T)."""
+        return self.effects * np.array([(-1.0) ** len(term) for term in self.terms])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A frame with one row a term, in the order of `terms`."""
+        return pd.DataFrame(
+            {
+                "units": [self.units.label(term) for term in self.terms],
+                "order": [len(term) for term in self.terms],
+                "effect": self.effects,
+                "low": self.intervals[:, 0],
+                "high": self.intervals[:, 1],
+                "confirmed": self.confirmed,
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_pandas().to_html(index=False, float_format="{:+.3f}".format)
+
+
+def validate(
+    value_function: ValueFunction,
+    terms: Iterable[Sequence[int | str]],
+    *,
+    level: float = 0.05,
+) -> Validation:
+    """Measure sets of units exactly, by factorial ablation in the otherwise whole model.
+
+    ablated(T) = Σ_{S⊆T} (−1)^{|T|−|S|} f(all but S), from 2^{|T|} masks a term; what terms share
+    is asked for once. The interval is Student's over outputs (prompts), at level `level` divided
+    by the number of terms (Bonferroni), so all of them hold together. A value function with one
+    output has no such spread: its interval is the rounding of its values.
+
+    Args:
+        terms: sets of units, by column or by name.
+        level: the probability with which any interval may miss.
+
+    Raises:
+        Refused: an empty or too large term, a column out of range, or a level outside (0, 1).
+        UnknownUnitError: an unknown name.
+    """
+    if not 0 < level < 1:
+        raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
+    units = value_function.units
+    columns = tuple(_columns(term, units) for term in terms)
+    subsets = sorted({s for term in columns for s in _subsets(term)}, key=lambda s: (len(s), s))
+    measured = value_function(ablate_sets(value_function.n_units, subsets)).astype(np.float64)
+    value = dict(zip(subsets, measured, strict=True))
+    effects = np.array(
+        [sum((-1) ** (len(term) - len(s)) * value[s] for s in _subsets(term)) for term in columns]
+    ).reshape(len(columns), len(value_function.outputs))
+    rounding = np.array(
+        [
+            2 ** len(term)
+            * np.finfo(np.float32).eps
+            * np.abs([value[s] for s in _subsets(term)]).max()
+            for term in columns
+        ]
+    )
+    halfwidth = _halfwidth(effects, level / max(1, len(columns))) + 4 * rounding
+    mean = effects.mean(axis=1)
+    return Validation(
+        units=units,
+        terms=columns,
+        output_effects=effects,
+        intervals=np.stack([mean - halfwidth, mean + halfwidth], axis=1),
+        # A failed mask leaves NaN here, which confirms nothing.
+        confirmed=np.abs(mean) > halfwidth,
+        level=level,
+    )
+
+
+def _halfwidth(effects: Float[np.ndarray, "term output"], level: float) -> np.ndarray:
+    n_outputs = effects.shape[1]
+    if n_outputs == 1:
+        return np.zeros(len(effects))
+    quantile = stats.t.ppf(1 - level / 2, df=n_outputs - 1)
+    return quantile * effects.std(axis=1, ddof=1) / np.sqrt(n_outputs)
+
+
+def _columns(term: Sequence[int | str], units: UnitSet) -> Term:
+    named = units.columns(unit for unit in term if isinstance(unit, str))
+    columns = tuple(sorted({*named, *(unit for unit in term if not isinstance(unit, str))}))
+    if not 1 <= len(columns) <= _LARGEST_ORDER:
+        raise Refused(
+            f"term {term} has {len(columns)} units; validate terms of 1 … {_LARGEST_ORDER}"
+        )
+    if columns[0] < 0 or columns[-1] >= len(units):
+        raise Refused(f"term {term} lies outside the columns 0 … {len(units) - 1}")
+    return columns
+
+
+def _subsets(term: Term) -> list[Term]:
+    return [subset for size in range(len(term) + 1) for subset in combinations(term, size)]
