@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test lint notebooks check clean
 
 setup: $(READY)
 
@@ -20,11 +20,16 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-check: setup
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest
+
+# Every notebook in a clean kernel; the executed copies lie in build/notebooks.
+notebooks: setup
+	$(BIN)/python notebooks/run.py
+
+check: lint notebooks test
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build

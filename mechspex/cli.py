@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +23,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-tasks_app = typer.Typer(
-    help="The tasks that ship with mechspex.", invoke_without_command=True, no_args_is_help=False
-)
-app.add_typer(tasks_app, name="tasks")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 ModelName = Annotated[
@@ -92,44 +89,60 @@ def explain(
         raise typer.Exit(FailedMasksError.exit_code)
 
 
-@tasks_app.callback()
-def tasks(context: typer.Context, as_json: Json = False) -> None:
-    """List the tasks."""
-    from mechspex.tasks import read_recipe, task_files
+class Show(StrEnum):
+    """What ``mechspex tasks`` prints."""
 
-    if context.invoked_subcommand is not None:
-        return
-    recipes = [read_recipe(name) for name in task_files()]
-    rows = [{"task": r.name, "metric": r.metric, "title": r.title} for r in recipes]
-    if as_json:
-        _print(rows, True)
-        return
-    for row in rows:
-        print(f"{row['task']:12} {row['metric']:18} {row['title']}")
+    all = "list"
+    one = "show"
 
 
-@tasks_app.command("show")
-def show(
-    task: Annotated[str, typer.Argument(help="A shipped task or a TOML file.")],
+@app.command()
+def tasks(
+    what: Annotated[
+        Show, typer.Argument(help="list all tasks, or show the prompts of one.")
+    ] = Show.all,
+    task: Annotated[str | None, typer.Argument(help="For show: a task or a TOML file.")] = None,
     model: ModelName = "smollm2-135m",
     prompts: Prompts = 8,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Print the prompts of a task as this model would read them."""
+    """List the tasks, or show the prompts of one as a model would read them."""
+    if what is Show.one:
+        if task is None:
+            raise typer.BadParameter("name a task: mechspex tasks show ioi")
+        _show_task(task, model, prompts, seed, as_json)
+    else:
+        _list_tasks(as_json)
+
+
+def _list_tasks(as_json: bool) -> None:
+    from mechspex.tasks import read_recipe, task_files
+
+    recipes = [read_recipe(name) for name in task_files()]
+    if as_json:
+        _print([{"task": r.name, "metric": r.metric, "title": r.title} for r in recipes], True)
+        return
+    for recipe in recipes:
+        print(f"{recipe.name:12} {recipe.metric:18} {recipe.title}")
+
+
+def _show_task(task: str, model: str, prompts: int, seed: int, as_json: bool) -> None:
     import mechspex as mx
     from mechspex.tasks import read_recipe
 
     recipe = read_recipe(task)
     drawn = mx.load_task(task, mx.load_model(model), n_prompts=prompts, seed=seed)
+    absent = [None] * len(drawn)
     rows = [
-        {
-            "prompt": drawn.prompts[j],
-            "answer": drawn.answers[j],
-            "distractor": drawn.distractors[j] if drawn.distractors else None,
-            "corrupted": drawn.corrupted[j] if drawn.corrupted else None,
-        }
-        for j in range(len(drawn))
+        {"prompt": prompt, "answer": answer, "distractor": distractor, "corrupted": corrupted}
+        for prompt, answer, distractor, corrupted in zip(
+            drawn.prompts,
+            drawn.answers,
+            drawn.distractors or absent,
+            drawn.corrupted or absent,
+            strict=True,
+        )
     ]
     if as_json:
         _print(rows, True)

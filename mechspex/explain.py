@@ -81,6 +81,8 @@ def explain(
     function = as_value_function(value_function, units)
     if target_r2 is not None and not 0 < target_r2 < 1:
         raise Refused(f"target_r2 = {target_r2}: give a number between 0 and 1")
+    if not 0 < keep < 1:
+        raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1")
     if budget is None:
         budget = _DEFAULT_BUDGET if target_r2 is None else _LARGEST_BUDGET
     exact = decoder in ("automatic", "exhaustive") and _all_fit(function.n_units, budget)
@@ -173,7 +175,10 @@ def _exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str
         )
     seed, max_order = settings["seed"], settings["max_order"]
     function = decode(masks, values, decoder=decoder, keep=0.5, max_order=max_order, seed=seed)
-    additive = decode(masks, values, decoder="additive", keep=0.5, seed=seed)
+    # Orthonormal over all masks: the best sum of singles is the expansion cut off after them.
+    fourier = function.to_basis("fourier", 0.5).to_mapping()
+    singles = {term: value for term, value in fourier.items() if len(term) <= 1}
+    additive = SetFunction.from_mapping(recorded.n_units, singles, basis="fourier", keep=0.5)
     return Recovery(
         function=function,
         additive=additive,

@@ -128,17 +128,15 @@ class Explanation:
 
     def singles(self) -> pd.DataFrame:
         """The validated single units, strongest first."""
-        return self._of_order(lambda order: order == 1)
+        return self._strongest(self.to_pandas().query("order == 1"))
 
     def interactions(self) -> pd.DataFrame:
         """The validated sets of two and more units, strongest first."""
-        return self._of_order(lambda order: order > 1)
+        return self._strongest(self.to_pandas().query("order > 1"))
 
-    def _of_order(self, wanted: Any) -> pd.DataFrame:
-        frame = self.to_pandas()
-        frame = frame[wanted(frame["order"])]
-        strongest = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")
-        return frame.iloc[strongest].reset_index(drop=True)
+    @staticmethod
+    def _strongest(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.sort_values("effect", key=np.abs, ascending=False, ignore_index=True)
 
     def __str__(self) -> str:
         return "\n".join([*self._headline(), *self._table(), *self._closing()])

@@ -262,9 +262,9 @@ def test_the_model_is_left_as_it_was_also_after_an_exception(gpt2, task):
         return logits[:, 0]
 
     values = mx.ComponentValues(gpt2, replace(task, metric=breaks_later), mx.heads(gpt2))
+    values(sample_masks(6, 4, seed=0))
     with pytest.raises(ArithmeticError, match="mid-sweep"):
-        for _ in range(3):
-            values(sample_masks(6, 4, seed=0))
+        values(sample_masks(6, 4, seed=0))
     assert hook_counts(gpt2) == counts
     assert np.array_equal(untouched(gpt2, task), before)
     assert not gpt2.original_model.training

@@ -41,7 +41,8 @@ def test_the_gradient_of_the_likelihood_is_that_of_finite_differences():
 
     log = PRIOR.to_log()
     gradient = negative_log_likelihood(POWERS, VALUES, PRIOR)[1]
-    np.testing.assert_allclose(gradient, approx_fprime(log, objective, 1e-6), atol=1e-4)
+    numerical = np.asarray(approx_fprime(log, objective, 1e-6))
+    np.testing.assert_allclose(gradient, numerical, atol=1e-4)
 
 
 def test_the_read_off_is_the_posterior_mean_of_every_coefficient():

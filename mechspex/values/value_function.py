@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -101,9 +101,7 @@ class FunctionValues:
         return values
 
 
-def as_value_function(
-    value_function: ValueFunction | Callable[[np.ndarray], np.ndarray], units: UnitSet | None = None
-) -> ValueFunction:
+def as_value_function(value_function: object, units: UnitSet | None = None) -> ValueFunction:
     """`value_function` itself, or a plain function of masks together with its `units`.
 
     Raises:
@@ -118,4 +116,4 @@ def as_value_function(
         )
     if units is None:
         raise Refused("a plain function does not tell its units; add units=mechspex.parts([...])")
-    return FunctionValues(value_function, units)
+    return FunctionValues(cast(Callable[[np.ndarray], np.ndarray], value_function), units)

@@ -1,0 +1,44 @@
+"""Cross-validation of decoders: R² on masks that a decoder has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mechspex.decoders.decoder import Decoder, Samples
+
+_FOLDS = 5
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def folds(samples: Samples, held_out: int) -> list[Split]:
+    """(training rows, test rows): of five folds as many as give `held_out` test rows.
+
+    With many masks one fold in five measures R² as well as five do with few.
+    """
+    shuffled = np.random.default_rng(samples.seed).permutation(samples.n_masks)
+    parts = np.array_split(shuffled, _FOLDS)
+    splits, tested = [], 0
+    for part in parts:
+        if tested < held_out:
+            splits.append((np.setdiff1d(shuffled, part), part))
+            tested += len(part)
+    return splits
+
+
+def held_out_predictions(
+    samples: Samples, decoder: Decoder, splits: Sequence[Split]
+) -> Float[np.ndarray, " held_out"]:
+    """What the decoder says of each fold's test masks, learnt from the fold's training masks."""
+    return np.concatenate(
+        [decoder.decode(samples.rows(train)).predict(samples.masks[test]) for train, test in splits]
+    )
+
+
+def r2_score(values: Float[np.ndarray, " mask"], predicted: Float[np.ndarray, " mask"]) -> float:
+    """R² = 1 − Σ(f − f̂)²/Σ(f − mean f)²; 0 where the values are constant."""
+    spread = ((values - values.mean()) ** 2).sum()
+    return float(1 - ((values - predicted) ** 2).sum() / spread) if spread > 0 else 0.0

@@ -1,0 +1,158 @@
+"""What every decoder is: masks and values in, a sparse set function out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mechspex.errors import BudgetError, FailedMasksError, Refused, ShapeError
+from mechspex.masks import check_masks
+from mechspex.set_function import SetFunction, Term
+
+# A spread of the values below this share of their size is rounding, not signal.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Checked training data.
+
+    Attributes:
+        masks: True = kept.
+        values: one a mask.
+        keep: share of kept entries, the p of the Fourier basis.
+        max_order: the largest set of units a decoder may report; None leaves it to the decoder.
+        seed: the only source of randomness.
+    """
+
+    masks: Bool[np.ndarray, "mask unit"]
+    values: Float[np.ndarray, " mask"]
+    keep: float
+    max_order: int | None
+    seed: int
+
+    @property
+    def n_masks(self) -> int:
+        return self.masks.shape[0]
+
+    @property
+    def n_units(self) -> int:
+        return self.masks.shape[1]
+
+    def rows(self, chosen: np.ndarray | slice) -> Samples:
+        """The same problem, seen through some of the masks."""
+        return replace(self, masks=self.masks[chosen], values=self.values[chosen])
+
+    def order_up_to(self, largest: int) -> int:
+        """`largest`, or `max_order` or the number of units if that is smaller."""
+        return min(largest, self.n_units, self.max_order or largest)
+
+    def function(self, terms: dict[Term, float], *, notes: tuple[str, ...] = ()) -> SetFunction:
+        """{term: coefficient} in the Fourier basis of this design."""
+        return SetFunction.from_mapping(
+            self.n_units, terms, basis="fourier", keep=self.keep, notes=notes
+        )
+
+
+@dataclass(frozen=True)
+class Decoder(ABC):
+    """An algorithm with its options; subclasses supply `minimum_masks` and `fit`."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def minimum_masks(self, n_units: int) -> int:
+        """The fewest masks with which this decoder can say anything."""
+
+    @abstractmethod
+    def fit(self, samples: Samples) -> SetFunction:
+        """Decode checked samples of at least two units whose values are not constant."""
+
+    def decode(self, samples: Samples) -> SetFunction:
+        """Decode checked samples; one unit and constant values have the same answer everywhere.
+
+        Raises:
+            BudgetError: fewer masks than `minimum_masks`.
+        """
+        if samples.n_units == 1:
+            return _exact_for_one_unit(samples)
+        minimum = self.minimum_masks(samples.n_units)
+        if samples.n_masks < minimum:
+            raise BudgetError(
+                f"{samples.n_masks} masks of {samples.n_units} units, decoder {self.name!r} needs "
+                f"at least {minimum}; measure {minimum - samples.n_masks} more"
+            )
+        spread = np.ptp(samples.values)
+        if spread <= _ROUNDING * np.abs(samples.values).max():
+            note = f"{self.name}: all values are equal, so there is nothing to explain"
+            return samples.function({(): float(samples.values[0])}, notes=(note,))
+        return self.fit(samples)
+
+
+def check_samples(
+    masks: object, values: object, *, keep: float | None, max_order: int | None, seed: int
+) -> Samples:
+    """Refuse what no decoder can use.
+
+    Raises:
+        ShapeError: masks or values of the wrong width, length or dtype.
+        FailedMasksError: values that are NaN or infinite.
+        Refused: no units, a density outside (0, 1), masks that are all the same, an order below 1.
+    """
+    masks = check_masks(masks)
+    given = np.asarray(values)
+    if masks.shape[1] == 0:
+        raise Refused(f"masks of shape {list(masks.shape)} have no units; give at least one column")
+    if given.ndim not in (1, 2) or len(given) != len(masks) or given.size == 0:
+        raise ShapeError(
+            f"values of shape {list(given.shape)} for masks of shape {list(masks.shape)}; give "
+            "one value a mask, [mask], or one a mask and output, [mask, output]"
+        )
+    if given.dtype.kind not in "fiu":
+        raise ShapeError(
+            f"values of shape {list(given.shape)} have dtype {given.dtype}, expected real "
+            "numbers; convert them with values.astype(float)"
+        )
+    measured = given.astype(np.float64)
+    failed = ~np.isfinite(measured.reshape(len(measured), -1)).all(axis=1)
+    if failed.any():
+        raise FailedMasksError(
+            f"{int(failed.sum())} of {len(measured)} masks have a NaN or infinite value, the first "
+            f"is row {int(failed.argmax())}; drop those rows or measure them again"
+        )
+    if max_order is not None and max_order < 1:
+        raise Refused(f"max_order = {max_order}: give an order of at least 1, or None")
+    share = float(masks.mean()) if keep is None else keep
+    if keep is None and share in (0.0, 1.0):
+        raise Refused(
+            f"all {len(masks)} masks {'keep' if share else 'ablate'} every unit; decode masks that "
+            "differ, such as those of sample_masks"
+        )
+    if not 0 < share < 1:
+        raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1")
+    if measured.ndim == 2:
+        measured = measured.mean(axis=1)
+    return Samples(masks, measured, share, max_order, seed)
+
+
+def _exact_for_one_unit(samples: Samples) -> SetFunction:
+    kept = samples.masks[:, 0]
+    if kept.all() or not kept.any():
+        raise BudgetError(
+            f"all {samples.n_masks} masks have the only unit {'kept' if kept.all() else 'ablated'};"
+            " measure at least 1 mask of each kind, 2 in all"
+        )
+    ablated_mean = float(samples.values[~kept].mean())
+    effect = float(samples.values[kept].mean()) - ablated_mean
+    return SetFunction(
+        1,
+        ((), (0,)),
+        np.array([ablated_mean, effect]),
+        "kept",
+        samples.keep,
+        notes=("one unit: the exact difference of the two means",),
+    )

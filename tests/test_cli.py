@@ -1,0 +1,166 @@
+"""The command line: data on stdout, progress on stderr, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mechspex import cli
+from mechspex.runs import VALUES
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capfd):
+    """Call the command line in this process; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mechspex", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capfd.readouterr()
+        return stopped.value.code or 0, out, err
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+EXPLAIN = ("explain", "induction", "--model", "tiny")
+
+
+def test_explain_prints_the_answer_and_keeps_it(run, tmp_path):
+    code, out, err = run(*EXPLAIN)
+    assert code == 0
+    assert "L0H1 × L1H3" in out
+    assert "values/s" in err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert {p.name for p in folder.iterdir()} >= {
+        "configuration.json", VALUES, "explanation.json", "terms.csv"
+    }  # fmt: skip
+    code, out, err = run(*EXPLAIN)
+    assert "0 masks measured now" in out
+    assert "values/s" not in err, "nothing is measured twice"
+    code, out, _ = run("status")
+    assert "explained" in out
+    code, out, _ = run("status", folder.name)
+    assert "L0H1 × L1H3" in out
+
+
+def test_json_is_json_and_nothing_else(run):
+    code, out, _ = run(*EXPLAIN, "--json", "--ablation", "corrupted", "--prompts", "4")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["terms"][0]["order"] == 1
+    assert len(answer["outputs"]) == 4
+    assert json.loads(run("status", "--json")[1])[0]["masks"] == 256
+    assert {"ioi", "induction"} <= {row["task"] for row in json.loads(run("tasks", "--json")[1])}
+    assert json.loads(run("models", "--json")[1])[0]["model"] == "tiny"
+    shown = json.loads(
+        run("tasks", "show", "induction", "--model", "tiny", "--prompts", "2", "--json")[1]
+    )
+    assert set(shown[0]) == {"prompt", "answer", "distractor", "corrupted"}
+
+
+def test_tasks_and_models_are_listed(run):
+    assert "ioi" in run("tasks")[1]
+    assert "smollm2-135m" in run("models")[1]
+    code, out, _ = run("tasks", "show", "induction", "--model", "tiny", "--prompts", "1")
+    assert code == 0
+    assert "Olsson" in out
+    assert "corrupted:" in out
+    assert "no runs here yet" in run("status")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("explain", "iio", "--model", "tiny"), "no task 'iio'"),
+        (("explain", "ioi", "--model", "tiny"), "words of list 'name'"),
+        ((*EXPLAIN, "--units", "words"), "choose heads, mlps, neurons"),
+        ((*EXPLAIN, "--units", "neurons"), "attention-only"),
+        ((*EXPLAIN, "--ablation", "median"), "'median' is unknown"),
+        ((*EXPLAIN, "--run", "../../x"), "run name '../../x' is refused"),
+        ((*EXPLAIN, "--decoder", "magic"), "decoder = 'magic'"),
+        ((*EXPLAIN, "--budget", "3", "--decoder", "pursuit"), "needs at least"),
+        ((*EXPLAIN, "--keep", "2"), "keep = 2"),
+        ((*EXPLAIN, "--dtype", "int8"), "choose float32"),
+        ((*EXPLAIN, "--bogus"), "bogus"),
+        (("status", "nothing-here"), "holds no explanation"),
+    ],
+)
+def test_bad_input_exits_2_with_one_sentence(run, arguments, complaint):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert complaint in err
+    assert not out
+    assert "Traceback" not in err
+
+
+def test_another_configuration_under_one_run_is_refused_with_the_difference(run):
+    assert run(*EXPLAIN, "--run", "mine")[0] == 0
+    code, _, err = run(*EXPLAIN, "--run", "mine", "--ablation", "zero")
+    assert code == 2
+    assert "ablation: mean there, zero here" in err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_model_loads(run, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    code, _, err = run("explain", "ioi", "--run", "mine")
+    assert code == 2
+    assert "cannot be written" in err
+
+
+SLOW = """
+import sys, time
+import numpy as np
+from mechspex import cli, values
+measure = values.ComponentValues.__call__
+def slowly(self, masks):
+    time.sleep(0.3)
+    return measure(self, masks)
+values.ComponentValues.__call__ = slowly
+sys.argv = ["mechspex", "explain", "induction", "--model", "tiny", "--run", "stopped"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_keeps_its_values_and_says_how_to_go_on(run, tmp_path, sent, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    store = tmp_path / "runs" / "stopped" / VALUES
+    deadline = time.monotonic() + 120
+    while not store.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Resume: mechspex explain induction --model tiny --run stopped" in err
+    assert "Traceback" not in err
+    kept = json.loads(run("status", "--json")[1])[0]["masks"]
+    assert 0 < kept < 256
+    out = run(*EXPLAIN, "--run", "stopped")[1]
+    assert f"{256 - kept:,} masks measured now" in out
+
+
+def test_a_closed_stdout_ends_quietly(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "mechspex.cli", "models"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    os.close(writer)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr

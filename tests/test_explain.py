@@ -1,0 +1,270 @@
+"""The workflow from a value function to validated interactions."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mechspex as mx
+from mechspex.errors import BudgetError, FailedMasksError, MeasurementError, Refused, ShapeError
+from mechspex.explain import strongest_terms
+from mechspex.explanation import Explanation
+from mechspex.set_function import SetFunction
+from mechspex.values import as_value_function
+
+N = 40
+UNITS = mx.parts([f"u{i}" for i in range(N)])
+PLANTED = SetFunction.from_mapping(
+    N,
+    {(): 1.0, (0,): -3.0, (1,): -2.0, (2,): 1.5, (0, 1): 1.8, (3, 4): -1.2, (0, 2, 5): 1.0},
+    basis="ablated",
+)
+
+
+def planted(masks):
+    """The planted function, scaled a little differently for each of four outputs."""
+    return PLANTED.predict(masks)[:, None] * [0.9, 1.0, 1.05, 1.1]
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    return mx.explain(planted, units=UNITS, budget=600, keep=0.8, seed=0)
+
+
+def test_planted_interactions_are_found_and_confirmed(explanation):
+    assert explanation.r2 > 0.99
+    assert explanation.additive_r2 < 0.95
+    assert explanation.non_additive_share > 0.8
+    found = explanation.validation
+    confirmed = {t for t, holds in zip(found.terms, found.confirmed, strict=True) if holds}
+    assert {(0,), (1,), (2,), (0, 1), (3, 4), (0, 2, 5)} <= confirmed
+    frame = explanation.to_pandas().set_index("units")
+    assert frame.loc["u0 × u1", "effect"] == pytest.approx(1.8 * 1.0125, abs=1e-3)
+    assert frame.loc["u0 × u1", "recovered"] == pytest.approx(1.8 * 1.0125, abs=0.3)
+
+
+def test_nothing_is_confirmed_that_was_not_planted(explanation):
+    found = explanation.validation
+    whole = {t for t, c in PLANTED.to_mapping().items() if c}
+    for term, holds in zip(found.terms, found.confirmed, strict=True):
+        assert not holds or term in whole
+
+
+def test_negative_control_an_additive_function_yields_no_confirmed_interaction():
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(N, 1)) * rng.normal(1, 0.1, size=(N, 4))
+    found = mx.explain(lambda masks: masks @ weights, units=UNITS, budget=300, seed=1)
+    assert found.r2 > 0.999
+    assert not found.interactions()["confirmed"].any()
+    assert found.singles()["confirmed"].any()
+
+
+def test_the_text_says_what_was_found(explanation):
+    text = str(explanation)
+    assert "held-out R²" in text
+    assert "additive R²" in text
+    assert "non-additive share" in text
+    assert "u0 × u1" in text
+    assert "forwards" in text
+    assert "u0 × u1" in explanation._repr_html_()
+
+
+def test_markup_in_names_is_shown_as_text():
+    units = mx.parts(["<script>alert(1)</script>", "b"])
+    found = mx.explain(lambda masks: 1.0 * masks.all(1), units=units)
+    assert "<script>" not in found._repr_html_()
+    assert "&lt;script&gt;" in found._repr_html_()
+
+
+def test_few_units_are_explained_exactly():
+    def gate(masks):
+        return 2.0 * (masks[:, 0] & masks[:, 1]) + 1.0 * masks[:, 2]
+
+    found = mx.explain(gate, units=mx.parts("abc"))
+    assert found.recovery.exact
+    assert found.cost.masks == 8
+    kept = found.function.to_basis("kept")
+    assert {t: round(c, 9) for t, c in kept.to_mapping().items() if abs(c) > 1e-9} == {
+        (0, 1): 2.0,
+        (2,): 1.0,
+    }
+    assert found.additive_r2 < 1 == found.r2
+    assert "exact: all 8 masks" in str(found)
+
+
+def test_a_single_unit_has_the_exact_answer():
+    found = mx.explain(lambda masks: 3.0 * masks[:, 0], units=mx.parts("a"))
+    assert found.validation.effects.tolist() == [-3.0]
+
+
+def test_a_constant_function_is_explained_by_a_notice():
+    found = mx.explain(lambda masks: np.full(len(masks), 2.5), units=UNITS, budget=100)
+    assert not found.validation.terms
+    assert "nothing depends on the mask" in str(found)
+    assert found.r2 == 1
+
+
+def test_a_target_stops_early():
+    found = mx.explain(planted, units=UNITS, target_r2=0.9, keep=0.8, decoder="pursuit")
+    assert found.r2 >= 0.9
+    assert found.recovery.n_train == 250
+
+
+def test_the_same_seed_gives_the_same_answer():
+    runs = [
+        mx.explain(planted, units=UNITS, budget=150, seed=seed, decoder="pursuit")
+        for seed in (5, 5, 6)
+    ]
+    first, again, other = (run.function.to_mapping() for run in runs)
+    assert first == again != other
+
+
+def test_a_run_is_resumed_and_can_be_loaded(tmp_path):
+    asked = []
+
+    def counted(masks):
+        asked.append(len(masks))
+        return planted(masks)
+
+    arguments = {"units": UNITS, "budget": 150, "run": tmp_path / "run", "decoder": "pursuit"}
+    first = mx.explain(counted, **arguments)
+    after_first = sum(asked)
+    again = mx.explain(counted, **arguments)
+    assert sum(asked) == after_first + 1, "only the shape of the outputs is asked for again"
+    assert again.cost.measured == 0
+    assert again.to_pandas().equals(first.to_pandas())
+    more = mx.explain(counted, **{**arguments, "budget": 200})
+    assert more.cost.measured < 200, "a larger budget begins with the same masks"
+
+    loaded = Explanation.load(tmp_path / "run")
+    assert loaded.to_pandas().equals(more.to_pandas())
+    assert str(loaded) == str(more)
+    assert loaded.to_dict() == more.to_dict()
+    written = json.loads((tmp_path / "run" / "configuration.json").read_text())
+    assert written["settings"]["budget"] == 200
+    assert set(written["settings"]["versions"]) > {"mechspex", "torch", "python"}
+    assert (tmp_path / "run" / "terms.csv").read_text().startswith("units,order,effect")
+
+
+def test_explanations_that_are_not_there_or_damaged_are_refused(tmp_path):
+    with pytest.raises(Refused, match="holds no explanation"):
+        Explanation.load(tmp_path)
+    for content, complaint in (("{", "not JSON"), ("[]", "schema None")):
+        (tmp_path / "explanation.json").write_text(content)
+        with pytest.raises(Refused, match=complaint):
+            Explanation.load(tmp_path)
+
+
+def test_failed_masks_are_left_out_and_counted():
+    def sometimes(masks):
+        return np.where(masks[:, 7] | masks[:, 8], masks @ np.arange(N), np.nan)
+
+    found = mx.explain(sometimes, units=UNITS, budget=300, decoder="pursuit")
+    assert found.recovery.n_failed > 0
+    assert found.recovery.n_train + found.recovery.n_test + found.recovery.n_failed == 400
+    assert f"{found.recovery.n_failed} masks had no finite value" in str(found)
+
+
+def test_too_many_failed_masks_are_an_error():
+    def never(masks):
+        return np.where(masks.all(1), 1.0, np.nan)
+
+    with pytest.raises(FailedMasksError, match="300 of 300 masks"):
+        mx.explain(never, units=UNITS, budget=300, keep=0.5)
+    with pytest.raises(FailedMasksError, match="7 of all 8 masks"):
+        mx.explain(never, units=mx.parts("abc"))
+
+
+def test_a_clean_value_that_is_not_finite_stops_before_the_sweep():
+    asked = []
+
+    def broken(masks):
+        asked.append(len(masks))
+        return np.where(masks.all(1), np.nan, 1.0)
+
+    with pytest.raises(MeasurementError, match="every unit kept the value is nan"):
+        mx.explain(broken, units=UNITS)
+    assert sum(asked) <= 3
+
+
+def test_too_small_a_budget_is_refused_before_anything_is_measured():
+    asked = []
+
+    def counted(masks):
+        asked.append(len(masks))
+        return masks.sum(1)
+
+    with pytest.raises(
+        BudgetError, match=r"budget = 2 masks: decoder 'automatic' needs at least \d+"
+    ):
+        mx.explain(counted, units=UNITS, budget=2)
+    assert sum(asked) == 1, "the shape of the outputs, no more"
+
+
+def test_a_density_that_leaves_no_fresh_masks_is_refused():
+    with pytest.raises(BudgetError, match="measure all with budget = 2048"):
+        mx.explain(lambda masks: masks.sum(1), units=mx.parts("abcdefghijk"), keep=0.99)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(Refused, match="add units="):
+        mx.explain(planted)
+    with pytest.raises(Refused, match="str is no value function"):
+        as_value_function("heads")
+    with pytest.raises(Refused, match="target_r2 = 1.5"):
+        mx.explain(planted, units=UNITS, target_r2=1.5)
+    with pytest.raises(Refused, match="decoder = 'magic'"):
+        mx.explain(planted, units=UNITS, decoder="magic")
+    with pytest.raises(Refused, match="no units"):
+        mx.explain(planted, units=mx.parts([]))
+    with pytest.raises(ShapeError, match=r"returned shape \[2\] for masks of shape \[1, 40\]"):
+        mx.explain(lambda masks: np.zeros(len(masks) + 1), units=UNITS)
+
+
+def test_any_object_of_the_seams_shape_is_a_value_function():
+    class Parity:
+        units = UNITS
+        n_units = N
+        outputs = ("parity",)
+
+        def __call__(self, masks):
+            return (-1.0) ** masks[:, [3, 5]].sum(1, keepdims=True)
+
+    assert isinstance(as_value_function(Parity()), Parity)
+    found = mx.explain(Parity(), budget=500, keep=0.5, decoder="pursuit")
+    assert found.r2 > 0.99
+    assert found.interactions()["units"][0] == "u3 × u5"
+
+
+def test_a_gpt2_of_the_users_own_goes_through_the_same_call(gpt2):
+    task = mx.load_task("induction", gpt2, n_prompts=4)
+    values = mx.ComponentValues(gpt2, task, mx.heads(gpt2) + mx.mlps(gpt2))
+    found = mx.explain(values)
+    assert found.recovery.exact
+    assert found.configuration["ablation"] == "mean"
+    whole = np.ones((2, 8), dtype=bool)
+    whole[1, 3] = False
+    clean, without = values(whole).mean(1)
+    effect = found.validation.effects[found.validation.terms.index((3,))]
+    assert effect == pytest.approx(without - clean, abs=1e-3)
+
+
+def test_induction_is_an_interaction_of_two_heads(tiny):
+    """The shipped model: a previous-token head and an induction head, of use only together."""
+    task = mx.load_task("induction", tiny, n_prompts=16)
+    found = mx.explain(mx.ComponentValues(tiny, task, mx.heads(tiny)))
+    top = found.interactions()
+    assert top["units"][0] == "L0H1 × L1H3"
+    assert top["confirmed"][0]
+    assert set(found.singles()["units"][:2]) == {"L0H1", "L1H3"}
+    # Without either, the other does nothing: together they cost no more than the worse alone.
+    assert top["effect"][0] == pytest.approx(-found.singles()["effect"].max(), rel=0.5)
+
+
+def test_the_terms_of_most_variance_come_first():
+    function = SetFunction.from_mapping(
+        N,
+        {(): 9.0, (3,): 0.1, (4,): -2.0, (1, 2): 0.5, (5, 6, 7): 1.0, (8,): 1e-9},
+        basis="fourier",
+    )
+    assert strongest_terms(function) == [(4,), (3,), (5, 6, 7), (1, 2)]

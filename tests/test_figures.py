@@ -1,0 +1,50 @@
+import io
+
+import numpy as np
+import pytest
+
+import mechspex as mx
+from mechspex import figures
+from mechspex.errors import Refused
+
+
+@pytest.fixture(scope="module")
+def explanation(tiny):
+    task = mx.load_task("induction", tiny, n_prompts=16)
+    return mx.explain(mx.ComponentValues(tiny, task, mx.heads(tiny)))
+
+
+def png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def test_the_head_map_shows_the_effect_of_every_head(explanation):
+    figure = figures.head_map(explanation)
+    (image,) = figure.axes[0].images
+    grid = np.asarray(image.get_array())
+    assert grid.shape == (4, 2)
+    effects = explanation.to_pandas().set_index("units")["effect"]
+    assert grid[3, 1] == pytest.approx(effects["L1H3"], abs=1e-4)
+    assert grid[0, 0] == pytest.approx(0, abs=1e-3)
+    (dots,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert sorted(zip(*dots.get_data(), strict=True)) == [(0, 1), (1, 3)]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_bars_are_exact_effects_with_their_intervals(explanation):
+    figure = figures.interactions(explanation, metric="logit difference")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["L0H1 × L1H3"]
+    assert axes.patches[0].get_width() == pytest.approx(explanation.interactions()["effect"][0])
+    assert axes.get_xlabel() == "interaction effect on logit difference"
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_no_interactions_make_a_figure_that_says_so():
+    found = mx.explain(lambda masks: 1.0 * masks[:, 0], units=mx.parts("ab"))
+    (text,) = figures.interactions(found).axes[0].texts
+    assert text.get_text() == "no interaction to show"
+    with pytest.raises(Refused, match="all heads"):
+        figures.head_map(found)
