@@ -28,6 +28,8 @@ from mechspex.values.value_function import Configured
 _DEFAULT_BUDGET = 1_000
 # With a target, masks double from the first round to at most the largest budget.
 _FIRST_ROUND, _LARGEST_BUDGET = 250, 16_000
+# Beyond this many units the table of all 2^n values is no longer an answer.
+_MOST_EXACT_UNITS = 20
 # How many fresh masks a held-out R² needs to mean anything.
 _FEWEST_TEST_MASKS = 30
 # How many terms are reported, each of them validated.
@@ -148,7 +150,7 @@ def strongest_terms(function: SetFunction) -> list[Term]:
 
 
 def _all_fit(n_units: int, budget: int) -> bool:
-    return n_units < 31 and 2**n_units <= budget
+    return n_units <= _MOST_EXACT_UNITS and 2**n_units <= budget
 
 
 def _ends(recorded: RecordedValues) -> tuple[float, float]:

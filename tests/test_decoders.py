@@ -262,8 +262,8 @@ def test_no_interactions_are_reported_where_there_are_none(name: str, signal: fl
     draws = 6 if name == "pursuit" else 2
     for draw in range(draws):
         rng = np.random.default_rng(draw)
-        masks = sample_masks(24, 300, keep=0.7, seed=draw)
-        values = signal * masks @ rng.normal(size=24) + rng.normal(size=300)
+        masks = sample_masks(16, 200, keep=0.7, seed=draw)
+        values = signal * masks @ rng.normal(size=16) + rng.normal(size=200)
         answer = decode(masks, values, decoder=SUITE[name])
         false += sum(len(term) > 1 for term in answer.terms)
     assert false <= 1

@@ -2,7 +2,9 @@ import sqlite3
 
 import numpy as np
 import pytest
+from value_function_laws import check_laws
 
+import mechspex as mx
 from mechspex.errors import RunError, StoreError
 from mechspex.executors.local import RecordedValues
 from mechspex.masks import sample_masks
@@ -43,6 +45,17 @@ def test_nothing_is_measured_twice(tmp_path, on_disk):
     assert np.array_equal(measured[100:], measured[:100][::-1])
     assert np.array_equal(values(masks), measured[:100])
     assert function.asked == distinct
+
+
+def test_the_laws_of_value_functions_hold_with_a_store_between(tmp_path, tiny, tiny_task):
+    values = mx.ComponentValues(tiny, tiny_task, mx.heads(tiny))
+    untouched = values(np.ones((1, 8), dtype=bool))[0]
+    check_laws(RecordedValues(values, ValueStore(tmp_path, values.configuration)), untouched)
+
+
+def test_the_laws_of_value_functions_hold_for_a_plain_function():
+    values, _ = recorded(None)
+    check_laws(values._value_function, np.array([78, 12]))
 
 
 def test_another_process_goes_on_where_the_first_was_killed(tmp_path):

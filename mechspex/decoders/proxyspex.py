@@ -57,12 +57,17 @@ class ProxySpex(Decoder):
         return 20
 
     def fit(self, samples: Samples) -> SetFunction:
+        # LightGBM works in single precision: without their mean the values keep more digits.
+        mean = float(samples.values.mean())
+        centred = replace(samples, values=samples.values - mean)
         try:
-            return self._fit(samples)
+            answer = self._fit(centred)
         except TreesUnavailable as error:
-            answer = replace(self, fit_trees=fit_scikit_learn)._fit(samples)
+            answer = replace(self, fit_trees=fit_scikit_learn)._fit(centred)
             note = f"proxyspex: {error}; used scikit-learn's GradientBoostingRegressor instead"
-            return replace(answer, notes=(*answer.notes, note))
+            answer = replace(answer, notes=(*answer.notes, note))
+        terms = answer.to_mapping()
+        return samples.function(terms | {(): terms[()] + mean}, notes=answer.notes)
 
     def _fit(self, samples: Samples) -> SetFunction:
         depth, n_trees, refit = self._choose(samples)
