@@ -1,15 +1,19 @@
 """mechspex: which parts of a language model act together, from as few ablations as possible."""
 
-from mechspex.decoders import decode
-from mechspex.explain import explain
-from mechspex.explanation import Explanation
-from mechspex.masks import pair_ablations, sample_masks, single_ablations
-from mechspex.models import heads, load_model, mlps, neurons
-from mechspex.set_function import SetFunction
-from mechspex.tasks import Task, load_task
-from mechspex.units import Unit, UnitSet, parts
-from mechspex.validation import Validation, validate
-from mechspex.values import ComponentValues, FunctionValues
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mechspex.decoders import decode
+    from mechspex.explanation import Explanation
+    from mechspex.masks import pair_ablations, sample_masks, single_ablations
+    from mechspex.models import heads, load_model, mlps, neurons
+    from mechspex.set_function import SetFunction
+    from mechspex.tasks import Task, load_task
+    from mechspex.units import Unit, UnitSet, parts
+    from mechspex.validation import Validation, validate
+    from mechspex.values import ComponentValues, FunctionValues
+    from mechspex.workflow import explain
 
 __version__ = "0.1.0"
 
@@ -35,3 +39,40 @@ __all__ = [
     "single_ablations",
     "validate",
 ]
+
+# Where the public names live. They are imported when they are first used: the model libraries take
+# seconds to load, and `mechspex --help`, `tasks` and `status` need none of them.
+_HOMES = {
+    "ComponentValues": "values",
+    "Explanation": "explanation",
+    "FunctionValues": "values",
+    "SetFunction": "set_function",
+    "Task": "tasks",
+    "Unit": "units",
+    "UnitSet": "units",
+    "Validation": "validation",
+    "decode": "decoders",
+    "explain": "workflow",
+    "heads": "models",
+    "load_model": "models",
+    "load_task": "tasks",
+    "mlps": "models",
+    "neurons": "models",
+    "pair_ablations": "masks",
+    "parts": "units",
+    "sample_masks": "masks",
+    "single_ablations": "masks",
+    "validate": "validation",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

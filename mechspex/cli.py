@@ -117,7 +117,7 @@ def tasks(
 
 
 def _list_tasks(as_json: bool) -> None:
-    from mechspex.tasks import read_recipe, task_files
+    from mechspex.recipes import read_recipe, task_files
 
     recipes = [read_recipe(name) for name in task_files()]
     if as_json:
@@ -129,7 +129,7 @@ def _list_tasks(as_json: bool) -> None:
 
 def _show_task(task: str, model: str, prompts: int, seed: int, as_json: bool) -> None:
     import mechspex as mx
-    from mechspex.tasks import read_recipe
+    from mechspex.recipes import read_recipe
 
     recipe = read_recipe(task)
     drawn = mx.load_task(task, mx.load_model(model), n_prompts=prompts, seed=seed)

@@ -197,7 +197,11 @@ class Explanation:
     def _closing(self) -> list[str]:
         cost, n_outputs = self.cost, len(self.outputs)
         rate = cost.measured * n_outputs / max(cost.seconds_measuring, 1e-9)
-        lines = ["", f"intervals hold together at level {self.validation.level:g} (over outputs)"]
+        lines = [
+            "",
+            f"intervals over outputs; false discovery rate {self.validation.level:g} among the "
+            f"{len(self.validation.terms)} terms tested",
+        ]
         lines.append(
             f"{cost.masks:,} masks × {n_outputs} outputs = {cost.masks * n_outputs:,} forwards, "
             f"{cost.measured:,} masks measured now in {cost.seconds_measuring:.0f} s"

@@ -1,13 +1,10 @@
-"""Tasks: prompts with one-token answers, from the user's own lists or from a TOML file."""
+"""Tasks: prompts with one-token answers, the user's own or drawn from a task file."""
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from mechspex.errors import TaskError
 from mechspex.metrics import METRICS, Metric
 from mechspex.models import Model
-
-_SLOT = re.compile(r"\{(\w+)\}")
-# In the wheel the task files lie inside the package, in the repository beside it.
-_FOLDERS = (Path(__file__).parent / "circuits", Path(__file__).parents[1] / "circuits")
+from mechspex.recipes import SLOT, Recipe, read_recipe
 
 
 @dataclass(frozen=True)
@@ -161,18 +155,12 @@ def _next_token(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str, labe
     return after[-1]
 
 
-def task_files() -> dict[str, Path]:
-    """{name: file} of the tasks that ship with the package."""
-    folder = next(folder for folder in _FOLDERS if folder.is_dir())
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
 def load_task(name_or_path: str | Path, model: Model, *, n_prompts: int = 8, seed: int = 0) -> Task:
     """Draw the prompts of a task file for one model.
 
-    The words of each list are filtered to those that are a single token for this model; every
-    draw fills each template once, so that templates are balanced; prompts that are not as long as
-    the first one in tokens are drawn again.
+    The words of each list are filtered to those that are a single token for this model. Templates
+    take turns, and each prompt draws words of its own; one that is not as long in tokens as the
+    first is drawn again.
 
     Args:
         name_or_path: the name of a shipped task (``mechspex tasks`` lists them) or a TOML file.
@@ -227,18 +215,19 @@ def _draw(
             slots = [slot for slot, of in recipe.slots.items() if of == name]
             drawn = rng.choice(len(choices), size=len(slots), replace=False)
             filling.update(zip(slots, (choices[i] for i in drawn.tolist()), strict=True))
-        for template in recipe.templates:
-            example = {
-                part: _SLOT.sub(lambda match: filling[match[1]], text)  # noqa: B023
-                for part, text in template.items()
-            }
-            lengths = {len(tokenizer(example[part]).input_ids) for part in ("prompt", "corrupted")}
-            length = min(lengths) if length is None else length
-            if lengths != {length} or example in examples:
-                continue
-            examples.append(example)
-            if len(examples) == n_prompts:
-                return examples
+        # Templates take turns, each prompt with words of its own: prompts are a fair sample.
+        template = recipe.templates[len(examples) % len(recipe.templates)]
+        example = {
+            part: SLOT.sub(lambda match: filling[match[1]], text)  # noqa: B023
+            for part, text in template.items()
+        }
+        lengths = {len(tokenizer(example[part]).input_ids) for part in ("prompt", "corrupted")}
+        length = min(lengths) if length is None else length
+        if lengths != {length} or example in examples:
+            continue
+        examples.append(example)
+        if len(examples) == n_prompts:
+            return examples
     raise TaskError(
         f"task {recipe.name!r} gave only {len(examples)} different prompts of {length} tokens, "
         f"{n_prompts} were asked for; ask for fewer or add words"
@@ -251,73 +240,3 @@ def _is_one_token(tokenizer: PreTrainedTokenizerBase, word: str) -> bool:
     except TaskError:
         return False
     return True
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A task file: templates with slots, and the lists of words that fill them."""
-
-    name: str
-    title: str
-    citation: str
-    metric: str
-    templates: tuple[dict[str, str], ...]
-    slots: dict[str, str]
-    words: dict[str, tuple[str, ...]]
-    circuits: dict[str, dict[str, list[str]]]
-
-
-_PARTS = ("prompt", "corrupted", "answer", "distractor")
-_KEYS = {"title", "citation", "metric", "templates", "slots", "words", "circuits"}
-
-
-def read_recipe(name_or_path: str | Path) -> Recipe:
-    """Read a task file.
-
-    Raises:
-        TaskError: no such task, or a file that breaks the format, naming what and where.
-    """
-    shipped = task_files()
-    path = shipped.get(str(name_or_path), Path(name_or_path))
-    if not path.is_file():
-        raise TaskError(
-            f"no task {str(name_or_path)!r}; choose {', '.join(shipped)}, or give a TOML file"
-        )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path} is not a TOML file: {error}") from None
-    try:
-        return _recipe(path.stem, table)
-    except TaskError as error:
-        raise TaskError(f"{path}: {error}") from None
-
-
-def _recipe(name: str, table: dict[str, Any]) -> Recipe:
-    unknown, missing = set(table) - _KEYS, {"title", "templates", "slots", "words"} - set(table)
-    if unknown or missing:
-        wrong = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
-        raise TaskError(f"keys {wrong}; a task file has {', '.join(sorted(_KEYS))}")
-    slots, words = table["slots"], table["words"]
-    for slot, of in slots.items():
-        if of not in words:
-            raise TaskError(f"slot {slot!r} takes words of {of!r}; [words] has no such list")
-    for number, template in enumerate(table["templates"], 1):
-        if set(template) != set(_PARTS):
-            raise TaskError(f"template {number} has {sorted(template)}, needs {', '.join(_PARTS)}")
-        for slot in _SLOT.findall("".join(template.values())):
-            if slot not in slots:
-                raise TaskError(f"template {number} has slot {{{slot}}}, which is not in [slots]")
-    metric = table.get("metric", "logit_difference")
-    if metric not in METRICS:
-        raise TaskError(f"metric {metric!r} is unknown; choose {', '.join(METRICS)}")
-    return Recipe(
-        name=name,
-        title=table["title"],
-        citation=table.get("citation", ""),
-        metric=metric,
-        templates=tuple(table["templates"]),
-        slots=slots,
-        words={label: tuple(dict.fromkeys(listed)) for label, listed in words.items()},
-        circuits=table.get("circuits", {}),
-    )

@@ -32,8 +32,7 @@ class Validation:
         output_effects: ablated(T) for every term and output, in the units of the value.
         intervals: of the mean effect over outputs, one row ``[low, high]`` a term.
         confirmed: whether the interval leaves out zero.
-        level: the probability that any of all the intervals misses, the share of false terms
-            among the confirmed ones included.
+        level: the false discovery rate: the expected share of false terms among the confirmed.
     """
 
     units: UnitSet
@@ -80,13 +79,15 @@ def validate(
     """Measure sets of units exactly, by factorial ablation in the otherwise whole model.
 
     ablated(T) = Σ_{S⊆T} (−1)^{|T|−|S|} f(all but S), from 2^{|T|} masks a term; what terms share
-    is asked for once. The interval is Student's over outputs (prompts), at level `level` divided
-    by the number of terms (Bonferroni), so all of them hold together. A value function with one
-    output has no such spread: its interval is the rounding of its values.
+    is asked for once. Student's t over outputs (prompts) tests each mean effect against zero, and
+    the number tested is corrected for by the false discovery rate (Benjamini & Hochberg 1995); the
+    intervals are at the level that this leaves, `level` · R/m with R of m terms confirmed
+    (Benjamini & Yekutieli 2005), so a term is confirmed where its interval leaves out zero. A value
+    function with one output has no spread: its interval is the rounding of its values.
 
     Args:
         terms: sets of units, by column or by name.
-        level: the probability with which any interval may miss.
+        level: the expected share of false terms among the confirmed.
 
     Raises:
         Refused: an empty or too large term, a column out of range, or a level outside (0, 1).
@@ -110,8 +111,14 @@ def validate(
             for term in columns
         ]
     )
-    halfwidth = _halfwidth(effects, level / max(1, len(columns))) + 4 * rounding
-    mean = effects.mean(axis=1)
+    mean, error = effects.mean(axis=1), _standard_error(effects)
+    degrees = max(1, effects.shape[1] - 1)
+    # What float32 cannot tell from zero counts as zero.
+    distance = np.maximum(np.abs(mean) - 4 * rounding, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_values = 2 * stats.t.sf(np.where(distance > 0, distance / error, 0), df=degrees)
+    left = _level_left(p_values, level)
+    halfwidth = stats.t.ppf(1 - left / 2, df=degrees) * error + 4 * rounding
     return Validation(
         units=units,
         terms=columns,
@@ -123,12 +130,19 @@ def validate(
     )
 
 
-def _halfwidth(effects: Float[np.ndarray, "term output"], level: float) -> np.ndarray:
+def _standard_error(effects: Float[np.ndarray, "term output"]) -> Float[np.ndarray, " term"]:
     n_outputs = effects.shape[1]
     if n_outputs == 1:
         return np.zeros(len(effects))
-    quantile = stats.t.ppf(1 - level / 2, df=n_outputs - 1)
-    return quantile * effects.std(axis=1, ddof=1) / np.sqrt(n_outputs)
+    return effects.std(axis=1, ddof=1) / np.sqrt(n_outputs)
+
+
+def _level_left(p_values: Float[np.ndarray, " term"], level: float) -> float:
+    """level · R/m with R the number of discoveries of Benjamini & Hochberg, at least 1."""
+    n_terms = max(1, len(p_values))
+    steps = np.arange(1, len(p_values) + 1) * level / n_terms
+    below = np.flatnonzero(np.sort(np.nan_to_num(p_values, nan=1.0)) <= steps)
+    return level * (below[-1] + 1 if len(below) else 1) / n_terms
 
 
 def _columns(term: Sequence[int | str], units: UnitSet) -> Term:

@@ -7,10 +7,10 @@ import pytest
 
 import mechspex as mx
 from mechspex.errors import BudgetError, FailedMasksError, MeasurementError, Refused, ShapeError
-from mechspex.explain import strongest_terms
 from mechspex.explanation import Explanation
 from mechspex.set_function import SetFunction
 from mechspex.values import as_value_function
+from mechspex.workflow import strongest_terms
 
 N = 40
 UNITS = mx.parts([f"u{i}" for i in range(N)])

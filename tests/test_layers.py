@@ -1,6 +1,8 @@
 """The layers of the package: imports point down, and the two halves never meet below the seam."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import mechspex
@@ -11,19 +13,19 @@ PACKAGE = Path(mechspex.__file__).parent
 LAYERS = [
     {"errors"},
     {"units", "masks"},
-    {"indices", "set_function", "scores", "smollm2", "models", "metrics", "tasks", "references",
-     "masked_forward"},
+    {"indices", "set_function", "scores", "recipes", "smollm2", "models", "metrics", "tasks",
+     "references", "masked_forward"},
     {"decoders", "values", "runs"},
     {"executors"},
     {"validation"},
     {"explanation"},
-    {"explain"},
+    {"workflow"},
     {"figures"},
     {"cli"},
 ]  # fmt: skip
 MATHEMATICS = {"indices", "set_function", "scores", "decoders"}
-MODELS = {"smollm2", "models", "metrics", "tasks", "references", "masked_forward", "values",
-          "executors", "runs"}  # fmt: skip
+MODELS = {"recipes", "smollm2", "models", "metrics", "tasks", "references", "masked_forward",
+          "values", "executors", "runs"}  # fmt: skip
 
 
 def modules() -> dict[str, set[str]]:
@@ -101,7 +103,16 @@ def test_no_pickle_anywhere():
     assert not [p for p in PACKAGE.rglob("*.py") if "torch.load(" in p.read_text()]
 
 
+def test_light_imports_load_no_model_library():
+    code = "import sys, mechspex.cli, mechspex.recipes, mechspex.runs; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "transformers", "sklearn", "pandas"} & set(loaded.stdout.split())
+
+
 def test_everything_public_exists_and_is_documented():
     for name in mechspex.__all__:
         assert getattr(mechspex, name).__doc__, name
-    assert mechspex.__all__ == sorted(mechspex.__all__)
+    assert mechspex.__all__ == sorted(mechspex.__all__) == list(mechspex._HOMES)
+    assert set(mechspex.__all__) <= set(dir(mechspex))

@@ -4,7 +4,8 @@ from transformers import AutoTokenizer
 import mechspex as mx
 from mechspex.errors import TaskError
 from mechspex.models import _TINY
-from mechspex.tasks import encode, read_recipe, task_files, tokenize
+from mechspex.recipes import read_recipe, task_files
+from mechspex.tasks import encode, tokenize
 
 RECIPE = """
 title = "Copy"
@@ -88,7 +89,6 @@ def test_a_task_whose_words_the_model_lacks_is_refused(tiny):
         ('A = "word"', 'A = "verb"', "slot 'A' takes words of 'verb'"),
         ('corrupted = "{C} {B} {A}"\n', "", "template 1 has"),
         ("{A} {B} {A}", "{A} {B} {D}", r"slot \{D\}"),
-        ('title = "Copy"', 'title = "Copy"\nmetric = "loss"', "metric 'loss'"),
     ],
 )
 def test_bad_files_are_refused_with_the_place(recipe, old, new, complaint):
@@ -96,6 +96,11 @@ def test_bad_files_are_refused_with_the_place(recipe, old, new, complaint):
     with pytest.raises(TaskError, match=complaint) as caught:
         read_recipe(path)
     assert str(path) in str(caught.value)
+
+
+def test_an_unknown_metric_is_refused(tiny, recipe):
+    with pytest.raises(TaskError, match="metric 'loss' is unknown"):
+        mx.load_task(recipe(f'metric = "loss"\n{RECIPE}'), tiny, n_prompts=2)
 
 
 def test_unknown_tasks_are_refused_with_those_there_are():

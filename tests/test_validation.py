@@ -61,8 +61,8 @@ def test_subsets_that_terms_share_are_asked_for_once():
     assert asked[-1] == len([(), (0,), (1,), (2,), (0, 1), (0, 2)])
 
 
-def test_intervals_hold_together_at_their_level():
-    """200 repetitions of ten null effects: some interval misses in about one of twenty."""
+def test_where_nothing_is_planted_almost_nothing_is_confirmed():
+    """200 repetitions of eight null effects: any of them is confirmed in about one of twenty."""
     rng = np.random.default_rng(0)
     missed = 0
     for _ in range(200):
@@ -70,6 +70,30 @@ def test_intervals_hold_together_at_their_level():
         values = mx.FunctionValues(lambda masks, noise=noise: (~masks) @ noise, UNITS)
         missed += mx.validate(values, [(i,) for i in range(N)], level=0.05).confirmed.any()
     assert missed <= 20, "expected 10, 20 is three standard deviations more"
+
+
+def test_few_of_the_confirmed_are_false():
+    """Half the terms are null: of those confirmed about 2.5% are, at a level of 5%."""
+    rng = np.random.default_rng(1)
+    confirmed, false = 0, 0
+    for _ in range(200):
+        effects = rng.normal(size=(N, 6)) + np.where(np.arange(N) < N // 2, 3.0, 0.0)[:, None]
+        values = mx.FunctionValues(lambda masks, e=effects: (~masks) @ e, UNITS)
+        found = mx.validate(values, [(i,) for i in range(N)]).confirmed
+        confirmed, false = confirmed + found.sum(), false + found[N // 2 :].sum()
+    assert confirmed > 0.8 * 200 * N // 2
+    assert false < 0.05 * confirmed
+
+
+def test_an_interval_leaves_out_zero_exactly_where_a_term_is_confirmed():
+    rng = np.random.default_rng(2)
+    effects = rng.normal(0.7, 1, size=(N, 6))
+    found = mx.validate(
+        mx.FunctionValues(lambda m: (~m) @ effects, UNITS), [(i,) for i in range(N)]
+    )
+    low, high = found.intervals.T
+    assert ((low > 0) | (high < 0)).tolist() == found.confirmed.tolist()
+    assert 0 < found.confirmed.sum() < N
 
 
 def test_more_terms_make_wider_intervals():
