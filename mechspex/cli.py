@@ -50,7 +50,7 @@ def explain(
         float | None, typer.Option(help="Stop once the held-out R² reaches this.")
     ] = None,
     decoder: Annotated[
-        str, typer.Option(help="automatic, additive, proxyspex, pursuit or exhaustive.")
+        str, typer.Option(help="automatic, additive, pursuit, proxyspex, kernel or exhaustive.")
     ] = "automatic",
     max_order: Annotated[int | None, typer.Option(help="The largest interaction wanted.")] = None,
     prompts: Prompts = 8,

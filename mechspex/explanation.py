@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from mechspex.units import Unit, UnitSet
 from mechspex.validation import Validation
 
 SCHEMA = "mechspex.explanation/1"
+# What tells two configurations apart, and no reader.
+_DIGEST = re.compile(r" [0-9a-f]{16}$")
 
 
 @dataclass(frozen=True)
@@ -142,10 +145,9 @@ class Explanation:
         return "\n".join([*self._headline(), *self._table(), *self._closing()])
 
     def _headline(self) -> list[str]:
-        named = self.configuration
-        what = " · ".join(
-            named[key] for key in ("task", "model", "units", "ablation", "metric") if key in named
-        )
+        keys = ("task", "model", "units", "ablation", "metric")
+        named = [self.configuration[key] for key in keys if key in self.configuration]
+        what = " · ".join(_DIGEST.sub("", name) for name in named) or self.units.description
         recovery = self.recovery
         score = (
             f"exact: all {recovery.n_train:,} masks measured"
@@ -154,7 +156,7 @@ class Explanation:
             f"decoded from {recovery.n_train:,}"
         )
         lines = [
-            what or f"{len(self.units)} units",
+            what,
             f"clean {self.clean:+.3f}   all ablated {self.ablated:+.3f}   "
             f"(mean over {len(self.outputs)} outputs)",
             score,

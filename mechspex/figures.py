@@ -49,8 +49,10 @@ def head_map(explanation: Explanation, *, metric: str = "value") -> Figure:
         [unit.number for unit in confirmed],
         linestyle="none",
         marker="o",
-        markersize=3,
+        markersize=4,
         color="black",
+        markeredgecolor="white",
+        markeredgewidth=0.5,
     )
     step = max(1, len(layers) // 10)
     axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from mechspex.errors import Refused, UnknownUnitError
 
 Kind = Literal["head", "neuron", "mlp", "part"]
 
-_PLURAL = {"head": "heads", "neuron": "neurons", "mlp": "MLPs"}
+_PLURAL = {"head": "heads", "neuron": "neurons", "mlp": "MLPs", "part": "parts"}
 _NAME = re.compile(r"L\d+(?:(?P<head>H\d+)|(?P<neuron>N\d+)|(?P<mlp>MLP))(?:@\d+)?")
 
 
@@ -75,6 +76,12 @@ class UnitSet(Sequence[Unit]):
     def column_of(self) -> dict[str, int]:
         """{name: mask column}."""
         return {name: column for column, name in enumerate(self.names)}
+
+    @property
+    def description(self) -> str:
+        """How many of which kind: ``270 heads + 30 MLPs``."""
+        counts = Counter(unit.kind for unit in self.units)
+        return " + ".join(f"{count} {_PLURAL[kind]}" for kind, count in counts.items())
 
     def __len__(self) -> int:
         return len(self.units)

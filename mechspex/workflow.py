@@ -66,8 +66,8 @@ def explain(
         target_r2: stop as soon as the held-out R² reaches this; masks double round by round, up
             to the budget.
         keep: probability with which a unit is kept in a mask.
-        decoder: ``automatic``, ``additive``, ``proxyspex``, ``pursuit``, ``exhaustive``, or a
-            decoder of your own.
+        decoder: ``automatic``, ``additive``, ``pursuit``, ``proxyspex``, ``kernel``,
+            ``exhaustive``, or a decoder of your own.
         max_order: the largest interaction wanted; the decoder's own choice if not given.
         run: name or folder in which every value is kept; the same call again measures nothing
             twice. None keeps values in memory.

@@ -21,6 +21,7 @@ from mechspex.errors import (
 )
 from mechspex.masks import all_masks, sample_masks
 from mechspex.metrics import METRICS
+from mechspex.references import record
 from mechspex.tasks import tokenize
 
 PROMPTS = ["apple bird boat apple", "moon lake key moon", "wood wall door wood"]
@@ -302,6 +303,13 @@ def test_units_that_the_model_lacks_are_refused(gpt2, task):
     ]:
         with pytest.raises((AblationError, UnknownUnitError), match=complaint):
             mx.ComponentValues(gpt2, task, units)
+
+
+def test_a_hook_point_that_never_fires_is_refused(gpt2, task):
+    tokens = torch.stack(tokenize(task, gpt2.tokenizer).prompts)
+    hooks = ["blocks.0.attn.hook_z", "blocks.1.attn.qkv.hook_in"]
+    with pytest.raises(AblationError, match="'blocks.1.attn.qkv.hook_in.*never fires.*1 of 2"):
+        record(gpt2, hooks, tokens)
 
 
 def test_an_ablation_that_cannot_change_the_output_is_refused(gpt2, task):

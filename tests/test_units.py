@@ -23,6 +23,7 @@ def test_slices_sums_and_selection_keep_the_order():
     assert both.columns(["L0MLP", "L0H1"]) == (2, 0)
     assert both.label((0, 2)) == "L0H1 × L0MLP"
     assert Unit("mlp", 1, 0) in both
+    assert both.description == "2 heads + 2 MLPs"
 
 
 def test_unknown_units_are_refused_with_the_valid_range():

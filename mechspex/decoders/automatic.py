@@ -9,11 +9,12 @@ from typing import ClassVar
 import numpy as np
 
 from mechspex.decoders.additive import Additive
-from mechspex.decoders.cross_validation import folds, held_out_predictions, r2_score
+from mechspex.decoders.cross_validation import folds, held_out_predictions
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.kernel import Kernel
 from mechspex.decoders.proxyspex import ProxySpex
 from mechspex.decoders.pursuit import Pursuit
+from mechspex.scores import r_squared
 from mechspex.set_function import SetFunction, Term
 
 _HELD_OUT = 250
@@ -115,8 +116,8 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> Comparison:
         gain = errors - rivals[group]
         if gain.mean() > evidence * gain.std() / np.sqrt(len(gain)):
             chosen, errors = group, rivals[group]
-    scores = {decoder.name: r2_score(truth, predicted[decoder]) for decoder in decoders}
+    scores = {decoder.name: r_squared(truth, predicted[decoder]) for decoder in decoders}
     best = np.mean([predicted[d] for d in chosen], axis=0)
     return Comparison(
-        scores, chosen[0] if len(chosen) == 1 else Mean(chosen), r2_score(truth, best)
+        scores, chosen[0] if len(chosen) == 1 else Mean(chosen), r_squared(truth, best)
     )

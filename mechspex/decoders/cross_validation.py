@@ -1,4 +1,4 @@
-"""Cross-validation of decoders: R² on masks that a decoder has not seen."""
+"""Cross-validation of decoders: what they say of masks that they have not seen."""
 
 from __future__ import annotations
 
@@ -36,9 +36,3 @@ def held_out_predictions(
     return np.concatenate(
         [decoder.decode(samples.rows(train)).predict(samples.masks[test]) for train, test in splits]
     )
-
-
-def r2_score(values: Float[np.ndarray, " mask"], predicted: Float[np.ndarray, " mask"]) -> float:
-    """R² = 1 − Σ(f − f̂)²/Σ(f − mean f)²; 0 where the values are constant."""
-    spread = ((values - values.mean()) ** 2).sum()
-    return float(1 - ((values - predicted) ** 2).sum() / spread) if spread > 0 else 0.0

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from sklearn.linear_model import RidgeCV
 
-from mechspex.decoders.cross_validation import folds, r2_score
+from mechspex.decoders.cross_validation import folds
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.trees import (
     Tree,
@@ -19,6 +19,7 @@ from mechspex.decoders.trees import (
     fourier,
     predictions,
 )
+from mechspex.scores import r_squared
 from mechspex.set_function import SetFunction, Term, features
 
 FitTrees = Callable[..., list[Tree]]
@@ -100,14 +101,14 @@ class ProxySpex(Decoder):
                 ]
             )
             for n_trees in self.n_trees:
-                scores[depth, n_trees] = r2_score(truth, staged[min(n_trees, len(staged)) - 1])
+                scores[depth, n_trees] = r_squared(truth, staged[min(n_trees, len(staged)) - 1])
         depth, n_trees = max(scores, key=lambda chosen: scores[chosen])
         plain, refitted = [], []
         for forest, (train, test) in zip(forests[depth], splits, strict=True):
             answer = self._read(samples.rows(train), forest[:n_trees])
             plain.append(answer.predict(samples.masks[test]))
             refitted.append(self._refit(samples.rows(train), answer).predict(samples.masks[test]))
-        helps = r2_score(truth, np.concatenate(refitted)) > r2_score(truth, np.concatenate(plain))
+        helps = r_squared(truth, np.concatenate(refitted)) > r_squared(truth, np.concatenate(plain))
         return depth, n_trees, helps
 
     def _read(self, samples: Samples, trees: list[Tree]) -> SetFunction:

@@ -123,7 +123,7 @@ class ComponentValues:
             "dtype": str(self.model.cfg.dtype).removeprefix("torch."),
             "task": f"{self.task.name}, {len(self.task)} prompts {_digest(*tokens.prompts, *read)}",
             "metric": named,
-            "units": f"{self.n_units} {_digest(' '.join(self.units.names))}",
+            "units": f"{self.units.description} {_digest(' '.join(self.units.names))}",
             "ablation": ablation
             if tokens.corrupted is None or ablation != "corrupted"
             else f"corrupted {_digest(*tokens.corrupted)}",
