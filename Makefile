@@ -11,7 +11,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[trees,gguf,dev]'
+		--constraint constraints.txt --editable '.[trees,dev]'
 	@touch $(READY)
 
 demo: setup

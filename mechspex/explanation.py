@@ -232,8 +232,8 @@ class Explanation:
             "outputs": list(self.outputs),
             "configuration": self.configuration,
             "settings": self.settings,
-            "clean": self.clean,
-            "ablated": self.ablated,
+            "clean": _plain(self.clean),
+            "ablated": _plain(self.ablated),
             "recovery": {
                 "r2": _plain(recovery.r2),
                 "additive_r2": _plain(recovery.additive_r2),
@@ -307,7 +307,10 @@ class Explanation:
             validation=validation,
             cost=Cost(**record["cost"]),
             folder=Path(folder),
-            **{key: record[key] for key in ("configuration", "settings", "clean", "ablated")},
+            clean=_number(record["clean"]),
+            ablated=_number(record["ablated"]),
+            configuration=record["configuration"],
+            settings=record["settings"],
         )
 
 

@@ -23,7 +23,7 @@ from mechspex.set_function import SetFunction, Term
 from mechspex.units import UnitSet
 from mechspex.validation import validate
 from mechspex.values import ValueFunction, as_value_function
-from mechspex.values.value_function import Configured
+from mechspex.values.value_function import Configured, name_of
 
 _DEFAULT_BUDGET = 1_000
 # With a target, masks double from the first round to at most the largest budget.
@@ -260,8 +260,7 @@ def _finite(
 def _configuration(function: ValueFunction) -> dict[str, str]:
     if isinstance(function, Configured):
         return function.configuration
-    kind = type(function)
-    return {"function": f"{kind.__module__}.{kind.__qualname__}", "units": str(function.units)}
+    return {"function": name_of(function), "units": " ".join(function.units.names)}
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The value function of components, against hand-made models and independent oracles."""
 
+import functools
 import logging
 import warnings
 from dataclasses import replace
@@ -224,6 +225,15 @@ def test_a_metric_of_the_users_own(gpt2, task):
     values = mx.ComponentValues(gpt2, replace(task, metric=entropy), mx.heads(gpt2))
     assert (values(np.ones((1, 6), dtype=bool)) > 0).all()
     assert "entropy" in values.configuration["metric"]
+
+
+def test_metrics_without_a_name_of_their_own_are_named_by_their_class(gpt2, task):
+    def difference(logits, prompts, *, scale):
+        return scale * (logits[:, 5] - logits[:, 6])
+
+    metric = functools.partial(difference, scale=2.0)
+    values = mx.ComponentValues(gpt2, replace(task, metric=metric), mx.heads(gpt2))
+    assert values.configuration["metric"] == "functools.partial"
 
 
 def test_references_of_the_users_own(gpt2, task):

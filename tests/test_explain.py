@@ -165,6 +165,16 @@ def test_failed_masks_are_left_out_and_counted():
     assert f"{found.recovery.n_failed} masks had no finite value" in str(found)
 
 
+def test_a_value_that_is_not_finite_when_all_is_ablated_is_kept_as_null(tmp_path):
+    def fails_when_empty(masks):
+        return np.where(masks.any(1), masks @ np.arange(1.0, N + 1), np.nan)
+
+    found = mx.explain(fails_when_empty, units=UNITS, budget=100, run=tmp_path, decoder="additive")
+    assert np.isnan(found.ablated)
+    assert json.dumps(found.to_dict(), allow_nan=False)
+    assert np.isnan(Explanation.load(tmp_path).ablated)
+
+
 def test_too_many_failed_masks_are_an_error():
     def never(masks):
         return np.where(masks.all(1), 1.0, np.nan)

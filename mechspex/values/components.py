@@ -22,6 +22,7 @@ from mechspex.models import Model, weights_hash
 from mechspex.references import record, reference_activations
 from mechspex.tasks import Task, tokenize
 from mechspex.units import UnitSet
+from mechspex.values.value_function import name_of
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class ComponentValues:
     def configuration(self) -> dict[str, str]:
         """Everything a value depends on but the mask."""
         metric = self.task.metric
-        named = metric if isinstance(metric, str) else f"{metric.__module__}.{metric.__qualname__}"
+        named = metric if isinstance(metric, str) else name_of(metric)
         ablation = self.ablation
         if isinstance(ablation, Mapping):
             ablation = "references " + _digest(*(ablation[hook] for hook in sorted(ablation)))

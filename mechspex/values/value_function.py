@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -77,9 +78,7 @@ class FunctionValues:
 
     @property
     def configuration(self) -> dict[str, str]:
-        function = self._function
-        name = getattr(function, "__qualname__", type(function).__qualname__)
-        return {"function": f"{function.__module__}.{name}", "units": " ".join(self.units.names)}
+        return {"function": name_of(self._function), "units": " ".join(self.units.names)}
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         masks = check_masks(masks, self.n_units)
@@ -99,6 +98,12 @@ class FunctionValues:
                 f"{list(masks.shape)}; return [{len(masks)}] or [{len(masks)}, output]"
             )
         return values
+
+
+def name_of(function: object) -> str:
+    """Module and name of a function; of its class where it has none of its own (a partial)."""
+    named = function if isinstance(function, FunctionType) else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def as_value_function(value_function: object, units: UnitSet | None = None) -> ValueFunction:
