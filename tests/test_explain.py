@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import mechspex as mx
-from mechspex.errors import BudgetError, FailedMasksError, MeasurementError, Refused, ShapeError
+from mechspex.errors import (
+    BudgetError,
+    FailedMasksError,
+    MeasurementError,
+    Refused,
+    RunError,
+    ShapeError,
+)
 from mechspex.explanation import Explanation
 from mechspex.set_function import SetFunction
 from mechspex.values import as_value_function
@@ -133,6 +140,9 @@ def test_a_run_is_resumed_and_can_be_loaded(tmp_path):
     assert sum(asked) == after_first + 1, "only the shape of the outputs is asked for again"
     assert again.cost.measured == 0
     assert again.to_pandas().equals(first.to_pandas())
+    other = mx.explain(counted, **{**arguments, "decoder": "additive"})
+    assert other.cost.measured <= 60, "only the terms it proposes itself are new"
+    assert other.function != first.function
     more = mx.explain(counted, **{**arguments, "budget": 200})
     assert more.cost.measured < 200, "a larger budget begins with the same masks"
 
@@ -144,6 +154,18 @@ def test_a_run_is_resumed_and_can_be_loaded(tmp_path):
     assert written["settings"]["budget"] == 200
     assert set(written["settings"]["versions"]) > {"mechspex", "torch", "python"}
     assert (tmp_path / "run" / "terms.csv").read_text().startswith("units,order,effect")
+
+
+def test_an_edited_function_is_refused_under_the_same_run(tmp_path):
+    def version(factor):
+        def values(masks):
+            return factor * masks[:, 0]
+
+        return values
+
+    mx.explain(version(1.0), units=mx.parts("abc"), run=tmp_path)
+    with pytest.raises(RunError, match="clean: 1 there, 2 here"):
+        mx.explain(version(2.0), units=mx.parts("abc"), run=tmp_path)
 
 
 def test_explanations_that_are_not_there_or_damaged_are_refused(tmp_path):

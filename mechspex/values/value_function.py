@@ -66,7 +66,8 @@ class FunctionValues:
             raise Refused("there are no units; a value function needs at least one")
         self.units = units
         self._function = function
-        self._n_outputs = self._measure(np.ones((1, len(units)), dtype=bool)).shape[1]
+        self._clean = self._measure(np.ones((1, len(units)), dtype=bool))[0]
+        self._n_outputs = len(self._clean)
 
     @property
     def n_units(self) -> int:
@@ -78,7 +79,10 @@ class FunctionValues:
 
     @property
     def configuration(self) -> dict[str, str]:
-        return {"function": name_of(self._function), "units": " ".join(self.units.names)}
+        # A function that was edited keeps its name; its clean value mostly tells.
+        clean = " ".join(f"{value:.5g}" for value in self._clean)
+        named = name_of(self._function)
+        return {"function": named, "clean": clean, "units": " ".join(self.units.names)}
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         masks = check_masks(masks, self.n_units)
