@@ -17,6 +17,7 @@ from mechspex.runs import VALUES
 def run(monkeypatch, tmp_path, capfd):
     """Call the command line in this process; gives (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MECHSPEX_RUNS", raising=False)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["mechspex", *arguments])
