@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mechspex.masks import check_masks, pack
 from mechspex.runs import ValueStore
