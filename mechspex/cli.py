@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -28,7 +30,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.
 ModelName = Annotated[
     str, typer.Option("--model", help="tiny, smollm2-135m, a local folder or a Hub name.")
 ]
-Prompts = Annotated[int, typer.Option("--prompts", help="How many prompts of the task to use.")]
+Prompts = Annotated[
+    int,
+    typer.Option(
+        "--prompts", help="How many prompts to search on; as many fresh ones test what is found."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of prompts, masks and decoder.")]
 
 
@@ -69,8 +76,11 @@ def explain(
     if run is not None:
         _refuse_unwritable(run_folder(run))
     bridge = mx.load_model(model, dtype=_dtype(dtype), device=device)
-    drawn = mx.load_task(task, bridge, n_prompts=prompts, seed=seed)
-    values = mx.ComponentValues(bridge, drawn, _units(bridge, units), ablation, seed=seed)
+    # Half of the prompts to find the terms, the other half to test them.
+    drawn = mx.load_task(task, bridge, n_prompts=2 * prompts, seed=seed)
+    chosen = _units(bridge, units)
+    values = mx.ComponentValues(bridge, drawn[:prompts], chosen, ablation, seed=seed)
+    fresh = mx.ComponentValues(bridge, drawn[prompts:], chosen, ablation, seed=seed)
     name = run or _run_name(drawn.name, units, ablation, values.configuration)
     with _resumable(run_folder(name)):
         explanation = mx.explain(
@@ -80,6 +90,7 @@ def explain(
             keep=keep,
             decoder=decoder,
             max_order=max_order,
+            validate_on=fresh,
             run=name,
             seed=seed,
             progress=True,
@@ -217,7 +228,8 @@ def _run_name(task: str, units: str, ablation: str, configuration: dict[str, str
     import hashlib
 
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
-    return f"{task}-{units.replace('+', '-')}-{ablation}-{digest[:8]}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{task}-{units}-{ablation}").strip("-._")
+    return f"{name}-{digest[:8]}"
 
 
 def _refuse_unwritable(folder: Path) -> None:
@@ -233,7 +245,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, _Terminated):
-        command = " ".join(["mechspex", *sys.argv[1:]])
+        command = shlex.join(["mechspex", *sys.argv[1:]])
         print(f"\nstopped; the values are kept in {folder}. Resume: {command}", file=sys.stderr)
         raise
 

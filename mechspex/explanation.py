@@ -276,9 +276,16 @@ class Explanation:
             raise Refused(f"{folder} holds no explanation; run mechspex explain first") from None
         except (ValueError, RecursionError) as error:
             raise Refused(f"{path} is not JSON ({error})") from None
+        try:
+            return cls._from_record(record, Path(folder))
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise Refused(f"{path} is incomplete or malformed ({error!r})") from None
+
+    @classmethod
+    def _from_record(cls, record: Any, folder: Path) -> Explanation:
         found = record.get("schema") if isinstance(record, dict) else None
         if found != SCHEMA:
-            raise Refused(f"{path} has schema {found!r}, this version reads {SCHEMA!r}")
+            raise Refused(f"{folder} has schema {found!r}, this version reads {SCHEMA!r}")
         units = UnitSet(tuple(Unit(*unit) for unit in record["units"]))
         stored = record["validation"]
         intervals = np.array(stored["intervals"], dtype=np.float64).reshape(-1, 2)
@@ -306,7 +313,7 @@ class Explanation:
             recovery=recovery,
             validation=validation,
             cost=Cost(**record["cost"]),
-            folder=Path(folder),
+            folder=folder,
             clean=_number(record["clean"]),
             ablated=_number(record["ablated"]),
             configuration=record["configuration"],

@@ -85,7 +85,8 @@ def _load_transformers(name: str | Path, dtype: torch.dtype, device: str | torch
 def _refuse_pickles(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"folder {folder} has no config.json; give a folder of save_pretrained()")
-    if not any(folder.glob("*.safetensors")):
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    if not any((folder / name).is_file() for name in weights):
         found = sorted(path.name for path in folder.glob("*.bin"))
         has = f"only {', '.join(found)}" if found else "no weights"
         raise ModelError(

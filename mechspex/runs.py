@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sqlite3
+import time
 import zlib
 from collections.abc import Mapping
 from contextlib import closing
@@ -51,9 +52,13 @@ def list_runs() -> list[dict[str, str | int]]:
     rows: list[dict[str, str | int]] = []
     for path in sorted(_runs_folder().glob(f"*/{VALUES}")):
         # Read only: looking at a run that is being written must not disturb it.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            masks = database.execute("SELECT count(*) FROM value").fetchone()[0]
         state = "explained" if (path.parent / EXPLANATION).exists() else "unfinished"
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        try:
+            with closing(sqlite3.connect(uri, uri=True)) as database:
+                masks = database.execute("SELECT count(*) FROM value").fetchone()[0]
+        except sqlite3.Error:
+            masks, state = 0, "damaged or empty"
         rows.append({"run": path.parent.name, "masks": masks, "state": state})
     return rows
 
@@ -87,7 +92,7 @@ class ValueStore:
         self._path = ":memory:" if folder is None else str(folder / VALUES)
         try:
             self._database = sqlite3.connect(self._path, timeout=60)
-            self._database.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(self._database)
             self._create()
         except sqlite3.Error as error:
             raise StoreError(
@@ -181,6 +186,19 @@ class ValueStore:
     def close(self) -> None:
         """Close the file; values in memory are gone."""
         self._database.close()
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Switch to WAL, for which SQLite does not wait by itself while another process opens."""
+    for _ in range(100):
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(0.1)
+    database.execute("PRAGMA journal_mode = WAL")
 
 
 def write_json(path: Path, content: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,12 @@ class Task:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def __getitem__(self, chosen: slice) -> Task:
+        """The same task with some of its prompts."""
+        lists = ("prompts", "answers", "distractors", "corrupted")
+        parts = {name: getattr(self, name) for name in lists}
+        return replace(self, **{name: p if p is None else p[chosen] for name, p in parts.items()})
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,8 @@ def load_task(name_or_path: str | Path, model: Model, *, n_prompts: int = 8, see
     recipe = read_recipe(name_or_path)
     if n_prompts < 1:
         raise TaskError(f"n_prompts = {n_prompts}: a task needs at least one prompt")
+    if seed < 0:
+        raise TaskError(f"seed = {seed}: give a whole number from 0 up")
     tokenizer = model.tokenizer
     words = {
         name: tuple(word for word in words if _is_one_token(tokenizer, word))

@@ -19,7 +19,7 @@ from mechspex.values import ValueFunction
 Term = tuple[int, ...]
 
 # 2^12 masks a term; a larger one is not an interaction that anyone can read.
-_LARGEST_ORDER = 12
+LARGEST_ORDER = 12
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,9 @@ def validate(
     (Benjamini & Yekutieli 2005), so a term is confirmed where its interval leaves out zero. A value
     function with one output has no spread: its interval is the rounding of its values.
 
+    All this holds for terms fixed beforehand or chosen on other outputs. Terms that were chosen
+    for standing out on these very outputs are confirmed too often.
+
     Args:
         terms: sets of units, by column or by name.
         level: the expected share of false terms among the confirmed.
@@ -146,11 +149,13 @@ def _level_left(p_values: Float[np.ndarray, " term"], level: float) -> float:
 
 
 def _columns(term: Sequence[int | str], units: UnitSet) -> Term:
+    if isinstance(term, str):
+        raise Refused(f"term {term!r} is one name; a term is a set of units, ({term!r},) for one")
     named = units.columns(unit for unit in term if isinstance(unit, str))
     columns = tuple(sorted({*named, *(unit for unit in term if not isinstance(unit, str))}))
-    if not 1 <= len(columns) <= _LARGEST_ORDER:
+    if not 1 <= len(columns) <= LARGEST_ORDER:
         raise Refused(
-            f"term {term} has {len(columns)} units; validate terms of 1 … {_LARGEST_ORDER}"
+            f"term {term} has {len(columns)} units; validate terms of 1 … {LARGEST_ORDER}"
         )
     if columns[0] < 0 or columns[-1] >= len(units):
         raise Refused(f"term {term} lies outside the columns 0 … {len(units) - 1}")

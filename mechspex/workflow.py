@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ from mechspex.runs import CONFIGURATION, ValueStore, run_folder, write_json
 from mechspex.scores import r_squared
 from mechspex.set_function import SetFunction, Term
 from mechspex.units import UnitSet
-from mechspex.validation import validate
+from mechspex.validation import LARGEST_ORDER, validate
 from mechspex.values import ValueFunction, as_value_function
 from mechspex.values.value_function import Configured, name_of
 
@@ -48,6 +49,7 @@ def explain(
     keep: float = 0.9,
     decoder: str | Decoder = "automatic",
     max_order: int | None = None,
+    validate_on: ValueFunction | None = None,
     run: str | Path | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -70,6 +72,9 @@ def explain(
         decoder: ``automatic``, ``additive``, ``pursuit``, ``proxyspex``, ``kernel``,
             ``exhaustive``, or a decoder of your own.
         max_order: the largest interaction wanted; the decoder's own choice if not given.
+        validate_on: the same units on other outputs (fresh prompts), where the terms are tested:
+            terms that were chosen for standing out on some prompts stand out there by chance as
+            well. `value_function` itself if not given; then read the intervals with that in mind.
         run: name or folder in which every value and the answer are kept: no mask is measured
             twice, and the same call again returns the same answer at once. None keeps values in
             memory.
@@ -93,12 +98,19 @@ def explain(
         seed=seed,
     )
     configuration = _configuration(function)
+    if validate_on is not None:
+        if validate_on.units != function.units:
+            raise Refused(
+                f"validate_on has {validate_on.units}, the value function {function.units}; "
+                "give both the same units"
+            )
+        settings["validated on"] = _configuration(validate_on)
     folder = None if run is None else run_folder(run)
     store = ValueStore(folder, configuration)
     try:
         if folder is not None:
             kept = _kept_answer(folder, configuration, settings)
-            if kept is not None and isinstance(decoder, str):
+            if kept is not None:
                 cost = Cost(kept.cost.masks, 0, 0.0, time.perf_counter() - start)
                 return replace(kept, cost=cost)
             write_json(folder / CONFIGURATION, {"values": configuration, "settings": settings})
@@ -107,7 +119,15 @@ def explain(
         search = _exact_search if isinstance(chosen, Exhaustive) else _random_search
         recovery = search(recorded, chosen, settings)
         recorded.stage = "validating"
-        validation = validate(recorded, strongest_terms(recovery.function))
+        tested = strongest_terms(recovery.function)
+        if validate_on is None:
+            validation = validate(recorded, tested)
+        else:
+            with closing(_validation_store(folder, validate_on)) as other:
+                fresh = RecordedValues(validate_on, other, progress=progress)
+                fresh.stage = "validating on fresh outputs"
+                validation = validate(fresh, tested)
+                recorded.add_cost_of(fresh)
         seconds = time.perf_counter() - start
         explanation = Explanation(
             units=function.units,
@@ -143,6 +163,10 @@ def _plan(
         raise Refused(f"target_r2 = {target_r2}: give a number between 0 and 1")
     if not 0 < keep < 1:
         raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1")
+    if seed < 0:
+        raise Refused(f"seed = {seed}: give a whole number from 0 up")
+    if max_order is not None and max_order < 1:
+        raise Refused(f"max_order = {max_order}: give an order of at least 1, or None")
     if budget is None:
         budget = _DEFAULT_BUDGET if target_r2 is None else _LARGEST_BUDGET
     chosen = find_decoder(decoder)
@@ -158,7 +182,7 @@ def _plan(
         "budget": budget,
         "target_r2": target_r2,
         "keep": keep,
-        "decoder": chosen.name,
+        "decoder": chosen.name if isinstance(decoder, str) else repr(chosen),
         "max_order": max_order,
         "seed": seed,
         "versions": _versions(),
@@ -177,6 +201,11 @@ def _kept_answer(
     return kept if same else None
 
 
+def _validation_store(folder: Path | None, validate_on: ValueFunction) -> ValueStore:
+    below = None if folder is None else folder / "validation"
+    return ValueStore(below, _configuration(validate_on))
+
+
 def strongest_terms(function: SetFunction) -> list[Term]:
     """The terms worth an exact test: most variance under the design first, singles before sets."""
     fourier = function.to_basis("fourier").to_mapping()
@@ -186,7 +215,7 @@ def strongest_terms(function: SetFunction) -> list[Term]:
         (term for term, share in shares.items() if share > least), key=lambda term: -shares[term]
     )
     singles = [term for term in ranked if len(term) == 1]
-    interactions = [term for term in ranked if len(term) > 1]
+    interactions = [term for term in ranked if 1 < len(term) <= LARGEST_ORDER]
     return singles[:_SINGLES] + interactions[:_INTERACTIONS]
 
 

@@ -12,8 +12,8 @@ from mechspex.errors import BudgetError, Refused
 from mechspex.set_function import SetFunction, Term
 
 _MOST_UNITS = 20
-# Coefficients below this share of the largest are rounding of the transform.
-_ROUNDING = 1e-13
+# Values come as float32: coefficients below this share of the largest value are their rounding.
+_ROUNDING = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Exhaustive(Decoder):
             pairs[:, 0] = (1 - keep) * ablated + keep * kept
             pairs[:, 1] = sigma * (kept - ablated)
         largest_order = samples.order_up_to(n_units)
-        present = np.flatnonzero(np.abs(table) > _ROUNDING * np.abs(table).max())
+        present = np.flatnonzero(np.abs(table) > _ROUNDING * np.abs(samples.values).max())
         terms: dict[Term, float] = {}
         for index in present.tolist():
             if index.bit_count() <= largest_order:

@@ -41,6 +41,7 @@ class RecordedValues:
         self._store = store
         self._progress = progress
         self._used: set[bytes] = set()
+        self._extra = 0
         self.stage = "masks"
         self.measured = 0
         self.seconds = 0.0
@@ -60,7 +61,13 @@ class RecordedValues:
     @property
     def used(self) -> int:
         """How many different masks were asked for."""
-        return len(self._used)
+        return len(self._used) + self._extra
+
+    def add_cost_of(self, other: RecordedValues) -> None:
+        """Count what another one measured as measured here."""
+        self._extra += other.used
+        self.measured += other.measured
+        self.seconds += other.seconds
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         """Values of `masks`, from the store where it has them."""

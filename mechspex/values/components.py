@@ -14,7 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechspex.errors import AblationError, MeasurementError, ModelError, UnknownUnitError
+from mechspex.errors import (
+    AblationError,
+    MeasurementError,
+    ModelError,
+    ShapeError,
+    UnknownUnitError,
+)
 from mechspex.masked_forward import MaskedForward, sites_of
 from mechspex.masks import check_masks
 from mechspex.metrics import Metric, bind_metric
@@ -119,7 +125,10 @@ class ComponentValues:
             ablation = f"resample, seed {self.seed}"
         tokens = self._tokens
         read = [tokens.answers, *([] if tokens.distractors is None else [tokens.distractors])]
+        # A metric or hook that was edited keeps its name; these values mostly tell.
+        clean, ablated = (f"{value:.4g}" for value in self._ends)
         return {
+            "clean and ablated": f"{clean}, {ablated}",
             "model": f"{Path(self.model.cfg.model_name).name} {weights_hash(self.model)[:16]}",
             "dtype": str(self.model.cfg.dtype).removeprefix("torch."),
             "task": f"{self.task.name}, {len(self.task)} prompts {_digest(*tokens.prompts, *read)}",
@@ -206,7 +215,7 @@ class ComponentValues:
 
     def _prove(self, clean_logits: Tensor) -> None:
         prompts = torch.arange(len(self.task), device=self._device)
-        untouched = self._metric(clean_logits, prompts).float().cpu().numpy()
+        untouched = self._value(clean_logits, prompts).cpu().numpy()
         if not np.isfinite(untouched).all():
             bad = int(np.flatnonzero(~np.isfinite(untouched))[0])
             raise MeasurementError(
@@ -216,12 +225,14 @@ class ComponentValues:
         both = np.array([[True] * self.n_units, [False] * self.n_units])
         kept, ablated = self(both)
         # Batches of other sizes take other kernels: the same up to the dtype's rounding.
-        tolerance = 64 * torch.finfo(clean_logits.dtype).eps * float(clean_logits.abs().max())
+        size = max(float(clean_logits.abs().max()), float(np.abs(untouched).max()))
+        tolerance = 64 * torch.finfo(clean_logits.dtype).eps * size
         if np.abs(kept - untouched).max() > tolerance:
             raise MeasurementError(
                 f"with every unit kept the value is {kept}, the untouched model's is {untouched}; "
                 "does a hook of your own depend on the batch?"
             )
+        self._ends = (float(untouched.mean()), float(ablated.mean()))
         if np.array_equal(kept, ablated):
             raise AblationError(
                 f"ablating all {self.n_units} units ({self.ablation!r}) changes no value; choose "
@@ -256,7 +267,7 @@ class ComponentValues:
                 part = slice(start, start + prompts_at_once)
                 logits = group.forward(on_device, part)
                 prompts = numbers[part].repeat(len(masks))
-                columns.append(self._metric(logits, prompts).float().view(len(masks), -1).cpu())
+                columns.append(self._value(logits, prompts).view(len(masks), -1).cpu())
         except (torch.OutOfMemoryError, MemoryError):
             return None
         except RuntimeError as error:  # the CPU allocator has no exception class of its own
@@ -264,6 +275,15 @@ class ComponentValues:
                 raise
             return None
         return torch.cat(columns, dim=1)
+
+    def _value(self, logits: Tensor, prompts: Tensor) -> Tensor:
+        values = self._metric(logits, prompts)
+        if values.shape != prompts.shape:
+            raise ShapeError(
+                f"the metric returned shape {list(values.shape)} for {len(prompts)} rows of "
+                f"logits; return one number a row, [{len(prompts)}]"
+            )
+        return values.float()
 
     def _halve(self, rows: int, length: int) -> None:
         if rows == 1:

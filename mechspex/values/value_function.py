@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -105,8 +105,8 @@ class FunctionValues:
 
 
 def name_of(function: object) -> str:
-    """Module and name of a function; of its class where it has none of its own (a partial)."""
-    named = function if isinstance(function, FunctionType) else type(function)
+    """Module and name of a function or method; of the class of any other callable."""
+    named = function if isinstance(function, FunctionType | MethodType) else type(function)
     return f"{named.__module__}.{named.__qualname__}"
 
 
