@@ -139,10 +139,12 @@ class UnitSet(Sequence[Unit]):
         return f"UnitSet({len(self)}: {shown})"
 
 
-def parts(labels: Iterable[str]) -> UnitSet:
+def parts(labels: Iterable[object]) -> UnitSet:
     """Units known by label alone: words, examples, or the arguments of any function of a mask.
 
     >>> parts(["flour", "water", "salt"])
     UnitSet(3: flour, water, salt)
     """
-    return UnitSet(tuple(Unit("part", 0, place, None, label) for place, label in enumerate(labels)))
+    return UnitSet(
+        tuple(Unit("part", 0, place, None, str(label)) for place, label in enumerate(labels))
+    )

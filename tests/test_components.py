@@ -227,6 +227,14 @@ def test_a_metric_of_the_users_own(gpt2, task):
     assert "entropy" in values.configuration["metric"]
 
 
+def test_a_metric_of_the_wrong_shape_is_refused(gpt2, task):
+    def column(logits, prompts):
+        return logits[:, :1]
+
+    with pytest.raises(ShapeError, match=r"returned shape \[3, 1\] for 3 rows"):
+        mx.ComponentValues(gpt2, replace(task, metric=column), mx.heads(gpt2))
+
+
 def test_metrics_without_a_name_of_their_own_are_named_by_their_class(gpt2, task):
     def difference(logits, prompts, *, scale):
         return scale * (logits[:, 5] - logits[:, 6])

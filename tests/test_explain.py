@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mechspex as mx
+from mechspex.decoders import ProxySpex
 from mechspex.errors import (
     BudgetError,
     FailedMasksError,
@@ -64,6 +65,32 @@ def test_negative_control_an_additive_function_yields_no_confirmed_interaction()
     assert found.r2 > 0.999
     assert not found.interactions()["confirmed"].any()
     assert found.singles()["confirmed"].any()
+
+
+def test_terms_can_be_tested_on_fresh_outputs():
+    """What stands out by chance on the outputs of the search does not on others."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(N, 16)) + 3 * (np.arange(N) < 2)[:, None]
+    units = UNITS
+
+    def on(columns):
+        return mx.FunctionValues(lambda masks: masks @ weights[:, columns], units)
+
+    found = mx.explain(on(slice(0, 8)), validate_on=on(slice(8, 16)), budget=200, decoder="pursuit")
+    assert found.validation.output_effects.shape[1] == 8
+    assert np.allclose(found.validation.output_effects[0], -weights[found.validation.terms[0], 8:])
+    confirmed = set(found.singles().query("confirmed")["units"])
+    assert {"u0", "u1"} <= confirmed
+    assert len(confirmed) <= 3
+    with pytest.raises(Refused, match="validate_on has UnitSet"):
+        mx.explain(on(slice(0, 8)), validate_on=mx.FunctionValues(planted, mx.parts(range(N))))
+
+
+def test_a_decoder_of_the_users_own_is_not_mistaken_for_the_one_of_its_name(tmp_path):
+    arguments = {"units": UNITS, "budget": 150, "run": tmp_path, "keep": 0.8}
+    plain = mx.explain(planted, **arguments, decoder="proxyspex")
+    few = mx.explain(planted, **arguments, decoder=ProxySpex(n_terms=3))
+    assert len(few.function) < len(plain.function)
 
 
 def test_the_text_says_what_was_found(explanation):

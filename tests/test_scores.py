@@ -20,3 +20,5 @@ def test_the_non_additive_share():
     assert non_additive_share(0.965, 0.93) == pytest.approx(0.5)
     assert non_additive_share(0.93, 0.93) == 0
     assert non_additive_share(1.0, 1.0) == 0
+    assert non_additive_share(1.0, 1 - 2e-15) == 0, "rounding is not interaction"
+    assert r_squared(1e-8 * np.arange(4.0), np.zeros(4)) < 0, "small values are not constant"
