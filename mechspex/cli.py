@@ -33,7 +33,8 @@ ModelName = Annotated[
 Prompts = Annotated[
     int,
     typer.Option(
-        "--prompts", help="How many prompts to search on; as many fresh ones test what is found."
+        "--prompts",
+        help="How many prompts; explain takes as many fresh ones to test what it finds.",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of prompts, masks and decoder.")]
@@ -96,7 +97,7 @@ def explain(
             progress=True,
         )
     _print(explanation.to_dict() if as_json else str(explanation), as_json)
-    if explanation.recovery.n_failed:
+    if explanation.recovery.n_failed or explanation.validation.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
 
 
@@ -184,10 +185,11 @@ def status(
     as_json: Json = False,
 ) -> None:
     """List the runs, or print the answer of one of them again."""
-    from mechspex.explanation import Explanation
     from mechspex.runs import list_runs, run_folder
 
     if run is not None:
+        from mechspex.explanation import Explanation
+
         explanation = Explanation.load(run_folder(run))
         _print(explanation.to_dict() if as_json else str(explanation), as_json)
         return

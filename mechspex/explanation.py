@@ -165,6 +165,11 @@ class Explanation:
         ]
         if recovery.n_failed:
             lines.append(f"{recovery.n_failed} masks had no finite value and were left out")
+        if self.validation.failed.any():
+            lines.append(
+                f"{np.count_nonzero(self.validation.failed)} terms could not be tested: "
+                "some of their masks have no finite value"
+            )
         lines += list(self.function.notes)
         if not self.validation.terms:
             lines.append("nothing depends on the mask: no terms to report")

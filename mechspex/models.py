@@ -44,18 +44,28 @@ def load_model(
         device: ``"cpu"``, ``"cuda"``, …; the CPU if not given.
 
     Raises:
-        ModelError: no such model, or one whose only weights are pickled.
+        ModelError: no such model or device, or a folder whose only weights are pickled.
         FetchError: SmolLM2 could not be fetched.
     """
     if isinstance(name, TransformerBridge):
         return name
-    device = "cpu" if device is None else device
+    device = _checked_device("cpu" if device is None else device)
     if name == "tiny":
         model = _load_tiny(dtype, device)
     else:
         folder = smollm2_folder() if name == "smollm2-135m" else name
         model = _load_transformers(folder, dtype, device)
     return model.eval()
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"device {str(device)!r} cannot be used here ({reason}); try cpu"
+        ) from None
 
 
 def _load_tiny(dtype: torch.dtype, device: str | torch.device) -> Model:

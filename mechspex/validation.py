@@ -49,6 +49,11 @@ class Validation:
         return self.output_effects.mean(axis=1)
 
     @property
+    def failed(self) -> Bool[np.ndarray, " term"]:
+        """Terms that could not be measured: a mask of theirs has no finite value."""
+        return ~np.isfinite(self.effects)
+
+    @property
     def kept_effects(self) -> Float[np.ndarray, " term"]:
         """kept(T) in the whole model, the derivative of the value by T: (−1)^{|T|} ablated(T)."""
         return self.effects * np.array([(-1.0) ** len(term) for term in self.terms])

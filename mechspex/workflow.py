@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,13 +19,13 @@ from mechspex.errors import BudgetError, FailedMasksError, MeasurementError, Ref
 from mechspex.executors.local import RecordedValues
 from mechspex.explanation import Cost, Explanation, Recovery
 from mechspex.masks import all_masks, sample_masks
-from mechspex.runs import CONFIGURATION, ValueStore, run_folder, write_json
+from mechspex.runs import CONFIGURATION, run_folder, write_json
 from mechspex.scores import r_squared
 from mechspex.set_function import SetFunction, Term
 from mechspex.units import UnitSet
 from mechspex.validation import LARGEST_ORDER, validate
 from mechspex.values import ValueFunction, as_value_function
-from mechspex.values.value_function import Configured, name_of
+from mechspex.values.value_function import configuration_of
 
 _DEFAULT_BUDGET = 1_000
 # With a target, masks double from the first round to at most the largest budget.
@@ -97,55 +97,67 @@ def explain(
         max_order=max_order,
         seed=seed,
     )
-    configuration = _configuration(function)
     if validate_on is not None:
         if validate_on.units != function.units:
             raise Refused(
                 f"validate_on has {validate_on.units}, the value function {function.units}; "
                 "give both the same units"
             )
-        settings["validated on"] = _configuration(validate_on)
+        settings["validated on"] = configuration_of(validate_on)
     folder = None if run is None else run_folder(run)
-    store = ValueStore(folder, configuration)
-    try:
-        if folder is not None:
-            kept = _kept_answer(folder, configuration, settings)
-            if kept is not None:
-                cost = Cost(kept.cost.masks, 0, 0.0, time.perf_counter() - start)
-                return replace(kept, cost=cost)
-            write_json(folder / CONFIGURATION, {"values": configuration, "settings": settings})
-        recorded = RecordedValues(function, store, progress=progress)
-        clean, ablated = _ends(recorded)
-        search = _exact_search if isinstance(chosen, Exhaustive) else _random_search
-        recovery = search(recorded, chosen, settings)
-        recorded.stage = "validating"
-        tested = strongest_terms(recovery.function)
-        if validate_on is None:
-            validation = validate(recorded, tested)
-        else:
-            with closing(_validation_store(folder, validate_on)) as other:
-                fresh = RecordedValues(validate_on, other, progress=progress)
-                fresh.stage = "validating on fresh outputs"
-                validation = validate(fresh, tested)
-                recorded.add_cost_of(fresh)
-        seconds = time.perf_counter() - start
-        explanation = Explanation(
-            units=function.units,
-            outputs=function.outputs,
-            configuration=configuration,
-            settings=settings,
-            clean=clean,
-            ablated=ablated,
-            recovery=recovery,
-            validation=validation,
-            cost=Cost(recorded.used, recorded.measured, recorded.seconds, seconds),
-            folder=folder,
-        )
-        if folder is not None:
-            explanation.save(folder)
-    finally:
-        store.close()
+    with ExitStack() as stack:
+        recorded = stack.enter_context(closing(RecordedValues(function, folder, progress=progress)))
+        kept = None if folder is None else _kept_answer(folder, recorded.configuration, settings)
+        if kept is not None:
+            cost = Cost(kept.cost.masks, 0, 0.0, time.perf_counter() - start)
+            return replace(kept, cost=cost)
+        tested_on = recorded
+        if validate_on is not None:
+            below = None if folder is None else folder / "validation"
+            fresh = RecordedValues(validate_on, below, progress=progress)
+            tested_on = stack.enter_context(closing(fresh))
+        explanation = _answer(recorded, tested_on, chosen, settings, folder, start)
+    if folder is not None:
+        explanation.save(folder)
     return explanation
+
+
+def _answer(
+    recorded: RecordedValues,
+    tested_on: RecordedValues,
+    decoder: Decoder,
+    settings: dict[str, Any],
+    folder: Path | None,
+    start: float,
+) -> Explanation:
+    """Search with `recorded`, test what is found on `tested_on` (the same, or fresh outputs)."""
+    configuration = recorded.configuration
+    if folder is not None:
+        write_json(folder / CONFIGURATION, {"values": configuration, "settings": settings})
+    clean, ablated = _ends(recorded)
+    search = _exact_search if isinstance(decoder, Exhaustive) else _random_search
+    recovery = search(recorded, decoder, settings)
+    tested_on.stage = "validating"
+    validation = validate(tested_on, strongest_terms(recovery.function))
+    # A set: without fresh outputs both are the same.
+    ledgers = {recorded, tested_on}
+    return Explanation(
+        units=recorded.units,
+        outputs=recorded.outputs,
+        configuration=configuration,
+        settings=settings,
+        clean=clean,
+        ablated=ablated,
+        recovery=recovery,
+        validation=validation,
+        cost=Cost(
+            masks=sum(ledger.used for ledger in ledgers),
+            measured=sum(ledger.measured for ledger in ledgers),
+            seconds_measuring=sum(ledger.seconds for ledger in ledgers),
+            seconds=time.perf_counter() - start,
+        ),
+        folder=folder,
+    )
 
 
 def _plan(
@@ -199,11 +211,6 @@ def _kept_answer(
         return None
     same = (kept.configuration, kept.settings) == (configuration, settings)
     return kept if same else None
-
-
-def _validation_store(folder: Path | None, validate_on: ValueFunction) -> ValueStore:
-    below = None if folder is None else folder / "validation"
-    return ValueStore(below, _configuration(validate_on))
 
 
 def strongest_terms(function: SetFunction) -> list[Term]:
@@ -321,12 +328,6 @@ def _finite(
     values = recorded(masks).mean(axis=1, dtype=np.float64)
     finite = np.isfinite(values)
     return masks[finite], values[finite], int((~finite).sum())
-
-
-def _configuration(function: ValueFunction) -> dict[str, str]:
-    if isinstance(function, Configured):
-        return function.configuration
-    return {"function": name_of(function), "units": " ".join(function.units.names)}
 
 
 def _versions() -> dict[str, str]:

@@ -224,6 +224,19 @@ def test_a_value_that_is_not_finite_when_all_is_ablated_is_kept_as_null(tmp_path
     assert np.isnan(Explanation.load(tmp_path).ablated)
 
 
+def test_terms_that_cannot_be_tested_are_said_to_be_so():
+    """Every single ablation fails, as the random masks, which ablate more, do not."""
+
+    def fails_alone(masks):
+        return np.where((~masks).sum(1) == 1, np.nan, masks @ np.arange(1.0, N + 1))
+
+    found = mx.explain(fails_alone, units=UNITS, budget=200, keep=0.5, decoder="additive")
+    assert found.recovery.n_failed == 0
+    assert found.validation.failed.all()
+    assert not found.validation.confirmed.any()
+    assert "10 terms could not be tested" in str(found)
+
+
 def test_too_many_failed_masks_are_an_error():
     def never(masks):
         return np.where(masks.all(1), 1.0, np.nan)

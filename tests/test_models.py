@@ -28,6 +28,12 @@ def test_dtype(gpt2_folder):
     assert next(model.original_model.parameters()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_here_is_refused(device):
+    with pytest.raises(ModelError, match=f"device '{device}' cannot be used here"):
+        mx.load_model("tiny", device=device)
+
+
 def test_units_of_a_model(gpt2, llama, tiny):
     assert mx.heads(gpt2).names == ("L0H0", "L0H1", "L0H2", "L1H0", "L1H1", "L1H2")
     assert len(mx.heads(llama)) == 8, "query heads, not key-value heads"

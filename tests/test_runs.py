@@ -31,7 +31,7 @@ def recorded(folder, n_units=12):
     function = Counted(n_units)
     values = FunctionValues(function, parts(map(str, range(n_units))))
     function.asked = 0
-    return RecordedValues(values, ValueStore(folder, CONFIGURATION)), function
+    return RecordedValues(values, folder), function
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
@@ -50,7 +50,7 @@ def test_nothing_is_measured_twice(tmp_path, on_disk):
 def test_the_laws_of_value_functions_hold_with_a_store_between(tmp_path, tiny, tiny_task):
     values = mx.ComponentValues(tiny, tiny_task, mx.heads(tiny))
     untouched = values(np.ones((1, 8), dtype=bool))[0]
-    check_laws(RecordedValues(values, ValueStore(tmp_path, values.configuration)), untouched)
+    check_laws(RecordedValues(values, tmp_path), untouched)
 
 
 def test_the_laws_of_value_functions_hold_for_a_plain_function():
@@ -89,7 +89,7 @@ def test_two_processes_on_one_run_merge(tmp_path):
 def test_values_that_are_not_finite_come_back_as_they_were(tmp_path):
     with_nan = FunctionValues(lambda m: np.where(m[:, 0], 1.0, np.nan), parts(["a", "b"]))
     for _ in range(2):
-        values = RecordedValues(with_nan, ValueStore(tmp_path, CONFIGURATION))
+        values = RecordedValues(with_nan, tmp_path)
         found = values(np.array([[True, True], [False, True]]))
         assert found[0, 0] == 1
         assert np.isnan(found[1, 0])

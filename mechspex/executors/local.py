@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,6 +14,7 @@ from mechspex.masks import check_masks, pack
 from mechspex.runs import ValueStore
 from mechspex.units import UnitSet
 from mechspex.values import ValueFunction
+from mechspex.values.value_function import configuration_of
 
 # Masks of one commit: what a killed process has to measure again at most.
 _BATCH = 32
@@ -25,23 +27,28 @@ class RecordedValues:
 
     Args:
         value_function: what measures the masks.
-        store: where values are kept.
+        folder: where the values are kept; None keeps them in memory.
         progress: draw a progress bar on stderr.
 
     Attributes:
+        configuration: everything the values depend on but the mask.
         stage: what the masks are for, shown beside the progress bar.
         measured: how many masks were measured here, those found in the store not counted.
         seconds: how long that took.
+
+    Raises:
+        RunError: the folder cannot be written, or holds values of another configuration.
+        StoreError: the file there is no store of this version.
     """
 
     def __init__(
-        self, value_function: ValueFunction, store: ValueStore, *, progress: bool = False
+        self, value_function: ValueFunction, folder: Path | None, *, progress: bool = False
     ) -> None:
+        self.configuration = configuration_of(value_function)
         self._value_function = value_function
-        self._store = store
+        self._store = ValueStore(folder, self.configuration)
         self._progress = progress
         self._used: set[bytes] = set()
-        self._extra = 0
         self.stage = "masks"
         self.measured = 0
         self.seconds = 0.0
@@ -61,13 +68,11 @@ class RecordedValues:
     @property
     def used(self) -> int:
         """How many different masks were asked for."""
-        return len(self._used) + self._extra
+        return len(self._used)
 
-    def add_cost_of(self, other: RecordedValues) -> None:
-        """Count what another one measured as measured here."""
-        self._extra += other.used
-        self.measured += other.measured
-        self.seconds += other.seconds
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         """Values of `masks`, from the store where it has them."""

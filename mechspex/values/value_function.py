@@ -110,6 +110,13 @@ def name_of(function: object) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+def configuration_of(value_function: ValueFunction) -> dict[str, str]:
+    """What the values depend on, as far as the value function can say."""
+    if isinstance(value_function, Configured):
+        return value_function.configuration
+    return {"function": name_of(value_function), "units": " ".join(value_function.units.names)}
+
+
 def as_value_function(value_function: object, units: UnitSet | None = None) -> ValueFunction:
     """`value_function` itself, or a plain function of masks together with its `units`.
 
