@@ -261,8 +261,7 @@ def _terminate(_signal: int, _frame: object) -> None:
 
 
 def _print(content: Any, as_json: bool) -> None:
-    # Flushed here, where typer still sees a closed pipe (… | head) and leaves quietly.
-    print(json.dumps(content, indent=1, allow_nan=False) if as_json else content, flush=True)
+    print(json.dumps(content, indent=1, allow_nan=False) if as_json else content)
 
 
 def main() -> None:
@@ -273,7 +272,14 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # … | head: the reader has what it wanted. What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except MechspexError as error:
         print(f"mechspex: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

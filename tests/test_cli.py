@@ -152,11 +152,14 @@ def test_a_stopped_run_keeps_its_values_and_says_how_to_go_on(run, tmp_path, sen
     assert f"{256 + 4 - kept:,} masks measured now" in out
 
 
-def test_a_closed_stdout_ends_quietly(tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [("tasks",), ("tasks", "list", "--json")])
+def test_a_closed_stdout_ends_quietly(tmp_path, command, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "mechspex.cli", "models"],
+        [sys.executable, "-m", "mechspex.cli", *command],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
@@ -164,5 +167,4 @@ def test_a_closed_stdout_ends_quietly(tmp_path):
         check=False,
     )
     os.close(writer)
-    assert "Traceback" not in done.stderr
-    assert "Exception" not in done.stderr
+    assert not done.stderr
