@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from mechspex.errors import AblationError
-from mechspex.models import Model, last_logits
+from mechspex.models import HOOKS, Edits, Model, edited_logits, hook_point
 from mechspex.units import Kind, Unit, UnitSet
 
-# Where a unit is ablated: a head before the output projection, a neuron after gating, an MLP at
-# its output; the same names in every architecture of TransformerLens.
-_HOOKS: dict[Kind, str] = {
-    "head": "blocks.{layer}.attn.hook_z",
-    "neuron": "blocks.{layer}.mlp.hook_post",
-    "mlp": "blocks.{layer}.mlp.hook_out",
-}
+Masks = Bool[Tensor, "mask #prompt unit"] | Float[Tensor, "mask #prompt unit"]
+"""Masks of rows: one for all prompts, or one each; soft ones lie between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +24,7 @@ class Site:
     Attributes:
         hook: its name in TransformerLens.
         kind: of its units.
+        layer: the block it lies in.
         columns: mask columns of the units ablated at every position.
         numbers: their places along the hook's unit axis.
         columns_at, numbers_at, positions: the same for units ablated at one position.
@@ -36,6 +32,7 @@ class Site:
 
     hook: str
     kind: Kind
+    layer: int
     columns: tuple[int, ...]
     numbers: tuple[int, ...]
     columns_at: tuple[int, ...]
@@ -47,26 +44,36 @@ class Site:
         return 1 if self.kind == "mlp" else activation.shape[2]
 
     def keep(
-        self, masks: Bool[Tensor, "mask unit"], n_positions: int, n_along: int
-    ) -> Bool[Tensor, "mask pos along"]:
-        """Which units of this site are kept; one position stands for all where it makes no odds."""
-        n_positions = n_positions if self.positions else 1
-        keep = masks.new_ones((len(masks), n_positions, n_along))
-        keep[:, :, list(self.numbers)] = masks[:, None, list(self.columns)]
-        if self.positions:
-            keep[:, list(self.positions), list(self.numbers_at)] &= masks[:, list(self.columns_at)]
+        self, masks: Masks, positions: range, n_along: int
+    ) -> Shaped[Tensor, "mask *shared along"]:
+        """How much of each unit here is kept; one position stands for all where they are alike."""
+        n_positions = len(positions) if self.positions else 1
+        keep = masks.new_ones((*masks.shape[:2], n_positions, n_along))
+        keep[..., _span(self.numbers)] = masks[:, :, None, _span(self.columns)]
+        inside = [i for i, position in enumerate(self.positions) if position in positions]
+        if inside:
+            at = [self.positions[i] - positions.start for i in inside]
+            numbers = [self.numbers_at[i] for i in inside]
+            keep[:, :, at, numbers] *= masks[:, :, [self.columns_at[i] for i in inside]]
         return keep
 
 
-def sites_of(units: UnitSet) -> tuple[Site, ...]:
-    """The hook points at which `units` are ablated, from the first layer to the last.
+def _span(indices: Sequence[int]) -> slice | list[int]:
+    """Neighbours as a slice, which costs no copy."""
+    if indices and list(indices) == list(range(indices[0], indices[0] + len(indices))):
+        return slice(indices[0], indices[0] + len(indices))
+    return list(indices)
+
+
+def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
+    """The hook points at which units of a model are ablated, from the first layer to the last.
 
     Raises:
         AblationError: a unit that is no part of a transformer.
     """
     at: dict[tuple[int, Kind], list[tuple[int, Unit]]] = {}
     for column, unit in enumerate(units):
-        if unit.kind not in _HOOKS:
+        if unit.kind not in HOOKS:
             raise AblationError(
                 f"unit {unit.name!r} is not a head, neuron or MLP; take units from heads(model), "
                 "neurons(model) or mlps(model)"
@@ -78,8 +85,9 @@ def sites_of(units: UnitSet) -> tuple[Site, ...]:
         placed = [(c, unit, unit.position) for c, unit in found if unit.position is not None]
         sites.append(
             Site(
-                hook=_HOOKS[kind].format(layer=layer),
+                hook=hook_point(model, kind, layer),
                 kind=kind,
+                layer=layer,
                 columns=tuple(column for column, _ in everywhere),
                 numbers=tuple(unit.number for _, unit in everywhere),
                 columns_at=tuple(column for column, _, _ in placed),
@@ -91,44 +99,91 @@ def sites_of(units: UnitSet) -> tuple[Site, ...]:
 
 
 @dataclass(frozen=True)
+class Ablation:
+    """What ablated activations become, on prompts of one length.
+
+    Activation at every site = keep · activation + (1 − keep) · reference; with `rescale`, what is
+    kept of the heads of a layer is multiplied by (heads of the layer) / (heads kept), as in
+    ProxySPEX's head pruning.
+
+    Attributes:
+        sites: where units are ablated.
+        references: {hook: what replaces an ablated activation}, ``[1 or prompt, 1 or pos, …]``.
+        length: of the prompts, in tokens.
+        rescale: multiply what is kept.
+    """
+
+    sites: tuple[Site, ...]
+    references: Mapping[str, Tensor]
+    length: int
+    rescale: bool = False
+
+    def edits(self, masks: Masks, prompts: slice, n_prompts: int) -> Edits:
+        """Edits of activations ``[mask · n_prompts + prompt, pos, unit, …]``.
+
+        An activation of fewer positions than the prompts have holds their last ones.
+
+        Args:
+            masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
+        """
+        return {site.hook: self._edit(site, masks, prompts, n_prompts) for site in self.sites}
+
+    def _edit(
+        self, site: Site, masks: Tensor, prompts: slice, n_prompts: int
+    ) -> Callable[[Tensor], Tensor]:
+        reference = self.references[site.hook]
+        reference = reference[prompts] if len(reference) > 1 else reference
+
+        def edit(activation: Tensor) -> Tensor:
+            n_positions = activation.shape[1]
+            positions = range(self.length - n_positions, self.length)
+            keep = site.keep(masks.to(activation.device), positions, site.n_along(activation))
+            # [mask, prompt, pos, unit, …]: views, so neither masks nor references are repeated.
+            rows = activation.unflatten(0, (len(masks), n_prompts))
+            others = reference[:, -n_positions:].to(rows)
+            wide = keep.view(*keep.shape, *[1] * (rows.ndim - 4))
+            if keep.dtype == torch.bool:
+                edited = torch.where(wide, rows, others)
+            else:
+                edited = others + wide * (rows - others)
+            if self.rescale and site.kind == "head":
+                edited = torch.where(wide > 0, edited * _factor(keep, rows), edited)
+            return edited.flatten(0, 1)
+
+        return edit
+
+
+def _factor(keep: Tensor, rows: Tensor) -> Tensor:
+    """(heads of the layer) / (heads kept), 1 where none is kept, in the shape of the rows."""
+    kept = keep.sum(-1, keepdim=True).clamp(min=1)
+    return (keep.shape[-1] / kept).to(rows.dtype).view(*kept.shape, *[1] * (rows.ndim - 4))
+
+
+@dataclass(frozen=True)
 class MaskedForward:
     """A model whose units can be ablated, row by row, on prompts of one length.
 
-    Activation at every site = keep · activation + (1 − keep) · reference.
+    The plain way: every block, every position, through the hooks of the bridge.
 
     Attributes:
         model: the bridge; its own hooks stay and run first.
         tokens: the prompts.
-        sites: where units are ablated.
-        references: {hook: what replaces an ablated activation}, ``[1 or prompt, 1 or pos, …]``.
+        ablation: what ablated activations become.
     """
 
     model: Model
     tokens: Int[Tensor, "prompt pos"]
-    sites: tuple[Site, ...]
-    references: Mapping[str, Tensor]
+    ablation: Ablation
 
     def __call__(
-        self, masks: Bool[Tensor, "mask unit"], prompts: slice = slice(None)
+        self, masks: Masks, prompts: slice = slice(None)
     ) -> Float[Tensor, "row vocabulary"]:
-        """Last-token logits of every mask on every prompt; row = mask · n_prompts + prompt."""
+        """Logits of every mask on every prompt, where the model is read; row = mask · n_prompts +
+        prompt.
+
+        Args:
+            masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
+        """
         tokens = self.tokens[prompts]
-        n_masks, n_prompts = len(masks), len(tokens)
-        hooks = [(site.hook, self._ablate(site, masks, prompts, n_prompts)) for site in self.sites]
-        with self.model.hooks(fwd_hooks=hooks):
-            return last_logits(self.model, tokens.repeat(n_masks, 1))
-
-    def _ablate(
-        self, site: Site, masks: Tensor, prompts: slice, n_prompts: int
-    ) -> Callable[..., Tensor]:
-        reference = self.references[site.hook]
-        reference = reference[prompts] if len(reference) > 1 else reference
-
-        def ablate(activation: Tensor, hook: object) -> Tensor:
-            keep = site.keep(masks, activation.shape[1], site.n_along(activation))
-            # [mask, prompt, pos, unit, …]: views, so neither masks nor references are repeated.
-            rows = activation.unflatten(0, (len(masks), n_prompts))
-            keep = keep[:, None].view(*keep[:, None].shape, *[1] * (rows.ndim - 4))
-            return torch.where(keep, rows, reference.to(activation.device)).flatten(0, 1)
-
-        return ablate
+        edits = self.ablation.edits(masks, prompts, len(tokens))
+        return edited_logits(self.model, tokens.repeat(len(masks), 1), edits)

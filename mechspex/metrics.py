@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -37,6 +38,12 @@ class LogitDifference:
         answer = logits.gather(1, self.answers[prompts, None]).float()
         distractor = logits.gather(1, self.distractors[prompts, None]).float()
         return (answer - distractor)[:, 0]
+
+    def reading_few(self) -> tuple[LogitDifference, Int[Tensor, " read"]]:
+        """The same metric of the logits of no more tokens than it reads, and those tokens."""
+        both = torch.stack([self.answers, self.distractors])
+        read, places = both.unique(return_inverse=True)
+        return LogitDifference(places[0], places[1]), read
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mechspex.errors import AblationError, ShapeError
-from mechspex.models import Model, last_logits
+from mechspex.models import Model, edited_logits
+
+# Tasks of many prompts are read in parts, so that memory does not grow with them.
+_TOKENS_AT_ONCE = 4096
 
 ABLATIONS = {
     "zero": "zeros",
@@ -28,14 +31,6 @@ def record(
     Raises:
         AblationError: a hook point that the model does not have, or that never fires.
     """
-    seen: dict[str, Tensor] = {}
-
-    def keep_as(name: str) -> Callable[[Tensor, object], None]:
-        def keep(activation: Tensor, hook: object) -> None:
-            seen[name] = activation.detach().clone()
-
-        return keep
-
     hooks = list(hooks)
     for name in hooks:
         if name not in model.hook_dict:
@@ -43,15 +38,26 @@ def record(
                 f"{model.cfg.model_name} has no hook point {name!r}; "
                 "its units cannot be ablated there"
             )
-    with model.hooks(fwd_hooks=[(name, keep_as(name)) for name in hooks]):
-        logits = last_logits(model, tokens)
-    silent = [name for name in hooks if name not in seen]
+    seen: dict[str, list[Tensor]] = {name: [] for name in hooks}
+
+    def keep_as(name: str) -> Callable[[Tensor], Tensor]:
+        def keep(activation: Tensor) -> Tensor:
+            seen[name].append(activation.detach().clone())
+            return activation
+
+        return keep
+
+    logits = [
+        edited_logits(model, part, {name: keep_as(name) for name in hooks})
+        for part in tokens.split(max(1, _TOKENS_AT_ONCE // tokens.shape[1]))
+    ]
+    silent = [name for name in hooks if not seen[name]]
     if silent:
         raise AblationError(
             f"hook point {silent[0]!r} of {model.cfg.model_name} never fires "
             f"({len(silent)} of {len(hooks)} are silent); its units cannot be ablated"
         )
-    return seen, logits
+    return {name: torch.cat(parts) for name, parts in seen.items()}, torch.cat(logits)
 
 
 def reference_activations(

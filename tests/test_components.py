@@ -1,6 +1,7 @@
 """The value function of components, against hand-made models and independent oracles."""
 
 import functools
+import itertools
 import logging
 from dataclasses import replace
 
@@ -271,15 +272,8 @@ def hook_counts(model):
 
 def test_the_model_is_left_as_it_was_also_after_an_exception(gpt2, task):
     before, counts = untouched(gpt2, task), hook_counts(gpt2)
-    calls = []
-
-    def breaks_later(logits, prompts):
-        calls.append(len(prompts))
-        if len(calls) > 3:
-            raise ArithmeticError("mid-sweep")
-        return logits[:, 0]
-
-    values = mx.ComponentValues(gpt2, replace(task, metric=breaks_later), mx.heads(gpt2))
+    metric = broken_from(n_proving_calls(gpt2, task) + 1, ArithmeticError("mid-sweep"))
+    values = mx.ComponentValues(gpt2, replace(task, metric=metric), mx.heads(gpt2))
     values(sample_masks(6, 4, seed=0))
     with pytest.raises(ArithmeticError, match="mid-sweep"):
         values(sample_masks(6, 4, seed=0))
@@ -383,22 +377,36 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_values(gpt2, task, caplog,
     assert 0 < logged == len(caplog.records), "a smaller batch is found once"
 
 
+def broken_from(call, error):
+    """A metric that fails from one of its calls on: after the value function has been proved."""
+    calls = itertools.count()
+
+    def metric(logits, prompts):
+        if next(calls) >= call:
+            raise error
+        return logits[:, 5] - logits[:, 6]
+
+    return metric
+
+
+def n_proving_calls(model, task):
+    calls = []
+    metric = broken_from(10**9, None)
+    counted = replace(task, metric=lambda *given: calls.append(1) or metric(*given))
+    mx.ComponentValues(model, counted, mx.heads(model))
+    return len(calls)
+
+
 def test_out_of_memory_with_one_row_is_an_error_with_the_sizes(gpt2, task):
-    metric = out_of_memory_above(0, MemoryError())
-    allowed = replace(task, metric=lambda logits, prompts: metric(logits, prompts[:0]))
-    values = mx.ComponentValues(gpt2, replace(allowed, metric="logit_difference"), mx.heads(gpt2))
-    values._metric = metric
-    with pytest.raises(MeasurementError, match="one row of 5 tokens with 6 units"):
+    metric = broken_from(n_proving_calls(gpt2, task), MemoryError())
+    values = mx.ComponentValues(gpt2, replace(task, metric=metric), mx.heads(gpt2))
+    with pytest.raises(MeasurementError, match="one row of 5 tokens"):
         values(sample_masks(6, 4, seed=0))
 
 
 def test_other_runtime_errors_pass_through(gpt2, task):
-    values = mx.ComponentValues(gpt2, task, mx.heads(gpt2))
-
-    def broken(logits, prompts):
-        raise RuntimeError("shapes do not match")
-
-    values._metric = broken
+    metric = broken_from(n_proving_calls(gpt2, task), RuntimeError("shapes do not match"))
+    values = mx.ComponentValues(gpt2, replace(task, metric=metric), mx.heads(gpt2))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         values(sample_masks(6, 4, seed=0))
 

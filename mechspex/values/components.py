@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import warnings
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mechspex.batched_forward import BatchedForward, checked_values
 from mechspex.errors import (
     AblationError,
     MeasurementError,
@@ -21,27 +23,50 @@ from mechspex.errors import (
     ShapeError,
     UnknownUnitError,
 )
-from mechspex.masked_forward import MaskedForward, sites_of
-from mechspex.masks import check_masks
+from mechspex.masked_forward import Ablation, MaskedForward, Site, sites_of
+from mechspex.masks import check_masks, sample_masks
 from mechspex.metrics import Metric, bind_metric
-from mechspex.models import Model, weights_hash
+from mechspex.models import HookWatch, Model, weights_hash
 from mechspex.references import record, reference_activations
+from mechspex.short_forward import ShortForward
 from mechspex.tasks import Task, tokenize
+from mechspex.twin import Twin
 from mechspex.units import UnitSet
 from mechspex.values.value_function import name_of
 
 _log = logging.getLogger(__name__)
 
-# Tokens of one forward: past about two thousand, larger batches are no faster on a CPU.
-_TOKENS_PER_FORWARD = 2048
+PRECISIONS = {"bf16": torch.bfloat16}
+# Masks on which the short forward is held against the plain one, and another precision against
+# the model's own: a few of each density.
+_SAMPLE_KEEP, _SAMPLE_EACH = (0.95, 0.7, 0.3), 4
 
 
 @dataclass(frozen=True)
-class _Group:
-    """The prompts of one token length, which share a forward."""
+class PrecisionError:
+    """How far values in another precision are from those in the model's own.
 
-    forward: MaskedForward
-    prompts: tuple[int, ...]
+    Measured on random masks, all prompts: in the metric's units, but for the correlation.
+
+    Attributes:
+        precision: the other one.
+        rms: root of the mean squared difference.
+        largest: absolute difference.
+        correlation: of the two.
+        n_masks: how many masks.
+    """
+
+    precision: str
+    rms: float
+    largest: float
+    correlation: float
+    n_masks: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.precision}: error {self.rms:.2g} (largest {self.largest:.2g}), correlation "
+            f"{self.correlation:.5f} with the model's own dtype on {self.n_masks} masks"
+        )
 
 
 class ComponentValues:
@@ -52,7 +77,10 @@ class ComponentValues:
     (``hook_z``), neurons after gating (``mlp.hook_post``), MLPs at their output.
 
     Before anything is measured it is proved that every hook fires, that all-kept is the untouched
-    model, and that ablation changes the output.
+    model, and that ablation changes the output. Values are measured on a copy of the model without
+    its bridge, which shares the weights and computes only what a mask changes, once that is proved
+    to give the bridge's own values; else, and while the bridge carries hooks of yours, through the
+    bridge.
 
     Args:
         model: a bridge, in evaluation mode. Hooks of your own stay on it and run first.
@@ -61,10 +89,20 @@ class ComponentValues:
         ablation: ``mean`` (over the task's prompts, position by position), ``zero``,
             ``resample`` (another prompt's activation), ``corrupted`` (the paired prompt's), or
             your own {hook: activations}.
+        rescale: multiply the kept heads of a layer by (heads of the layer) / (heads kept), as in
+            the head pruning of ProxySPEX.
+        precision: ``bf16`` measures in bfloat16, several times as fast where the processor has
+            bfloat16 matrix units; `precision_error` then says what that costs. None: the model's
+            own dtype.
         seed: of ``resample``.
 
+    Attributes:
+        precision_error: None in the model's own dtype.
+        through_bridge: why values are measured through the bridge; None where the faster copy of
+            the model is used.
+
     Raises:
-        ModelError: the model is in train mode.
+        ModelError: the model is in train mode, or cannot be measured in another precision.
         TaskError: prompts or answers that do not fit the model's tokenizer.
         UnknownUnitError: a unit that the model does not have.
         AblationError: an ablation that cannot be carried out or cannot change the output.
@@ -78,16 +116,21 @@ class ComponentValues:
         units: UnitSet,
         ablation: str | Mapping[str, Tensor] = "mean",
         *,
+        rescale: bool = False,
+        precision: str | None = None,
         seed: int = 0,
     ) -> None:
         if not len(units):
             raise AblationError("there are no units to ablate; give heads(model) or the like")
+        if precision is not None and precision not in PRECISIONS:
+            raise ModelError(f"precision {precision!r} is unknown; choose {', '.join(PRECISIONS)}")
         if model.original_model.training:
             raise ModelError(
                 f"{model.cfg.model_name} is in train mode, where dropout makes values random; "
                 "call model.eval() first"
             )
-        if any(point.has_hooks() for point in model.hook_dict.values()):
+        hooks = HookWatch(model)
+        if hooks.sees_any():
             warnings.warn(
                 "the model carries hooks of its own; they stay and are part of every value",
                 stacklevel=2,
@@ -96,13 +139,25 @@ class ComponentValues:
         self.task = task
         self.units = units
         self.ablation = ablation
+        self.rescale = rescale
+        self.precision = precision
+        self.precision_error: PrecisionError | None = None
+        self.through_bridge: str | None = None
+        self._fused = True
         self.seed = seed
         self._device = next(model.original_model.parameters()).device
-        self._tokens_per_forward = _TOKENS_PER_FORWARD
+        self._own: ComponentValues = self
         with torch.inference_mode():
-            self._groups, clean_logits = self._prepare()
-            self._metric = self._bind(clean_logits)
-            self._prove(clean_logits)
+            plain, clean_logits = self._prepare()
+            metric = self._bind(clean_logits)
+            self._groups = [
+                BatchedForward.of(prompts, metric, forward, hooks)
+                for prompts, forward in plain.items()
+            ]
+            self._prove(metric, clean_logits)
+            self._shorten()
+            if precision is not None:
+                self._change_precision(precision)
 
     @property
     def n_units(self) -> int:
@@ -112,6 +167,11 @@ class ComponentValues:
     def outputs(self) -> tuple[str, ...]:
         """The prompts, one column of values each."""
         return tuple(self.task.prompts)
+
+    @property
+    def in_own_dtype(self) -> ComponentValues:
+        """The same values measured in the model's own dtype, whatever the precision here."""
+        return self._own
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -124,19 +184,20 @@ class ComponentValues:
         elif ablation == "resample":
             ablation = f"resample, seed {self.seed}"
         tokens = self._tokens
+        if tokens.corrupted is not None and ablation == "corrupted":
+            ablation = f"corrupted {_digest(*tokens.corrupted)}"
         read = [tokens.answers, *([] if tokens.distractors is None else [tokens.distractors])]
         # A metric or hook that was edited keeps its name; these values mostly tell.
         clean, ablated = (f"{value:.4g}" for value in self._ends)
+        dtype = str(self.model.cfg.dtype).removeprefix("torch.")
         return {
             "clean and ablated": f"{clean}, {ablated}",
             "model": f"{Path(self.model.cfg.model_name).name} {weights_hash(self.model)[:16]}",
-            "dtype": str(self.model.cfg.dtype).removeprefix("torch."),
+            "dtype": dtype if self.precision is None else f"{dtype}, measured in {self.precision}",
             "task": f"{self.task.name}, {len(self.task)} prompts {_digest(*tokens.prompts, *read)}",
             "metric": named,
             "units": f"{self.units.description} {_digest(' '.join(self.units.names))}",
-            "ablation": ablation
-            if tokens.corrupted is None or ablation != "corrupted"
-            else f"corrupted {_digest(*tokens.corrupted)}",
+            "ablation": f"{ablation}, rescaled" if self.rescale else ablation,
         }
 
     def __call__(self, masks: np.ndarray | Tensor) -> Float[np.ndarray, "mask prompt"]:
@@ -147,26 +208,54 @@ class ComponentValues:
             MeasurementError: out of memory even for one mask on one prompt.
         """
         given = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
-        masks = torch.from_numpy(check_masks(given, self.n_units).copy())
-        values = torch.empty(len(masks), len(self.task))
+        checked = check_masks(given, self.n_units)
+        values = np.empty((len(checked), len(self.task)), dtype=np.float32)
         with torch.inference_mode():
             for group in self._groups:
-                values[:, list(group.prompts)] = self._measure(group, masks)
-        return values.numpy()
+                values[:, list(group.prompts)] = group.values(checked)
+        return values
 
-    def _prepare(self) -> tuple[list[_Group], Tensor]:
-        """Prompts grouped by length, each group with its references; and the clean logits."""
+    def value_and_gradient(
+        self, masks: np.ndarray | Tensor
+    ) -> tuple[Float[np.ndarray, "mask prompt"], Float[np.ndarray, "mask prompt unit"]]:
+        """Values of soft masks and their gradients, ∂ value[m, j] / ∂ m_i.
+
+        Activation = m_i · activation + (1 − m_i) · reference, with m_i between 0 and 1.
+
+        Args:
+            masks: ``float[mask, unit]``; Boolean ones are taken as 0 and 1.
+
+        Raises:
+            ShapeError: masks of another width.
+            MeasurementError: out of memory even for one mask on one prompt.
+        """
+        soft = torch.as_tensor(masks, dtype=torch.float32)
+        if soft.ndim != 2 or soft.shape[1] != self.n_units:
+            raise ShapeError(
+                f"soft masks have shape {list(soft.shape)}, expected [mask, {self.n_units}]"
+            )
+        values = np.empty((len(soft), len(self.task)), dtype=np.float32)
+        gradients = np.empty((*values.shape, self.n_units), dtype=np.float32)
+        for group in self._groups:
+            for row, mask in enumerate(soft):
+                columns = list(group.prompts)
+                found = group.value_and_gradient(mask)
+                values[row, columns], gradients[row, columns] = found
+        return values, gradients
+
+    def _prepare(self) -> tuple[dict[tuple[int, ...], MaskedForward], Tensor]:
+        """{prompts of one length: their forward}, and the clean logits of all prompts."""
         self._tokens = tokenize(self.task, self.model.tokenizer)
-        sites = sites_of(self.units)
+        sites = sites_of(self.model, self.units)
         by_length: dict[int, list[int]] = {}
         for number, prompt in enumerate(self._tokens.prompts):
             by_length.setdefault(len(prompt), []).append(number)
-        groups, logits = [], {}
+        forwards, logits = {}, {}
         for length, prompts in sorted(by_length.items()):
             tokens = torch.stack([self._tokens.prompts[j] for j in prompts]).to(self._device)
             clean, rows = record(self.model, [site.hook for site in sites], tokens)
             logits |= dict(zip(prompts, rows, strict=True))
-            self._check_units(clean, length)
+            self._check_units(sites, clean, length)
             paired = self._tokens.corrupted
             references = reference_activations(
                 self.model,
@@ -177,14 +266,16 @@ class ComponentValues:
                 else torch.stack([paired[j] for j in prompts]).to(self._device),
                 seed=self.seed,
             )
-            forward = MaskedForward(self.model, tokens, sites, references)
-            groups.append(_Group(forward, tuple(prompts)))
-        return groups, torch.stack([logits[j] for j in range(len(self.task))])
+            ablation = Ablation(sites, references, length, self.rescale)
+            forwards[tuple(prompts)] = MaskedForward(self.model, tokens, ablation)
+        return forwards, torch.stack([logits[j] for j in range(len(self.task))])
 
-    def _check_units(self, clean: Mapping[str, Tensor], length: int) -> None:
+    def _check_units(
+        self, sites: tuple[Site, ...], clean: Mapping[str, Tensor], length: int
+    ) -> None:
         cfg = self.model.cfg
         along = {"head": (cfg.n_heads, 4), "neuron": (cfg.d_mlp, 3), "mlp": (1, 3)}
-        for site in sites_of(self.units):
+        for site in sites:
             size, ndim = along[site.kind]
             shape = list(clean[site.hook].shape)
             if len(shape) != ndim or (site.kind != "mlp" and shape[2] != size):
@@ -213,9 +304,9 @@ class ComponentValues:
             clean=clean_logits,
         )
 
-    def _prove(self, clean_logits: Tensor) -> None:
+    def _prove(self, metric: Metric, clean_logits: Tensor) -> None:
         prompts = torch.arange(len(self.task), device=self._device)
-        untouched = self._value(clean_logits, prompts).cpu().numpy()
+        untouched = checked_values(metric, clean_logits, prompts).cpu().numpy()
         if not np.isfinite(untouched).all():
             bad = int(np.flatnonzero(~np.isfinite(untouched))[0])
             raise MeasurementError(
@@ -226,8 +317,8 @@ class ComponentValues:
         kept, ablated = self(both)
         # Batches of other sizes take other kernels: the same up to the dtype's rounding.
         size = max(float(clean_logits.abs().max()), float(np.abs(untouched).max()))
-        tolerance = 64 * torch.finfo(clean_logits.dtype).eps * size
-        if np.abs(kept - untouched).max() > tolerance:
+        self._rounding = 64 * torch.finfo(clean_logits.dtype).eps * size
+        if np.abs(kept - untouched).max() > self._rounding:
             raise MeasurementError(
                 f"with every unit kept the value is {kept}, the untouched model's is {untouched}; "
                 "does a hook of your own depend on the batch?"
@@ -239,60 +330,74 @@ class ComponentValues:
                 "units that act on the last token, or another ablation"
             )
 
-    def _measure(self, group: _Group, masks: Tensor) -> Tensor:
-        """Values ``[mask, prompt]`` of one group, in as many forwards as memory asks for."""
-        n_prompts, length = group.forward.tokens.shape
-        values = torch.empty(len(masks), n_prompts)
-        done = 0
-        while done < len(masks):
-            rows = max(1, self._tokens_per_forward // length)
-            batch = masks[done : done + max(1, rows // n_prompts)]
-            measured = self._try_forward(group, batch, min(rows, n_prompts))
-            if measured is None:
-                # Outside the except block, so that the failed forward's tensors are freed.
-                self._halve(rows, length)
-                continue
-            values[done : done + len(batch)] = measured
-            done += len(batch)
-        return values
-
-    def _try_forward(self, group: _Group, masks: Tensor, prompts_at_once: int) -> Tensor | None:
-        """Values of a few masks; None when memory did not suffice."""
-        n_prompts = len(group.prompts)
-        on_device = masks.to(self._device)
-        numbers = torch.tensor(group.prompts, device=self._device)
-        columns = []
-        try:
-            for start in range(0, n_prompts, prompts_at_once):
-                part = slice(start, start + prompts_at_once)
-                logits = group.forward(on_device, part)
-                prompts = numbers[part].repeat(len(masks))
-                columns.append(self._value(logits, prompts).view(len(masks), -1).cpu())
-        except (torch.OutOfMemoryError, MemoryError):
-            return None
-        except RuntimeError as error:  # the CPU allocator has no exception class of its own
-            if "can't allocate memory" not in str(error):
+    def _shorten(self) -> None:
+        """Measure on the model's twin from here on, if that gives the same values."""
+        masks, plain_groups = self._sample(), self._groups
+        plain = self(masks)
+        for fused in (True, False):
+            try:
+                self._groups = self._on_twin(self.model.cfg.dtype, fused=fused)
+                apart = np.abs(self(masks) - plain)
+            except MeasurementError:
                 raise
-            return None
-        return torch.cat(columns, dim=1)
+            except Exception as error:  # whatever a foreign model class stumbles over
+                self.through_bridge = str(error)
+                break
+            if apart.max() <= self._rounding:
+                self._fused, self.through_bridge = fused, None
+                return
+            self.through_bridge = f"values without it are off by {apart.max():.2g}"
+            if not fused and apart[0].max() > self._rounding:
+                warnings.warn(
+                    f"with nothing ablated, values of {self.model.cfg.model_name} through its "
+                    f"bridge differ by {apart[0].max():.2g} from those of the model it wraps; "
+                    "TransformerLens may not know this architecture",
+                    stacklevel=4,
+                )
+        self._groups = plain_groups
+        _log.info(
+            "%s is measured through its bridge: %s", self.model.cfg.model_name, self.through_bridge
+        )
 
-    def _value(self, logits: Tensor, prompts: Tensor) -> Tensor:
-        values = self._metric(logits, prompts)
-        if values.shape != prompts.shape:
-            raise ShapeError(
-                f"the metric returned shape {list(values.shape)} for {len(prompts)} rows of "
-                f"logits; return one number a row, [{len(prompts)}]"
+    def _on_twin(self, dtype: torch.dtype, *, fused: bool) -> list[BatchedForward]:
+        twin = Twin(self.model, dtype, fused=fused)
+        return [
+            group.shortened(
+                ShortForward.of(twin, group.plain.tokens, group.plain.ablation, self.units)
             )
-        return values.float()
+            for group in self._groups
+        ]
 
-    def _halve(self, rows: int, length: int) -> None:
-        if rows == 1:
-            raise MeasurementError(
-                f"out of memory for one row of {length} tokens with {self.n_units} units on "
-                f"{self._device}; use shorter prompts, a smaller dtype or another device"
-            )
-        self._tokens_per_forward = rows // 2 * length
-        _log.warning("out of memory with %d rows a forward; going on with %d", rows, rows // 2)
+    def _change_precision(self, precision: str) -> None:
+        """Measure in `precision` from here on, and by how much that changes values."""
+        masks = self._sample()
+        exact = self(masks)
+        self._own = copy.copy(self)
+        self._own._own, self._own.precision = self._own, None
+        try:
+            self._groups = self._on_twin(PRECISIONS[precision], fused=self._fused)
+        except ModelError as error:
+            raise ModelError(
+                f"{self.model.cfg.model_name} cannot be measured in {precision} ({error}); load "
+                "the model with that dtype instead"
+            ) from None
+        measured = self(masks)
+        self.precision_error = PrecisionError(
+            precision=precision,
+            rms=float(np.sqrt(((measured - exact) ** 2).mean())),
+            largest=float(np.abs(measured - exact).max()),
+            correlation=float(np.corrcoef(measured.ravel(), exact.ravel())[0, 1]),
+            n_masks=len(masks),
+        )
+
+    def _sample(self) -> Bool[np.ndarray, "sample unit"]:
+        """Everything kept, random masks of several densities, and the one that changes least."""
+        drawn = [
+            sample_masks(self.n_units, _SAMPLE_EACH, keep=keep, seed=0) for keep in _SAMPLE_KEEP
+        ]
+        last = max(self.units, key=lambda u: (-1 if u.position is None else u.position, u.layer))
+        latest = np.array([[unit != last for unit in self.units]])
+        return np.concatenate([np.ones_like(latest), *drawn, latest])
 
 
 def _digest(*parts: str | Tensor) -> str:

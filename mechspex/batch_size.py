@@ -1,0 +1,84 @@
+"""How many tokens one forward takes, found by measurement and bounded by memory."""
+
+from __future__ import annotations
+
+import logging
+
+import psutil
+import torch
+
+from mechspex.errors import MeasurementError
+
+_log = logging.getLogger(__name__)
+
+# The first try; small enough for any machine, large enough to be near its rate.
+_FIRST = 1024
+# What twice as many tokens must gain to be worth their memory.
+_GAIN = 1.03
+# Forwards of one size that are timed: the first of them also pays for fresh memory.
+_TIMED = 3
+_LARGEST = 1 << 17
+
+
+class BatchSize:
+    """Tokens of one forward: doubled while that pays, then kept; halved when memory runs out.
+
+    Kept, because batches of another size round differently: once it is found, the same masks give
+    the same bits again.
+
+    Args:
+        device: whose memory bounds it.
+        bytes_per_token: an estimate of what one token of a forward takes.
+    """
+
+    def __init__(self, device: torch.device, bytes_per_token: int) -> None:
+        self.tokens = _FIRST
+        self._rates: dict[int, list[float]] = {}
+        self._most = _LARGEST
+        self._settled = False
+        while self.tokens > 1 and self.tokens * bytes_per_token > _free_bytes(device) // 2:
+            self.tokens //= 2
+        self._most = max(self.tokens, _free_bytes(device) // 4 // max(1, bytes_per_token))
+
+    def took(self, tokens: int, work: int, seconds: float) -> None:
+        """Learn from a forward of `tokens` tokens that did `work` in `seconds`.
+
+        Args:
+            work: in any unit that is the same for all forwards.
+        """
+        # A batch that was not filled says little about its size.
+        if self._settled or not 0.75 * self.tokens <= tokens <= self.tokens:
+            return
+        rates = self._rates.setdefault(self.tokens, [])
+        rates.append(work / max(seconds, 1e-9))
+        if len(rates) < _TIMED:
+            return
+        before = self._rates.get(self.tokens // 2)
+        if before is not None and max(rates) < _GAIN * max(before):
+            self.tokens //= 2
+            self._settled = True
+        elif 2 * self.tokens > min(self._most, _LARGEST):
+            self._settled = True
+        else:
+            self.tokens *= 2
+
+    def ran_out(self, rows: int, length: int) -> None:
+        """Halve after a forward of `rows` rows of `length` tokens did not fit in memory.
+
+        Raises:
+            MeasurementError: it was a single row.
+        """
+        if rows == 1:
+            raise MeasurementError(
+                f"out of memory for one row of {length} tokens; use shorter prompts, a smaller "
+                "dtype or another device"
+            )
+        self.tokens = max(length, rows // 2 * length)
+        self._settled = True
+        _log.warning("out of memory with %d rows a forward; going on with %d", rows, rows // 2)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

@@ -1,0 +1,203 @@
+"""How fast the masked forward is: ratios, both sides in one run, printed as a table.
+
+    python tests/benchmarks/masked_forward.py > tests/benchmarks/masked_forward.md
+
+About twenty minutes on two idle cores.
+"""
+
+import functools
+import gc
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers.utils import logging as transformers_logging
+
+import mechspex as mx
+from mechspex.masks import sample_masks
+from mechspex.models import _TINY
+from mechspex.smollm2 import smollm2_folder
+
+PROMPTS, ROUNDS = 8, 3
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def gpt2_folder(folder):
+    """Random weights in the shape of GPT-2 small, with the words of the tiny model."""
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(_TINY).save_pretrained(folder)
+    return folder
+
+
+def task_of(model, length):
+    """Eight prompts of `length` tokens: other words, the same lengths."""
+    rng = np.random.default_rng(0)
+    words = ["apple", "bird", "boat", "door", "flag", "key", "lake", "moon", "tree", "wall"]
+    # All begin alike: where a prompt begins, some tokenizers split a word or add a token.
+    begin = len(model.tokenizer("apple").input_ids)
+    prompts = [" ".join(["apple", *rng.choice(words, length - begin)]) for _ in range(PROMPTS)]
+    return mx.Task(prompts, [" bird"] * PROMPTS, [" boat"] * PROMPTS)
+
+
+def seconds_of(sides):
+    """{name: seconds} of functions that take turns, the best of several rounds each."""
+    best = dict.fromkeys(sides, np.inf)
+    for _ in range(ROUNDS):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def peak(dtype):
+    """Rate of the best large matrix product, FLOP/s."""
+    best = 0.0
+    for rows, inner, columns in ((2048, 2048, 2048), (4096, 4096, 4096), (1920, 576, 1536)):
+        a, b = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+        with torch.inference_mode():
+            taken = seconds_of({"product": lambda a=a, b=b: torch.nn.functional.linear(a, b)})
+        best = max(best, 2 * rows * inner * columns / taken["product"])
+    return best
+
+
+def work(raw, tokens):
+    """FLOPs of the matrix products of one forward but the unembedding and attention."""
+    head = raw.get_output_embeddings()
+    weights = sum(
+        m.weight.numel()
+        for m in raw.modules()
+        if m is not head and type(m).__name__ in ("Linear", "Conv1D")
+    )
+    return 2 * weights * tokens
+
+
+def loop(model, tokens, mean, masks):
+    """What a user writes: one mask a forward, through run_with_hooks."""
+    for mask in masks.reshape(len(masks), len(mean), -1):
+        hooks = [
+            (name, functools.partial(replace, torch.from_numpy(keep), mean[name]))
+            for name, keep in zip(mean, mask, strict=True)
+        ]
+        model.run_with_hooks(tokens, fwd_hooks=hooks)
+
+
+def replace(keep, mean, activation, hook):
+    """The hook of that loop."""
+    return torch.where(keep.view(1, 1, -1, *[1] * (activation.ndim - 3)), activation, mean)
+
+
+def measure(name, folder, kind, length):
+    """One row a ratio, for one model, kind of unit and prompt length."""
+    n_masks = max(1, 1920 // (length * PROMPTS))
+    bridge = mx.load_model(folder)
+    task = task_of(bridge, length)
+    units = getattr(mx, kind)(bridge)
+    tokens = torch.stack([torch.tensor(bridge.tokenizer(p).input_ids) for p in task.prompts])
+    assert tokens.shape == (PROMPTS, length), tokens.shape
+    masks = sample_masks(len(units), n_masks, keep=0.9, seed=1)
+    hook = "attn.hook_z" if kind == "heads" else "mlp.hook_post"
+    names = [f"blocks.{layer}.{hook}" for layer in range(bridge.cfg.n_layers)]
+    with torch.inference_mode():
+        _, cache = bridge.run_with_cache(tokens, names_filter=names)
+    mean = {n: cache[n].mean(0, keepdim=True) for n in names}
+
+    sides, errors = {}, None
+    for dtype_name, dtype in DTYPES.items():
+        raw = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        batch = tokens.repeat(n_masks, 1)
+        precision = None if dtype_name == "float32" else dtype_name
+        values = mx.ComponentValues(bridge, task, units, precision=precision)
+        assert values.through_bridge is None, values.through_bridge
+        errors = values.precision_error
+        # Let the batch size settle.
+        values(sample_masks(len(units), 8 * n_masks, keep=0.9, seed=2))
+        sides[f"own {dtype_name}"] = lambda raw=raw, batch=batch: raw(
+            batch, logits_to_keep=1, use_cache=False
+        )
+        sides[f"ours {dtype_name}"] = lambda values=values: values(masks)
+        flops = work(raw, batch.numel())
+    third = getattr(mx, kind)(
+        bridge, layers=range(2 * bridge.cfg.n_layers // 3, bridge.cfg.n_layers)
+    )
+    upper = mx.ComponentValues(bridge, task, third)
+    few = sample_masks(len(third), n_masks, keep=0.5, seed=1)
+    sides["upper third"] = lambda: upper(few)
+    last = getattr(mx, kind)(bridge, positions=[length - 1])
+    at_last = mx.ComponentValues(bridge, task, last)
+    many = sample_masks(len(last), 8 * n_masks, keep=0.9, seed=1)
+    at_last(many)
+    sides["last token"] = lambda: at_last(many)
+    sides["loop"] = lambda: loop(bridge, tokens, mean, masks[:1])
+    sides["loop, a prompt"] = lambda: [loop(bridge, t[None], mean, masks[:1]) for t in tokens]
+    with torch.inference_mode():
+        taken = seconds_of(sides)
+    rate = {side: n_masks / seconds for side, seconds in taken.items()}
+    rate["loop"], rate["loop, a prompt"] = 1 / taken["loop"], 1 / taken["loop, a prompt"]
+    rate["last token"] *= 8
+    row = {
+        "model": name,
+        "units": kind,
+        "tokens": length,
+        "s/mask f32": 1 / rate["ours float32"],
+        "s/mask bf16": 1 / rate["ours bf16"],
+        "f32 / loop": rate["ours float32"] / rate["loop"],
+        "f32 / loop, one prompt": rate["ours float32"] / rate["loop, a prompt"],
+        "bf16 / loop": rate["ours bf16"] / rate["loop"],
+        "f32 / own": rate["ours float32"] / rate["own float32"],
+        "bf16 / own bf16": rate["ours bf16"] / rate["own bf16"],
+        "bf16 / f32": rate["ours bf16"] / rate["ours float32"],
+        "bf16 / own f32": rate["ours bf16"] / rate["own float32"],
+        "upper third / own": rate["upper third"] / rate["own float32"],
+        "last token / own": rate["last token"] / rate["own float32"],
+        "share of peak f32": flops / n_masks * rate["ours float32"] / PEAK["float32"],
+        "share of peak bf16": flops / n_masks * rate["ours bf16"] / PEAK["bf16"],
+        "bf16 error": errors.rms,
+        "bf16 correlation": errors.correlation,
+    }
+    gc.collect()
+    return row
+
+
+def table(rows):
+    """Markdown, one column a case."""
+    lines = []
+    for key in rows[0]:
+        cells = [row[key] for row in rows]
+        shown = [cell if isinstance(cell, str | int) else f"{cell:.4g}" for cell in cells]
+        lines.append("| " + " | ".join([key, *map(str, shown)]) + " |")
+        if len(lines) == 1:
+            lines.append("|" + "---|" * (len(rows) + 1))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    transformers_logging.disable_progress_bar()
+    PEAK = {name: peak(dtype) for name, dtype in DTYPES.items()}
+    print("# The masked forward: ratios of rates, both sides in one run\n")
+    print(
+        "Made by `python tests/benchmarks/masked_forward.py > tests/benchmarks/masked_forward.md`"
+    )
+    print(f"on {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}.")
+    shown = ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in PEAK.items())
+    print(f"Peak of a matrix product here: {shown}.\n")
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        models = {"SmolLM2": smollm2_folder(), "gpt2 shape": gpt2_folder(Path(scratch))}
+        for name, folder in models.items():
+            for kind in ("heads", "neurons"):
+                for length in (15, 128):
+                    rows.append(measure(name, folder, kind, length))
+                    print(rows[-1], file=sys.stderr, flush=True)
+    print(table(rows))
+    print("\n<!-- " + json.dumps(rows) + " -->")

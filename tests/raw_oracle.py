@@ -1,0 +1,148 @@
+"""Values of masks by the raw Hugging Face model: one mask and one prompt at a time, plain hooks.
+
+Nothing of TransformerLens and nothing of mechspex's forwards is used, only units and task texts.
+"""
+
+import functools
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+import mechspex as mx
+
+
+class Layout(NamedTuple):
+    """Where an architecture keeps its parts: the path of its blocks, and paths within a block.
+
+    Attributes:
+        blocks: the list of blocks.
+        head: the module whose input is the outputs of all (query) heads, side by side.
+        neuron: the module whose input is the neurons, after gating.
+        mlp: the module whose output is what the MLP adds to the residual stream, before any norm.
+    """
+
+    blocks: str = "model.layers"
+    head: str = "self_attn.o_proj"
+    neuron: str = "mlp.down_proj"
+    mlp: str = "mlp"
+
+
+_LLAMA = Layout()
+_NEOX = Layout("gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h")
+_FALCON = Layout("transformer.h", "self_attention.dense", "mlp.dense_4h_to_h")
+_GPT2 = Layout("transformer.h", "attn.c_proj", "mlp.c_proj")
+_GPTJ = Layout("transformer.h", "attn.out_proj", "mlp.fc_out")
+_OPT = Layout("model.decoder.layers", "self_attn.out_proj", "fc2", mlp="fc2")
+
+# {model type: its layout}; all others are laid out as Llama is.
+LAYOUTS = {
+    # The MLP modules of BLOOM and MPT also add the residual stream; their last layer does not.
+    "bloom": _FALCON._replace(mlp="mlp.dense_4h_to_h"),
+    "mpt": Layout("transformer.blocks", "attn.out_proj", "ffn.down_proj", mlp="ffn.down_proj"),
+    # OPT and XGLM have no MLP module: its two layers are the block's own.
+    "opt": _OPT,
+    "xglm": _OPT._replace(blocks="model.layers"),
+    "codegen": _GPTJ,
+    "falcon": _FALCON,
+    "gpt2": _GPT2,
+    "gpt_bigcode": _GPT2,
+    "gpt_neo": _GPT2._replace(head="attn.attention.out_proj"),
+    "gpt_neox": _NEOX,
+    "gptj": _GPTJ,
+    "openai-gpt": _GPT2,
+    "phi": Layout("model.layers", "self_attn.dense", "mlp.fc2"),
+    "starcoder2": _LLAMA._replace(neuron="mlp.c_proj"),
+}
+
+
+class RawOracle:
+    """The logit difference of every prompt of a task under masks, by the raw model.
+
+    Args:
+        folder: a saved model with its tokenizer.
+        task: prompts, answers, distractors and perhaps corrupted prompts.
+        units: the columns of the masks.
+    """
+
+    def __init__(self, folder, task, units) -> None:
+        # Not every attention kernel of transformers adds Falcon's ALiBi; this one does.
+        self._model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+        config = self._model.config
+        layout = LAYOUTS.get(config.model_type, _LLAMA)
+        blocks = self._model.get_submodule(layout.blocks)
+        self._units = units
+        self._n_heads = config.num_attention_heads
+        self._modules = {
+            (kind, layer): block.get_submodule(getattr(layout, kind))
+            for layer, block in enumerate(blocks)
+            for kind in {unit.kind for unit in units if unit.layer == layer}
+        }
+        read = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+        self._prompts = [torch.tensor([read(text).input_ids]) for text in task.prompts]
+        self._corrupted = [torch.tensor([read(text).input_ids]) for text in task.corrupted or ()]
+        self._answers = [read(text).input_ids[-1] for text in task.answers]
+        self._distractors = [read(text).input_ids[-1] for text in task.distractors]
+
+    @torch.inference_mode()
+    def values(
+        self, masks: np.ndarray, ablation: str, others: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Values ``[mask, prompt]``; for ``resample``, `others` says whose activations to take."""
+        clean = [self._run(prompt)[1] for prompt in self._prompts]
+        rows = np.empty((len(masks), len(self._prompts)), dtype=np.float32)
+        for j, prompt in enumerate(self._prompts):
+            alike = [
+                c for c, p in zip(clean, self._prompts, strict=True) if p.shape == prompt.shape
+            ]
+            if ablation == "corrupted":
+                reference = self._run(self._corrupted[j])[1]
+            elif ablation == "resample":
+                reference = clean[others[j]]
+            else:
+                scale = 0 if ablation == "zero" else 1 / len(alike)
+                reference = {key: scale * sum(c[key] for c in alike) for key in clean[j]}
+            for row, mask in enumerate(masks):
+                ablated = [unit for unit, kept in zip(self._units, mask, strict=True) if not kept]
+                logits = self._run(prompt, ablated, reference)[0]
+                rows[row, j] = logits[self._answers[j]] - logits[self._distractors[j]]
+        return rows
+
+    def _run(
+        self, tokens: Tensor, ablated: Sequence[mx.Unit] = (), reference: dict | None = None
+    ) -> tuple[Tensor, dict[tuple[str, int], Tensor]]:
+        """Last-token logits, and the activations at all sites before they are ablated there."""
+        seen: dict[tuple[str, int], Tensor] = {}
+
+        def ablate(key: tuple[str, int], activation: Tensor) -> Tensor:
+            seen[key] = activation.clone()
+            n_along = {"head": self._n_heads, "neuron": activation.shape[-1], "mlp": 1}[key[0]]
+            shape = (tokens.shape[1], n_along, -1)  # one prompt, with or without a batch axis
+            rows = activation.clone().view(shape)
+            for unit in ablated:
+                if (unit.kind, unit.layer) == key:
+                    at = slice(None) if unit.position is None else unit.position
+                    rows[at, unit.number] = reference[key].reshape(shape)[at, unit.number]
+            return rows.view(activation.shape)
+
+        with ExitStack() as hooks:
+            for key, module in self._modules.items():
+                add = _edit_output if key[0] == "mlp" else _edit_input
+                hooks.callback(add(module, functools.partial(ablate, key)).remove)
+            return self._model(tokens, use_cache=False).logits[0, -1], seen
+
+
+def _edit_input(module, edit):
+    return module.register_forward_pre_hook(lambda _, inputs: (edit(inputs[0]), *inputs[1:]))
+
+
+def _edit_output(module, edit):
+    def hook(_, inputs, output):
+        # Some mixtures of experts return their routing as well.
+        return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+
+    return module.register_forward_hook(hook)
