@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mechspex.ablation_sweep import Sweep, sweep
     from mechspex.decoders import decode
     from mechspex.explanation import Explanation
     from mechspex.masks import pair_ablations, sample_masks, single_ablations
@@ -22,6 +23,7 @@ __all__ = [
     "Explanation",
     "FunctionValues",
     "SetFunction",
+    "Sweep",
     "Task",
     "Unit",
     "UnitSet",
@@ -37,6 +39,7 @@ __all__ = [
     "parts",
     "sample_masks",
     "single_ablations",
+    "sweep",
     "validate",
 ]
 
@@ -47,6 +50,7 @@ _HOMES = {
     "Explanation": "explanation",
     "FunctionValues": "values",
     "SetFunction": "set_function",
+    "Sweep": "ablation_sweep",
     "Task": "tasks",
     "Unit": "units",
     "UnitSet": "units",
@@ -62,6 +66,7 @@ _HOMES = {
     "parts": "units",
     "sample_masks": "masks",
     "single_ablations": "masks",
+    "sweep": "ablation_sweep",
     "validate": "validation",
 }
 

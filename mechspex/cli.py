@@ -16,7 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mechspex.errors import FailedMasksError, MechspexError, RunError
+from mechspex.errors import FailedMasksError, MechspexError, Refused, RunError, StoreError
+
+_PICTURES = (".png", ".svg", ".pdf")
 
 app = typer.Typer(
     name="mechspex",
@@ -26,6 +28,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+TaskName = Annotated[
+    str, typer.Argument(help="A shipped task (see mechspex tasks) or a TOML file.")
+]
+UnitNames = Annotated[
+    str, typer.Option("--units", help="heads, mlps, neurons, or a sum: heads+mlps.")
+]
+Ablation = Annotated[str, typer.Option(help="mean, zero, resample or corrupted.")]
+Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="bf16 measures faster and less exactly; tests stay in --dtype."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
+RunName = Annotated[
+    str | None,
+    typer.Option("--run", help="Name of the run below $MECHSPEX_RUNS (default: runs)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 ModelName = Annotated[
     str, typer.Option("--model", help="tiny, smollm2-135m, a local folder or a Hub name.")
@@ -42,14 +61,10 @@ Seed = Annotated[int, typer.Option(help="Of prompts, masks and decoder.")]
 
 @app.command()
 def explain(
-    task: Annotated[
-        str, typer.Argument(help="A shipped task (see mechspex tasks) or a TOML file.")
-    ],
+    task: TaskName,
     model: ModelName = "smollm2-135m",
-    units: Annotated[
-        str, typer.Option(help="heads, mlps, neurons, or a sum: heads+mlps.")
-    ] = "heads",
-    ablation: Annotated[str, typer.Option(help="mean, zero, resample or corrupted.")] = "mean",
+    units: UnitNames = "heads",
+    ablation: Ablation = "mean",
     keep: Annotated[float, typer.Option(help="Probability with which a unit is kept.")] = 0.9,
     budget: Annotated[
         int | None, typer.Option(help="Masks the decoder may use; 1000 without --target-r2.")
@@ -62,11 +77,10 @@ def explain(
     ] = "automatic",
     max_order: Annotated[int | None, typer.Option(help="The largest interaction wanted.")] = None,
     prompts: Prompts = 8,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, …")] = "cpu",
-    run: Annotated[
-        str | None, typer.Option(help="Name of the run below $MECHSPEX_RUNS (default: runs).")
-    ] = None,
+    dtype: Dtype = "float32",
+    precision: Precision = None,
+    device: Device = "cpu",
+    run: RunName = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -80,8 +94,11 @@ def explain(
     # Half of the prompts to find the terms, the other half to test them.
     drawn = mx.load_task(task, bridge, n_prompts=2 * prompts, seed=seed)
     chosen = _units(bridge, units)
-    values = mx.ComponentValues(bridge, drawn[:prompts], chosen, ablation, seed=seed)
+    values = mx.ComponentValues(
+        bridge, drawn[:prompts], chosen, ablation, precision=precision, seed=seed
+    )
     fresh = mx.ComponentValues(bridge, drawn[prompts:], chosen, ablation, seed=seed)
+    _tell_precision(values)
     name = run or _run_name(drawn.name, units, ablation, values.configuration)
     with _resumable(run_folder(name)):
         explanation = mx.explain(
@@ -98,6 +115,52 @@ def explain(
         )
     _print(explanation.to_dict() if as_json else str(explanation), as_json)
     if explanation.recovery.n_failed or explanation.validation.failed.any():
+        raise typer.Exit(FailedMasksError.exit_code)
+
+
+@app.command()
+def sweep(
+    task: TaskName,
+    model: ModelName = "smollm2-135m",
+    units: UnitNames = "heads",
+    order: Annotated[int, typer.Option(min=1, max=2, help="1: singles; 2: pairs as well.")] = 1,
+    among: Annotated[
+        str | None, typer.Option(help="Ablate only these units, keep the rest: L23H3,L24H4,…")
+    ] = None,
+    ablation: Ablation = "mean",
+    prompts: Prompts = 8,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    precision: Precision = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write one row a single or pair: effect, interval, value.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the singles, layer × head (.png, .svg or .pdf).")
+    ] = None,
+    run: RunName = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Ablate every unit, or every pair, alone: what each costs, exactly."""
+    import mechspex as mx
+    from mechspex.runs import run_folder
+
+    if run is not None:
+        _refuse_unwritable(run_folder(run))
+    _refuse_files(csv, figure, units)
+    bridge = mx.load_model(model, dtype=_dtype(dtype), device=device)
+    drawn = mx.load_task(task, bridge, n_prompts=prompts, seed=seed)
+    chosen = _units(bridge, units)
+    values = mx.ComponentValues(bridge, drawn, chosen, ablation, precision=precision, seed=seed)
+    _tell_precision(values)
+    name = run or _run_name(drawn.name, units, f"{ablation}-sweep", values.configuration)
+    names = None if among is None else [name.strip() for name in among.split(",")]
+    with _resumable(run_folder(name)):
+        swept = mx.sweep(values, order=order, among=names, run=name, progress=True)
+    _write_files(swept, csv, figure)
+    _print(swept.to_dict() if as_json else str(swept), as_json)
+    if swept.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
 
 
@@ -185,12 +248,18 @@ def status(
     as_json: Json = False,
 ) -> None:
     """List the runs, or print the answer of one of them again."""
-    from mechspex.runs import list_runs, run_folder
+    from mechspex.runs import EXPLANATION, SWEEP, list_runs, run_folder
 
     if run is not None:
         from mechspex.explanation import Explanation
 
-        explanation = Explanation.load(run_folder(run))
+        folder = run_folder(run)
+        if (folder / SWEEP).exists() and not (folder / EXPLANATION).exists():
+            raise Refused(
+                f"{folder} holds a sweep: read {folder / SWEEP}, or give the sweep command again, "
+                "which measures nothing anew"
+            )
+        explanation = Explanation.load(folder)
         _print(explanation.to_dict() if as_json else str(explanation), as_json)
         return
     rows = list_runs()
@@ -225,6 +294,11 @@ def _dtype(name: str) -> Any:
     return known[name]
 
 
+def _tell_precision(values: Any) -> None:
+    if values.precision_error is not None:
+        print(values.precision_error, file=sys.stderr)
+
+
 def _run_name(task: str, units: str, ablation: str, configuration: dict[str, str]) -> str:
     """The same question gets the same folder, any other question another one."""
     import hashlib
@@ -239,6 +313,40 @@ def _refuse_unwritable(folder: Path) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise RunError(f"run folder {folder} cannot be written; choose another --run")
+
+
+def _refuse_files(csv: Path | None, figure: Path | None, units: str) -> None:
+    """The same for the files that a sweep is asked to write."""
+    for file in (csv, figure):
+        if file is None:
+            continue
+        there = file if file.exists() else file.absolute().parent
+        if file.is_dir() or not os.access(there, os.W_OK):
+            raise Refused(
+                f"{file} cannot be written; name a file in a folder that exists and is writable"
+            )
+    if figure is None:
+        return
+    if figure.suffix not in _PICTURES:
+        raise Refused(f"--figure {figure}: end the name in {', '.join(_PICTURES)}")
+    if units != "heads":
+        raise Refused(f"--figure draws layer × head, not {units}; leave it out or take heads")
+
+
+def _write_files(swept: Any, csv: Path | None, figure: Path | None) -> None:
+    try:
+        if csv is not None:
+            swept.to_pandas().to_csv(csv, index=False)
+        if figure is not None:
+            from mechspex.figures import head_map
+
+            metric = swept.configuration["metric"].replace("_", " ")
+            head_map(swept, metric=metric).savefig(figure, dpi=150)
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or 'a file'} could not be written ({error.strerror}); the values are "
+            "kept, the same command measures nothing again"
+        ) from None
 
 
 @contextmanager

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
+from mechspex.answers import (
+    ALONE,
+    TOGETHER,
+    Cost,
+    effect_table,
+    last_lines,
+    plain,
+    plain_rows,
+    strongest,
+    subject,
+)
 from mechspex.errors import Refused
 from mechspex.runs import EXPLANATION, write_json
 from mechspex.scores import non_additive_share
@@ -19,24 +30,6 @@ from mechspex.units import Unit, UnitSet
 from mechspex.validation import Validation
 
 SCHEMA = "mechspex.explanation/1"
-# What tells two configurations apart, and no reader.
-_DIGEST = re.compile(r" [0-9a-f]{16}$")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run took.
-
-    Attributes:
-        masks: different masks whose values the answer rests on.
-        measured: those measured by this call; the others were in the store.
-        seconds_measuring, seconds: of this call, spent in the value function and in all.
-    """
-
-    masks: int
-    measured: int
-    seconds_measuring: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -131,23 +124,34 @@ class Explanation:
 
     def singles(self) -> pd.DataFrame:
         """The validated single units, strongest first."""
-        return self._strongest(self.to_pandas().query("order == 1"))
+        return strongest(self.to_pandas().query("order == 1"))
 
     def interactions(self) -> pd.DataFrame:
         """The validated sets of two and more units, strongest first."""
-        return self._strongest(self.to_pandas().query("order > 1"))
+        return strongest(self.to_pandas().query("order > 1"))
 
-    @staticmethod
-    def _strongest(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.sort_values("effect", key=np.abs, ascending=False, ignore_index=True)
+    @property
+    def single_effects(self) -> Float[np.ndarray, " unit"]:
+        """The recovered effect of ablating each unit alone, in the order of `units`."""
+        effects = self.function.to_basis("ablated").to_mapping()
+        return np.array([effects.get((column,), 0.0) for column in range(len(self.units))])
+
+    @property
+    def confirmed_singles(self) -> tuple[int, ...]:
+        """Columns of the units whose exact effect is confirmed."""
+        return self.validation.confirmed_singles
 
     def __str__(self) -> str:
-        return "\n".join([*self._headline(), *self._table(), *self._closing()])
+        last = last_lines(
+            self.cost,
+            len(self.outputs),
+            level=self.validation.level,
+            tested=f"{len(self.validation.terms)} terms tested",
+            folder=self.folder,
+        )
+        return "\n".join([*self._headline(), *self._table(), *last])
 
     def _headline(self) -> list[str]:
-        keys = ("task", "model", "units", "ablation", "metric")
-        named = [self.configuration[key] for key in keys if key in self.configuration]
-        what = " · ".join(_DIGEST.sub("", name) for name in named) or self.units.description
         recovery = self.recovery
         score = (
             f"exact: all {recovery.n_train:,} masks measured"
@@ -156,7 +160,7 @@ class Explanation:
             f"decoded from {recovery.n_train:,}"
         )
         lines = [
-            what,
+            subject(self.configuration, self.units),
             f"clean {self.clean:+.3f}   all ablated {self.ablated:+.3f}   "
             f"(mean over {len(self.outputs)} outputs)",
             score,
@@ -176,48 +180,10 @@ class Explanation:
         return lines
 
     def _table(self) -> list[str]:
-        lines: list[str] = []
-        for title, frame in (
-            ("units alone: effect of ablating one", self.singles()),
-            (
-                "units together: joint effect less what the smaller sets predict",
-                self.interactions(),
-            ),
-        ):
-            if not len(frame):
-                continue
-            width = max(len(units) for units in frame["units"])
-            held = np.count_nonzero(frame["confirmed"])
-            lines += [
-                "",
-                f"{title} (basis: ablated; {held} of {len(frame)} confirmed)",
-                f"  {'':{width}} order   exact   interval         recovered",
-            ]
-            lines += [
-                f"  {row['units']:{width}} {row['order']:5d} {row['effect']:+7.3f}   "
-                f"[{row['low']:+.2f}, {row['high']:+.2f}] {row['recovered']:+10.3f}"
-                f"{'' if row['confirmed'] else '   not confirmed'}"
-                for row in frame.to_dict("records")
-            ]
-        return lines
-
-    def _closing(self) -> list[str]:
-        cost, n_outputs = self.cost, len(self.outputs)
-        rate = cost.measured * n_outputs / max(cost.seconds_measuring, 1e-9)
-        lines = [
-            "",
-            f"intervals over outputs; false discovery rate {self.validation.level:g} among the "
-            f"{len(self.validation.terms)} terms tested",
+        return [
+            *effect_table(ALONE, self.singles(), beside="recovered"),
+            *effect_table(TOGETHER, self.interactions(), beside="recovered"),
         ]
-        lines.append(
-            f"{cost.masks:,} masks × {n_outputs} outputs = {cost.masks * n_outputs:,} forwards, "
-            f"{cost.measured:,} masks measured now in {cost.seconds_measuring:.0f} s"
-            + (f" ({rate:.0f} values/s)" if cost.measured else "")
-            + f"; {cost.seconds:.0f} s in all"
-        )
-        if self.folder is not None:
-            lines.append(f"saved in {self.folder}")
-        return lines
 
     def _repr_html_(self) -> str:
         scores = (
@@ -237,26 +203,23 @@ class Explanation:
             "outputs": list(self.outputs),
             "configuration": self.configuration,
             "settings": self.settings,
-            "clean": _plain(self.clean),
-            "ablated": _plain(self.ablated),
+            "clean": plain(self.clean),
+            "ablated": plain(self.ablated),
             "recovery": {
-                "r2": _plain(recovery.r2),
-                "additive_r2": _plain(recovery.additive_r2),
-                "non_additive_share": _plain(recovery.non_additive_share),
+                "r2": plain(recovery.r2),
+                "additive_r2": plain(recovery.additive_r2),
+                "non_additive_share": plain(recovery.non_additive_share),
                 "n_train": recovery.n_train,
                 "n_test": recovery.n_test,
                 "n_failed": recovery.n_failed,
                 "function": recovery.function.to_dict(),
                 "additive": recovery.additive.to_dict(),
             },
-            "terms": [
-                {key: _plain(value) for key, value in row.items()}
-                for row in self.to_pandas().to_dict("records")
-            ],
+            "terms": plain_rows(self.to_pandas()),
             "validation": {
                 "terms": [list(term) for term in validation.terms],
-                "output_effects": _plain(validation.output_effects),
-                "intervals": _plain(validation.intervals),
+                "output_effects": plain(validation.output_effects),
+                "intervals": plain(validation.intervals),
                 "level": validation.level,
             },
             "cost": asdict(self.cost),
@@ -328,12 +291,3 @@ class Explanation:
 
 def _number(stored: float | None) -> float:
     return float("nan") if stored is None else stored
-
-
-def _plain(value: Any) -> Any:
-    """Numbers and lists of the standard library; what is not finite becomes null."""
-    if isinstance(value, np.ndarray):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,49 +1,50 @@
-"""Figures of an explanation; each returns a matplotlib figure and touches no global state."""
+"""Figures of what was found; each returns a matplotlib figure and touches no global state."""
 
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from mechspex.ablation_sweep import Sweep
 from mechspex.errors import Refused
 from mechspex.explanation import Explanation
 
 _NEGATIVE, _POSITIVE, _PALE = "#b5403a", "#2b6ca3", "#b9bec4"
+_UNKNOWN = "#d5d8db"
 
 
-def head_map(explanation: Explanation, *, metric: str = "value") -> Figure:
-    """Layers × heads, coloured by the recovered effect of ablating each head alone.
+def head_map(found: Explanation | Sweep, *, metric: str = "value") -> Figure:
+    """Layers × heads, coloured by the effect of ablating each head alone; unmeasured heads grey.
 
-    Heads whose exact effect was validated and confirmed carry a dot.
+    The effects are the recovered ones of an explanation, the exact ones of a sweep. A head whose
+    exact effect is confirmed (its interval over outputs leaves out zero) carries a dot.
 
     Raises:
         Refused: the units are not all heads.
     """
-    units = explanation.units
+    units = found.units
     if any(unit.kind != "head" or unit.position is not None for unit in units):
         raise Refused("a head map needs units that are all heads, at all positions")
-    effects = explanation.function.to_basis("ablated").to_mapping()
     layers = sorted({unit.layer for unit in units})
     grid = np.full((max(unit.number for unit in units) + 1, len(layers)), np.nan)
-    for column, unit in enumerate(units):
-        grid[unit.number, layers.index(unit.layer)] = effects.get((column,), 0.0)
+    for unit, effect in zip(units, found.single_effects, strict=True):
+        grid[unit.number, layers.index(unit.layer)] = effect
     figure = Figure(
         figsize=(0.28 * len(layers) + 2.2, 0.28 * len(grid) + 1.4), layout="constrained"
     )
     axes = figure.subplots()
-    largest = max(np.nanmax(np.abs(grid)), 1e-9)
+    largest = max(np.nanmax(np.abs(grid), initial=0.0), 1e-9)
     image = axes.imshow(
-        grid, cmap="RdBu", norm=TwoSlopeNorm(0, -largest, largest), origin="lower", aspect="equal"
+        grid,
+        cmap=colormaps["RdBu"].with_extremes(bad=_UNKNOWN),
+        norm=TwoSlopeNorm(0, -largest, largest),
+        origin="lower",
+        aspect="equal",
     )
-    confirmed = [
-        units[term[0]]
-        for term, holds in zip(
-            explanation.validation.terms, explanation.validation.confirmed, strict=True
-        )
-        if len(term) == 1 and holds
-    ]
+    confirmed = [units[column] for column in found.confirmed_singles]
     axes.plot(
         [layers.index(unit.layer) for unit in confirmed],
         [unit.number for unit in confirmed],
@@ -58,6 +59,7 @@ def head_map(explanation: Explanation, *, metric: str = "value") -> Figure:
     axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
     axes.set_yticks(range(0, len(grid), max(1, len(grid) // 6)))
     axes.set(xlabel="layer", ylabel="head")
+    axes.set_title("dot: the interval over outputs leaves out zero", loc="left", fontsize=8)
     figure.colorbar(image, ax=axes, label=f"effect of ablation on {metric}", shrink=0.9)
     return figure
 

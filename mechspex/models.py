@@ -273,14 +273,17 @@ class HookWatch:
         self._modules = list(model.original_model.modules())
 
     def sees_any(self) -> bool:
+        """Whether there are any now."""
         hooks: list[Any] = []
         for point in self._points:
-            hooks += (handle.user_hook for handle in (*point.fwd_hooks, *point.bwd_hooks))
+            if point.fwd_hooks or point.bwd_hooks:
+                hooks += (handle.user_hook for handle in (*point.fwd_hooks, *point.bwd_hooks))
         for module in self._modules:
-            hooks += (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        if any(not getattr(hook, "__module__", "").startswith(_LIBRARIES) for hook in hooks):
-            return True
-        return any(hasattr(module, "_hf_hook") for module in self._modules)
+            if module._forward_hooks or module._forward_pre_hooks:
+                hooks += (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+            if "_hf_hook" in module.__dict__:
+                return True
+        return any(not getattr(hook, "__module__", "").startswith(_LIBRARIES) for hook in hooks)
 
 
 def _read_positions(model: Model, tokens: Int[Tensor, "row pos"]) -> Int[Tensor, " row"]:

@@ -22,6 +22,7 @@ SCHEMA = 1
 VALUES = "values.sqlite"
 CONFIGURATION = "configuration.json"
 EXPLANATION = "explanation.json"
+SWEEP = "sweep.csv"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -48,11 +49,13 @@ def _runs_folder() -> Path:
 
 
 def list_runs() -> list[dict[str, str | int]]:
-    """Every run there is: its name, how many masks it holds, and whether it has its answer."""
+    """Every run there is: its name, how many masks it holds, and which answers it has."""
     rows: list[dict[str, str | int]] = []
     for path in sorted(_runs_folder().glob(f"*/{VALUES}")):
         # Read only: looking at a run that is being written must not disturb it.
-        state = "explained" if (path.parent / EXPLANATION).exists() else "unfinished"
+        answers = {"explained": EXPLANATION, "swept": SWEEP}
+        found = [answer for answer, file in answers.items() if (path.parent / file).exists()]
+        state = ", ".join(found) or "unfinished"
         uri = f"{path.absolute().as_uri()}?mode=ro"
         try:
             with closing(sqlite3.connect(uri, uri=True)) as database:

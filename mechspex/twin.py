@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,6 +35,28 @@ class Start:
     cache: Sequence[tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """What the twin's hooks look at while one forward runs.
+
+    Attributes:
+        edits: made to activations.
+        rows: of the batch.
+        start: where it begins.
+        read: tokens whose logits are wanted; None for all.
+        last_only: nothing but the last position is read.
+        wanted: blocks whose input is recorded, in `recorded`.
+    """
+
+    edits: Edits = field(default_factory=dict)
+    rows: int = 0
+    start: Start = Start(0, None, ())
+    read: Tensor | None = None
+    last_only: bool = False
+    wanted: Collection[int] = ()
+    recorded: dict[int, Tensor] = field(default_factory=dict)
+
+
 class Twin:
     """A model without its bridge: the same weights in a plain transformers model.
 
@@ -45,6 +66,7 @@ class Twin:
         model: the bridge.
         dtype: of the twin; weights of the bridge's own dtype are shared, others are converted.
         fused: compute attention in one kernel, where the architecture allows it.
+        device: of the twin; the bridge's own if not given.
 
     Raises:
         ModelError: the bridge holds no transformers model, one whose weights were processed, is
@@ -52,7 +74,14 @@ class Twin:
             configuration.
     """
 
-    def __init__(self, model: Model, dtype: torch.dtype, *, fused: bool = True) -> None:
+    def __init__(
+        self,
+        model: Model,
+        dtype: torch.dtype,
+        *,
+        fused: bool = True,
+        device: torch.device | None = None,
+    ) -> None:
         own = model.original_model
         if not isinstance(own, PreTrainedModel):
             raise ModelError(f"{model.cfg.model_name} is no model of the transformers library")
@@ -60,26 +89,18 @@ class Twin:
             raise ModelError(f"{model.cfg.model_name} is not read at its last position alone")
         if model.compatibility_mode or HookWatch(model).sees_any():
             raise ModelError(f"{model.cfg.model_name} carries hooks or processed weights")
-        self.module, bare = _rebuild(own, dtype, fused)
+        self.module, bare = _rebuild(own, dtype, fused, device)
         if dtype == torch.float32:
             multiply_by_the_faster_library(self.module)
-        paths = {id(module): path for path, module in bare.items()}
+        self._paths = {id(module): path for path, module in bare.items()}
         self._owners = _hook_owners(model)
-        self._paths = paths
-        self._edits: Edits = {}
-        self._rows = 0
-        self._start = Start(0, None, ())
-        self._read: Tensor | None = None
-        self._last_only = False
-        self._attached: set[str] = set()
-        self._recorded: tuple[dict[int, Tensor], Collection[int]] = ({}, ())
         self._n_heads = model.cfg.n_heads
-        blocks = [self._twin_of(block.original_component) for block in model.blocks]
-        for number, block in enumerate(blocks):
-            self._make_skippable(number, block)
+        self._attached: set[str] = set()
+        self._pass = _Pass()
+        for number, block in enumerate(model.blocks):
+            self._make_skippable(number, self._twin_of(block.original_component))
         self._trim(model)
         self._read_columns()
-        self.n_blocks = len(blocks)
 
     def logits(
         self,
@@ -97,29 +118,27 @@ class Twin:
             start: where to begin; at the embedding if not given.
             read: token ids.
         """
-        with self._running(edits, len(tokens), start, read):
-            output = self.module(
-                tokens,
-                logits_to_keep=1,
-                use_cache=bool(self._start.cache),
-                past_key_values=_prefix(self._start.cache, len(tokens)),
-            )
-        return output.logits[:, -1]
+        start = Start(0, None, ()) if start is None else start
+        run = _Pass(edits, len(tokens), start, read, last_only=True)
+        cache = _prefix(start.cache)
+        return self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
 
     def record(
         self, tokens: Int[Tensor, "prompt pos"], blocks: Collection[int], *, with_cache: bool
     ) -> tuple[dict[int, Tensor], list[tuple[Tensor, Tensor]]]:
         """What enters each of `blocks` in a clean pass, and every block's keys and values."""
-        recorded: dict[int, Tensor] = {}
-        self._recorded = (recorded, blocks)
+        run = _Pass(wanted=blocks)
         cache = DynamicCache() if with_cache else None
-        try:
-            self.module(tokens, logits_to_keep=1, use_cache=with_cache, past_key_values=cache)
-        finally:
-            self._recorded = ({}, ())
+        self._run(run, tokens, use_cache=with_cache, past_key_values=cache)
         layers: list[Any] = [] if cache is None else cache.layers
-        pairs = [(layer.keys, layer.values) for layer in layers]
-        return recorded, pairs
+        return run.recorded, [(layer.keys, layer.values) for layer in layers]
+
+    def _run(self, run: _Pass, tokens: Tensor, **options: Any) -> Tensor:
+        self._pass = run
+        try:
+            return self.module(tokens, logits_to_keep=1, **options).logits[:, -1]
+        finally:
+            self._pass = _Pass()
 
     def attach(self, sites: Iterable[Site]) -> None:
         """Make hook points of the bridge editable here.
@@ -143,12 +162,12 @@ class Twin:
 
     def _edit_input(self, hook: str, n_units: int | None) -> Callable[..., Any]:
         def pre_hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            edit = self._edits.get(hook)
+            edit = self._pass.edits.get(hook)
             if edit is None:
                 return None
             given = args[0]
             # OPT hands its MLP flattened rows; heads come joined.
-            rows = given.view(self._rows, -1, given.shape[-1])
+            rows = given.view(self._pass.rows, -1, given.shape[-1])
             if n_units is not None:
                 rows = rows.unflatten(-1, (n_units, -1))
             return edit(rows).reshape(given.shape), *args[1:]
@@ -157,27 +176,14 @@ class Twin:
 
     def _edit_output(self, hook: str) -> Callable[..., Any]:
         def post_hook(_module: nn.Module, _args: object, output: Any) -> Any:
-            edit = self._edits.get(hook)
+            edit = self._pass.edits.get(hook)
             if edit is None:
                 return None
             first = output[0] if isinstance(output, tuple) else output
-            edited = edit(first.view(self._rows, -1, first.shape[-1])).view(first.shape)
+            edited = edit(first.view(self._pass.rows, -1, first.shape[-1])).view(first.shape)
             return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
         return post_hook
-
-    @contextmanager
-    def _running(
-        self, edits: Edits, rows: int, start: Start | None, read: Tensor | None
-    ) -> Iterator[None]:
-        """What the hooks look at while one forward runs."""
-        self._edits, self._rows, self._read, self._last_only = edits, rows, read, True
-        self._start = Start(0, None, ()) if start is None else start
-        try:
-            yield
-        finally:
-            self._edits, self._read, self._last_only = {}, None, False
-            self._start = Start(0, None, ())
 
     def _twin_of(self, module: Any) -> nn.Module:
         path = self._paths.get(id(_bare(module)))
@@ -191,13 +197,13 @@ class Twin:
 
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             nonlocal returns_tuple
-            if number < self._start.block:
+            start = self._pass.start
+            if number < start.block:
                 return (hidden,) if returns_tuple else hidden
-            if number == self._start.block and self._start.entering is not None:
-                hidden = self._start.entering
-            recorded, wanted = self._recorded
-            if number in wanted:
-                recorded[number] = hidden.clone()
+            if number == start.block and start.entering is not None:
+                hidden = start.entering
+            if number in self._pass.wanted:
+                self._pass.recorded[number] = hidden.clone()
             output = run(hidden, *args, **kwargs)
             returns_tuple = isinstance(output, tuple)
             return output
@@ -214,9 +220,10 @@ class Twin:
         run = module.forward
 
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if not self._last_only or args or kwargs or hidden.ndim != 3:
+            if not self._pass.last_only or args or kwargs or hidden.ndim != 3:
                 return run(hidden, *args, **kwargs)
-            output = run(hidden[:, -1:])
+            # PyTorch multiplies strided inputs far slower.
+            output = run(hidden[:, -1:].contiguous())
             # Zeros where nothing is read, so that the residual stream keeps its shape.
             return nn.functional.pad(output, (0, 0, hidden.shape[1] - 1, 0))
 
@@ -230,16 +237,18 @@ class Twin:
         run = head.forward
 
         def forward(input: Tensor) -> Tensor:
-            if self._read is None:
+            input = input.contiguous()
+            read = self._pass.read
+            if read is None:
                 return run(input)
-            bias = None if head.bias is None else head.bias[self._read]
-            return nn.functional.linear(input, head.weight[self._read], bias)
+            bias = None if head.bias is None else head.bias[read]
+            return nn.functional.linear(input, head.weight[read], bias)
 
         head.forward = forward
 
 
 def _rebuild(
-    own: PreTrainedModel, dtype: torch.dtype, fused: bool
+    own: PreTrainedModel, dtype: torch.dtype, fused: bool, device: torch.device | None
 ) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
     """A new model of the same configuration with the tensors of `own`, and where its modules are.
 
@@ -261,17 +270,19 @@ def _rebuild(
         for name, meta in part._parameters.items():
             if meta is not None:
                 tensor = _tensor(source._parameters, path, name).detach()
-                part._parameters[name] = nn.Parameter(_as(tensor, dtype), requires_grad=False)
+                part._parameters[name] = nn.Parameter(
+                    _as(tensor, dtype, device), requires_grad=False
+                )
         for name, meta in part._buffers.items():
             if meta is not None:
                 tensor = _tensor(source._buffers, path, name)
                 # Rotary frequencies stay in float32 whatever the dtype, as transformers has them.
-                part._buffers[name] = _as(tensor, meta.dtype)
+                part._buffers[name] = _as(tensor, meta.dtype, device)
     return module.eval(), bare
 
 
-def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+def _as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
 
 def _tensor(tensors: Mapping[str, Tensor | None], path: str, name: str) -> Tensor:
@@ -353,7 +364,7 @@ def _joined(prefix: Tensor, suffix: Tensor) -> Tensor:
     return joined
 
 
-def _prefix(pairs: Sequence[tuple[Tensor, Tensor]], rows: int) -> DynamicCache | None:
+def _prefix(pairs: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache | None:
     if not pairs:
         return None
     cache = DynamicCache()

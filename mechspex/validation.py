@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -52,6 +52,12 @@ class Validation:
     def failed(self) -> Bool[np.ndarray, " term"]:
         """Terms that could not be measured: a mask of theirs has no finite value."""
         return ~np.isfinite(self.effects)
+
+    @property
+    def confirmed_singles(self) -> tuple[int, ...]:
+        """Columns of the units whose own effect is confirmed."""
+        pairs = zip(self.terms, self.confirmed, strict=True)
+        return tuple(term[0] for term, holds in pairs if holds and len(term) == 1)
 
     @property
     def kept_effects(self) -> Float[np.ndarray, " term"]:
@@ -105,18 +111,28 @@ def validate(
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
     units = value_function.units
     columns = tuple(_columns(term, units) for term in terms)
-    subsets = sorted({s for term in columns for s in _subsets(term)}, key=lambda s: (len(s), s))
+    subsets = sorted({s for term in [(), *columns] for s in _subsets(term)}, key=_by_size)
     measured = value_function(ablate_sets(value_function.n_units, subsets)).astype(np.float64)
-    value = dict(zip(subsets, measured, strict=True))
+    return exact_effects(units, columns, dict(zip(subsets, measured, strict=True)), level=level)
+
+
+def exact_effects(
+    units: UnitSet,
+    terms: tuple[Term, ...],
+    value: Mapping[Term, Float[np.ndarray, " output"]],
+    *,
+    level: float = 0.05,
+) -> Validation:
+    """What `validate` says of `terms`, from the value with T ablated for every T ⊆ every term."""
     effects = np.array(
-        [sum((-1) ** (len(term) - len(s)) * value[s] for s in _subsets(term)) for term in columns]
-    ).reshape(len(columns), len(value_function.outputs))
+        [sum((-1) ** (len(term) - len(s)) * value[s] for s in _subsets(term)) for term in terms]
+    ).reshape(len(terms), len(value[()]))
     rounding = np.array(
         [
             2 ** len(term)
             * np.finfo(np.float32).eps
             * np.abs([value[s] for s in _subsets(term)]).max()
-            for term in columns
+            for term in terms
         ]
     )
     mean, error = effects.mean(axis=1), _standard_error(effects)
@@ -129,7 +145,7 @@ def validate(
     halfwidth = stats.t.ppf(1 - left / 2, df=degrees) * error + 4 * rounding
     return Validation(
         units=units,
-        terms=columns,
+        terms=terms,
         output_effects=effects,
         intervals=np.stack([mean - halfwidth, mean + halfwidth], axis=1),
         # A failed mask leaves NaN here, which confirms nothing.
@@ -156,15 +172,32 @@ def _level_left(p_values: Float[np.ndarray, " term"], level: float) -> float:
 def _columns(term: Sequence[int | str], units: UnitSet) -> Term:
     if isinstance(term, str):
         raise Refused(f"term {term!r} is one name; a term is a set of units, ({term!r},) for one")
-    named = units.columns(unit for unit in term if isinstance(unit, str))
-    columns = tuple(sorted({*named, *(unit for unit in term if not isinstance(unit, str))}))
+    columns = columns_of(term, units)
     if not 1 <= len(columns) <= LARGEST_ORDER:
         raise Refused(
             f"term {term} has {len(columns)} units; validate terms of 1 … {LARGEST_ORDER}"
         )
-    if columns[0] < 0 or columns[-1] >= len(units):
-        raise Refused(f"term {term} lies outside the columns 0 … {len(units) - 1}")
     return columns
+
+
+def columns_of(chosen: Iterable[int | str], units: UnitSet) -> Term:
+    """The columns of units given by name or by column, in order and each once.
+
+    Raises:
+        Refused: a column out of range.
+        UnknownUnitError: an unknown name.
+    """
+    chosen = list(chosen)
+    named = units.columns(unit for unit in chosen if isinstance(unit, str))
+    columns = sorted({*named, *(int(unit) for unit in chosen if not isinstance(unit, str))})
+    for column in columns:
+        if not 0 <= column < len(units):
+            raise Refused(f"unit {column} lies outside the columns 0 … {len(units) - 1}")
+    return tuple(columns)
+
+
+def _by_size(term: Term) -> tuple[int, Term]:
+    return len(term), term
 
 
 def _subsets(term: Term) -> list[Term]:

@@ -25,7 +25,7 @@ from mechspex.set_function import SetFunction, Term
 from mechspex.units import UnitSet
 from mechspex.validation import LARGEST_ORDER, validate
 from mechspex.values import ValueFunction, as_value_function
-from mechspex.values.value_function import configuration_of
+from mechspex.values.value_function import configuration_of, in_own_dtype
 
 _DEFAULT_BUDGET = 1_000
 # With a target, masks double from the first round to at most the largest budget.
@@ -111,10 +111,12 @@ def explain(
         if kept is not None:
             cost = Cost(kept.cost.masks, 0, 0.0, time.perf_counter() - start)
             return replace(kept, cost=cost)
+        # Whatever precision the search was measured in, what is found is tested in the model's own.
+        exact = in_own_dtype(function if validate_on is None else validate_on)
         tested_on = recorded
-        if validate_on is not None:
+        if exact is not function:
             below = None if folder is None else folder / "validation"
-            fresh = RecordedValues(validate_on, below, progress=progress)
+            fresh = RecordedValues(exact, below, progress=progress)
             tested_on = stack.enter_context(closing(fresh))
         explanation = _answer(recorded, tested_on, chosen, settings, folder, start)
     if folder is not None:

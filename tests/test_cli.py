@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from mechspex import cli
@@ -67,6 +68,82 @@ def test_json_is_json_and_nothing_else(run):
     assert set(shown[0]) == {"prompt", "answer", "distractor", "corrupted"}
 
 
+SWEEP = ("sweep", "induction", "--model", "tiny")
+
+
+def test_sweep_prints_writes_and_keeps_every_effect(run, tmp_path):
+    files = ("--csv", "heads.csv", "--figure", "heads.svg")
+    code, out, err = run(*SWEEP, *files)
+    assert code == 0
+    assert "8 singles ablated" in out
+    assert "9 masks measured now" in out
+    assert "singles: 100%" in err
+    assert (tmp_path / "heads.svg").read_text().startswith("<?xml")
+    rows = (tmp_path / "heads.csv").read_text().splitlines()
+    assert rows[0] == "units,order,effect,low,high,confirmed,value"
+    assert len(rows) == 1 + 8
+    code, again, err = run(*SWEEP, *files)
+    assert "0 masks measured now" in again
+    assert "values/s" not in err, "nothing is measured twice"
+    # Pairs go on in the same run, with the singles that are there.
+    pairs = json.loads(run(*SWEEP, "--order", "2", "--json")[1])
+    assert pairs["cost"]["measured"] == 28
+    assert len(pairs["terms"]) == 8 + 28
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("induction-heads-mean-sweep-")
+    assert "swept" in run("status")[1]
+    code, _, err = run("status", folder.name)
+    assert code == 2
+    assert "sweep.csv" in err
+
+
+def test_sweep_among_ablates_what_is_named(run, tmp_path):
+    few = ("--among", "L0H1, L1H3", "--order", "2", "--csv", "pairs.csv", "--figure", "map.png")
+    code, out, _ = run(*SWEEP, *few)
+    assert code == 0
+    assert "2 singles and 1 pair ablated" in out
+    assert "L0H1 × L1H3" in (tmp_path / "pairs.csv").read_text()
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweep_with_failed_masks_exits_3_and_loses_nothing(run, tmp_path, monkeypatch):
+    import mechspex as mx
+
+    measure = mx.ComponentValues.__call__
+
+    def fails(self, masks):
+        alone = (~masks).sum(1) == 1
+        return np.where((alone & ~masks[:, 5])[:, None], np.nan, measure(self, masks))
+
+    monkeypatch.setattr(mx.ComponentValues, "__call__", fails)
+    code, out, _ = run(*SWEEP, "--csv", "heads.csv", "--figure", "heads.pdf")
+    assert code == 3
+    assert "1 of the masks have no finite value: L1H1" in out
+    assert "L1H3" in out
+    assert len((tmp_path / "heads.csv").read_text().splitlines()) == 1 + 8
+    assert (tmp_path / "heads.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_sweep_refuses_what_it_cannot_write_before_the_model_loads(run, tmp_path, monkeypatch):
+    import mechspex as mx
+
+    monkeypatch.setattr(mx, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "there").mkdir()
+    for arguments, complaint in [
+        (("--csv", "no/such.csv"), "no/such.csv cannot be written"),
+        (("--csv", "there"), "there cannot be written"),
+        (("--figure", "no/such.png"), "no/such.png cannot be written"),
+        (("--figure", "map.jpg"), "end the name in .png, .svg, .pdf"),
+        (("--figure", "map.png", "--units", "mlps"), "draws layer × head, not mlps"),
+        (("--run", "../x"), "run name '../x' is refused"),
+        (("--order", "3"), "'--order'"),
+    ]:
+        code, out, err = run(*SWEEP, *arguments)
+        assert code == 2, arguments
+        assert complaint in err
+        assert not out
+
+
 def test_tasks_and_models_are_listed(run):
     assert "ioi" in run("tasks")[1]
     assert "smollm2-135m" in run("models")[1]
@@ -91,6 +168,9 @@ def test_tasks_and_models_are_listed(run):
         ((*EXPLAIN, "--keep", "2"), "keep = 2"),
         ((*EXPLAIN, "--dtype", "int8"), "choose float32"),
         ((*EXPLAIN, "--bogus"), "bogus"),
+        ((*SWEEP, "--among", "L7H1"), "no unit 'L7H1'"),
+        ((*SWEEP, "--among", "L0H1", "--order", "2"), "a sweep of order 2 needs 2"),
+        ((*SWEEP, "--precision", "int4"), "'int4' is unknown"),
         (("status", "nothing-here"), "holds no explanation"),
     ],
 )
@@ -122,7 +202,7 @@ import numpy as np
 from mechspex import cli, values
 measure = values.ComponentValues.__call__
 def slowly(self, masks):
-    time.sleep(0.3)
+    time.sleep(0.01 * len(masks))
     return measure(self, masks)
 values.ComponentValues.__call__ = slowly
 sys.argv = ["mechspex", "explain", "induction", "--model", "tiny", "--run", "stopped"]

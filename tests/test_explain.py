@@ -340,3 +340,22 @@ def test_the_terms_of_most_variance_come_first():
         basis="fourier",
     )
     assert strongest_terms(function) == [(4,), (3,), (5, 6, 7), (1, 2)]
+
+
+class Rough:
+    """The planted function, measured in a precision that gets it wrong by a third."""
+
+    units, n_units, outputs = UNITS, N, ("one", "two", "three", "four")
+    in_own_dtype = as_value_function(planted, UNITS)
+
+    def __call__(self, masks):
+        return (planted(masks) * 4 / 3).astype(np.float32)
+
+
+@pytest.mark.parametrize("run", [None, "rough"])
+def test_what_is_found_in_another_precision_is_tested_in_the_models_own(run, tmp_path):
+    folder = None if run is None else tmp_path / run
+    found = mx.explain(Rough(), budget=300, keep=0.8, decoder="pursuit", run=folder)
+    frame = found.to_pandas().set_index("units")
+    assert frame.loc["u0", "effect"] == pytest.approx(-3.0 * 1.0125, abs=1e-3)
+    assert frame.loc["u0", "recovered"] == pytest.approx(-4.0 * 1.0125, abs=0.4)

@@ -33,6 +33,22 @@ def test_the_head_map_shows_the_effect_of_every_head(explanation):
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_the_head_map_of_a_sweep_shows_exact_effects_and_leaves_out_the_rest(tiny):
+    task = mx.load_task("induction", tiny, n_prompts=16)
+    values = mx.ComponentValues(tiny, task, mx.heads(tiny))
+    swept = mx.sweep(values, order=2, among=["L0H1", "L1H3", "L1H0"])
+    figure = figures.head_map(swept)
+    (image,) = figure.axes[0].images
+    grid = np.ma.masked_invalid(image.get_array())
+    assert grid.count() == 3
+    effects = swept.singles().set_index("units")["effect"]
+    assert grid[3, 1] == pytest.approx(effects["L1H3"])
+    assert grid[1, 0] == pytest.approx(effects["L0H1"])
+    (dots,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert sorted(zip(*dots.get_data(), strict=True)) == [(0, 1), (1, 3)]
+    assert png(figure).startswith(b"\x89PNG")
+
+
 def test_bars_are_exact_effects_with_their_intervals(explanation):
     figure = figures.interactions(explanation, metric="logit difference")
     axes = figure.axes[0]
@@ -48,3 +64,5 @@ def test_no_interactions_make_a_figure_that_says_so():
     assert text.get_text() == "no interaction to show"
     with pytest.raises(Refused, match="all heads"):
         figures.head_map(found)
+    with pytest.raises(Refused, match="all heads"):
+        figures.head_map(mx.sweep(lambda masks: 1.0 * masks[:, 0], units=mx.parts("ab")))

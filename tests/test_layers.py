@@ -14,18 +14,21 @@ LAYERS = [
     {"errors"},
     {"units", "masks"},
     {"indices", "set_function", "scores", "recipes", "smollm2", "models", "metrics", "tasks",
-     "references", "masked_forward"},
+     "products", "references", "masked_forward", "twin", "short_forward", "batch_size",
+     "batched_forward"},
     {"decoders", "values", "runs"},
     {"executors"},
     {"validation"},
+    {"answers"},
     {"explanation"},
-    {"workflow"},
+    {"workflow", "ablation_sweep"},
     {"figures"},
     {"cli"},
 ]  # fmt: skip
 MATHEMATICS = {"indices", "set_function", "scores", "decoders"}
-MODELS = {"recipes", "smollm2", "models", "metrics", "tasks", "references", "masked_forward",
-          "values", "executors", "runs"}  # fmt: skip
+MODELS = {"recipes", "smollm2", "models", "metrics", "tasks", "products", "references",
+          "masked_forward", "twin", "short_forward", "batch_size", "batched_forward", "values",
+          "executors", "runs"}  # fmt: skip
 
 
 def modules() -> dict[str, set[str]]:

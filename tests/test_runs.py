@@ -6,9 +6,10 @@ from value_function_laws import check_laws
 
 import mechspex as mx
 from mechspex.errors import RunError, StoreError
+from mechspex.executors import local
 from mechspex.executors.local import RecordedValues
-from mechspex.masks import sample_masks
-from mechspex.runs import VALUES, ValueStore, list_runs, run_folder
+from mechspex.masks import all_masks, sample_masks
+from mechspex.runs import SWEEP, VALUES, ValueStore, list_runs, run_folder
 from mechspex.units import parts
 from mechspex.values import FunctionValues
 
@@ -76,6 +77,80 @@ def test_another_process_goes_on_where_the_first_was_killed(tmp_path):
     second, counted = recorded(tmp_path)
     assert np.array_equal(second(masks), Counted(12)(masks))
     assert counted.asked == len(np.unique(masks, axis=0)) - kept
+
+
+class Clocked(Counted):
+    """Takes so many seconds a mask, by a clock of its own."""
+
+    def __init__(self, n_units, monkeypatch):
+        super().__init__(n_units)
+        self.now, self.pace, self.batches = 0.0, 0.0, []
+        monkeypatch.setattr(local.time, "perf_counter", lambda: self.now)
+
+    def __call__(self, masks):
+        self.batches.append(len(masks))
+        self.now += self.pace * len(masks)
+        return super().__call__(masks)
+
+
+def clocked(monkeypatch, pace, *, progress=False):
+    function = Clocked(12, monkeypatch)
+    values = RecordedValues(FunctionValues(function, parts(range(12))), None, progress=progress)
+    function.batches.clear()
+    function.pace = pace
+    return values, function
+
+
+@pytest.mark.parametrize(
+    ("pace", "batches"),
+    [
+        (0.0, [32, 64, 128, 256, 512, 1024, 2048, 32]),
+        (1 / 100, [32, *[64] * 63, 32]),
+        (1 / 32, [32] * 128),
+        (1 / 16, [32, *[16] * 254]),
+        (9.0, [32, 16, *[8] * 506]),
+    ],
+)
+def test_a_commit_takes_about_a_second(monkeypatch, pace, batches):
+    values, function = clocked(monkeypatch, pace)
+    values(all_masks(12))
+    assert function.batches == batches
+
+
+def test_a_batch_that_was_not_full_is_not_taken_for_fast(monkeypatch):
+    values, function = clocked(monkeypatch, 1 / 100)
+    masks = all_masks(12)
+    for start in range(0, 40, 2):
+        values(masks[start : start + 2])
+    values(masks[40:80])
+    assert function.batches[-2:] == [32, 8]
+
+
+def test_progress_does_not_change_the_batches(monkeypatch, capsys):
+    batches = []
+    for progress in (False, True):
+        values, function = clocked(monkeypatch, 1 / 100, progress=progress)
+        values(all_masks(12)[:500])
+        batches.append(function.batches)
+    assert batches[0] == batches[1]
+    out, err = capsys.readouterr()
+    assert "values/s" in err
+    assert not out
+
+
+def test_one_bar_spans_all_blocks_and_leaves_out_what_is_known(tmp_path, capsys):
+    masks = all_masks(8)
+    recorded(tmp_path, 8)[0](masks[:100])
+    values = RecordedValues(recorded(None, 8)[0]._value_function, tmp_path, progress=True)
+    values.stage = "singles"
+    blocks = (masks[start : start + 50] for start in range(0, 256, 50))
+    measured = np.concatenate(list(values.in_blocks(blocks, 256)))
+    assert np.array_equal(measured, Counted(8)(masks))
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, "one bar"
+    assert "312/312" in err, "two values for each of 156 masks"
+    list(values.in_blocks([masks], 256))
+    assert not capsys.readouterr().err, "no bar where nothing is measured"
 
 
 def test_two_processes_on_one_run_merge(tmp_path):
@@ -161,3 +236,5 @@ def test_runs_are_listed(tmp_path, monkeypatch):
     values, _ = recorded(run_folder("one"))
     values(sample_masks(12, 3, seed=0))
     assert list_runs() == [{"run": "one", "masks": 3, "state": "unfinished"}]
+    (run_folder("one") / SWEEP).write_text("")
+    assert list_runs()[0]["state"] == "swept"

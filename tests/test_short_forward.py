@@ -13,7 +13,9 @@ from mechspex import batch_size, products
 from mechspex.batch_size import BatchSize
 from mechspex.errors import MeasurementError, ModelError, ShapeError, TaskError
 from mechspex.masks import sample_masks
+from mechspex.models import edited_logits
 from mechspex.tasks import encode
+from mechspex.values import components
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def test_the_twin_shares_the_weights_and_leaves_the_model_alone(deep, task):
 
 
 @pytest.mark.parametrize("through", ["twin", "bridge"])
-@pytest.mark.parametrize("units", ["heads", "neurons", "a sum"])
+@pytest.mark.parametrize("units", ["heads", "neurons", "late heads", "a sum"])
 def test_gradients_are_those_of_finite_differences(deep, task, units, through):
     values = mx.ComponentValues(deep, task, UNITS[units](deep), "corrupted")
     soft = np.random.default_rng(0).uniform(0.2, 0.8, (2, values.n_units)).astype(np.float32)
@@ -233,20 +235,20 @@ def test_onednn_multiplies_like_the_linked_library(kind):
 
 def test_a_batch_grows_while_that_pays_and_stays():
     size = BatchSize(torch.device("cpu"), bytes_per_token=1)
-    rate = {1024: 1.0, 2048: 1.5, 4096: 1.52}
+    rate = {2048: 1.0, 4096: 1.5, 8192: 1.52}
     seen = []
     for _ in range(20):
         seen.append(size.tokens)
         size.took(size.tokens, size.tokens, size.tokens / rate[size.tokens])
-    assert seen[:3] == [1024] * 3
-    assert seen[9:] == [2048] * 11, "4096 tokens gain too little"
+    assert seen[:3] == [2048] * 3
+    assert seen[9:] == [4096] * 11, "8192 tokens gain too little"
 
 
 def test_batches_that_were_not_filled_say_nothing():
     size = BatchSize(torch.device("cpu"), bytes_per_token=1)
     for _ in range(9):
         size.took(100, 100, 1.0)
-    assert size.tokens == 1024
+    assert size.tokens == 2048
 
 
 def test_memory_bounds_a_batch(monkeypatch):
@@ -264,3 +266,11 @@ def test_out_of_memory_halves_until_one_row_is_left():
     assert size.tokens == 32 * 15
     with pytest.raises(MeasurementError, match="one row of 15 tokens"):
         size.ran_out(rows=1, length=15)
+
+
+def test_a_device_that_computes_something_else_is_told(deep, task, monkeypatch):
+    monkeypatch.setattr(components, "_UNTRUSTED", ("cpu",))
+    mx.ComponentValues(deep, task, mx.heads(deep))
+    monkeypatch.setattr(components, "edited_logits", lambda *given: 2 * edited_logits(*given))
+    with pytest.warns(UserWarning, match="differ by .* from those on the CPU"):
+        mx.ComponentValues(deep, task, mx.heads(deep))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from mechspex.units import UnitSet
 from mechspex.values import ValueFunction
 from mechspex.values.value_function import configuration_of
 
-# Masks of one commit: what a killed process has to measure again at most.
-_BATCH = 32
+# What a killed process has to measure again: one commit, which takes about this long.
+_SECONDS = 1.0
+# Masks of a commit, powers of two: the first has so many, the next ones as many as time says.
+_FIRST, _FEWEST, _MOST = 32, 8, 4096
 
 
 class RecordedValues:
@@ -48,7 +51,8 @@ class RecordedValues:
         self._value_function = value_function
         self._store = ValueStore(folder, self.configuration)
         self._progress = progress
-        self._used: set[bytes] = set()
+        self._batch = _FIRST
+        self._used: set[int] = set()
         self.stage = "masks"
         self.measured = 0
         self.seconds = 0.0
@@ -77,36 +81,71 @@ class RecordedValues:
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         """Values of `masks`, from the store where it has them."""
         masks = check_masks(masks, self.n_units)
-        unique, place = np.unique(masks, axis=0, return_inverse=True)
-        # In the order of first use, so that what is asked for first is measured first.
+        (values,) = self.in_blocks([masks], len(masks))
+        return values
+
+    def in_blocks(
+        self, blocks: Iterable[Bool[np.ndarray, "mask unit"]], n_masks: int
+    ) -> Iterator[Float[np.ndarray, "mask output"]]:
+        """Values of each block of masks in turn, under one progress bar.
+
+        Args:
+            blocks: made one by one, so that no more than one of them needs to be in memory.
+            n_masks: in all blocks together, for the time left.
+        """
+        n_outputs, bar = len(self.outputs), None
+        with ExitStack() as stack:
+            for masks in blocks:
+                unique, place, values, missing = self._recall(check_masks(masks, self.n_units))
+                # What the store has, or the block twice, takes no time.
+                n_masks -= len(masks) - len(missing)
+                if len(missing):
+                    if bar is None:
+                        bar = stack.enter_context(self._bar(n_masks * n_outputs))
+                    bar.total = n_masks * n_outputs
+                    for batch in self._batches(missing):
+                        values[batch] = self._measure(unique[batch])
+                        bar.update(len(batch) * n_outputs)
+                yield values[place]
+
+    def _bar(self, n_values: int) -> tqdm:
+        return tqdm(desc=self.stage, total=n_values, unit=" values", disable=not self._progress)
+
+    def _batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        while len(rows):
+            batch, rows = rows[: self._batch], rows[self._batch :]
+            yield batch
+
+    def _recall(
+        self, masks: Bool[np.ndarray, "mask unit"]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The different masks, where each mask is among them, their values, the rows to measure."""
+        # Numbered in the order of first use, so that what is asked for first is measured first.
+        number: dict[bytes, int] = {}
+        keys = map(bytes, pack(masks))
+        place = np.array([number.setdefault(key, len(number)) for key in keys], dtype=int)
         _, first = np.unique(place, return_index=True)
-        order = np.argsort(first, kind="stable")
+        unique = masks[first]
+        # Hashes, as the masks of 46,080 units would take more memory than all else.
+        self._used.update(map(hash, number))
         values = np.full((len(unique), len(self.outputs)), np.nan, dtype=np.float32)
-        self._used.update(map(bytes, pack(unique)))
         known = self._store.get(unique, len(self.outputs))
         for row, outputs in known.items():
             values[row] = outputs
-        missing = np.array([row for row in order if row not in known], dtype=int)
-        for batch in self._batches(missing):
-            start = time.perf_counter()
-            values[batch] = self._value_function(unique[batch])
-            self._store.put(unique[batch], values[batch])
-            self.seconds += time.perf_counter() - start
-            self.measured += len(batch)
-        return values[place.ravel()]
+        missing = np.array([row for row in range(len(unique)) if row not in known], dtype=int)
+        return unique, place, values, missing
 
-    def _batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        if not len(rows):
-            return
-        n_values = len(self.outputs)
-        bar = tqdm(
-            total=len(rows) * n_values,
-            desc=self.stage,
-            unit=" values",
-            disable=not self._progress,
-        )
-        with bar:
-            for start in range(0, len(rows), _BATCH):
-                batch = rows[start : start + _BATCH]
-                yield batch
-                bar.update(len(batch) * n_values)
+    def _measure(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
+        """Measure a batch and commit it; the next one is sized by the time that took."""
+        start = time.perf_counter()
+        values = np.empty((len(masks), len(self.outputs)), dtype=np.float32)
+        values[:] = self._value_function(masks)
+        self._store.put(masks, values)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self.measured += len(masks)
+        if seconds > 1.5 * _SECONDS:
+            self._batch = max(_FEWEST, self._batch // 2)
+        elif seconds < 0.5 * _SECONDS and len(masks) == self._batch:
+            self._batch = min(_MOST, self._batch * 2)
+        return values

@@ -26,7 +26,7 @@ from mechspex.errors import (
 from mechspex.masked_forward import Ablation, MaskedForward, Site, sites_of
 from mechspex.masks import check_masks, sample_masks
 from mechspex.metrics import Metric, bind_metric
-from mechspex.models import HookWatch, Model, weights_hash
+from mechspex.models import HookWatch, Model, edited_logits, weights_hash
 from mechspex.references import record, reference_activations
 from mechspex.short_forward import ShortForward
 from mechspex.tasks import Task, tokenize
@@ -37,9 +37,11 @@ from mechspex.values.value_function import name_of
 _log = logging.getLogger(__name__)
 
 PRECISIONS = {"bf16": torch.bfloat16}
-# Masks on which the short forward is held against the plain one, and another precision against
-# the model's own: a few of each density.
-_SAMPLE_KEEP, _SAMPLE_EACH = (0.95, 0.7, 0.3), 4
+# Devices whose kernels are known to be wrong now and then.
+_UNTRUSTED = ("mps",)
+# Random masks of each density on which the short forward is held against the plain one, and
+# another precision against the model's own.
+_DENSITIES, _TO_PROVE, _TO_COMPARE = (0.95, 0.7, 0.3), 1, 4
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class ComponentValues:
         self.seed = seed
         self._device = next(model.original_model.parameters()).device
         self._own: ComponentValues = self
-        with torch.inference_mode():
+        # No inference mode here: what is prepared is also used by gradients.
+        with torch.no_grad():
             plain, clean_logits = self._prepare()
             metric = self._bind(clean_logits)
             self._groups = [
@@ -332,7 +335,7 @@ class ComponentValues:
 
     def _shorten(self) -> None:
         """Measure on the model's twin from here on, if that gives the same values."""
-        masks, plain_groups = self._sample(), self._groups
+        masks, plain_groups = self._sample(_TO_PROVE), self._groups
         plain = self(masks)
         for fused in (True, False):
             try:
@@ -345,6 +348,8 @@ class ComponentValues:
                 break
             if apart.max() <= self._rounding:
                 self._fused, self.through_bridge = fused, None
+                if self._device.type in _UNTRUSTED:
+                    self._check_against_the_cpu(fused=fused)
                 return
             self.through_bridge = f"values without it are off by {apart.max():.2g}"
             if not fused and apart[0].max() > self._rounding:
@@ -359,18 +364,32 @@ class ComponentValues:
             "%s is measured through its bridge: %s", self.model.cfg.model_name, self.through_bridge
         )
 
+    def _check_against_the_cpu(self, *, fused: bool) -> None:
+        plain = self._groups[0].plain
+        cpu = Twin(self.model, self.model.cfg.dtype, fused=fused, device=torch.device("cpu"))
+        here = edited_logits(self.model, plain.tokens, {}).cpu()
+        apart = float((cpu.logits(plain.tokens.cpu(), {}) - here).abs().max())
+        if not apart <= 1e-2 * float(here.abs().max()):
+            warnings.warn(
+                f"with nothing ablated, logits on {self._device} differ by {apart:.2g} from those "
+                "on the CPU; measure on the CPU",
+                stacklevel=5,
+            )
+
     def _on_twin(self, dtype: torch.dtype, *, fused: bool) -> list[BatchedForward]:
         twin = Twin(self.model, dtype, fused=fused)
         return [
             group.shortened(
-                ShortForward.of(twin, group.plain.tokens, group.plain.ablation, self.units)
+                ShortForward.of(
+                    twin, group.plain.tokens, group.plain.ablation.in_dtype(dtype), self.units
+                )
             )
             for group in self._groups
         ]
 
     def _change_precision(self, precision: str) -> None:
         """Measure in `precision` from here on, and by how much that changes values."""
-        masks = self._sample()
+        masks = self._sample(_TO_COMPARE)
         exact = self(masks)
         self._own = copy.copy(self)
         self._own._own, self._own.precision = self._own, None
@@ -390,11 +409,9 @@ class ComponentValues:
             n_masks=len(masks),
         )
 
-    def _sample(self) -> Bool[np.ndarray, "sample unit"]:
+    def _sample(self, n_each: int) -> Bool[np.ndarray, "sample unit"]:
         """Everything kept, random masks of several densities, and the one that changes least."""
-        drawn = [
-            sample_masks(self.n_units, _SAMPLE_EACH, keep=keep, seed=0) for keep in _SAMPLE_KEEP
-        ]
+        drawn = [sample_masks(self.n_units, n_each, keep=keep, seed=0) for keep in _DENSITIES]
         last = max(self.units, key=lambda u: (-1 if u.position is None else u.position, u.layer))
         latest = np.array([[unit != last for unit in self.units]])
         return np.concatenate([np.ones_like(latest), *drawn, latest])

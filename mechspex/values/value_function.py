@@ -47,6 +47,16 @@ class Configured(Protocol):
         ...
 
 
+@runtime_checkable
+class InAnotherPrecision(Protocol):
+    """A value function that may measure in another precision than the model's own."""
+
+    @property
+    def in_own_dtype(self) -> ValueFunction:
+        """The same values in the model's own dtype; the value function itself if they are."""
+        ...
+
+
 class FunctionValues:
     """Any Python function of masks as a value function.
 
@@ -115,6 +125,13 @@ def configuration_of(value_function: ValueFunction) -> dict[str, str]:
     if isinstance(value_function, Configured):
         return value_function.configuration
     return {"function": name_of(value_function), "units": " ".join(value_function.units.names)}
+
+
+def in_own_dtype(value_function: ValueFunction) -> ValueFunction:
+    """The value function that measures in the model's own dtype, where there is a difference."""
+    if isinstance(value_function, InAnotherPrecision):
+        return value_function.in_own_dtype
+    return value_function
 
 
 def as_value_function(value_function: object, units: UnitSet | None = None) -> ValueFunction:

@@ -1,0 +1,112 @@
+"""What the answers of every workflow share: their cost, how they read, and plain JSON."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mechspex.units import UnitSet
+
+ALONE = "units alone: effect of ablating one"
+TOGETHER = "units together: joint effect less what the smaller sets predict"
+
+# What tells two configurations apart, and no reader.
+_DIGEST = re.compile(r" [0-9a-f]{16}$")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took.
+
+    Attributes:
+        masks: different masks whose values the answer rests on.
+        measured: those measured by this call; the others were in the store.
+        seconds_measuring, seconds: of this call, spent in the value function and in all.
+    """
+
+    masks: int
+    measured: int
+    seconds_measuring: float
+    seconds: float
+
+    def line(self, n_outputs: int) -> str:
+        """Masks, forwards, seconds and rate in one line."""
+        rate = self.measured * n_outputs / max(self.seconds_measuring, 1e-9)
+        return (
+            f"{self.masks:,} masks × {n_outputs} outputs = {self.masks * n_outputs:,} forwards, "
+            f"{self.measured:,} masks measured now in {self.seconds_measuring:.0f} s"
+            + (f" ({rate:.0f} values/s)" if self.measured else "")
+            + f"; {self.seconds:.0f} s in all"
+        )
+
+
+def subject(configuration: dict[str, str], units: UnitSet) -> str:
+    """What was asked, in one line: task · model · units · ablation · metric."""
+    keys = ("task", "model", "units", "ablation", "metric")
+    named = [configuration[key] for key in keys if key in configuration]
+    return " · ".join(_DIGEST.sub("", name) for name in named) or units.description
+
+
+def strongest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of their effects' size."""
+    return frame.sort_values("effect", key=np.abs, ascending=False, ignore_index=True)
+
+
+def effect_table(
+    title: str, frame: pd.DataFrame, *, beside: str, most: int | None = None
+) -> list[str]:
+    """The first `most` rows of a frame of exact effects as lines, the column `beside` at the end.
+
+    No lines where the frame has no rows.
+    """
+    if not len(frame):
+        return []
+    shown = frame.head(len(frame) if most is None else most)
+    width = max(len(units) for units in shown["units"])
+    held = np.count_nonzero(frame["confirmed"])
+    lines = [
+        "",
+        f"{title} (basis: ablated; {held:,} of {len(frame):,} confirmed)",
+        f"  {'':{width}} order   exact   interval{beside:>18}",
+    ]
+    for row in shown.to_dict("records"):
+        held = row["confirmed"] or not np.isfinite(row["effect"])
+        lines.append(
+            f"  {row['units']:{width}} {row['order']:5d} {row['effect']:+7.3f}   "
+            f"[{row['low']:+.2f}, {row['high']:+.2f}] {row[beside]:+10.3f}"
+            f"{'' if held else '   not confirmed'}"
+        )
+    if len(shown) < len(frame):
+        lines.append(f"  … and {len(frame) - len(shown):,} weaker ones")
+    return lines
+
+
+def last_lines(
+    cost: Cost, n_outputs: int, *, level: float, tested: str, folder: Path | None
+) -> list[str]:
+    """The last lines: what the intervals are about, what it cost, where it is kept."""
+    lines = [
+        "",
+        f"intervals over outputs; false discovery rate {level:g} among the {tested}",
+        cost.line(n_outputs),
+    ]
+    return lines if folder is None else [*lines, f"saved in {folder}"]
+
+
+def plain(value: Any) -> Any:
+    """Numbers and lists of the standard library; what is not finite becomes null."""
+    if isinstance(value, np.ndarray):
+        return [plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as JSON can hold them."""
+    return [{key: plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
