@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_model_loads(run, 
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from mechspex import cli, values
 measure = values.ComponentValues.__call__
@@ -205,6 +205,8 @@ def slowly(self, masks):
     time.sleep(0.01 * len(masks))
     return measure(self, masks)
 values.ComponentValues.__call__ = slowly
+# As in a terminal: what a shell starts in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["mechspex", "explain", "induction", "--model", "tiny", "--run", "stopped"]
 cli.main()
 """
