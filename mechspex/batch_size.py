@@ -32,13 +32,12 @@ class BatchSize:
     """
 
     def __init__(self, device: torch.device, bytes_per_token: int) -> None:
-        self.tokens = _FIRST
+        # Half of what is free now: other processes and longer caches want some as well.
+        fitting = max(1, _free_bytes(device) // 2 // bytes_per_token)
+        self.tokens = min(_FIRST, fitting)
+        self._most = min(_LARGEST, fitting)
         self._rates: dict[int, list[float]] = {}
-        self._most = _LARGEST
         self._settled = False
-        while self.tokens > 1 and self.tokens * bytes_per_token > _free_bytes(device) // 2:
-            self.tokens //= 2
-        self._most = max(self.tokens, _free_bytes(device) // 4 // max(1, bytes_per_token))
 
     def took(self, tokens: int, work: int, seconds: float) -> None:
         """Learn from a forward of `tokens` tokens that did `work` in `seconds`.
@@ -57,7 +56,7 @@ class BatchSize:
         if before is not None and max(rates) < _GAIN * max(before):
             self.tokens //= 2
             self._settled = True
-        elif 2 * self.tokens > min(self._most, _LARGEST):
+        elif 2 * self.tokens > self._most:
             self._settled = True
         else:
             self.tokens *= 2

@@ -1,4 +1,4 @@
-"""Values of many masks on prompts of one length, in forwards that fit in memory."""
+"""Many masks on prompts of one length, in forwards that fit in memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechspex.batch_size import BatchSize
+from mechspex.bridge import HookWatch
 from mechspex.errors import ShapeError
 from mechspex.masked_forward import MaskedForward, Masks
 from mechspex.metrics import LogitDifference, Metric
-from mechspex.models import HookWatch
 from mechspex.short_forward import ShortForward
 
 _T = TypeVar("_T")
@@ -63,91 +63,101 @@ class BatchedForward:
         Raises:
             MeasurementError: out of memory even for one mask on one prompt.
         """
-        n_prompts, length = self.plain.tokens.shape
         short = self._usable()
-        values = np.empty((len(masks), n_prompts), dtype=np.float32)
         blocks = positions = np.zeros(len(masks), dtype=int)
         if short is not None:
             blocks, positions = short.starts(masks)
+        values = np.empty((len(masks), len(self.prompts)), dtype=np.float32)
+        return self._fill(
+            values, masks, blocks, positions, self.size, partial(self._forward, short)
+        )
+
+    def values_and_gradients(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> Float[np.ndarray, "mask prompt value_and_unit"]:
+        """Values of soft masks, each followed by its gradient in the mask.
+
+        Raises:
+            MeasurementError: out of memory even for one mask on one prompt.
+        """
+        short = self._usable()
+        n_masks, n_units = masks.shape
+        blocks = np.full(n_masks, 0 if short is None else short.first_block)
+        positions = np.zeros(n_masks, dtype=int)
+        found = np.empty((n_masks, len(self.prompts), 1 + n_units), dtype=np.float32)
+        measure = partial(self._forward_and_back, short)
+        return self._fill(found, masks, blocks, positions, self.gradient_size, measure)
+
+    def _usable(self) -> ShortForward | None:
+        return None if self.hooks.sees_any() else self.short
+
+    def _fill(
+        self,
+        results: np.ndarray,
+        masks: np.ndarray,
+        blocks: Int[np.ndarray, " mask"],
+        positions: Int[np.ndarray, " mask"],
+        size: BatchSize,
+        measure: Callable[[Tensor, slice, int, int], Tensor],
+    ) -> np.ndarray:
+        """`results` ``[mask, prompt, …]``, filled by forwards that begin where their masks do.
+
+        Args:
+            blocks, positions: where each mask begins.
+            measure: (masks ``[mask, 1, unit]``, some of the prompts, block, position) → results.
+        """
+        n_prompts, length = self.plain.tokens.shape
+        n_blocks = self.plain.model.cfg.n_layers
         # Masks that begin alike share a forward, which begins where the first of them does.
         order = np.lexsort((blocks, positions))
         done = 0
         while done < len(order):
             position = int(positions[order[done]])
             window = length - position
-            rows = max(1, self.size.tokens // window)
+            rows = max(1, size.tokens // window)
             batch = order[done : done + max(1, rows // n_prompts)]
             block = int(blocks[batch].min())
             at_once = min(rows, n_prompts)
             start = time.perf_counter()
             measured = _unless_out_of_memory(
-                partial(self._batch, short, masks[batch], at_once, block, position)
+                partial(self._measure_batch, measure, masks[batch], at_once, block, position)
             )
             if measured is None:
                 # Outside the except block, so that the failed forward's tensors are freed.
-                self.size.ran_out(len(batch) * at_once, window)
+                size.ran_out(len(batch) * at_once, window)
                 continue
             if at_once == n_prompts:
                 tokens = len(batch) * n_prompts * window
-                work = tokens * (self.plain.model.cfg.n_layers - block)
-                self.size.took(tokens, work, time.perf_counter() - start)
-            values[batch] = measured
+                size.took(tokens, tokens * (n_blocks - block), time.perf_counter() - start)
+            results[batch] = measured
             done += len(batch)
-        return values
+        return results
 
-    def value_and_gradient(
-        self, mask: Float[Tensor, " unit"]
-    ) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, "prompt unit"]]:
-        """Values of one soft mask on all prompts, and their gradients in the mask.
-
-        Raises:
-            MeasurementError: out of memory even for one prompt.
-        """
-        n_prompts, length = self.plain.tokens.shape
-        short = self._usable()
-        block = 0 if short is None else short.first_block
-        values, gradients = [], []
-        while len(values) < n_prompts:
-            done = len(values)
-            rows = max(1, self.gradient_size.tokens // length)
-            part = slice(done, min(done + rows, n_prompts))
-            found = _unless_out_of_memory(partial(self._differentiate, short, mask, part, block))
-            if found is None:
-                self.gradient_size.ran_out(part.stop - part.start, length)
-                continue
-            values.extend(found[0])
-            gradients.extend(found[1])
-        return np.array(values), np.array(gradients)
-
-    def _usable(self) -> ShortForward | None:
-        return None if self.hooks.sees_any() else self.short
-
-    def _batch(
+    def _measure_batch(
         self,
-        short: ShortForward | None,
+        measure: Callable[[Tensor, slice, int, int], Tensor],
         masks: np.ndarray,
         prompts_at_once: int,
         block: int,
         position: int,
-    ) -> Float[np.ndarray, "mask prompt"]:
-        """Values of a few masks, beginning at a block and a position."""
+    ) -> np.ndarray:
+        """A few masks on all prompts, as many prompts a forward as were found to fit."""
         on_device = torch.from_numpy(masks).to(self.plain.tokens.device)[:, None]
-        parts = range(0, len(self.prompts), prompts_at_once)
-        columns = [
-            self._forward(short, on_device, slice(i, i + prompts_at_once), block, position).cpu()
-            for i in parts
-        ]
-        return torch.cat(columns, dim=1).numpy()
+        starts = range(0, len(self.prompts), prompts_at_once)
+        parts = [slice(i, min(i + prompts_at_once, len(self.prompts))) for i in starts]
+        measured = [measure(on_device, part, block, position).cpu() for part in parts]
+        return torch.cat(measured, dim=1).numpy()
 
-    def _differentiate(
-        self, short: ShortForward | None, mask: Tensor, part: slice, block: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        count = part.stop - part.start
-        soft = mask.to(self.plain.tokens.device).expand(1, count, -1).clone().requires_grad_()
+    def _forward_and_back(
+        self, short: ShortForward | None, masks: Tensor, part: slice, block: int, position: int
+    ) -> Float[Tensor, "mask prompt value_and_unit"]:
+        """Values of some soft masks on some prompts, each followed by its gradient."""
+        # One leaf a row, so that the gradients of the prompts stay apart.
+        soft = masks.expand(-1, part.stop - part.start, -1).clone().requires_grad_()
         with torch.enable_grad():
-            value = self._forward(short, soft, part, block, 0)
-            (gradient,) = torch.autograd.grad(value.sum(), soft)
-        return value.detach()[0].cpu().numpy(), gradient[0].float().cpu().numpy()
+            values = self._forward(short, soft, part, block, position)
+            (gradients,) = torch.autograd.grad(values.sum(), soft)
+        return torch.cat([values.detach()[..., None], gradients.float()], dim=-1)
 
     def _forward(
         self, short: ShortForward | None, masks: Masks, part: slice, block: int, position: int

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from mechspex.errors import AblationError
-from mechspex.models import HOOKS, Edits, Model, edited_logits, hook_point
+from mechspex.bridge import HOOKS, Edits, edited_logits, hook_point
+from mechspex.errors import AblationError, ModelError, UnknownUnitError
+from mechspex.models import Model
 from mechspex.units import Kind, Unit, UnitSet
 
 Masks = Bool[Tensor, "mask #prompt unit"] | Float[Tensor, "mask #prompt unit"]
@@ -96,6 +97,38 @@ def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
             )
         )
     return tuple(sites)
+
+
+def check_sites(
+    model: Model, sites: Iterable[Site], clean: Mapping[str, Tensor], length: int
+) -> None:
+    """Hold sites against the activations found there on prompts of `length` tokens.
+
+    Raises:
+        ModelError: a hook point that holds something else than one activation a unit.
+        UnknownUnitError: a head, neuron or position that is not there.
+    """
+    cfg = model.cfg
+    along = {"head": (cfg.n_heads, 4), "neuron": (cfg.d_mlp, 3), "mlp": (1, 3)}
+    for site in sites:
+        size, ndim = along[site.kind]
+        shape = list(clean[site.hook].shape)
+        if len(shape) != ndim or (site.kind != "mlp" and shape[2] != size):
+            raise ModelError(
+                f"{site.hook} of {cfg.architecture} has shape {shape}, which is not one "
+                f"activation a {site.kind}; choose other units"
+            )
+        for number in (*site.numbers, *site.numbers_at):
+            if not 0 <= number < size:
+                raise UnknownUnitError(
+                    f"{site.hook} has no {site.kind} {number}; it has 0 … {size - 1}"
+                )
+        for position in site.positions:
+            if not 0 <= position < length:
+                raise UnknownUnitError(
+                    f"no position {position} in a prompt of {length} tokens; "
+                    f"it has 0 … {length - 1}"
+                )
 
 
 @dataclass(frozen=True)

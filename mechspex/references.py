@@ -9,11 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechspex.bridge import edited_logits, in_parts
 from mechspex.errors import AblationError, ShapeError
-from mechspex.models import Model, edited_logits
-
-# Tasks of many prompts are read in parts, so that memory does not grow with them.
-_TOKENS_AT_ONCE = 4096
+from mechspex.models import Model
 
 ABLATIONS = {
     "zero": "zeros",
@@ -49,7 +47,7 @@ def record(
 
     logits = [
         edited_logits(model, part, {name: keep_as(name) for name in hooks})
-        for part in tokens.split(max(1, _TOKENS_AT_ONCE // tokens.shape[1]))
+        for part in in_parts(tokens)
     ]
     silent = [name for name in hooks if not seen[name]]
     if silent:

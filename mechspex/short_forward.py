@@ -9,12 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechspex.bridge import in_parts
 from mechspex.masked_forward import Ablation, Masks
 from mechspex.twin import Start, Twin
 from mechspex.units import UnitSet
-
-# Tasks of many prompts are read in parts, so that memory does not grow with them.
-_TOKENS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,7 @@ class ShortForward:
         positions = np.array([0 if unit.position is None else unit.position for unit in units])
         wanted = {site.layer for site in ablation.sites} - {0}
         with_cache = bool(positions.any())
-        parts = [
-            twin.record(part, wanted, with_cache=with_cache)
-            for part in tokens.split(max(1, _TOKENS_AT_ONCE // tokens.shape[1]))
-        ]
+        parts = [twin.record(part, wanted, with_cache=with_cache) for part in in_parts(tokens)]
         entering = {block: torch.cat([part[0][block] for part in parts]) for block in wanted}
         pairs = zip(*(part[1] for part in parts), strict=True)
         cache = tuple(
@@ -78,10 +73,10 @@ class ShortForward:
         self, masks: Bool[np.ndarray, "mask unit"]
     ) -> tuple[Int[np.ndarray, " mask"], Int[np.ndarray, " mask"]]:
         """The first block and the first position that each mask changes."""
-        blocks = np.where(masks, self.layers.max(), self.layers).min(axis=1)
+        blocks = _first(masks, self.layers, if_none=int(self.layers.max()))
         if not self.cache:
             return blocks, np.zeros(len(masks), dtype=int)
-        return blocks, np.where(masks, self.tokens.shape[1] - 1, self.positions).min(axis=1)
+        return blocks, _first(masks, self.positions, if_none=self.tokens.shape[1] - 1)
 
     def __call__(
         self,
@@ -104,13 +99,17 @@ class ShortForward:
         entering = None
         if block:
             entering = self.entering[block][prompts, position:].repeat(len(masks), 1, 1)
-        cache = (
-            ()
-            if not position
-            else tuple(
-                (keys[prompts, :, :position], values[prompts, :, :position])
-                for keys, values in self.cache
-            )
+        cache = tuple(
+            (keys[prompts, :, :position], values[prompts, :, :position])
+            for keys, values in (self.cache if position else ())
         )
         start = Start(block, entering, cache)
         return self.twin.logits(tokens.repeat(len(masks), 1), edits, start=start, read=read)
+
+
+def _first(
+    masks: Bool[np.ndarray, "mask unit"], place: Int[np.ndarray, " unit"], *, if_none: int
+) -> Int[np.ndarray, " mask"]:
+    """The first place of any ablated unit; no table larger than the masks themselves is made."""
+    order = np.argsort(place, kind="stable")
+    return np.where(masks.all(axis=1), if_none, place[order][masks[:, order].argmin(axis=1)])

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from mechspex.bridge import Edits, HookWatch, can_keep_last_logits
 from mechspex.errors import ModelError
 from mechspex.masked_forward import Site
-from mechspex.models import Edits, HookWatch, Model, can_keep_last_logits
+from mechspex.models import Model
 from mechspex.products import multiply_by_the_faster_library
 
 

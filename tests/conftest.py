@@ -30,13 +30,17 @@ def save_random(model_class, config, folder):
     return folder
 
 
-@pytest.fixture(scope="session")
-def gpt2_folder(tmp_path_factory):
+def save_gpt2(folder, n_layers):
     config = GPT2Config(
-        vocab_size=206, n_positions=32, n_embd=24, n_layer=2, n_head=3, n_inner=40,
+        vocab_size=206, n_positions=32, n_embd=24, n_layer=n_layers, n_head=3, n_inner=40,
         bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
-    return save_random(GPT2LMHeadModel, config, tmp_path_factory.mktemp("gpt2"))
+    return save_random(GPT2LMHeadModel, config, folder)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory):
+    return save_gpt2(tmp_path_factory.mktemp("gpt2"), n_layers=2)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import torch
 from conftest import save_random
 from raw_oracle import RawOracle
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from value_function_laws import check_laws
 
 import mechspex as mx
 from mechspex.errors import ModelError
@@ -133,6 +134,8 @@ UNITS = {
     "heads": mx.heads,
     "neurons": mx.neurons,
     "mlps": mx.mlps,
+    # Clean keys and values stand in for all positions before the fourth.
+    "heads at late positions": lambda model: mx.heads(model, positions=[4, 6]),
     "heads at positions + mlps": lambda model: (
         mx.heads(model, positions=[0, 2, 6]) + mx.mlps(model)
     ),
@@ -222,6 +225,15 @@ def test_resampled_values_are_those_of_the_raw_model(name, kind, build):
         assert sum(same) == 1
         met.add(same[0])
     assert len(met) == 2, "the seed decides"
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_laws(name, build):
+    folder, model = build(name)
+    units = mx.heads(model) + mx.mlps(model)
+    untouched = RawOracle(folder, TASK, units).values(np.ones((1, len(units)), dtype=bool), "zero")
+    values = mx.ComponentValues(model, TASK, units, "zero")
+    check_laws(values, untouched[0], tolerance=2 * rounding(untouched))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

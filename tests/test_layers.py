@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"units", "masks"},
     {"indices", "set_function", "scores", "recipes", "smollm2", "models", "metrics", "tasks",
-     "products", "references", "masked_forward", "twin", "short_forward", "batch_size",
+     "bridge", "products", "references", "masked_forward", "twin", "short_forward", "batch_size",
      "batched_forward"},
     {"decoders", "values", "runs"},
     {"executors"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"cli"},
 ]  # fmt: skip
 MATHEMATICS = {"indices", "set_function", "scores", "decoders"}
-MODELS = {"recipes", "smollm2", "models", "metrics", "tasks", "products", "references",
+MODELS = {"recipes", "smollm2", "models", "metrics", "tasks", "bridge", "products", "references",
           "masked_forward", "twin", "short_forward", "batch_size", "batched_forward", "values",
           "executors", "runs"}  # fmt: skip
 

@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from conftest import save_random
+from conftest import save_gpt2, save_random
 from test_components import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import BertConfig, BertForMaskedLM
 from transformers.pytorch_utils import Conv1D
+from value_function_laws import check_laws
 
 import mechspex as mx
-from mechspex import batch_size, products
+from mechspex import batch_size, products, short_forward
 from mechspex.batch_size import BatchSize
+from mechspex.bridge import edited_logits
 from mechspex.errors import MeasurementError, ModelError, ShapeError, TaskError
 from mechspex.masks import sample_masks
-from mechspex.models import edited_logits
 from mechspex.tasks import encode
+from mechspex.twin import Twin
 from mechspex.values import components
 
 
@@ -26,11 +29,7 @@ def task():
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
     """Six layers, so that there is something to skip."""
-    config = GPT2Config(
-        vocab_size=206, n_positions=32, n_embd=24, n_layer=6, n_head=3, n_inner=20,
-        bos_token_id=1, eos_token_id=1,
-    )  # fmt: skip
-    return mx.load_model(save_random(GPT2LMHeadModel, config, tmp_path_factory.mktemp("deep")))
+    return mx.load_model(save_gpt2(tmp_path_factory.mktemp("deep"), n_layers=6))
 
 
 def plainly(values, masks):
@@ -64,6 +63,67 @@ def test_the_short_forward_is_the_plain_one(deep, units, ablation, metric):
     )
     masks[0] = True
     assert np.allclose(values(masks), plainly(values, masks), atol=2e-4)
+
+
+LAWFUL = {units: {} for units in UNITS} | {
+    "heads, rescaled": {"rescale": True},
+    "neurons, bf16": {"precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("case", LAWFUL)
+def test_laws(deep, task, case):
+    units = UNITS[case.split(",")[0]](deep)
+    values = mx.ComponentValues(deep, task, units, "corrupted", **LAWFUL[case])
+    exact = plainly(values.in_own_dtype, np.ones((1, len(units)), dtype=bool))[0]
+    error = values.precision_error
+    check_laws(values, exact, tolerance=2e-4 if error is None else 3 * error.largest)
+
+
+def test_a_twin_that_computes_something_else_is_not_used(deep, task, monkeypatch):
+    logits = Twin.logits
+    monkeypatch.setattr(Twin, "logits", lambda *args, **options: 1.001 * logits(*args, **options))
+    with pytest.warns(UserWarning, match="differ by .* from those of the model it wraps"):
+        values = mx.ComponentValues(deep, task, mx.heads(deep))
+    assert "off by" in values.through_bridge
+    masks = sample_masks(18, 4, seed=0)
+    assert np.array_equal(values(masks), plainly(values, masks))
+
+
+def test_a_twin_that_starts_wrong_is_not_used(deep, task, monkeypatch):
+    """Clean values cannot tell: the masks do, and no one is warned of the bridge."""
+    monkeypatch.setattr(short_forward, "_first", lambda masks, *_, **__: np.full(len(masks), 3))
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    assert "off by" in values.through_bridge
+
+
+def test_a_model_spread_by_a_device_map_gives_the_same_values(llama_folder, task, tmp_path):
+    """One layer lies on disk, and accelerate fetches it for every forward."""
+    where = dict.fromkeys(["embed_tokens", "layers.0", "norm", "rotary_emb"], "cpu")
+    where = {f"model.{name}": place for name, place in (where | {"layers.1": "disk"}).items()}
+    spread = TransformerBridge.boot_transformers(
+        str(llama_folder), device_map=where | {"lm_head": "cpu"}, dtype=torch.float32
+    ).eval()
+    values = mx.ComponentValues(spread, task, mx.heads(spread))
+    assert values.through_bridge is not None
+    whole = mx.load_model(llama_folder)
+    masks = sample_masks(8, 5, keep=0.5, seed=0)
+    expected = mx.ComponentValues(whole, task, mx.heads(whole))(masks)
+    assert np.allclose(values(masks), expected, atol=2e-4)
+
+
+def test_hooks_that_a_library_offers_are_the_users_own(deep, task):
+    """TransformerLens installs hooks itself; those it offers to users are something else."""
+
+    def silence(z, hook):
+        return 0 * z
+
+    silence.__module__ = "transformer_lens.patching"
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    kept = np.ones((1, 18), dtype=bool)
+    before = values(kept)
+    with deep.hooks(fwd_hooks=[("blocks.2.attn.hook_z", silence)]):
+        assert np.abs(values(kept) - before).max() > 0.1
 
 
 def calls_of(values, path):
@@ -144,6 +204,23 @@ def test_gradients_are_those_of_finite_differences(deep, task, units, through):
                 2 * step
             )
             assert np.allclose(gradient[:, :, unit], slope, atol=5e-3 * np.abs(gradient).max())
+
+
+def test_gradients_do_not_depend_on_the_batch(deep, task):
+    """Seven masks together, one by one, and in forwards of two rows; prompts of two lengths."""
+    longer = [f"{prompt} tree snow" for prompt in PROMPTS]
+    both = mx.Task(PROMPTS + longer, ANSWERS * 2, DISTRACTORS * 2)
+    values = mx.ComponentValues(deep, both, mx.heads(deep))
+    soft = np.random.default_rng(1).uniform(0, 1, (7, 18)).astype(np.float32)
+    together = values.value_and_gradient(soft)
+    apart = [values.value_and_gradient(mask[None]) for mask in soft]
+    for group in values._groups:
+        group.gradient_size.tokens = 2 * group.plain.tokens.shape[1]
+    for found, one_by_one, small in zip(
+        together, zip(*apart, strict=True), values.value_and_gradient(soft), strict=True
+    ):
+        assert np.allclose(found, np.concatenate(one_by_one), atol=2e-4)
+        assert np.allclose(found, small, atol=2e-4)
 
 
 def test_soft_masks_of_zeros_and_ones_are_masks(deep, task):
@@ -254,7 +331,7 @@ def test_batches_that_were_not_filled_say_nothing():
 def test_memory_bounds_a_batch(monkeypatch):
     monkeypatch.setattr(batch_size, "_free_bytes", lambda device: 1 << 20)
     size = BatchSize(torch.device("cpu"), bytes_per_token=4096)
-    assert size.tokens == 128
+    assert size.tokens == 128, "half of what is free"
     for _ in range(9):
         size.took(size.tokens, size.tokens, 1.0 / size.tokens)
     assert size.tokens == 128

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,59 +15,35 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechspex.batched_forward import BatchedForward, checked_values
+from mechspex.bridge import HookWatch, edited_logits
 from mechspex.errors import (
     AblationError,
     MeasurementError,
     ModelError,
     ShapeError,
-    UnknownUnitError,
 )
-from mechspex.masked_forward import Ablation, MaskedForward, Site, sites_of
+from mechspex.masked_forward import Ablation, MaskedForward, check_sites, sites_of
 from mechspex.masks import check_masks, sample_masks
 from mechspex.metrics import Metric, bind_metric
-from mechspex.models import HookWatch, Model, edited_logits, weights_hash
+from mechspex.models import Model, weights_hash
 from mechspex.references import record, reference_activations
 from mechspex.short_forward import ShortForward
 from mechspex.tasks import Task, tokenize
 from mechspex.twin import Twin
 from mechspex.units import UnitSet
+from mechspex.values.precision import PRECISIONS, PrecisionError
 from mechspex.values.value_function import name_of
 
 _log = logging.getLogger(__name__)
 
-PRECISIONS = {"bf16": torch.bfloat16}
+# {bytes of a number: what a forward's roundings may add up to, in roundings of its largest logit}:
+# products add in float32 whatever they are given.
+_ROUNDINGS = {2: 8, 4: 64, 8: 64}
 # Devices whose kernels are known to be wrong now and then.
 _UNTRUSTED = ("mps",)
 # Random masks of each density on which the short forward is held against the plain one, and
 # another precision against the model's own.
 _DENSITIES, _TO_PROVE, _TO_COMPARE = (0.95, 0.7, 0.3), 1, 4
-
-
-@dataclass(frozen=True)
-class PrecisionError:
-    """How far values in another precision are from those in the model's own.
-
-    Measured on random masks, all prompts: in the metric's units, but for the correlation.
-
-    Attributes:
-        precision: the other one.
-        rms: root of the mean squared difference.
-        largest: absolute difference.
-        correlation: of the two.
-        n_masks: how many masks.
-    """
-
-    precision: str
-    rms: float
-    largest: float
-    correlation: float
-    n_masks: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.precision}: error {self.rms:.2g} (largest {self.largest:.2g}), correlation "
-            f"{self.correlation:.5f} with the model's own dtype on {self.n_masks} masks"
-        )
 
 
 class ComponentValues:
@@ -132,7 +107,7 @@ class ComponentValues:
                 "call model.eval() first"
             )
         hooks = HookWatch(model)
-        if hooks.sees_any():
+        if hooks.sees_users():
             warnings.warn(
                 "the model carries hooks of its own; they stay and are part of every value",
                 stacklevel=2,
@@ -148,7 +123,6 @@ class ComponentValues:
         self._fused = True
         self.seed = seed
         self._device = next(model.original_model.parameters()).device
-        self._own: ComponentValues = self
         # No inference mode here: what is prepared is also used by gradients.
         with torch.no_grad():
             plain, clean_logits = self._prepare()
@@ -174,7 +148,11 @@ class ComponentValues:
     @property
     def in_own_dtype(self) -> ComponentValues:
         """The same values measured in the model's own dtype, whatever the precision here."""
-        return self._own
+        if self.precision is None:
+            return self
+        own = copy.copy(self)
+        own.precision, own.precision_error, own._groups = None, None, self._own_groups
+        return own
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -232,19 +210,15 @@ class ComponentValues:
             ShapeError: masks of another width.
             MeasurementError: out of memory even for one mask on one prompt.
         """
-        soft = torch.as_tensor(masks, dtype=torch.float32)
+        soft = np.asarray(masks.cpu() if isinstance(masks, Tensor) else masks, dtype=np.float32)
         if soft.ndim != 2 or soft.shape[1] != self.n_units:
             raise ShapeError(
                 f"soft masks have shape {list(soft.shape)}, expected [mask, {self.n_units}]"
             )
-        values = np.empty((len(soft), len(self.task)), dtype=np.float32)
-        gradients = np.empty((*values.shape, self.n_units), dtype=np.float32)
+        found = np.empty((len(soft), len(self.task), 1 + self.n_units), dtype=np.float32)
         for group in self._groups:
-            for row, mask in enumerate(soft):
-                columns = list(group.prompts)
-                found = group.value_and_gradient(mask)
-                values[row, columns], gradients[row, columns] = found
-        return values, gradients
+            found[:, list(group.prompts)] = group.values_and_gradients(soft)
+        return found[..., 0], found[..., 1:]
 
     def _prepare(self) -> tuple[dict[tuple[int, ...], MaskedForward], Tensor]:
         """{prompts of one length: their forward}, and the clean logits of all prompts."""
@@ -258,7 +232,7 @@ class ComponentValues:
             tokens = torch.stack([self._tokens.prompts[j] for j in prompts]).to(self._device)
             clean, rows = record(self.model, [site.hook for site in sites], tokens)
             logits |= dict(zip(prompts, rows, strict=True))
-            self._check_units(sites, clean, length)
+            check_sites(self.model, sites, clean, length)
             paired = self._tokens.corrupted
             references = reference_activations(
                 self.model,
@@ -272,31 +246,6 @@ class ComponentValues:
             ablation = Ablation(sites, references, length, self.rescale)
             forwards[tuple(prompts)] = MaskedForward(self.model, tokens, ablation)
         return forwards, torch.stack([logits[j] for j in range(len(self.task))])
-
-    def _check_units(
-        self, sites: tuple[Site, ...], clean: Mapping[str, Tensor], length: int
-    ) -> None:
-        cfg = self.model.cfg
-        along = {"head": (cfg.n_heads, 4), "neuron": (cfg.d_mlp, 3), "mlp": (1, 3)}
-        for site in sites:
-            size, ndim = along[site.kind]
-            shape = list(clean[site.hook].shape)
-            if len(shape) != ndim or (site.kind != "mlp" and shape[2] != size):
-                raise ModelError(
-                    f"{site.hook} of {cfg.architecture} has shape {shape}, which is not one "
-                    f"activation a {site.kind}; choose other units"
-                )
-            for number in (*site.numbers, *site.numbers_at):
-                if not 0 <= number < size:
-                    raise UnknownUnitError(
-                        f"{site.hook} has no {site.kind} {number}; it has 0 … {size - 1}"
-                    )
-            for position in site.positions:
-                if not 0 <= position < length:
-                    raise UnknownUnitError(
-                        f"no position {position} in a prompt of {length} tokens; "
-                        f"it has 0 … {length - 1}"
-                    )
 
     def _bind(self, clean_logits: Tensor) -> Metric:
         distractors = self._tokens.distractors
@@ -320,7 +269,8 @@ class ComponentValues:
         kept, ablated = self(both)
         # Batches of other sizes take other kernels: the same up to the dtype's rounding.
         size = max(float(clean_logits.abs().max()), float(np.abs(untouched).max()))
-        self._rounding = 64 * torch.finfo(clean_logits.dtype).eps * size
+        dtype = clean_logits.dtype
+        self._rounding = _ROUNDINGS[dtype.itemsize] * torch.finfo(dtype).eps * size
         if np.abs(kept - untouched).max() > self._rounding:
             raise MeasurementError(
                 f"with every unit kept the value is {kept}, the untouched model's is {untouched}; "
@@ -391,8 +341,7 @@ class ComponentValues:
         """Measure in `precision` from here on, and by how much that changes values."""
         masks = self._sample(_TO_COMPARE)
         exact = self(masks)
-        self._own = copy.copy(self)
-        self._own._own, self._own.precision = self._own, None
+        self._own_groups = self._groups
         try:
             self._groups = self._on_twin(PRECISIONS[precision], fused=self._fused)
         except ModelError as error:
@@ -400,14 +349,7 @@ class ComponentValues:
                 f"{self.model.cfg.model_name} cannot be measured in {precision} ({error}); load "
                 "the model with that dtype instead"
             ) from None
-        measured = self(masks)
-        self.precision_error = PrecisionError(
-            precision=precision,
-            rms=float(np.sqrt(((measured - exact) ** 2).mean())),
-            largest=float(np.abs(measured - exact).max()),
-            correlation=float(np.corrcoef(measured.ravel(), exact.ravel())[0, 1]),
-            n_masks=len(masks),
-        )
+        self.precision_error = PrecisionError.between(precision, self(masks), exact)
 
     def _sample(self, n_each: int) -> Bool[np.ndarray, "sample unit"]:
         """Everything kept, random masks of several densities, and the one that changes least."""
