@@ -16,10 +16,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from mechspex.answers import (
-    ALONE,
-    TOGETHER,
     Cost,
-    effect_table,
+    effect_tables,
     last_lines,
     plain,
     plain_rows,
@@ -133,8 +131,7 @@ class Sweep:
                 f"{len(terms):,} of the masks have no finite value: {named}"
                 f"{', …' if len(terms) > 6 else ''}"
             )
-        lines += effect_table(ALONE, self.singles(), beside="value", most=_SHOWN)
-        lines += effect_table(TOGETHER, self.pairs(), beside="value", most=_SHOWN)
+        lines += effect_tables(self.to_pandas(), beside="value", most=_SHOWN)
         lines += last_lines(
             self.cost,
             len(self.outputs),

@@ -12,9 +12,6 @@ import pandas as pd
 
 from mechspex.units import UnitSet
 
-ALONE = "units alone: effect of ablating one"
-TOGETHER = "units together: joint effect less what the smaller sets predict"
-
 # What tells two configurations apart, and no reader.
 _DIGEST = re.compile(r" [0-9a-f]{16}$")
 
@@ -46,8 +43,11 @@ class Cost:
 
 
 def subject(configuration: dict[str, str], units: UnitSet) -> str:
-    """What was asked, in one line: task · model · units · ablation · metric."""
-    keys = ("task", "model", "units", "ablation", "metric")
+    """What was asked, in one line: task · model · units · ablation · metric, and the precision
+    where that is not the model's own."""
+    keys = ["task", "model", "units", "ablation", "metric"]
+    if "measured in" in configuration.get("dtype", ""):
+        keys.append("dtype")
     named = [configuration[key] for key in keys if key in configuration]
     return " · ".join(_DIGEST.sub("", name) for name in named) or units.description
 
@@ -57,13 +57,22 @@ def strongest(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("effect", key=np.abs, ascending=False, ignore_index=True)
 
 
-def effect_table(
-    title: str, frame: pd.DataFrame, *, beside: str, most: int | None = None
-) -> list[str]:
-    """The first `most` rows of a frame of exact effects as lines, the column `beside` at the end.
+def effect_tables(frame: pd.DataFrame, *, beside: str, most: int | None = None) -> list[str]:
+    """The rows of a frame of exact effects as lines: single units, then sets, strongest first.
 
-    No lines where the frame has no rows.
+    Args:
+        beside: the column at the end of each line.
+        most: how many rows of each are shown; all if not given.
     """
+    alone = "units alone: effect of ablating one"
+    together = "units together: joint effect less what the smaller sets predict"
+    return [
+        *_effect_table(alone, strongest(frame.query("order == 1")), beside, most),
+        *_effect_table(together, strongest(frame.query("order > 1")), beside, most),
+    ]
+
+
+def _effect_table(title: str, frame: pd.DataFrame, beside: str, most: int | None) -> list[str]:
     if not len(frame):
         return []
     shown = frame.head(len(frame) if most is None else most)

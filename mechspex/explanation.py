@@ -12,10 +12,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechspex.answers import (
-    ALONE,
-    TOGETHER,
     Cost,
-    effect_table,
+    effect_tables,
     last_lines,
     plain,
     plain_rows,
@@ -149,7 +147,8 @@ class Explanation:
             tested=f"{len(self.validation.terms)} terms tested",
             folder=self.folder,
         )
-        return "\n".join([*self._headline(), *self._table(), *last])
+        table = effect_tables(self.to_pandas(), beside="recovered")
+        return "\n".join([*self._headline(), *table, *last])
 
     def _headline(self) -> list[str]:
         recovery = self.recovery
@@ -178,12 +177,6 @@ class Explanation:
         if not self.validation.terms:
             lines.append("nothing depends on the mask: no terms to report")
         return lines
-
-    def _table(self) -> list[str]:
-        return [
-            *effect_table(ALONE, self.singles(), beside="recovered"),
-            *effect_table(TOGETHER, self.interactions(), beside="recovered"),
-        ]
 
     def _repr_html_(self) -> str:
         scores = (
