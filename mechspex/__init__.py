@@ -7,9 +7,13 @@ if TYPE_CHECKING:
     from mechspex.ablation_sweep import Sweep, sweep
     from mechspex.decoders import decode
     from mechspex.explanation import Explanation
+    from mechspex.link import Link, monotone_link
     from mechspex.masks import pair_ablations, sample_masks, single_ablations
     from mechspex.models import heads, load_model, mlps, neurons
+    from mechspex.recovery import Recovery, recover
     from mechspex.set_function import SetFunction
+    from mechspex.spex_design import SpexDesign
+    from mechspex.structure import Structure, structure_of
     from mechspex.tasks import Task, load_task
     from mechspex.units import Unit, UnitSet, parts
     from mechspex.validation import Validation, validate
@@ -22,7 +26,11 @@ __all__ = [
     "ComponentValues",
     "Explanation",
     "FunctionValues",
+    "Link",
+    "Recovery",
     "SetFunction",
+    "SpexDesign",
+    "Structure",
     "Sweep",
     "Task",
     "Unit",
@@ -34,11 +42,14 @@ __all__ = [
     "load_model",
     "load_task",
     "mlps",
+    "monotone_link",
     "neurons",
     "pair_ablations",
     "parts",
+    "recover",
     "sample_masks",
     "single_ablations",
+    "structure_of",
     "sweep",
     "validate",
 ]
@@ -49,7 +60,11 @@ _HOMES = {
     "ComponentValues": "values",
     "Explanation": "explanation",
     "FunctionValues": "values",
+    "Link": "link",
+    "Recovery": "recovery",
     "SetFunction": "set_function",
+    "SpexDesign": "spex_design",
+    "Structure": "structure",
     "Sweep": "ablation_sweep",
     "Task": "tasks",
     "Unit": "units",
@@ -61,11 +76,14 @@ _HOMES = {
     "load_model": "models",
     "load_task": "tasks",
     "mlps": "models",
+    "monotone_link": "link",
     "neurons": "models",
     "pair_ablations": "masks",
     "parts": "units",
+    "recover": "recovery",
     "sample_masks": "masks",
     "single_ablations": "masks",
+    "structure_of": "structure",
     "sweep": "ablation_sweep",
     "validate": "validation",
 }

@@ -108,8 +108,10 @@ def last_lines(
 
 
 def plain(value: Any) -> Any:
-    """Numbers and lists of the standard library; what is not finite becomes null."""
-    if isinstance(value, np.ndarray):
+    """Numbers, lists and dictionaries as JSON has them; what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
         return [plain(part) for part in value]
     if isinstance(value, np.generic):
         value = value.item()
@@ -118,4 +120,4 @@ def plain(value: Any) -> Any:
 
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as JSON can hold them."""
-    return [{key: plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    return [plain(row) for row in frame.to_dict("records")]

@@ -21,44 +21,13 @@ from mechspex.answers import (
     subject,
 )
 from mechspex.errors import Refused
+from mechspex.recovery import Recovery
 from mechspex.runs import EXPLANATION, write_json
-from mechspex.scores import non_additive_share
 from mechspex.set_function import SetFunction
 from mechspex.units import Unit, UnitSet
 from mechspex.validation import Validation
 
-SCHEMA = "mechspex.explanation/1"
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """A recovered set function and how well it predicts.
-
-    Attributes:
-        function: of the mean over outputs.
-        additive: the best function of singles from the same masks.
-        r2, additive_r2: R² of both on `n_test` masks that neither has seen; where all 2^n masks
-            were measured (`n_test` = 0), R² over all of them.
-        n_train, n_test, n_failed: masks decoded, held out, and left out as not finite.
-    """
-
-    function: SetFunction
-    additive: SetFunction
-    r2: float
-    additive_r2: float
-    n_train: int
-    n_test: int
-    n_failed: int
-
-    @property
-    def non_additive_share(self) -> float:
-        """How much of what singles leave unexplained the interactions explain."""
-        return non_additive_share(self.r2, self.additive_r2)
-
-    @property
-    def exact(self) -> bool:
-        """Whether all 2^n masks were measured, so that nothing is estimated."""
-        return self.n_test == 0
+SCHEMA = "mechspex.explanation/2"
 
 
 @dataclass(frozen=True)
@@ -152,19 +121,11 @@ class Explanation:
 
     def _headline(self) -> list[str]:
         recovery = self.recovery
-        score = (
-            f"exact: all {recovery.n_train:,} masks measured"
-            if recovery.exact
-            else f"held-out R² {self.r2:.3f} on {recovery.n_test:,} fresh masks, "
-            f"decoded from {recovery.n_train:,}"
-        )
         lines = [
             subject(self.configuration, self.units),
             f"clean {self.clean:+.3f}   all ablated {self.ablated:+.3f}   "
             f"(mean over {len(self.outputs)} outputs)",
-            score,
-            f"additive R² {self.additive_r2:.3f}   non-additive share {self.non_additive_share:.2f}"
-            "  (of what singles leave over, explained by interactions)",
+            recovery.scores,
         ]
         if recovery.n_failed:
             lines.append(f"{recovery.n_failed} masks had no finite value and were left out")
@@ -173,7 +134,7 @@ class Explanation:
                 f"{np.count_nonzero(self.validation.failed)} terms could not be tested: "
                 "some of their masks have no finite value"
             )
-        lines += list(self.function.notes)
+        lines += recovery.notices
         if not self.validation.terms:
             lines.append("nothing depends on the mask: no terms to report")
         return lines
@@ -198,16 +159,7 @@ class Explanation:
             "settings": self.settings,
             "clean": plain(self.clean),
             "ablated": plain(self.ablated),
-            "recovery": {
-                "r2": plain(recovery.r2),
-                "additive_r2": plain(recovery.additive_r2),
-                "non_additive_share": plain(recovery.non_additive_share),
-                "n_train": recovery.n_train,
-                "n_test": recovery.n_test,
-                "n_failed": recovery.n_failed,
-                "function": recovery.function.to_dict(),
-                "additive": recovery.additive.to_dict(),
-            },
+            "recovery": plain(recovery.to_dict()),
             "terms": plain_rows(self.to_pandas()),
             "validation": {
                 "terms": [list(term) for term in validation.terms],
@@ -260,18 +212,10 @@ class Explanation:
             confirmed=(intervals[:, 0] > 0) | (intervals[:, 1] < 0),
             level=stored["level"],
         )
-        recovered = record["recovery"]
-        recovery = Recovery(
-            function=SetFunction.from_dict(recovered["function"]),
-            additive=SetFunction.from_dict(recovered["additive"]),
-            r2=_number(recovered["r2"]),
-            additive_r2=_number(recovered["additive_r2"]),
-            **{key: recovered[key] for key in ("n_train", "n_test", "n_failed")},
-        )
         return cls(
             units=units,
             outputs=tuple(record["outputs"]),
-            recovery=recovery,
+            recovery=Recovery.from_dict(record["recovery"]),
             validation=validation,
             cost=Cost(**record["cost"]),
             folder=folder,

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
 
-def r_squared(values: Float[np.ndarray, " mask"], predicted: Float[np.ndarray, " mask"]) -> float:
+def r_squared(
+    values: Float[np.ndarray, "mask ..."], predicted: Float[np.ndarray, "mask ..."]
+) -> float:
     """R² = 1 − Σ(f − f̂)²/Σ(f − mean f)²; 1 for a constant that is predicted exactly.
 
-    A constant predicted wrongly has no variance to explain: minus infinity.
+    Of several outputs both sums go over all of them, each with its own mean. A constant predicted
+    wrongly has no variance to explain: minus infinity.
     """
     values = np.asarray(values, dtype=np.float64)
     residual = float(((values - predicted) ** 2).sum())
-    total = float(((values - values.mean()) ** 2).sum())
+    total = float(((values - values.mean(axis=0)) ** 2).sum())
     # A constant stored in float32 still spreads by its rounding.
-    rounding = len(values) * (np.finfo(np.float32).eps * np.abs(values).max(initial=0.0)) ** 2
+    rounding = values.size * (np.finfo(np.float32).eps * np.abs(values).max(initial=0.0)) ** 2
     if total <= rounding:
         return 1.0 if residual <= 16 * rounding else -np.inf
     return 1 - residual / total
+
+
+def r2_interval(
+    values: Float[np.ndarray, " mask"], predicted: Float[np.ndarray, " mask"], level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of R² over masks, by the delta method on log(1 − R²).
+
+    1 − R² is a ratio of means over masks, Σe²/Σd² with e = f − f̂ and d = f − mean f; its relative
+    error is that of the mean of e²/mean e² − d²/mean d². A perfect fit and a constant have none.
+    """
+    r2 = r_squared(values, predicted)
+    errors, spreads = (values - predicted) ** 2, (values - values.mean()) ** 2
+    if len(values) < 2 or not np.isfinite(r2) or errors.mean() == 0 or spreads.mean() == 0:
+        return r2, r2
+    relative = errors / errors.mean() - spreads / spreads.mean()
+    halfwidth = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(relative)
+    return 1 - (1 - r2) * float(np.exp(halfwidth)), 1 - (1 - r2) * float(np.exp(-halfwidth))
 
 
 def non_additive_share(r2: float, additive_r2: float) -> float:

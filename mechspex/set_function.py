@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
+from scipy.sparse import csr_array
 
 from mechspex.errors import Refused, ShapeError
 from mechspex.indices import Kind, Term, compute
@@ -20,7 +22,9 @@ from mechspex.masks import check_masks
 
 Basis = Literal["fourier", "kept", "ablated"]
 
-SCHEMA = "mechspex.set_function/1"
+SCHEMA = "mechspex.set_function/2"
+# The older schema, coefficients as [term]; still read.
+_ONE_OUTPUT = "mechspex.set_function/1"
 # Elements of one block of features: keeps prediction in tens of megabytes.
 _BLOCK = 1 << 22
 # A term of order k expands into 2^k; beyond this a change of basis is no longer sparse.
@@ -41,10 +45,14 @@ class SetFunction:
     ``ablated``    ∏_{i∈S} (1 − m_i)                       one term for an OR of backups
     =============  ======================================  ==================================
 
+    A function may have several outputs (a value for each prompt). They share the terms; what is
+    said of "the" function, its `coefficients` and what it predicts, is the mean over outputs.
+
     Attributes:
         n_units: width of the masks.
         terms: sorted tuples of unit indices, without repetition; ``()`` is the constant.
-        coefficients: one a term, in the units of the value.
+        output_coefficients: one a term and output, in the units of the value; given as ``[term]``
+            they are those of a single output.
         basis: ``fourier``, ``kept`` or ``ablated``.
         keep: the probability p of the Fourier basis (and of the design it was recovered from).
         notes: what the decoder has to say about how it got there.
@@ -56,20 +64,21 @@ class SetFunction:
 
     n_units: int
     terms: tuple[Term, ...]
-    coefficients: Float[np.ndarray, " term"]
+    output_coefficients: Float[np.ndarray, "term ..."]
     basis: Basis
     keep: float = 0.5
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        coefficients = np.array(self.coefficients, dtype=np.float64)
-        coefficients.setflags(write=False)
-        object.__setattr__(self, "coefficients", coefficients)
-        if coefficients.shape != (len(self.terms),):
+        given = np.array(self.output_coefficients, dtype=np.float64)
+        if given.ndim not in (1, 2) or len(given) != len(self.terms):
             raise ShapeError(
-                f"coefficients of shape {list(coefficients.shape)} for {len(self.terms)} terms; "
-                "give one coefficient a term"
+                f"coefficients of shape {list(given.shape)} for {len(self.terms)} terms; "
+                "give one coefficient a term, or one a term and output"
             )
+        coefficients = given if given.ndim == 2 else given[:, None]
+        coefficients.setflags(write=False)
+        object.__setattr__(self, "output_coefficients", coefficients)
         affine(self.basis, self.keep)
         if len(set(self.terms)) != len(self.terms):
             raise Refused("a term is listed twice; add up its coefficients first")
@@ -83,14 +92,17 @@ class SetFunction:
     def from_mapping(
         cls,
         n_units: int,
-        coefficients: Mapping[Term, float],
+        coefficients: Mapping[Term, float] | Mapping[Term, Float[np.ndarray, " output"]],
         *,
         basis: Basis,
         keep: float = 0.5,
         notes: tuple[str, ...] = (),
     ) -> SetFunction:
-        """A set function from {term: coefficient}, its terms ordered by order, then by units."""
-        terms = tuple(sorted(coefficients, key=lambda term: (len(term), term)))
+        """A set function from {term: coefficient}, its terms ordered by order, then by units.
+
+        A coefficient is a number, or an array with one number an output.
+        """
+        terms = tuple(sorted(coefficients, key=by_order))
         values = np.array([coefficients[term] for term in terms], dtype=np.float64)
         return cls(n_units, terms, values, basis, keep, notes)
 
@@ -101,8 +113,30 @@ class SetFunction:
         """The coefficient of a set of units; 0 for a set that is not among the terms."""
         return self.to_mapping().get(tuple(sorted(term)), 0.0)
 
+    @cached_property
+    def coefficients(self) -> Float[np.ndarray, " term"]:
+        """One a term, in the units of the value: the mean over outputs."""
+        return self.output_coefficients.mean(axis=1)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many outputs the function has."""
+        return self.output_coefficients.shape[1]
+
+    def output(self, number: int) -> SetFunction:
+        """The function of one output alone, over the same terms."""
+        return replace(self, output_coefficients=self.output_coefficients[:, number])
+
+    def over(self, units: Sequence[int], n_units: int) -> SetFunction:
+        """The same function of masks of `n_units` units, its own unit i being ``units[i]`` there.
+
+        `units` ascend.
+        """
+        terms = tuple(tuple(units[i] for i in term) for term in self.terms)
+        return replace(self, n_units=n_units, terms=terms)
+
     def to_mapping(self) -> dict[Term, float]:
-        """{term: coefficient}."""
+        """{term: coefficient}, mean over outputs."""
         return dict(zip(self.terms, self.coefficients.tolist(), strict=True))
 
     @property
@@ -111,18 +145,33 @@ class SetFunction:
         return max(map(len, self.terms), default=0)
 
     def predict(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, " mask"]:
-        """f(m) for every mask.
+        """f(m) for every mask, mean over outputs.
 
         Raises:
             ShapeError: masks of another width or dtype.
         """
+        return self._apply(masks, self.coefficients)
+
+    def predict_outputs(
+        self, masks: Bool[np.ndarray, "mask unit"]
+    ) -> Float[np.ndarray, "mask output"]:
+        """f(m) for every mask and output.
+
+        Raises:
+            ShapeError: masks of another width or dtype.
+        """
+        return self._apply(masks, self.output_coefficients)
+
+    def _apply(
+        self, masks: Bool[np.ndarray, "mask unit"], coefficients: Float[np.ndarray, "term ..."]
+    ) -> Float[np.ndarray, "mask ..."]:
         masks = check_masks(masks, self.n_units)
-        values = np.zeros(len(masks))
+        values = np.zeros((len(masks), *coefficients.shape[1:]))
         rows = max(1, _BLOCK // max(1, len(self.terms)))
         for start in range(0, len(masks), rows):
             block = masks[start : start + rows]
             values[start : start + rows] = (
-                features(block, self.terms, basis=self.basis, keep=self.keep) @ self.coefficients
+                features(block, self.terms, basis=self.basis, keep=self.keep) @ coefficients
             )
         return values
 
@@ -152,25 +201,40 @@ class SetFunction:
             )
         if (alpha, beta) == (1.0, 0.0):
             return replace(self, basis=basis, keep=keep)
-        converted: dict[Term, float] = {}
-        for term, coefficient in self.to_mapping().items():
+        # One row for every subset T met, one column a term S: the shares α^|T| β^(|S|−|T|).
+        row_of: dict[Term, int] = {}
+        rows, columns, shares = [], [], []
+        for column, term in enumerate(self.terms):
             for size in range(len(term) + 1):
-                share = coefficient * alpha**size * beta ** (len(term) - size)
-                for subset in combinations(term, size):
-                    converted[subset] = converted.get(subset, 0.0) + share
-        return SetFunction.from_mapping(
-            self.n_units, converted, basis=basis, keep=keep, notes=self.notes
+                subsets = [row_of.setdefault(t, len(row_of)) for t in combinations(term, size)]
+                rows += subsets
+                columns += [column] * len(subsets)
+                shares += [alpha**size * beta ** (len(term) - size)] * len(subsets)
+        matrix = csr_array((shares, (rows, columns)), shape=(len(row_of), len(self.terms)))
+        terms = list(row_of)
+        order = sorted(range(len(terms)), key=lambda row: by_order(terms[row]))
+        return SetFunction(
+            self.n_units,
+            tuple(terms[row] for row in order),
+            (matrix @ self.output_coefficients)[order],
+            basis,
+            keep,
+            self.notes,
         )
 
     def truncate(self, n_terms: int) -> SetFunction:
-        """The constant and the `n_terms` other terms with the largest coefficients."""
-        size = np.array([math.inf if not term else abs(c) for term, c in self.to_mapping().items()])
+        """The constant and the `n_terms` other terms with the largest coefficients.
+
+        Of several outputs the root of their summed squares counts.
+        """
+        size = np.linalg.norm(self.output_coefficients, axis=1)
+        size[[not term for term in self.terms]] = np.inf
         n_kept = n_terms + int(() in self.terms)
         chosen = np.sort(np.argsort(-size, kind="stable")[:n_kept]).tolist()
         return replace(
             self,
             terms=tuple(self.terms[i] for i in chosen),
-            coefficients=self.coefficients[chosen],
+            output_coefficients=self.output_coefficients[chosen],
         )
 
     def indices(self, kind: Kind, order: int | None = None) -> dict[Term, float]:
@@ -216,7 +280,7 @@ class SetFunction:
             "keep": self.keep,
             "notes": list(self.notes),
             "terms": [list(term) for term in self.terms],
-            "coefficients": self.coefficients.tolist(),
+            "coefficients": self.output_coefficients.tolist(),
         }
 
     @classmethod
@@ -227,13 +291,13 @@ class SetFunction:
             Refused: another schema, or a record that breaks it.
         """
         found = record.get("schema") if isinstance(record, dict) else None
-        if found != SCHEMA:
+        if found not in (SCHEMA, _ONE_OUTPUT):
             raise Refused(f"this is no set function: schema {found!r}, expected {SCHEMA!r}")
         try:
             return cls(
                 n_units=record["n_units"],
                 terms=tuple(tuple(term) for term in record["terms"]),
-                coefficients=np.array(record["coefficients"], dtype=np.float64),
+                output_coefficients=np.array(record["coefficients"], dtype=np.float64),
                 basis=record["basis"],
                 keep=record["keep"],
                 notes=tuple(record["notes"]),
@@ -256,6 +320,11 @@ class SetFunction:
             return cls.from_dict(json.loads(Path(path).read_bytes()))
         except (Refused, ValueError, RecursionError) as error:
             raise Refused(f"{path} is refused ({error}); give a file that save() wrote") from None
+
+
+def by_order(term: Term) -> tuple[int, Term]:
+    """Sorting key of terms: by order, then by units."""
+    return len(term), term
 
 
 def affine(basis: Basis, keep: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,17 +17,22 @@ from jaxtyping import Bool, Float
 from mechspex.decoders import Decoder, Exhaustive, decode, find_decoder
 from mechspex.errors import BudgetError, FailedMasksError, MeasurementError, Refused
 from mechspex.executors.local import RecordedValues
-from mechspex.explanation import Cost, Explanation, Recovery
+from mechspex.explanation import Cost, Explanation
 from mechspex.masks import all_masks, sample_masks
+from mechspex.recovery import Recovery, recover
 from mechspex.runs import CONFIGURATION, run_folder, write_json
 from mechspex.scores import r_squared
 from mechspex.set_function import SetFunction, Term
+from mechspex.spex_design import SpexDesign
 from mechspex.units import UnitSet
 from mechspex.validation import LARGEST_ORDER, validate
 from mechspex.values import ValueFunction, as_value_function
 from mechspex.values.value_function import configuration_of, in_own_dtype
 
+Design = Literal["random", "spex"]
+
 _DEFAULT_BUDGET = 1_000
+_DEFAULT_KEEP = 0.9
 # With a target, masks double from the first round to at most the largest budget.
 _FIRST_ROUND, _LARGEST_BUDGET = 250, 16_000
 # Beyond this many units the table of all 2^n values is no longer an answer.
@@ -46,9 +51,11 @@ def explain(
     units: UnitSet | None = None,
     budget: int | None = None,
     target_r2: float | None = None,
-    keep: float = 0.9,
+    keep: float | None = None,
     decoder: str | Decoder = "automatic",
+    design: Design | None = None,
     max_order: int | None = None,
+    level: float = 0.05,
     validate_on: ValueFunction | None = None,
     run: str | Path | None = None,
     seed: int = 0,
@@ -68,10 +75,16 @@ def explain(
         budget: masks the decoder may use; 1,000 if neither it nor `target_r2` is given.
         target_r2: stop as soon as the held-out R² reaches this; masks double round by round, up
             to the budget.
-        keep: probability with which a unit is kept in a mask.
-        decoder: ``automatic``, ``additive``, ``pursuit``, ``proxyspex``, ``kernel``,
+        keep: probability with which a unit is kept in a mask; 0.9 if not given, 0.5 in SPEX's
+            design.
+        decoder: ``automatic``, ``additive``, ``pursuit``, ``proxyspex``, ``kernel``, ``spex``,
             ``exhaustive``, or a decoder of your own.
+        design: ``random`` masks, or those of ``spex`` (see `SpexDesign`), which show sets of up to
+            five units that have no part in any smaller set; ``spex`` for the decoder of that name,
+            else ``random``.
         max_order: the largest interaction wanted; the decoder's own choice if not given.
+        level: the false discovery rate, of the terms that stand out among all sets of units and of
+            those that are confirmed among the terms tested.
         validate_on: the same units on other outputs (fresh prompts), where the terms are tested:
             terms that were chosen for standing out on some prompts stand out there by chance as
             well. `value_function` itself if not given; then read the intervals with that in mind.
@@ -94,7 +107,9 @@ def explain(
         budget=budget,
         target_r2=target_r2,
         keep=keep,
+        design=design,
         max_order=max_order,
+        level=level,
         seed=seed,
     )
     if validate_on is not None:
@@ -140,7 +155,8 @@ def _answer(
     search = _exact_search if isinstance(decoder, Exhaustive) else _random_search
     recovery = search(recorded, decoder, settings)
     tested_on.stage = "validating"
-    validation = validate(tested_on, strongest_terms(recovery.function))
+    terms = strongest_terms(recovery.function)
+    validation = validate(tested_on, terms, level=settings["level"])
     # A set: without fresh outputs both are the same.
     ledgers = {recorded, tested_on}
     return Explanation(
@@ -168,22 +184,29 @@ def _plan(
     *,
     budget: int | None,
     target_r2: float | None,
-    keep: float,
+    keep: float | None,
+    design: Design | None,
     max_order: int | None,
+    level: float,
     seed: int,
 ) -> tuple[Decoder, dict[str, Any]]:
     """The decoder, and everything the answer depends on beyond the values; checked."""
     if target_r2 is not None and not 0 < target_r2 < 1:
         raise Refused(f"target_r2 = {target_r2}: give a number between 0 and 1")
-    if not 0 < keep < 1:
-        raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1")
     if seed < 0:
         raise Refused(f"seed = {seed}: give a whole number from 0 up")
     if max_order is not None and max_order < 1:
         raise Refused(f"max_order = {max_order}: give an order of at least 1, or None")
+    if not 0 < level < 1:
+        raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
+    chosen = find_decoder(decoder)
+    if design is None:
+        design = "spex" if chosen.name == "spex" else "random"
+    keep = _density(keep, design, chosen, target_r2)
     if budget is None:
         budget = _DEFAULT_BUDGET if target_r2 is None else _LARGEST_BUDGET
-    chosen = find_decoder(decoder)
+        if design == "spex":
+            budget = max(budget, SpexDesign.minimum_masks(n_units))
     if chosen.name == "automatic" and n_units <= _MOST_EXACT_UNITS and 2**n_units <= budget:
         chosen = find_decoder("exhaustive")
     needed = chosen.minimum_masks(n_units)
@@ -192,15 +215,39 @@ def _plan(
             f"budget = {budget} masks: decoder {chosen.name!r} needs at least {needed} for "
             f"{n_units} units"
         )
+    # SPEX's design refuses a budget that is too small, and says what it needs.
+    described = "random" if design == "random" else str(SpexDesign(n_units, budget, seed=seed))
     return chosen, {
         "budget": budget,
         "target_r2": target_r2,
         "keep": keep,
+        "design": described,
+        "level": level,
         "decoder": chosen.name if isinstance(decoder, str) else repr(chosen),
         "max_order": max_order,
         "seed": seed,
         "versions": _versions(),
     }
+
+
+def _density(
+    keep: float | None, design: Design, decoder: Decoder, target_r2: float | None
+) -> float:
+    """The probability of keeping a unit that goes with the design."""
+    if design not in ("random", "spex"):
+        raise Refused(f"design = {design!r}: choose 'random' or 'spex'")
+    if design == "random":
+        if decoder.name == "spex":
+            raise Refused("decoder 'spex' reads the masks of its own design; leave design out")
+        keep = _DEFAULT_KEEP if keep is None else keep
+        if not 0 < keep < 1:
+            raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1")
+        return keep
+    if keep not in (None, 0.5):
+        raise Refused(f"keep = {keep} with design 'spex', which keeps every second unit; leave it")
+    if target_r2 is not None:
+        raise Refused("target_r2 with design 'spex', which is measured as a whole; give a budget")
+    return 0.5
 
 
 def _kept_answer(
@@ -243,8 +290,8 @@ def _ends(recorded: RecordedValues) -> tuple[float, float]:
 def _exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str, Any]) -> Recovery:
     recorded.stage = "all masks"
     masks = all_masks(recorded.n_units)
-    values = recorded(masks).mean(axis=1, dtype=np.float64)
-    failed = int((~np.isfinite(values)).sum())
+    values = recorded(masks).astype(np.float64)
+    failed = int((~np.isfinite(values).all(axis=1)).sum())
     if failed:
         raise FailedMasksError(
             f"{failed} of all {len(masks)} masks have no finite value; an exact answer needs all, "
@@ -253,17 +300,28 @@ def _exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str
     seed, max_order = settings["seed"], settings["max_order"]
     function = decode(masks, values, decoder=decoder, keep=0.5, max_order=max_order, seed=seed)
     # Orthonormal over all masks: the best sum of singles is the expansion cut off after them.
-    fourier = function.to_basis("fourier", 0.5).to_mapping()
-    singles = {term: value for term, value in fourier.items() if len(term) <= 1}
-    additive = SetFunction.from_mapping(recorded.n_units, singles, basis="fourier", keep=0.5)
+    # Orthonormal over all masks: the best sum of singles is the expansion cut off after them.
+    fourier = function.to_basis("fourier", 0.5)
+    additive = SetFunction.from_mapping(
+        recorded.n_units,
+        {
+            term: value
+            for term, value in zip(fourier.terms, fourier.output_coefficients, strict=True)
+            if len(term) <= 1
+        },
+        basis="fourier",
+        keep=0.5,
+    )
+    mean = values.mean(axis=1)
+    r2 = r_squared(mean, function.predict(masks))
     return Recovery(
         function=function,
         additive=additive,
-        r2=r_squared(values, function.predict(masks)),
-        additive_r2=r_squared(values, additive.predict(masks)),
+        r2=r2,
+        additive_r2=r_squared(mean, additive.predict(masks)),
+        r2_interval=(r2, r2),
         n_train=len(masks),
         n_test=0,
-        n_failed=0,
     )
 
 
@@ -274,7 +332,11 @@ def _random_search(
     budget, target, keep = settings["budget"], settings["target_r2"], settings["keep"]
     seed, max_order = settings["seed"], settings["max_order"]
     needed = decoder.minimum_masks(recorded.n_units)
-    masks = sample_masks(recorded.n_units, budget, keep=keep, seed=seed)
+    if settings["design"] == "random":
+        design, masks = None, sample_masks(recorded.n_units, budget, keep=keep, seed=seed)
+    else:
+        design = SpexDesign(recorded.n_units, budget, seed=seed)
+        masks = design.masks
     test_masks = _fresh_masks(masks, keep, seed)
     recorded.stage = "held-out masks"
     test_masks, test_values, test_failed = _finite(recorded, test_masks)
@@ -287,23 +349,28 @@ def _random_search(
                 f"{failed} of {size} masks have no finite value; the {len(values)} others are "
                 f"fewer than the {needed} that decoder {decoder.name!r} needs"
             )
+        if target is None or size == budget:
+            break
         function = decode(
             train_masks, values, decoder=decoder, keep=keep, max_order=max_order, seed=seed
         )
-        r2 = r_squared(test_values, function.predict(test_masks))
-        if size == budget or (target is not None and r2 >= target):
+        predicted = function.predict(test_masks)
+        if r_squared(test_values.mean(axis=1), predicted) >= target:
             break
         size = min(budget, 2 * size)
-    additive = decode(train_masks, values, decoder="additive", keep=keep, seed=seed)
-    return Recovery(
-        function=function,
-        additive=additive,
-        r2=r2,
-        additive_r2=r_squared(test_values, additive.predict(test_masks)),
-        n_train=len(values),
-        n_test=len(test_values),
-        n_failed=failed + test_failed,
+    recovery = recover(
+        train_masks,
+        values,
+        test_masks,
+        test_values,
+        decoder=decoder,
+        keep=keep,
+        max_order=max_order,
+        design=design,
+        level=settings["level"],
+        seed=seed,
     )
+    return replace(recovery, n_failed=failed + test_failed)
 
 
 def _fresh_masks(
@@ -325,10 +392,10 @@ def _fresh_masks(
 
 def _finite(
     recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]
-) -> tuple[Bool[np.ndarray, "finite unit"], Float[np.ndarray, " finite"], int]:
-    """The masks with a finite value, their values (mean over outputs), and how many have none."""
-    values = recorded(masks).mean(axis=1, dtype=np.float64)
-    finite = np.isfinite(values)
+) -> tuple[Bool[np.ndarray, "finite unit"], Float[np.ndarray, "finite output"], int]:
+    """The masks whose values are all finite, these values, and how many masks have none."""
+    values = recorded(masks).astype(np.float64)
+    finite = np.isfinite(values).all(axis=1)
     return masks[finite], values[finite], int((~finite).sum())
 
 

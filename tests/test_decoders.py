@@ -23,7 +23,7 @@ from mechspex.set_function import SetFunction, Term
 
 N_UNITS = 8
 # The decoders as they are, with a smaller grid of trees, for time.
-TREES = ProxySpex(depths=(4,), n_trees=(50, 150))
+TREES = ProxySpex(depths=(4,), rates=(0.1,), n_trees=150)
 SUITE: dict[str, Decoder] = DECODERS | {
     "proxyspex": TREES,
     "automatic": Automatic((Additive(), Pursuit(), TREES, Kernel(tuning_masks=150))),

@@ -12,12 +12,14 @@ PACKAGE = Path(mechspex.__file__).parent
 # From the bottom up; a module imports from its own layer and from those below it.
 LAYERS = [
     {"errors"},
-    {"units", "masks"},
+    {"units", "masks", "bch"},
+    {"spex_design"},
     {"indices", "set_function", "scores", "recipes", "smollm2", "models", "metrics", "tasks",
      "bridge", "products", "references", "masked_forward", "twin", "short_forward", "batch_size",
      "batched_forward"},
     {"decoders", "values", "runs"},
-    {"executors"},
+    {"executors", "evidence", "link", "structure"},
+    {"recovery"},
     {"validation"},
     {"answers"},
     {"explanation"},
@@ -25,7 +27,8 @@ LAYERS = [
     {"figures"},
     {"cli"},
 ]  # fmt: skip
-MATHEMATICS = {"indices", "set_function", "scores", "decoders"}
+MATHEMATICS = {"bch", "spex_design", "indices", "set_function", "scores", "decoders", "evidence",
+               "link", "structure", "recovery"}  # fmt: skip
 MODELS = {"recipes", "smollm2", "models", "metrics", "tasks", "bridge", "products", "references",
           "masked_forward", "twin", "short_forward", "batch_size", "batched_forward", "values",
           "executors", "runs"}  # fmt: skip

@@ -12,8 +12,10 @@ from mechspex.decoders.exhaustive import Exhaustive
 from mechspex.decoders.kernel import Kernel
 from mechspex.decoders.proxyspex import ProxySpex
 from mechspex.decoders.pursuit import Pursuit
+from mechspex.decoders.spex import Spex
 from mechspex.errors import Refused
 from mechspex.set_function import SetFunction
+from mechspex.spex_design import SpexDesign
 
 __all__ = [
     "DECODERS",
@@ -26,6 +28,7 @@ __all__ = [
     "Mean",
     "ProxySpex",
     "Pursuit",
+    "Spex",
     "compare",
     "decode",
     "find_decoder",
@@ -33,7 +36,15 @@ __all__ = [
 
 DECODERS: dict[str, Decoder] = {
     decoder.name: decoder
-    for decoder in (Additive(), Automatic(), Exhaustive(), Kernel(), ProxySpex(), Pursuit())
+    for decoder in (
+        Additive(),
+        Automatic(),
+        Exhaustive(),
+        Kernel(),
+        ProxySpex(),
+        Pursuit(),
+        Spex(),
+    )
 }
 
 
@@ -44,18 +55,20 @@ def decode(
     decoder: str | Decoder = "automatic",
     keep: float | None = None,
     max_order: int | None = None,
+    design: SpexDesign | None = None,
     seed: int = 0,
 ) -> SetFunction:
     """Recover the few sets of units that explain the values of masked models.
 
     Args:
         masks: bool ``[mask, unit]``, True = kept.
-        values: one a mask, ``[mask]``; of several outputs, ``[mask, output]``, the mean over
-            outputs is decoded.
+        values: one a mask, ``[mask]``, or one a mask and output, ``[mask, output]``; outputs are
+            decoded together, over one support, and keep a coefficient each.
         decoder: a name of `DECODERS`, or a decoder with options of its own.
         keep: the probability with which the design keeps a unit; the share of kept entries if
             not given.
         max_order: the largest set that may be reported; None leaves it to the decoder.
+        design: of the masks, if they are those of `SpexDesign` (some may be missing).
         seed: the only source of randomness.
 
     Raises:
@@ -64,7 +77,7 @@ def decode(
         BudgetError: fewer masks than the decoder needs; the message names the minimum.
         Refused: an unknown decoder, no units, or a density or order that makes no sense.
     """
-    samples = check_samples(masks, values, keep=keep, max_order=max_order, seed=seed)
+    samples = check_samples(masks, values, keep=keep, max_order=max_order, design=design, seed=seed)
     return find_decoder(decoder).decode(samples)
 
 
@@ -72,17 +85,21 @@ def compare(
     masks: np.ndarray,
     values: np.ndarray,
     *,
-    decoders: tuple[str | Decoder, ...] = ("additive", "pursuit", "proxyspex", "kernel"),
+    decoders: tuple[str | Decoder, ...] | None = None,
     keep: float | None = None,
     max_order: int | None = None,
+    design: SpexDesign | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Cross-validated R² of decoders, and which of them (or which mean) `automatic` would take.
 
     ``decode(masks, values, decoder=comparison.chosen)`` then decodes with the choice;
-    ``comparison.scores["additive"]`` is the baseline. Arguments and errors are those of `decode`.
+    ``comparison.scores["additive"]`` is the baseline. `decoders` are those of `automatic` if not
+    given; the other arguments and the errors are those of `decode`.
     """
-    samples = check_samples(masks, values, keep=keep, max_order=max_order, seed=seed)
+    samples = check_samples(masks, values, keep=keep, max_order=max_order, design=design, seed=seed)
+    if decoders is None:
+        return _compare(samples, Automatic().rivals(samples))
     return _compare(samples, tuple(find_decoder(decoder) for decoder in decoders))
 
 

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from mechspex.decoders.additive import Additive
 from mechspex.decoders.cross_validation import folds, held_out_predictions
@@ -14,10 +15,13 @@ from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.kernel import Kernel
 from mechspex.decoders.proxyspex import ProxySpex
 from mechspex.decoders.pursuit import Pursuit
+from mechspex.decoders.spex import Spex
 from mechspex.scores import r_squared
 from mechspex.set_function import SetFunction, Term
 
 _HELD_OUT = 250
+# Whatever leaves less than this share of the variance is exact, and nothing is better.
+_ROUNDING = 1e-12
 # By how many standard errors of the difference in squared error, mask by mask, a single decoder
 # must beat the simplest, and a mean the single: averaging pays more on the smaller training sets
 # of cross-validation than on all masks, so it needs the stronger evidence.
@@ -63,12 +67,12 @@ class Mean(Decoder):
         return max(decoder.minimum_masks(n_units) for decoder in self.decoders)
 
     def fit(self, samples: Samples) -> SetFunction:
-        total: dict[Term, float] = {}
+        total: dict[Term, np.ndarray] = {}
         notes: tuple[str, ...] = ()
         for decoder in self.decoders:
-            answer = decoder.decode(samples)
+            answer = decoder.decode(samples).to_basis("fourier", samples.keep)
             notes += answer.notes
-            for term, value in answer.to_basis("fourier", samples.keep).to_mapping().items():
+            for term, value in zip(answer.terms, answer.output_coefficients, strict=True):
                 total[term] = total.get(term, 0.0) + value / len(self.decoders)
         return samples.function(total, notes=notes)
 
@@ -83,14 +87,18 @@ class Automatic(Decoder):
 
     name: ClassVar[str] = "automatic"
 
-    decoders: tuple[Decoder, ...] = (Additive(), Pursuit(), ProxySpex(), Kernel())
+    decoders: tuple[Decoder, ...] = (Additive(), Pursuit(), ProxySpex(rates=(0.1,)), Kernel())
+
+    def rivals(self, samples: Samples) -> tuple[Decoder, ...]:
+        """The decoders compared: with SPEX where the masks hold groups of its design."""
+        return (*self.decoders, Spex()) if len(samples.groups) > 1 else self.decoders
 
     def minimum_masks(self, n_units: int) -> int:
         # Every fold must leave four fifths of the masks to every decoder.
         return -(-max(decoder.minimum_masks(n_units) for decoder in self.decoders) * 5 // 4)
 
     def fit(self, samples: Samples) -> SetFunction:
-        comparison = compare(samples, self.decoders)
+        comparison = compare(samples, self.rivals(samples))
         answer = comparison.chosen.decode(samples)
         return replace(answer, notes=(f"automatic: {comparison}", *answer.notes))
 
@@ -104,10 +112,13 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> Comparison:
     truth = np.concatenate([samples.values[test] for _, test in splits])
     predicted = {d: held_out_predictions(samples, d, splits) for d in decoders}
     chosen = decoders[:1]
-    errors = (truth - predicted[decoders[0]]) ** 2
+    errors = _squared_errors(truth, predicted[decoders[0]])
+    rounding = _ROUNDING * float(((truth - truth.mean(axis=0)) ** 2).sum())
     for size, evidence in _EVIDENCE.items():
+        if errors.sum() <= rounding:
+            break
         rivals = {
-            group: (truth - np.mean([predicted[d] for d in group], axis=0)) ** 2
+            group: _squared_errors(truth, np.mean([predicted[d] for d in group], axis=0))
             for group in combinations(decoders, size)
         }
         if not rivals:
@@ -121,3 +132,9 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> Comparison:
     return Comparison(
         scores, chosen[0] if len(chosen) == 1 else Mean(chosen), r_squared(truth, best)
     )
+
+
+def _squared_errors(
+    truth: Float[np.ndarray, "mask output"], predicted: Float[np.ndarray, "mask output"]
+) -> Float[np.ndarray, " mask"]:
+    return ((truth - predicted) ** 2).sum(axis=1)

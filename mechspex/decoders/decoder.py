@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from mechspex.errors import BudgetError, FailedMasksError, Refused, ShapeError
 from mechspex.masks import check_masks
-from mechspex.set_function import SetFunction, Term
+from mechspex.set_function import Basis, SetFunction, Term
+from mechspex.spex_design import AliasedGroup, SpexDesign
 
+# Rows of masks that become floats at once.
+_ROWS = 256
 # A spread of the values below this share of their size is rounding, not signal.
 _ROUNDING = 1e-12
 
@@ -23,17 +27,19 @@ class Samples:
 
     Attributes:
         masks: True = kept.
-        values: one a mask.
+        values: one a mask and output.
         keep: share of kept entries, the p of the Fourier basis.
         max_order: the largest set of units a decoder may report; None leaves it to the decoder.
         seed: the only source of randomness.
+        groups: SPEX's structure, as far as it is complete among the masks; none on other designs.
     """
 
     masks: Bool[np.ndarray, "mask unit"]
-    values: Float[np.ndarray, " mask"]
+    values: Float[np.ndarray, "mask output"]
     keep: float
     max_order: int | None
     seed: int
+    groups: tuple[AliasedGroup, ...] = ()
 
     @property
     def n_masks(self) -> int:
@@ -43,26 +49,58 @@ class Samples:
     def n_units(self) -> int:
         return self.masks.shape[1]
 
-    def rows(self, chosen: np.ndarray | slice) -> Samples:
-        """The same problem, seen through some of the masks."""
-        return replace(self, masks=self.masks[chosen], values=self.values[chosen])
+    def rows(self, chosen: np.ndarray) -> Samples:
+        """The same problem, seen through some of the masks, given by row number."""
+        new_row_of = np.full(self.n_masks, -1)
+        new_row_of[chosen] = np.arange(len(chosen))
+        left = (group.restricted(new_row_of) for group in self.groups)
+        groups = tuple(group for group in left if group is not None)
+        return replace(self, masks=self.masks[chosen], values=self.values[chosen], groups=groups)
+
+    def among(self, units: Int[np.ndarray, " unit"]) -> Samples:
+        """The same problem over some of the units, as if there were no others."""
+        return replace(self, masks=np.ascontiguousarray(self.masks[:, units]), groups=())
+
+    def strongest_units(self, most: int) -> Int[np.ndarray, " unit"]:
+        """The `most` units that correlate most with the values, in ascending order."""
+        values = (self.values - self.values.mean(axis=0)).astype(np.float32)
+        moment = np.zeros((self.n_units, values.shape[1]))
+        for start in range(0, self.n_masks, _ROWS):
+            block = slice(start, start + _ROWS)
+            moment += self.masks[block].T.astype(np.float32) @ values[block]
+        share = self.masks.mean(axis=0)
+        variances = share * (1 - share)
+        strengths = (moment**2).sum(axis=1) / np.where(variances > 0, variances, np.inf)
+        return np.sort(np.argsort(-strengths, kind="stable")[:most])
 
     def order_up_to(self, largest: int) -> int:
         """`largest`, or `max_order` or the number of units if that is smaller."""
         return min(largest, self.n_units, self.max_order or largest)
 
-    def function(self, terms: dict[Term, float], *, notes: tuple[str, ...] = ()) -> SetFunction:
-        """{term: coefficient} in the Fourier basis of this design."""
+    def function(
+        self,
+        terms: Mapping[Term, Float[np.ndarray, " output"]],
+        *,
+        basis: Basis = "fourier",
+        notes: tuple[str, ...] = (),
+    ) -> SetFunction:
+        """{term: coefficient of each output}, by default in the Fourier basis of this design."""
         return SetFunction.from_mapping(
-            self.n_units, terms, basis="fourier", keep=self.keep, notes=notes
+            self.n_units, terms, basis=basis, keep=self.keep, notes=notes
         )
 
 
 @dataclass(frozen=True)
 class Decoder(ABC):
-    """An algorithm with its options; subclasses supply `minimum_masks` and `fit`."""
+    """An algorithm with its options; subclasses supply `minimum_masks` and `fit`.
+
+    Attributes:
+        most_units: of more units only those that correlate most with the values are fitted (sure
+            independence screening, Fan & Lv 2008), which is said; None for no such bound.
+    """
 
     name: ClassVar[str]
+    most_units: ClassVar[int | None] = None
 
     @abstractmethod
     def minimum_masks(self, n_units: int) -> int:
@@ -86,15 +124,30 @@ class Decoder(ABC):
                 f"{samples.n_masks} masks of {samples.n_units} units, decoder {self.name!r} needs "
                 f"at least {minimum}; measure {minimum - samples.n_masks} more"
             )
-        spread = np.ptp(samples.values)
+        spread = np.ptp(samples.values, axis=0).max()
         if spread <= _ROUNDING * np.abs(samples.values).max():
             note = f"{self.name}: all values are equal, so there is nothing to explain"
-            return samples.function({(): float(samples.values[0])}, notes=(note,))
-        return self.fit(samples)
+            return samples.function({(): samples.values[0]}, notes=(note,))
+        most = self.most_units
+        if most is None or samples.n_units <= most:
+            return self.fit(samples)
+        units = samples.strongest_units(most)
+        answer = self.fit(samples.among(units)).over(units.tolist(), samples.n_units)
+        note = (
+            f"{self.name}: fitted to the {most:,} of {samples.n_units:,} units that correlate most "
+            "with the values"
+        )
+        return replace(answer, notes=(*answer.notes, note))
 
 
 def check_samples(
-    masks: object, values: object, *, keep: float | None, max_order: int | None, seed: int
+    masks: object,
+    values: object,
+    *,
+    keep: float | None,
+    max_order: int | None,
+    seed: int,
+    design: SpexDesign | None = None,
 ) -> Samples:
     """Refuse what no decoder can use.
 
@@ -134,9 +187,10 @@ def check_samples(
         )
     if not 0 < share < 1:
         raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1")
-    if measured.ndim == 2:
-        measured = measured.mean(axis=1)
-    return Samples(masks, measured, share, max_order, seed)
+    if measured.ndim == 1:
+        measured = measured[:, None]
+    groups = () if design is None else design.groups_in(masks)
+    return Samples(masks, measured, share, max_order, seed, groups)
 
 
 def _exact_for_one_unit(samples: Samples) -> SetFunction:
@@ -146,13 +200,7 @@ def _exact_for_one_unit(samples: Samples) -> SetFunction:
             f"all {samples.n_masks} masks have the only unit {'kept' if kept.all() else 'ablated'};"
             " measure at least 1 mask of each kind, 2 in all"
         )
-    ablated_mean = float(samples.values[~kept].mean())
-    effect = float(samples.values[kept].mean()) - ablated_mean
-    return SetFunction(
-        1,
-        ((), (0,)),
-        np.array([ablated_mean, effect]),
-        "kept",
-        samples.keep,
-        notes=("one unit: the exact difference of the two means",),
-    )
+    ablated_mean = samples.values[~kept].mean(axis=0)
+    effect = samples.values[kept].mean(axis=0) - ablated_mean
+    note = "one unit: the exact difference of the two means"
+    return samples.function({(): ablated_mean, (0,): effect}, basis="kept", notes=(note,))

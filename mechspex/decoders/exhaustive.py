@@ -45,19 +45,22 @@ class Exhaustive(Decoder):
                 f"{missing} of the 2^{n_units} = {2**n_units} masks are missing, decoder "
                 "'exhaustive' needs at least one of each; measure them or choose another decoder"
             )
-        table = np.bincount(index, weights=samples.values, minlength=2**n_units) / counts
+        table = np.zeros((2**n_units, samples.values.shape[1]))
+        np.add.at(table, index, samples.values)
+        table /= counts[:, None]
         sigma = np.sqrt(keep * (1 - keep))
         for unit in range(n_units):
-            # Bit `unit` of the index is the middle axis.
-            pairs = table.reshape(-1, 2, 2**unit)
+            # Bit `unit` of the index is the second axis.
+            pairs = table.reshape(-1, 2, 2**unit, samples.values.shape[1])
             ablated, kept = pairs[:, 0].copy(), pairs[:, 1].copy()
             pairs[:, 0] = (1 - keep) * ablated + keep * kept
             pairs[:, 1] = sigma * (kept - ablated)
         largest_order = samples.order_up_to(n_units)
-        present = np.flatnonzero(np.abs(table) > _ROUNDING * np.abs(samples.values).max())
-        terms: dict[Term, float] = {}
+        sizes = np.abs(table).max(axis=1)
+        present = np.flatnonzero(sizes > _ROUNDING * np.abs(samples.values).max())
+        terms: dict[Term, np.ndarray] = {}
         for index in present.tolist():
             if index.bit_count() <= largest_order:
                 units = tuple(i for i in range(n_units) if index >> i & 1)
-                terms[units] = float(table[index])
-        return samples.function({(): float(table[0])} | terms)
+                terms[units] = table[index]
+        return samples.function({(): table[0]} | terms)

@@ -75,13 +75,14 @@ class Kernel(Decoder):
     Interaction Trick" (ICML 2019).
 
     Attributes:
-        n_terms: how many of the largest coefficients are kept.
+        n_terms: how many of the largest coefficients are kept, the constant not counted.
         tuning_masks: the hyperparameters are fitted to at most this many masks.
         solved_masks: the kernel system is solved on at most this many masks; with more, the terms
             it found are refitted to all of them under the same prior.
     """
 
     name: ClassVar[str] = "kernel"
+    most_units: ClassVar[int | None] = 1_000
 
     n_terms: int = 2000
     tuning_masks: int = 1000
@@ -93,7 +94,8 @@ class Kernel(Decoder):
     def fit(self, samples: Samples) -> SetFunction:
         singles = [(i,) for i in range(samples.n_units)]
         design = features(samples.masks, singles, basis="fourier", keep=samples.keep)
-        mean, scale = samples.values.mean(), samples.values.std()
+        mean = samples.values.mean(axis=0)
+        scale = (samples.values - mean).std()
         values = (samples.values - mean) / scale
         order = samples.order_up_to(_LARGEST_ORDER)
         prior = self._tune(design, values, order)
@@ -102,17 +104,18 @@ class Kernel(Decoder):
         gram = _weigh(elementary_symmetric(_powers(head, order), prior.weights), prior)
         gram[np.diag_indices(len(head))] += prior.noise
         dual = np.linalg.solve(gram, values[: self.solved_masks])
-        found = read_off(head, dual, prior)
-        largest = sorted(found, key=lambda term: -abs(found[term]))[: self.n_terms]
-        terms = {term: found[term] for term in largest}
+        found = read_off(head, dual, prior, most=self.n_terms)
         if len(design) > self.solved_masks:
-            terms = _ridge(samples, values, largest, prior)
-        constant = terms.pop((), 0.0)
-        answer = {term: float(scale * value) for term, value in terms.items() if value != 0}
-        return samples.function({(): float(mean + scale * constant), **answer})
+            found = _ridge(design, values, list(found), prior)
+        terms = {term: scale * coefficients for term, coefficients in found.items()}
+        terms[()] = terms.get((), 0.0) + mean
+        return samples.function(terms)
 
     def _tune(
-        self, design: Float[np.ndarray, "mask unit"], values: Float[np.ndarray, " mask"], order: int
+        self,
+        design: Float[np.ndarray, "mask unit"],
+        values: Float[np.ndarray, "mask output"],
+        order: int,
     ) -> Hyperparameters:
         """Fit singles and pairs first, then let triples in.
 
@@ -136,7 +139,7 @@ class Kernel(Decoder):
 
 def maximise_likelihood(
     design: Float[np.ndarray, "mask unit"],
-    values: Float[np.ndarray, " mask"],
+    values: Float[np.ndarray, "mask output"],
     start: Hyperparameters,
 ) -> Hyperparameters:
     """Climb the marginal likelihood by L-BFGS; stopping early guards against fitting its noise."""
@@ -161,17 +164,18 @@ def maximise_likelihood(
 
 def negative_log_likelihood(
     powers: list[Float[np.ndarray, "mask unit"]],
-    values: Float[np.ndarray, " mask"],
+    values: Float[np.ndarray, "mask output"],
     prior: Hyperparameters,
 ) -> tuple[float, Float[np.ndarray, " parameter"]]:
     """−log p(values | prior) − log p(weights) up to a constant, and its gradient in the logs.
 
-    The weights have an exponential prior of mean 1, which holds back weights that grow only to
-    make up for a share that shrinks. With G = ½(K⁻¹ − αα′), the gradient in w_i is
+    Several outputs have one prior; their likelihoods are averaged, not multiplied, as they are far
+    from independent. The weights have an exponential prior of mean 1, which holds back weights that
+    grow only to make up for a share that shrinks. With G = ½(K⁻¹ − αα′), the gradient in w_i is
     Σ_nm G_nm ∂K_nm/∂w_i, where ∂e_k/∂w_i = z z′ (e_{k−1} − w z z′ e_{k−2} + …): one matrix
     product for each power of z.
     """
-    n_masks, order = len(values), len(prior.shares)
+    (n_masks, n_outputs), order = values.shape, len(prior.shares)
     polynomials = elementary_symmetric(powers, prior.weights)
     gram = _weigh(polynomials, prior)
     gram[np.diag_indices(n_masks)] += prior.noise
@@ -182,9 +186,10 @@ def negative_log_likelihood(
     dual = cho_solve((factor, True), values)
     inverse, _ = potri(factor, lower=1)
     inverse += np.tril(inverse, -1).T
-    likelihood = 0.5 * values @ dual + np.log(np.diag(factor)).sum() + prior.weights.sum()
+    fit = 0.5 * (values * dual).sum() / n_outputs
+    likelihood = fit + np.log(np.diag(factor)).sum() + prior.weights.sum()
 
-    slope = 0.5 * (inverse - np.outer(dual, dual))
+    slope = 0.5 * (inverse - dual @ dual.T / n_outputs)
     by_weight = np.ones_like(prior.weights)
     for j, power in enumerate(powers):
         inner = sum(prior.shares[k - 1] * polynomials[k - 1 - j] for k in range(j + 1, order + 1))
@@ -218,45 +223,59 @@ def elementary_symmetric(
 
 def read_off(
     design: Float[np.ndarray, "mask unit"],
-    dual: Float[np.ndarray, " mask"],
+    dual: Float[np.ndarray, "mask output"],
     prior: Hyperparameters,
-) -> dict[Term, float]:
-    """The posterior mean of every coefficient, θ_S = c_k ∏ w_i Σ_n α_n ∏ z_ni."""
-    weights, shares = prior.weights, prior.shares
-    found: dict[Term, float] = {(): float(_CONSTANT * dual.sum())}
-    singles = shares[0] * weights * (dual @ design)
-    found.update({(i,): value for i, value in enumerate(singles.tolist())})
+    *,
+    most: int,
+) -> dict[Term, Float[np.ndarray, " output"]]:
+    """The posterior means θ_S = c_k ∏ w_i Σ_n α_n ∏ z_ni of the constant and the `most` largest."""
+    n_units, shares = len(prior.weights), prior.shares
+    scaled = design * prior.weights
+    sets = [np.arange(n_units)[:, None]]
+    means = [shares[0] * scaled.T @ dual]
     if len(shares) > 1:
-        scaled = design * weights
-        pairs = shares[1] * (scaled.T * dual) @ scaled
-        for i, row in enumerate(pairs):
-            found.update({(i, i + 1 + j): v for j, v in enumerate(row[i + 1 :].tolist())})
+        sets.append(np.stack(np.triu_indices(n_units, 1), axis=1))
+        means.append(shares[1] * _products(scaled, dual))
     if len(shares) > 2:
-        hubs = np.sort(np.argsort(-weights, kind="stable")[:_TRIPLE_UNITS])
-        scaled = design[:, hubs] * weights[hubs]
-        for a in range(len(hubs) - 2):
-            rest = scaled[:, a + 1 :]
-            block = shares[2] * (rest.T * (dual * scaled[:, a])) @ rest
-            for b, c in zip(*np.triu_indices(len(block), 1), strict=True):
-                term = (int(hubs[a]), int(hubs[a + 1 + b]), int(hubs[a + 1 + c]))
-                found[term] = float(block[b, c])
+        hubs = np.sort(np.argsort(-prior.weights, kind="stable")[:_TRIPLE_UNITS])
+        for place, hub in enumerate(hubs[:-2]):
+            rest = hubs[place + 1 :]
+            pairs = rest[np.stack(np.triu_indices(len(rest), 1), axis=1)]
+            sets.append(np.insert(pairs, 0, hub, axis=1))
+            means.append(shares[2] * _products(scaled[:, rest], dual * scaled[:, [hub]]))
+    sizes = np.concatenate([(block**2).sum(axis=1) for block in means])
+    largest = np.argsort(-sizes, kind="stable")[:most]
+    ends = np.cumsum([len(block) for block in means])
+    found: dict[Term, np.ndarray] = {(): _CONSTANT * dual.sum(axis=0)}
+    for place in largest[sizes[largest] > 0]:
+        block = int(np.searchsorted(ends, place, side="right"))
+        row = place - (ends[block] - len(means[block]))
+        found[tuple(sets[block][row].tolist())] = means[block][row]
     return found
 
 
+def _products(
+    scaled: Float[np.ndarray, "mask unit"], dual: Float[np.ndarray, "mask output"]
+) -> Float[np.ndarray, "pair output"]:
+    """Σ_n α_n z_ni z_nj for every pair i < j, in the order of np.triu_indices."""
+    above = np.triu_indices(scaled.shape[1], 1)
+    return np.stack([((scaled.T * column) @ scaled)[above] for column in dual.T], axis=1)
+
+
 def _ridge(
-    samples: Samples,
-    values: Float[np.ndarray, " mask"],
+    design: Float[np.ndarray, "mask unit"],
+    values: Float[np.ndarray, "mask output"],
     terms: list[Term],
     prior: Hyperparameters,
-) -> dict[Term, float]:
+) -> dict[Term, Float[np.ndarray, " output"]]:
     """The posterior mean given all masks, over `terms` only."""
-    design = features(samples.masks, terms, basis="fourier", keep=samples.keep)
+    products = np.stack([design[:, list(term)].prod(axis=1) for term in terms], axis=1)
     scale = np.sqrt([prior.variance(term) for term in terms])
-    design *= scale
-    normal = design.T @ design
+    products *= scale
+    normal = products.T @ products
     normal[np.diag_indices(len(terms))] += prior.noise
-    coefficients = scale * np.linalg.solve(normal, design.T @ values)
-    return dict(zip(terms, coefficients.tolist(), strict=True))
+    coefficients = scale[:, None] * np.linalg.solve(normal, products.T @ values)
+    return dict(zip(terms, coefficients, strict=True))
 
 
 def _powers(design: Float[np.ndarray, "mask unit"], order: int) -> list[np.ndarray]:

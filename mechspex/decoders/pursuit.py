@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.set_function import Basis, SetFunction, Term, features
+from mechspex.decoders.spex import Spex
+from mechspex.set_function import Basis, SetFunction, Term, affine, features
 
 _LARGEST_ORDER = 5
-# Candidates kept of each order in a scan.
+# Candidates kept of each order in a scan of one round.
 _BEAM = 60
-# Pairs are scanned with at least one member among this many of the strongest units.
-_HUBS = 512
+# Pairs scanned in one round: all of them up to 2,048 units, beyond that those of the strongest.
+_PAIRS_A_ROUND = 1 << 22
+# Pairs kept of a scan of all of them, and the scores held at once while it runs.
+_POOL, _BLOCK = 1_000, 1 << 24
+# Multiplications that a scan of all pairs may take; what is left over is spent on more outputs.
+_SCAN_WORK = 2e13
 # A term must rest on this many masks: below it, single rows decide.
 _SUPPORT = 8
 # The fit is exact when the residual's share of the variance is below this.
@@ -25,6 +30,11 @@ _EXACT = 1e-18
 _NEW = 1e-8
 # Away from p = ½ a Fourier product takes its variance from a few rare masks.
 _FOURIER_DENSITIES = (0.3, 0.7)
+# Directions of the outputs that together hold less than this share of the variance are noise.
+_REST = 1e-3
+
+Columns = Float[np.ndarray, "mask term"]
+Residual = Float[np.ndarray, "mask direction"]
 
 
 @dataclass(frozen=True)
@@ -34,17 +44,31 @@ class Pursuit(Decoder):
     Each round scans the residual's correlation with every single, every pair (one matrix product,
     Zᵀ diag(r) Z) and the extensions of the best sets by one unit, adds the terms that lower
 
-        EBIC = N log(RSS/N) + Σ_S [log N + 2 log C(n, |S|)]
+        EBIC = N log det(RᵀR) + Σ_S price(S),    price(S) = log N + 2 log C(n, |S|)  for one output
 
     most, and drops those that no longer pay. Adding a set that does nothing lowers the EBIC only
     if it is the luckiest of all C(n, |S|) by a margin of log N, so on pure noise the chance of
-    reporting any interaction falls as 1/√N (Chen & Chen 2008, the criterion at γ = 1).
+    reporting any interaction falls as 1/√N (Chen & Chen 2008, the criterion at γ = 1). Several
+    outputs share the terms: R holds the residual along the q principal directions of the outputs,
+    so that what cancels in their mean is found, and with t = price(S)/2 the price becomes
+    2t + q − 1 + 2√((q−1)t), the same tail of χ² with q degrees of freedom (Laurent & Massart 2000,
+    lemma 1).
+
     An AND is one term in the `kept` basis, an OR one in `ablated`, a parity one in `fourier`; all
     that suit the design are tried, and the one with the lowest EBIC of leave-one-out residuals is
-    the answer.
+    the answer. Pairs need no part that acts alone: all of them are scanned, in blocks, also where
+    there are a billion. Larger sets are found above sets that show, unless they are proposed: by
+    SPEX where the masks are SPEX's, by other decoders, or by the user.
+
+    Attributes:
+        candidates: sets that are tried in every round, such as those of a screen.
+        proposers: decoders whose terms are tried too, such as boosted trees.
     """
 
     name: ClassVar[str] = "pursuit"
+
+    candidates: tuple[Term, ...] = ()
+    proposers: tuple[Decoder, ...] = ()
 
     def minimum_masks(self, n_units: int) -> int:
         return 20
@@ -54,123 +78,176 @@ class Pursuit(Decoder):
         lowest, highest = _FOURIER_DENSITIES
         if lowest <= samples.keep <= highest:
             bases.append("fourier")
-        searches = [_Search(samples, basis) for basis in bases]
+        proposed = self._proposed(samples)
+        searches = [_Search(samples, basis, proposed) for basis in bases]
         best = min(searches, key=lambda search: search.score)
-        coefficients = dict(zip(best.terms, best.coefficients.tolist(), strict=True))
-        coefficients[()] += float(samples.values.mean())
-        note = f"pursuit: {len(best.terms) - 1} terms, fewest in the {best.basis} basis"
-        return SetFunction.from_mapping(
-            samples.n_units, coefficients, basis=best.basis, keep=samples.keep, notes=(note,)
+        best.look_everywhere()
+        coefficients = best.output_coefficients()
+        coefficients[0] += samples.values.mean(axis=0)
+        assumed = (
+            "sets without structure come from SPEX's design"
+            if samples.groups
+            else "sets of three and more are looked for above sets that show"
         )
+        note = (
+            f"pursuit: {len(best.terms) - 1} terms, fewest in the {best.basis} basis; all pairs "
+            f"searched, {assumed}"
+        )
+        terms = dict(zip(best.terms, coefficients, strict=True))
+        return samples.function(terms, basis=best.basis, notes=(note,))
+
+    def _proposed(self, samples: Samples) -> tuple[Term, ...]:
+        proposers = (Spex(), *self.proposers) if samples.groups else self.proposers
+        answers = (decoder.decode(samples) for decoder in proposers)
+        found = [*self.candidates, *(term for answer in answers for term in answer.terms)]
+        highest = samples.order_up_to(_LARGEST_ORDER)
+        return tuple(dict.fromkeys(term for term in found if 0 < len(term) <= highest))
 
 
 class _Search:
-    """One greedy search in one basis; `terms`, `coefficients` and `score` are its result."""
+    """One greedy search in one basis; `terms` and `score` are its result."""
 
-    def __init__(self, samples: Samples, basis: Basis) -> None:
+    def __init__(self, samples: Samples, basis: Basis, proposed: tuple[Term, ...]) -> None:
         self.basis: Basis = basis
         self._samples = samples
-        self._values = samples.values - samples.values.mean()
+        self._values = _principal(samples.values - samples.values.mean(axis=0))
+        self._floor = _EXACT * float((self._values**2).sum()) / self._values.shape[1]
         self._order = samples.order_up_to(_LARGEST_ORDER)
-        singles = [(i,) for i in range(samples.n_units)]
+        self._prices_by_order = self._price_list()
         self._factors = [
-            features(samples.masks, singles, basis=b, keep=samples.keep)
-            for b in dict.fromkeys((basis, "fourier"))
+            _Factors(samples.masks, b, samples.keep) for b in dict.fromkeys((basis, "fourier"))
         ]
-        # Variances of products of two units, which do not change from scan to scan.
-        self._pair_variances: dict[int, np.ndarray] = {}
+        self._pool = proposed
         self.terms: list[Term] = [()]
         self._design = np.ones((samples.n_masks, 1))
         self._solve()
-        for order in sorted({1, samples.order_up_to(_LARGEST_ORDER)}):
+        for order in sorted({1, self._order}):
             self._climb(order)
 
     @property
     def score(self) -> float:
         """EBIC of leave-one-out residuals."""
-        leverage = np.minimum((self._q**2).sum(axis=1), 1 - 1e-9)
-        squares = ((self._residual / (1 - leverage)) ** 2).sum()
-        floor = _EXACT * (self._values @ self._values)
+        leverage = np.minimum((self._q**2).sum(axis=1, keepdims=True), 1 - 1e-9)
+        left_out = self._residual / (1 - leverage)
         n_masks = self._samples.n_masks
-        return n_masks * math.log(max(squares, floor) / n_masks) + self._prices(self.terms).sum()
+        volume = np.linalg.slogdet(self._covariance(left_out) / n_masks)[1]
+        return n_masks * float(volume) + self._prices(self.terms).sum()
+
+    def output_coefficients(self) -> Float[np.ndarray, "term output"]:
+        """Least squares for every output of its own on the shared terms."""
+        values = self._samples.values - self._samples.values.mean(axis=0)
+        return self._inverse @ (self._q.T @ values)
+
+    def look_everywhere(self) -> None:
+        """Scan all pairs of units, however many, and go on from the best of them."""
+        if self._order < 2 or self._is_exact() or self._factors[-1].all_pairs_a_round:
+            return
+        self._pool += tuple(self._factors[-1].best_of_all_pairs(self._residual))
+        self._climb(self._order)
 
     def _solve(self) -> None:
         """Least squares on the present terms."""
-        q, r = np.linalg.qr(self._design)
-        inverse = np.linalg.inv(r)
-        self.coefficients = inverse @ (q.T @ self._values)
-        self._q = q
-        self._variances = (inverse**2).sum(axis=1)
-        self._residual = self._values - self._design @ self.coefficients
-        self._squares = float(self._residual @ self._residual)
+        self._q, r = np.linalg.qr(self._design)
+        self._inverse = np.linalg.inv(r)
+        self._coefficients = self._inverse @ (self._q.T @ self._values)
+        self._variances = (self._inverse**2).sum(axis=1)
+        self._residual = self._values - self._design @ self._coefficients
+        self._white = np.linalg.inv(np.linalg.cholesky(self._covariance(self._residual))).T
+
+    def _covariance(self, residual: Residual) -> Float[np.ndarray, "direction direction"]:
+        """RᵀR, floored where the fit is exact."""
+        return residual.T @ residual + self._floor * np.eye(residual.shape[1])
+
+    def _is_exact(self) -> bool:
+        return float((self._residual**2).sum()) <= self._floor * self._residual.shape[1]
+
+    def _price_list(self) -> list[float]:
+        n_masks, n_units = self._samples.n_masks, self._samples.n_units
+        others = self._values.shape[1] - 1
+        prices = []
+        for k in range(self._order + 1):
+            t = math.log(n_masks) / 2 + math.log(math.comb(n_units, k))
+            prices.append(2 * t + others + 2 * math.sqrt(others * t))
+        return prices
 
     def _prices(self, terms: list[Term]) -> Float[np.ndarray, " term"]:
-        n_masks, n_units = self._samples.n_masks, self._samples.n_units
-        by_order = [
-            math.log(n_masks) + 2 * math.log(math.comb(n_units, k)) for k in range(self._order + 1)
-        ]
-        return np.array([by_order[len(term)] for term in terms])
+        return np.array([self._prices_by_order[len(term)] for term in terms])
 
     def _climb(self, order: int) -> None:
-        exact = _EXACT * (self._values @ self._values)
         seen: set[frozenset[Term]] = set()
-        while self._squares > exact and frozenset(self.terms) not in seen:
+        while not self._is_exact() and frozenset(self.terms) not in seen:
             seen.add(frozenset(self.terms))
             candidates = [t for t in self._scan(order) if t not in set(self.terms)]
             columns = self._columns(candidates)
-            gains = _gains(_orthogonal(columns, self._q), self._residual)
-            gains -= self._prices(candidates)
-            chosen = self._choose(candidates, columns, gains)
+            chosen = self._choose(candidates, _orthogonal(columns, self._q))
             if not chosen:
                 return
             self.terms = self.terms + [candidates[j] for j in chosen]
             self._design = np.hstack([self._design, columns[:, chosen]])
             self._solve()
-            self._prune(exact)
+            self._prune()
 
-    def _choose(
-        self,
-        candidates: list[Term],
-        columns: Float[np.ndarray, "mask term"],
-        gains: Float[np.ndarray, " term"],
-    ) -> list[int]:
+    def _choose(self, candidates: list[Term], rest: Columns) -> list[int]:
         """The best candidates that pay, few enough that they do not stand in for each other.
 
         A product of two units correlates with each of them, so an interaction must also pay once
         its own units are free to act alone: an additive function has none.
+
+        Args:
+            rest: what of the candidates' columns lies outside the present terms.
         """
+        gains = self._gains(rest) - self._prices(candidates)
         most = min(1 + len(self.terms) // 8, self._samples.n_masks // 2 - len(self.terms))
+        paying = np.flatnonzero(gains > 0)
+        units = sorted({i for j in paying for i in candidates[j]})
+        alone = _orthogonal(self._columns([(i,) for i in units]), self._q)
+        column_of = {unit: column for column, unit in enumerate(units)}
         chosen: list[int] = []
-        directions = np.empty((len(columns), 0))
-        for j in np.argsort(-gains, kind="stable").tolist():
-            least = 0.5 * gains[chosen[0]] if chosen else 0.0
-            if gains[j] <= least or len(chosen) >= most:
+        directions = np.empty((len(rest), 0))
+        for j in paying[np.argsort(-gains[paying], kind="stable")].tolist():
+            if len(chosen) >= most or (chosen and gains[j] <= 0.5 * gains[chosen[0]]):
                 break
-            rest = _orthogonal(_orthogonal(columns[:, [j]], self._q), directions)
-            if (rest**2).sum() < _NEW * (columns[:, j] ** 2).sum():
+            column = _orthogonal(rest[:, [j]], directions)
+            if (column**2).sum() < _NEW * (rest[:, j] ** 2).sum():
                 continue
-            if len(candidates[j]) > 1 and not self._interacts(candidates[j], rest):
+            own = alone[:, [column_of[i] for i in candidates[j]]]
+            if len(candidates[j]) > 1 and not self._interacts(candidates[j], column, own):
                 continue
             chosen.append(j)
-            directions = np.hstack([directions, rest / np.linalg.norm(rest)])
+            directions = np.hstack([directions, column / np.linalg.norm(column)])
         return chosen
 
-    def _interacts(self, term: Term, rest: Float[np.ndarray, "mask 1"]) -> bool:
+    def _interacts(
+        self, term: Term, column: Float[np.ndarray, "mask 1"], own: Float[np.ndarray, "mask unit"]
+    ) -> bool:
         """Whether a term, the present ones taken out of it, pays beyond its own units."""
-        alone = _orthogonal(self._columns([(i,) for i in term]), self._q)
-        directions, sizes, _ = np.linalg.svd(alone, full_matrices=False)
-        directions = directions[:, sizes**2 > _NEW * len(alone)]
-        beyond = _gains(
-            _orthogonal(rest, directions), _orthogonal(self._residual[:, None], directions)[:, 0]
+        directions, sizes, _ = np.linalg.svd(own, full_matrices=False)
+        directions = directions[:, sizes**2 > _NEW * len(own)]
+        beyond = self._gains(
+            _orthogonal(column, directions), _orthogonal(self._residual, directions)
         )
         return bool(beyond[0] > self._prices([term])[0])
 
-    def _prune(self, exact: float) -> None:
+    def _gains(self, rest: Columns, residual: Residual | None = None) -> Float[np.ndarray, " term"]:
+        """How much each column, orthogonal to what is there, would lower N log det(RᵀR)."""
+        white = self._residual @ self._white
+        if residual is not None:
+            white = residual @ np.linalg.inv(np.linalg.cholesky(self._covariance(residual))).T
+        norms = (rest**2).sum(axis=0)
+        # What is in the span already leaves rounding only.
+        new = norms > _NEW
+        norms = np.where(new, norms, 1.0)
+        support = norms**2 / np.maximum((rest**4).sum(axis=0), np.finfo(float).tiny)
+        share = ((rest.T @ white) ** 2).sum(axis=1) / norms
+        share = np.where(new & (support >= _SUPPORT), share, 0.0)
+        return -len(rest) * np.log1p(-np.minimum(share, 1 - 1e-15))
+
+    def _prune(self) -> None:
         """Drop the terms, worst first, whose loss the criterion does not notice."""
         while len(self.terms) > 1:
-            squares = max(self._squares, exact * 1e-3)
-            increase = self.coefficients**2 / self._variances
-            losses = self._samples.n_masks * np.log1p(increase / squares)
+            white = self._coefficients @ self._white
+            increase = (white**2).sum(axis=1) / self._variances
+            losses = self._samples.n_masks * np.log1p(increase)
             losses -= self._prices(self.terms)
             losses[0] = np.inf
             worst = int(np.argmin(losses))
@@ -180,7 +257,7 @@ class _Search:
             self._design = np.delete(self._design, worst, axis=1)
             self._solve()
 
-    def _columns(self, terms: list[Term]) -> Float[np.ndarray, "mask term"]:
+    def _columns(self, terms: list[Term]) -> Columns:
         return features(self._samples.masks, terms, basis=self.basis, keep=self._samples.keep)
 
     def _scan(self, largest: int) -> list[Term]:
@@ -189,83 +266,120 @@ class _Search:
         Pairs are looked for among the Fourier features too: those are what is left of the basis'
         own once single units are taken out.
         """
-        found: dict[Term, None] = {}
+        white = (self._residual @ self._white).astype(np.float32)
+        found = dict.fromkeys(t for t in self._pool if len(t) <= largest)
         orders = (largest, min(2, largest))
-        for which, (factors, order) in enumerate(zip(self._factors, orders, strict=False)):
-            strength = _correlations(factors, self._residual)
-            units = np.argsort(-strength, kind="stable")
+        for factors, order in zip(self._factors, orders, strict=False):
+            units = np.argsort(-factors.strengths(white), kind="stable")
             found.update(dict.fromkeys((int(i),) for i in units[:_BEAM]))
-            base: list[Term] = [(int(i),) for i in np.sort(units[:_HUBS])]
+            base: list[Term] = [(int(i),) for i in np.sort(units[: factors.hubs])]
             for size in range(2, order + 1):
-                base = self._extend(which, base)
+                base = factors.extend(base, white)
                 found.update(dict.fromkeys(base))
                 base = list(dict.fromkeys(base + [t for t in self.terms if len(t) == size]))
         return list(found)
 
-    def _extend(self, which: int, base: list[Term]) -> list[Term]:
+
+class _Factors:
+    """The factors φ_i(m) of a basis, and the scans over their products.
+
+    A scan scores a set by Σ_q ⟨φ_S, r_q⟩² / var φ_S over the residual's directions; the variance is
+    that of independent units, which saves half of the work and is exact enough for candidates.
+    """
+
+    def __init__(self, masks: Bool[np.ndarray, "mask unit"], basis: Basis, keep: float) -> None:
+        slope, offset = affine(basis, keep)
+        self._ablated, self._kept = np.float32(offset), np.float32(slope + offset)
+        self._values = np.where(masks, self._kept, self._ablated)
+        share = masks.mean(axis=0)
+        self._first = share * self._kept + (1 - share) * self._ablated
+        self._second = share * self._kept**2 + (1 - share) * self._ablated**2
+        n_units = masks.shape[1]
+        self.hubs = min(n_units, max(_BEAM, _PAIRS_A_ROUND // n_units))
+        self.all_pairs_a_round = self.hubs == n_units
+
+    def strengths(self, white: Residual) -> Float[np.ndarray, " unit"]:
+        """The score of every single."""
+        variances = self._second - self._first**2
+        slopes = ((white.T @ self._values) ** 2).sum(axis=0)
+        return np.where(variances > 1e-9, slopes / np.maximum(variances, 1e-9), 0.0)
+
+    def extend(self, base: list[Term], white: Residual) -> list[Term]:
         """The best of all sets that are a set of `base` and one more unit."""
-        factors = self._factors[which]
-        products = np.ones((len(factors), len(base)))
+        if not base:
+            return []
+        products = np.ones((len(white), len(base)), dtype=np.float32)
         for j in range(len(base[0])):
-            products *= factors[:, [term[j] for term in base]]
-        slopes = (products.T * self._residual) @ factors / len(factors)
-        all_pairs = len(base[0]) == 1 and len(base) == factors.shape[1]
-        if all_pairs and which in self._pair_variances:
-            variances = self._pair_variances[which]
-        else:
-            variances = _variances(products, factors)
-        if all_pairs:
-            self._pair_variances[which] = variances
-        scores = slopes**2 / variances
+            products *= self._values[:, [term[j] for term in base]]
+        first, second = products.mean(axis=0), (products**2).mean(axis=0)
+        scores = self._scores(products, first, second, white, slice(None))
         for row, term in enumerate(base):
             scores[row, list(term)] = 0.0
         # A set of k units is met up to k times.
         most = min(_BEAM * (len(base[0]) + 1), scores.size)
-        order = np.argpartition(-scores.ravel(), most - 1)[:most]
-        order = order[np.argsort(-scores.ravel()[order], kind="stable")]
-        found: dict[Term, None] = {}
-        for row, unit in zip(*np.unravel_index(order, scores.shape), strict=True):
-            if scores[row, unit] > 0:
-                found[tuple(sorted((*base[row], int(unit))))] = None
-        return list(found)[:_BEAM]
+        found = (tuple(sorted((*base[row], unit))) for row, unit in _largest(scores, most))
+        return list(dict.fromkeys(found))[:_BEAM]
+
+    def best_of_all_pairs(self, residual: Residual) -> list[Term]:
+        """The pairs with the highest scores, block by block: memory stays bounded."""
+        n_masks, n_units = self._values.shape
+        left, sizes, _ = np.linalg.svd(residual, full_matrices=False)
+        most = max(1, int(_SCAN_WORK / (n_units**2 * n_masks)))
+        white = (left * (sizes > 0))[:, :most].astype(np.float32)
+        best = np.empty((0, 3))
+        rows = max(1, _BLOCK // n_units)
+        for start in range(0, n_units - 1, rows):
+            block = slice(start, min(start + rows, n_units))
+            scores = self._scores(
+                self._values[:, block],
+                self._first[block],
+                self._second[block],
+                white,
+                slice(start, None),
+            )
+            # Only pairs i < j; a unit with itself is no pair.
+            scores[np.tril_indices(len(scores), 0, scores.shape[1])] = 0.0
+            found = [(scores[i, j], start + i, start + j) for i, j in _largest(scores, _POOL)]
+            best = np.array(sorted([*map(tuple, best), *found], reverse=True)[:_POOL])
+        return [(int(i), int(j)) for _, i, j in best]
+
+    def _scores(
+        self,
+        products: Float[np.ndarray, "mask set"],
+        first: Float[np.ndarray, " set"],
+        second: Float[np.ndarray, " set"],
+        white: Residual,
+        units: slice,
+    ) -> Float[np.ndarray, "set unit"]:
+        values = self._values[:, units]
+        scores = np.zeros((products.shape[1], values.shape[1]), dtype=np.float32)
+        for direction in white.T:
+            scores += ((products * direction[:, None]).T @ values) ** 2
+        variances = np.outer(second, self._second[units])
+        variances -= np.outer(first, self._first[units]) ** 2
+        return np.where(variances > 1e-9, scores / np.maximum(variances, 1e-9), 0.0)
 
 
-def _variances(
-    products: Float[np.ndarray, "mask set"], factors: Float[np.ndarray, "mask unit"]
-) -> Float[np.ndarray, "set unit"]:
-    """The variance of every product of a set and a unit; infinite where it is constant."""
-    means = products.T @ factors / len(factors)
-    variances = (products**2).T @ (factors**2) / len(factors) - means**2
-    return np.where(variances > 1e-9, variances, np.inf)
+def _largest(scores: Float[np.ndarray, "set unit"], most: int) -> list[tuple[int, int]]:
+    """Row and column of the largest positive scores, best first."""
+    flat = scores.ravel()
+    most = min(most, len(flat))
+    order = np.argpartition(-flat, most - 1)[:most]
+    order = order[np.argsort(-flat[order], kind="stable")]
+    order = order[flat[order] > 0]
+    rows, columns = np.unravel_index(order, scores.shape)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
-def _gains(
-    rest: Float[np.ndarray, "mask term"], residual: Float[np.ndarray, " mask"]
-) -> Float[np.ndarray, " term"]:
-    """How much each column, orthogonal to what is there, would lower N log RSS."""
-    norms = (rest**2).sum(axis=0)
-    # What is in the span already leaves rounding only.
-    new = norms > _NEW
-    norms = np.where(new, norms, 1.0)
-    support = norms**2 / np.maximum((rest**4).sum(axis=0), np.finfo(float).tiny)
-    squares = max(residual @ residual, np.finfo(float).tiny)
-    share = (rest.T @ residual) ** 2 / norms / squares
-    share = np.where(new & (support >= _SUPPORT), share, 0.0)
-    return -len(rest) * np.log1p(-np.minimum(share, 1 - 1e-15))
+def _principal(values: Float[np.ndarray, "mask output"]) -> Residual:
+    """The values along the principal directions of the outputs, but for what is next to nothing."""
+    left, sizes, _ = np.linalg.svd(values, full_matrices=False)
+    shares = sizes**2 / (sizes**2).sum()
+    kept = 1 + int((np.cumsum(shares[::-1])[::-1][1:] > _REST).sum())
+    return left[:, :kept] * sizes[:kept]
 
 
-def _orthogonal(
-    columns: Float[np.ndarray, "mask term"], basis: Float[np.ndarray, "mask direction"]
-) -> Float[np.ndarray, "mask term"]:
+def _orthogonal(columns: Columns, basis: Float[np.ndarray, "mask direction"]) -> Columns:
     """What of the columns lies outside an orthonormal basis; twice, against rounding."""
     rest = columns - basis @ (basis.T @ columns)
     return rest - basis @ (basis.T @ rest)
-
-
-def _correlations(
-    columns: Float[np.ndarray, "mask column"], residual: Float[np.ndarray, " mask"]
-) -> Float[np.ndarray, " column"]:
-    """Squared correlation, up to the factor that all columns share."""
-    variances = columns.var(axis=0)
-    slopes = residual @ columns / len(columns)
-    return np.where(variances > 1e-9, slopes**2 / np.maximum(variances, 1e-9), 0.0)

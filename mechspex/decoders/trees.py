@@ -1,20 +1,23 @@
-"""Boosted regression trees and their exact Fourier coefficients."""
+"""Boosted regression trees as arrays of nodes, and their exact Fourier coefficients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from sklearn.ensemble import GradientBoostingRegressor
 
-from mechspex.decoders.decoder import Samples
 from mechspex.errors import MechspexError
-from mechspex.set_function import Term
 
-LEARNING_RATE = 0.1
+_SMALLEST_LEAF = 5
+# Trees come in blocks of so many.
+_BLOCK = 50
+# Keys of sets of units stay below this, so that they fit an int64.
+_LARGEST_KEY = 1 << 62
 
 
 class TreesUnavailable(MechspexError):
@@ -22,17 +25,83 @@ class TreesUnavailable(MechspexError):
 
 
 @dataclass(frozen=True)
-class Tree:
-    """A leaf (`unit` is None) with its `value`, or a split of the masks on one unit."""
+class Forest:
+    """Boosted trees whose sum is the model; the nodes of all of them in one list.
 
-    value: float = 0.0
-    unit: int | None = None
-    ablated: Tree | None = None
-    kept: Tree | None = None
+    Attributes:
+        roots: the first node of every tree, in the order in which they were boosted.
+        unit: the unit whose masks a node splits; −1 for a leaf.
+        ablated: the node that follows where that unit is ablated; a leaf follows itself.
+        kept: likewise where it is kept.
+        value: of a leaf; of other nodes 0.
+    """
+
+    roots: Int[np.ndarray, " tree"]
+    unit: Int[np.ndarray, " node"]
+    ablated: Int[np.ndarray, " node"]
+    kept: Int[np.ndarray, " node"]
+    value: Float[np.ndarray, " node"]
+
+    @property
+    def n_trees(self) -> int:
+        return len(self.roots)
+
+    def first(self, n_trees: int) -> Forest:
+        """The same forest before it had more than `n_trees` trees."""
+        return replace(self, roots=self.roots[:n_trees])
+
+    def predict_trees(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "tree mask"]:
+        """What every tree says of every mask; the sum over trees is the prediction."""
+        n_masks = len(masks)
+        columns, rows = masks.T.ravel(), np.arange(n_masks)
+        at = np.repeat(self.roots[:, None], n_masks, axis=1)
+        unit = self.unit[at]
+        while (unit >= 0).any():
+            # A leaf asks the last unit, in vain: both ways lead back to it.
+            kept = columns[unit % masks.shape[1] * n_masks + rows]
+            at = np.where(kept, self.kept[at], self.ablated[at])
+            unit = self.unit[at]
+        return self.value[at]
 
 
-def fit_lightgbm(samples: Samples, *, depth: int, n_trees: int) -> list[Tree]:
-    """Trees whose sum is the model, by LightGBM with one thread.
+def join(forests: Sequence[Forest]) -> Forest:
+    """The trees of several forests, in their order."""
+    sizes = [len(forest.unit) for forest in forests]
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    n_trees = [forest.n_trees for forest in forests]
+    return Forest(
+        np.concatenate([f.roots for f in forests]) + np.repeat(np.cumsum(sizes) - sizes, n_trees),
+        np.concatenate([f.unit for f in forests]),
+        np.concatenate([f.ablated for f in forests]) + starts,
+        np.concatenate([f.kept for f in forests]) + starts,
+        np.concatenate([f.value for f in forests]),
+    )
+
+
+@runtime_checkable
+class BoostTrees(Protocol):
+    """Boosting, block of trees by block of trees, for as long as the caller wants more."""
+
+    def __call__(
+        self,
+        masks: Bool[np.ndarray, "mask unit"],
+        values: Float[np.ndarray, " mask"],
+        *,
+        depth: int,
+        rate: float,
+        seed: int,
+    ) -> Iterator[Forest]: ...
+
+
+def boost_lightgbm(
+    masks: Bool[np.ndarray, "mask unit"],
+    values: Float[np.ndarray, " mask"],
+    *,
+    depth: int,
+    rate: float,
+    seed: int,
+) -> Iterator[Forest]:
+    """Trees by LightGBM with one thread; they end when no split is left.
 
     Raises:
         TreesUnavailable: LightGBM cannot be imported, or fails.
@@ -43,99 +112,236 @@ def fit_lightgbm(samples: Samples, *, depth: int, n_trees: int) -> list[Tree]:
         raise TreesUnavailable(f"LightGBM could not be imported ({error})") from error
     parameters = {
         "objective": "regression",
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": rate,
         "max_depth": depth,
         "num_leaves": 2**depth,
-        "min_data_in_leaf": 5,
+        "min_data_in_leaf": _SMALLEST_LEAF,
         "min_data_in_bin": 1,
         "max_bin": 3,
         "feature_pre_filter": False,
         "enable_bundle": False,
         "num_threads": 1,
         "deterministic": True,
-        "force_col_wise": True,
-        "seed": samples.seed,
+        # Row by row only the rarer state of a unit is counted: ten times as fast at p = 0.9.
+        "force_row_wise": True,
+        "seed": seed,
         "verbosity": -1,
     }
     try:
-        data = lightgbm.Dataset(samples.masks.astype(np.float64), samples.values)
-        model = lightgbm.train(parameters, data, num_boost_round=n_trees).dump_model()
+        data = lightgbm.Dataset(masks.astype(np.float32), values, params=parameters)
+        booster = lightgbm.Booster(parameters, data)
+        n_trees = 0
+        while True:
+            no_split_left = any(booster.update() for _ in range(_BLOCK))
+            if booster.num_trees() > n_trees:
+                yield _from_lightgbm(
+                    booster.model_to_string(num_iteration=-1, start_iteration=n_trees)
+                )
+            n_trees = booster.num_trees()
+            if no_split_left:
+                return
     except lightgbm.basic.LightGBMError as error:
         raise TreesUnavailable(f"LightGBM failed ({error})") from error
-    return [_from_lightgbm(tree["tree_structure"]) for tree in model["tree_info"]]
 
 
-def _from_lightgbm(node: dict[str, Any]) -> Tree:
-    if "leaf_value" in node:
-        return Tree(float(node["leaf_value"]))
-    return Tree(
-        unit=node["split_feature"],
-        ablated=_from_lightgbm(node["left_child"]),
-        kept=_from_lightgbm(node["right_child"]),
-    )
+def _from_lightgbm(model: str) -> Forest:
+    """LightGBM's text format: every tree has its splits and its leaves, each numbered from 0.
 
-
-def fit_scikit_learn(samples: Samples, *, depth: int, n_trees: int) -> list[Tree]:
-    """The fallback: gradient-boosted trees of scikit-learn, slower, on a share of the units."""
-    model = GradientBoostingRegressor(
-        learning_rate=LEARNING_RATE,
-        max_depth=depth,
-        n_estimators=n_trees,
-        min_samples_leaf=5,
-        max_features=max(min(samples.n_units, 8), samples.n_units // 4),
-        random_state=samples.seed,
-    ).fit(samples.masks, samples.values)
-    constant = Tree(float(samples.values.mean()))
-    return [constant, *(_from_scikit_learn(m.tree_, 0) for m in model.estimators_[:, 0])]
-
-
-def _from_scikit_learn(tree: Any, node: int) -> Tree:
-    if tree.children_left[node] < 0:
-        return Tree(LEARNING_RATE * float(tree.value[node, 0, 0]))
-    return Tree(
-        unit=int(tree.feature[node]),
-        ablated=_from_scikit_learn(tree, int(tree.children_left[node])),
-        kept=_from_scikit_learn(tree, int(tree.children_right[node])),
-    )
-
-
-def predictions(tree: Tree, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, " mask"]:
-    """The tree's value for every mask."""
-    values = np.empty(len(masks))
-    pending = [(tree, np.arange(len(masks)))]
-    while pending:
-        node, rows = pending.pop()
-        if node.unit is None or node.ablated is None or node.kept is None:
-            values[rows] = node.value
-        else:
-            kept = masks[rows, node.unit]
-            pending += [(node.kept, rows[kept]), (node.ablated, rows[~kept])]
-    return values
-
-
-def fourier(trees: Sequence[Tree], keep: float) -> dict[Term, float]:
-    """The exact fourier(p) coefficients of a sum of trees.
-
-    A leaf is {∅: v}. A split on unit i with children A (ablated) and K (kept) is
-    A + m_i (K − A) with m_i = p + σ z_i, so N[S] = q·A[S] + p·K[S] and
-    N[S ∪ {i}] = σ (K[S] − A[S]): ProxySPEX's recursion (Butler et al. 2025), there at p = ½.
+    A child below 0 is the leaf −1 − child.
     """
-    total: dict[Term, float] = {}
-    for tree in trees:
-        for term, value in _tree_fourier(tree, keep).items():
-            total[term] = total.get(term, 0.0) + value
-    return total
+
+    def column(name: str, dtype: type) -> np.ndarray:
+        return np.array(" ".join(re.findall(rf"^{name}=(.*)$", model, re.MULTILINE)).split(), dtype)
+
+    n_leaves = column("num_leaves", int)
+    n_splits = n_leaves - 1
+    # The nodes of a tree: its splits, then its leaves.
+    roots = np.cumsum(n_splits + n_leaves) - n_splits - n_leaves
+    is_leaf = np.repeat(
+        np.arange(2 * len(roots)) % 2 == 1, np.column_stack([n_splits, n_leaves]).ravel()
+    )
+    unit = np.full(len(is_leaf), -1)
+    unit[~is_leaf] = column("split_feature", int)
+    value = np.zeros(len(is_leaf))
+    value[is_leaf] = column("leaf_value", float)
+    first, first_leaf = np.repeat(roots, n_splits), np.repeat(roots + n_splits, n_splits)
+
+    def way(name: str) -> np.ndarray:
+        child, following = column(name, int), np.arange(len(is_leaf))
+        following[~is_leaf] = np.where(child >= 0, first + child, first_leaf - 1 - child)
+        return following
+
+    return Forest(roots, unit, way("left_child"), way("right_child"), value)
 
 
-def _tree_fourier(tree: Tree, keep: float) -> dict[Term, float]:
-    if tree.unit is None or tree.ablated is None or tree.kept is None:
-        return {(): tree.value}
+def boost_scikit_learn(
+    masks: Bool[np.ndarray, "mask unit"],
+    values: Float[np.ndarray, " mask"],
+    *,
+    depth: int,
+    rate: float,
+    seed: int,
+) -> Iterator[Forest]:
+    """The fallback: gradient-boosted trees of scikit-learn, slower, on a share of the units."""
+    n_units = masks.shape[1]
+    model = GradientBoostingRegressor(
+        init="zero",
+        learning_rate=rate,
+        max_depth=depth,
+        n_estimators=0,
+        min_samples_leaf=_SMALLEST_LEAF,
+        max_features=max(min(n_units, 8), n_units // 4),
+        random_state=seed,
+        warm_start=True,
+    )
+    mean = float(values.mean())
+    constant = mean
+    while True:
+        model.set_params(n_estimators=model.n_estimators + _BLOCK)
+        model.fit(masks, values - mean)
+        trees = [_from_scikit_learn(t.tree_, rate) for t in model.estimators_[-_BLOCK:, 0]]
+        # The first tree takes the mean of the values with it.
+        trees[0] = replace(trees[0], value=trees[0].value + constant * (trees[0].unit < 0))
+        constant = 0.0
+        yield join(trees)
+
+
+def _from_scikit_learn(tree: Any, rate: float) -> Forest:
+    itself, is_leaf = np.arange(tree.node_count), tree.children_left < 0
+    return Forest(
+        np.zeros(1, dtype=int),
+        np.where(is_leaf, -1, tree.feature).astype(int),
+        np.where(is_leaf, itself, tree.children_left).astype(int),
+        np.where(is_leaf, itself, tree.children_right).astype(int),
+        np.where(is_leaf, rate * tree.value[:, 0, 0], 0.0),
+    )
+
+
+def grow(blocks: Iterator[Forest], n_trees: int) -> Forest:
+    """The first `n_trees` trees, or as many as there are."""
+    grown = [next(blocks)]
+    while sum(block.n_trees for block in grown) < n_trees and (block := next(blocks, None)):
+        grown.append(block)
+    return join(grown).first(n_trees)
+
+
+def grow_while_better(
+    blocks: Iterator[Forest],
+    n_trees: int,
+    patience: int,
+    masks: Bool[np.ndarray, "mask unit"],
+    values: Float[np.ndarray, " mask"],
+) -> tuple[Forest, Float[np.ndarray, " tree"]]:
+    """Trees, at most `n_trees`, until none of the last `patience` helps with held-out masks.
+
+    Returns:
+        The forest and the squared error Σ(f − f̂)² of its first 1, 2, 3 … trees.
+    """
+    grown: list[Forest] = []
+    left, errors = values, np.empty(0)
+    while len(errors) < n_trees and (block := next(blocks, None)):
+        grown.append(block)
+        staged = left - np.cumsum(block.predict_trees(masks), axis=0)
+        left = staged[-1]
+        errors = np.append(errors, (staged**2).sum(axis=1))
+        if len(errors) - np.argmin(errors) > patience:
+            break
+    return join(grown).first(n_trees), errors[:n_trees]
+
+
+def fourier(
+    forests: Sequence[Forest], keep: float
+) -> tuple[Int[np.ndarray, "term unit"], Float[np.ndarray, "term forest"]]:
+    """Exact fourier(p) coefficients of some forests, on the terms that any of them has.
+
+    With E_ν the mean over the design of what follows node ν, a split on unit u with children A
+    (ablated) and K (kept) moves that mean by (m_u − p)(E_K − E_A). So a tree is
+
+        E_root + Σ_ν [the mask reaches ν] · σ (E_K − E_A) · z_u,
+
+    and the bracket is a product, over the splits above ν, of m_i = p + σ z_i or
+    1 − m_i = q − σ z_i. This is the recursion of ProxySPEX, there at p = ½ (Butler et al. 2025,
+    algorithm 1), in closed form and for every p.
+
+    Args:
+        forests: one an output.
+        keep: p, strictly between 0 and 1.
+
+    Returns:
+        The terms, a row of units each, filled up with −1, the first of them the constant; and
+        the coefficients ``[term, forest]``.
+    """
+    constants = np.zeros((1, len(forests)))
+    # By order of the terms: their units [term, order], coefficients and forests.
+    found: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    for number, forest in enumerate(forests):
+        levels = _levels(forest)
+        mean = forest.value.copy()
+        for nodes, _, _ in reversed(levels):
+            mean[nodes] = (1 - keep) * mean[forest.ablated[nodes]] + keep * mean[forest.kept[nodes]]
+        constants[0, number] = mean[forest.roots].sum()
+        for nodes, above, was_kept in levels:
+            jumps = mean[forest.kept[nodes]] - mean[forest.ablated[nodes]]
+            for members, values in _expand(forest.unit[nodes], jumps, above, was_kept, keep):
+                found.setdefault(members.shape[1], []).append(
+                    (members, values, np.full(len(values), number))
+                )
+    highest = max(found, default=0)
+    terms: list[np.ndarray] = [np.full((1, highest), -1)]
+    coefficients: list[np.ndarray] = [constants]
+    for order in sorted(found):
+        members, values, numbers = map(np.concatenate, zip(*found[order], strict=True))
+        first, group = _equal_rows(members)
+        filler = np.full((len(first), highest - order), -1)
+        terms.append(np.column_stack([members[first], filler]))
+        size = len(first) * len(forests)
+        summed = np.bincount(group * len(forests) + numbers, values, size)
+        coefficients.append(summed.reshape(len(first), len(forests)))
+    return np.concatenate(terms), np.concatenate(coefficients)
+
+
+def _levels(forest: Forest) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The splits, level by level: nodes, the units split above them, whether these are kept."""
+    nodes = forest.roots
+    above = np.empty((len(nodes), 0), dtype=np.int64)
+    was_kept = np.empty((len(nodes), 0), dtype=bool)
+    levels = []
+    while len(nodes):
+        split = forest.unit[nodes] >= 0
+        nodes, above, was_kept = nodes[split], above[split], was_kept[split]
+        levels.append((nodes, above, was_kept))
+        above = np.tile(np.column_stack([above, forest.unit[nodes]]), (2, 1))
+        is_kept = np.arange(2 * len(nodes)) >= len(nodes)
+        was_kept = np.column_stack([np.tile(was_kept, (2, 1)), is_kept])
+        nodes = np.concatenate([forest.ablated[nodes], forest.kept[nodes]])
+    return levels
+
+
+def _expand(
+    units: np.ndarray, jumps: np.ndarray, above: np.ndarray, was_kept: np.ndarray, keep: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every subset of the splits above, together with the split itself, and its coefficient.
+
+    A unit never splits twice on a path, so the sets are sets.
+    """
     sigma = (keep * (1 - keep)) ** 0.5
-    ablated, kept = _tree_fourier(tree.ablated, keep), _tree_fourier(tree.kept, keep)
-    node: dict[Term, float] = {}
-    # A unit never splits twice on a path, so S ∪ {i} is new for every S.
-    for term in ablated | kept:
-        a, k = ablated.get(term, 0.0), kept.get(term, 0.0)
-        node[term] = (1 - keep) * a + keep * k
-        node[tuple(sorted((*term, tree.unit)))] = sigma * (k - a)
-    return node
+    inside = np.where(was_kept, sigma, -sigma)
+    outside = np.where(was_kept, keep, 1 - keep)
+    depth = above.shape[1]
+    for subset in range(2**depth):
+        chosen = (subset >> np.arange(depth) & 1).astype(bool)
+        members = np.sort(np.column_stack([above[:, chosen], units]), axis=1)
+        factors = inside[:, chosen].prod(axis=1) * outside[:, ~chosen].prod(axis=1)
+        yield members, sigma * jumps * factors
+
+
+def _equal_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first of every group of equal rows, in lexicographic order, and each row's group."""
+    base = int(rows.max(initial=0)) + 1
+    key = np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T:
+        if int(key.max(initial=0)) >= _LARGEST_KEY // base:
+            key = np.unique(key, return_inverse=True)[1]
+        key = key * base + column
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    return first, group
