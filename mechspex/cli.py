@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -65,7 +65,10 @@ def explain(
     model: ModelName = "smollm2-135m",
     units: UnitNames = "heads",
     ablation: Ablation = "mean",
-    keep: Annotated[float, typer.Option(help="Probability with which a unit is kept.")] = 0.9,
+    keep: Annotated[
+        float | None,
+        typer.Option(help="Probability with which a unit is kept; 0.9, or 0.5 in SPEX's design."),
+    ] = None,
     budget: Annotated[
         int | None, typer.Option(help="Masks the decoder may use; 1000 without --target-r2.")
     ] = None,
@@ -73,8 +76,17 @@ def explain(
         float | None, typer.Option(help="Stop once the held-out R² reaches this.")
     ] = None,
     decoder: Annotated[
-        str, typer.Option(help="automatic, additive, pursuit, proxyspex, kernel or exhaustive.")
+        str,
+        typer.Option(help="automatic, additive, pursuit, proxyspex, kernel, spex or exhaustive."),
     ] = "automatic",
+    design: Annotated[
+        Literal["random", "spex"] | None,
+        typer.Option(help="spex: masks that show sets of up to five units."),
+    ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Spend masks where the answer is least certain.")
+    ] = False,
+    level: Annotated[float, typer.Option(help="False discovery rate.")] = 0.05,
     max_order: Annotated[int | None, typer.Option(help="The largest interaction wanted.")] = None,
     prompts: Prompts = 8,
     dtype: Dtype = "float32",
@@ -107,6 +119,9 @@ def explain(
             target_r2=target_r2,
             keep=keep,
             decoder=decoder,
+            design=design,
+            adaptive=adaptive,
+            level=level,
             max_order=max_order,
             validate_on=fresh,
             run=name,

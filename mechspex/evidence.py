@@ -31,7 +31,7 @@ class Evidence:
     Attributes:
         terms: the terms tested, largest first, without the constant.
         coefficients: unbiased estimates of F(S), mean over outputs.
-        intervals: of the coefficients, one row ``[low, high]`` a term, each at `level` / 2.
+        intervals: of the coefficients, one row ``[low, high]`` a term, each end at `level` / 2.
         p_values: of F(S) = 0 for all outputs.
         discovered: significant at the false discovery rate `level`, counted among *all* sets of the
             orders the function has, not only among those it names.
@@ -200,11 +200,11 @@ def _hotelling(
 ) -> Float[np.ndarray, " term"]:
     """p-values of "no output has the term", by Hotelling's T² on the residual's covariance."""
     n_outputs = residual.shape[1]
-    centred = residual - residual.mean(axis=0)
     floor = (np.finfo(np.float32).eps * np.abs(outputs).max(initial=1.0)) ** 2 * len(residual)
     p_values = np.ones(len(outputs))
     for place, estimate in enumerate(outputs):
-        summands = columns[:, [place]] * centred
+        summands = columns[:, [place]] * residual
+        summands -= summands.mean(axis=0)
         covariance = summands.T @ summands / len(residual) ** 2
         covariance += floor / len(residual) * np.eye(n_outputs)
         squared = float(estimate @ np.linalg.solve(covariance, estimate))

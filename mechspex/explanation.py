@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mechspex.errors import Refused
 from mechspex.recovery import Recovery
 from mechspex.runs import EXPLANATION, write_json
 from mechspex.set_function import SetFunction
+from mechspex.structure import Structure, structure_of
 from mechspex.units import Unit, UnitSet
 from mechspex.validation import Validation
 
@@ -77,6 +79,12 @@ class Explanation:
     def non_additive_share(self) -> float:
         """How much of what singles leave unexplained the interactions explain, held out."""
         return self.recovery.non_additive_share
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Energy by order and layer, synergy, redundancy and hierarchy of the function."""
+        known = all(unit.kind != "part" for unit in self.units)
+        return structure_of(self.function, [u.layer for u in self.units] if known else None)
 
     def to_pandas(self) -> pd.DataFrame:
         """The validated terms: exact effect and interval, and beside it what was recovered.

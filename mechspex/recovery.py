@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from mechspex.decoders import Decoder, compare, decode, find_decoder
+from mechspex.decoders import Automatic, Decoder, decode, find_decoder
+from mechspex.decoders.automatic import compare
 from mechspex.decoders.cross_validation import cross_fit
 from mechspex.decoders.decoder import Samples, check_samples
 from mechspex.errors import Refused, ShapeError
@@ -185,6 +186,7 @@ def recover(
     keep: float | None = None,
     max_order: int | None = None,
     design: SpexDesign | None = None,
+    n_focused: int = 0,
     level: float = 0.05,
     resamples: int = 10,
     seed: int = 0,
@@ -194,6 +196,8 @@ def recover(
     Args:
         masks, values, decoder, keep, max_order, design, seed: as for `decode`.
         test_masks, test_values: of the same design, not among `masks`.
+        n_focused: how many of the last masks are not of the design (see `adaptive`): they are
+            decoded, and left out where the design is what the mathematics rests on.
         level: the false discovery rate of `Recovery.evidence`.
         resamples: how many random halves of the masks pursuit selects terms from anew.
 
@@ -214,23 +218,18 @@ def recover(
             f"with masks {list(masks.shape)} and values {list(samples.values.shape)}; give the "
             "same units and outputs"
         )
-    chosen, notes = find_decoder(decoder), ()
-    if chosen.name == "automatic":
-        comparison = compare(masks, values, design=design, **options)
-        chosen, notes = comparison.chosen, (f"automatic: {comparison}",)
-    answer = chosen.decode(samples)
-    function = SetFunction(
-        answer.n_units,
-        answer.terms,
-        answer.output_coefficients,
-        answer.basis,
-        answer.keep,
-        (*notes, *answer.notes),
-    )
+    chosen = find_decoder(decoder)
+    if isinstance(chosen, Automatic):
+        # What follows decodes parts of the masks with what was chosen on all of them.
+        comparison = compare(samples, chosen.rivals(samples))
+        chosen, function = comparison.chosen, comparison.decode(samples)
+    else:
+        function = chosen.decode(samples)
     additive = decode(masks, values, decoder="additive", **options)
     truth = test.values.mean(axis=1)
     predicted = function.predict(test.masks)
     constant = len(function) == 1
+    n_designed = samples.n_masks - n_focused
     return Recovery(
         function=function,
         additive=additive,
@@ -239,19 +238,33 @@ def recover(
         r2_interval=r2_interval(truth, predicted),
         n_train=samples.n_masks,
         n_test=test.n_masks,
-        evidence=None if constant else _evidence(samples, chosen, function, level, resamples),
-        link=monotone_link(masks, values, keep=samples.keep, seed=seed)
-        if samples.n_masks >= FEWEST_MASKS and not constant
+        evidence=None
+        if constant
+        else _evidence(samples, n_designed, chosen, function, level, resamples),
+        link=monotone_link(masks[:n_designed], values[:n_designed], keep=samples.keep, seed=seed)
+        if n_designed >= FEWEST_MASKS and not constant
         else None,
         more=None if constant else _more_masks(samples, chosen, truth, predicted, test.masks),
     )
 
 
 def _evidence(
-    samples: Samples, decoder: Decoder, function: SetFunction, level: float, resamples: int
+    samples: Samples,
+    n_designed: int,
+    decoder: Decoder,
+    function: SetFunction,
+    level: float,
+    resamples: int,
 ) -> Evidence:
     without, residual = cross_fit(samples, decoder, _PARTS)
-    return gather_evidence(samples, function, without, residual, level=level, resamples=resamples)
+    return gather_evidence(
+        samples.rows(np.arange(n_designed)),
+        function,
+        without,
+        residual[:n_designed],
+        level=level,
+        resamples=resamples,
+    )
 
 
 def _more_masks(

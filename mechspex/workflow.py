@@ -6,15 +6,18 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.adaptive import focused_masks, uncertain_sets
 from mechspex.decoders import Decoder, Exhaustive, decode, find_decoder
+from mechspex.decoders.decoder import Samples, check_samples
 from mechspex.errors import BudgetError, FailedMasksError, MeasurementError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.explanation import Cost, Explanation
@@ -54,6 +57,7 @@ def explain(
     keep: float | None = None,
     decoder: str | Decoder = "automatic",
     design: Design | None = None,
+    adaptive: bool = False,
     max_order: int | None = None,
     level: float = 0.05,
     validate_on: ValueFunction | None = None,
@@ -82,6 +86,8 @@ def explain(
         design: ``random`` masks, or those of ``spex`` (see `SpexDesign`), which show sets of up to
             five units that have no part in any smaller set; ``spex`` for the decoder of that name,
             else ``random``.
+        adaptive: measure in doubling rounds, and spend half of each further one on masks around
+            the sets that answers from halves of the masks do not agree on.
         max_order: the largest interaction wanted; the decoder's own choice if not given.
         level: the false discovery rate, of the terms that stand out among all sets of units and of
             those that are confirmed among the terms tested.
@@ -108,6 +114,7 @@ def explain(
         target_r2=target_r2,
         keep=keep,
         design=design,
+        adaptive=adaptive,
         max_order=max_order,
         level=level,
         seed=seed,
@@ -186,6 +193,7 @@ def _plan(
     target_r2: float | None,
     keep: float | None,
     design: Design | None,
+    adaptive: bool,
     max_order: int | None,
     level: float,
     seed: int,
@@ -202,7 +210,7 @@ def _plan(
     chosen = find_decoder(decoder)
     if design is None:
         design = "spex" if chosen.name == "spex" else "random"
-    keep = _density(keep, design, chosen, target_r2)
+    keep = _density(keep, design, chosen, in_rounds=adaptive or target_r2 is not None)
     if budget is None:
         budget = _DEFAULT_BUDGET if target_r2 is None else _LARGEST_BUDGET
         if design == "spex":
@@ -222,6 +230,7 @@ def _plan(
         "target_r2": target_r2,
         "keep": keep,
         "design": described,
+        "adaptive": adaptive,
         "level": level,
         "decoder": chosen.name if isinstance(decoder, str) else repr(chosen),
         "max_order": max_order,
@@ -230,9 +239,7 @@ def _plan(
     }
 
 
-def _density(
-    keep: float | None, design: Design, decoder: Decoder, target_r2: float | None
-) -> float:
+def _density(keep: float | None, design: Design, decoder: Decoder, *, in_rounds: bool) -> float:
     """The probability of keeping a unit that goes with the design."""
     if design not in ("random", "spex"):
         raise Refused(f"design = {design!r}: choose 'random' or 'spex'")
@@ -245,8 +252,10 @@ def _density(
         return keep
     if keep not in (None, 0.5):
         raise Refused(f"keep = {keep} with design 'spex', which keeps every second unit; leave it")
-    if target_r2 is not None:
-        raise Refused("target_r2 with design 'spex', which is measured as a whole; give a budget")
+    if in_rounds:
+        raise Refused(
+            "design 'spex' is measured as a whole; leave out target_r2 and adaptive, give a budget"
+        )
     return 0.5
 
 
@@ -328,49 +337,117 @@ def _exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str
 def _random_search(
     recorded: RecordedValues, decoder: Decoder, settings: dict[str, Any]
 ) -> Recovery:
-    """Decode random masks, in doubling rounds where there is a target to stop at."""
-    budget, target, keep = settings["budget"], settings["target_r2"], settings["keep"]
-    seed, max_order = settings["seed"], settings["max_order"]
+    """Decode random masks: in one go, or in doubling rounds up to a target or the budget."""
+    keep, target = settings["keep"], settings["target_r2"]
+    options: dict[str, Any] = {name: settings[name] for name in ("keep", "max_order", "seed")}
     needed = decoder.minimum_masks(recorded.n_units)
-    if settings["design"] == "random":
-        design, masks = None, sample_masks(recorded.n_units, budget, keep=keep, seed=seed)
-    else:
-        design = SpexDesign(recorded.n_units, budget, seed=seed)
-        masks = design.masks
-    test_masks = _fresh_masks(masks, keep, seed)
+    drawn = _Masks(recorded.n_units, settings)
     recorded.stage = "held-out masks"
-    test_masks, test_values, test_failed = _finite(recorded, test_masks)
-    size = budget if target is None else min(budget, max(_FIRST_ROUND, needed))
-    while True:
-        recorded.stage = "masks"
-        train_masks, values, failed = _finite(recorded, masks[:size])
-        if len(values) < needed or not len(test_values):
-            raise FailedMasksError(
-                f"{failed} of {size} masks have no finite value; the {len(values)} others are "
-                f"fewer than the {needed} that decoder {decoder.name!r} needs"
-            )
-        if target is None or size == budget:
-            break
-        function = decode(
-            train_masks, values, decoder=decoder, keep=keep, max_order=max_order, seed=seed
+    test_masks, test_values, test_failed = _finite(
+        recorded, _fresh_masks(drawn.base, keep, settings["seed"])
+    )
+    if not len(test_values):
+        raise FailedMasksError(
+            f"{test_failed} of {test_failed} held-out masks have no finite value; mend the value "
+            "function"
         )
-        predicted = function.predict(test_masks)
-        if r_squared(test_values.mean(axis=1), predicted) >= target:
-            break
-        size = min(budget, 2 * size)
+    # Shown beside the progress bar: what SPEX's design needs, before it is measured.
+    recorded.stage = "masks" if drawn.design is None else settings["design"]
+    sizes = _round_sizes(settings, needed)
+    train = drawn.measure(recorded, sizes[0], needed)
+    for size, following in pairwise(sizes):
+        if target is not None:
+            function = decode(train.masks, train.values, decoder=decoder, **options)
+            if r_squared(test_values.mean(axis=1), function.predict(test_masks)) >= target:
+                break
+        if settings["adaptive"]:
+            drawn.focus(check_samples(train.masks, train.values, **options), size)
+        train = drawn.measure(recorded, following, needed)
     recovery = recover(
-        train_masks,
-        values,
+        train.masks,
+        train.values,
         test_masks,
         test_values,
         decoder=decoder,
-        keep=keep,
-        max_order=max_order,
-        design=design,
+        design=drawn.design,
+        n_focused=train.n_focused,
         level=settings["level"],
-        seed=seed,
+        **options,
     )
-    return replace(recovery, n_failed=failed + test_failed)
+    return replace(recovery, n_failed=train.n_failed + test_failed)
+
+
+def _round_sizes(settings: dict[str, Any], needed: int) -> list[int]:
+    """Masks in all after each round; a round doubles them."""
+    budget = settings["budget"]
+    if settings["target_r2"] is None and not settings["adaptive"]:
+        return [budget]
+    sizes = [min(budget, max(_FIRST_ROUND, needed))]
+    while sizes[-1] < budget:
+        sizes.append(min(budget, 2 * sizes[-1]))
+    return sizes
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Masks with finite values, the last `n_focused` not of the design, and how many had none."""
+
+    masks: Bool[np.ndarray, "mask unit"]
+    values: Float[np.ndarray, "mask output"]
+    n_focused: int
+    n_failed: int
+
+
+class _Masks:
+    """The masks of a search: those of the design, and those drawn where it is least certain."""
+
+    def __init__(self, n_units: int, settings: dict[str, Any]) -> None:
+        budget, self._keep, self._seed = (settings[k] for k in ("budget", "keep", "seed"))
+        self.design = (
+            None if settings["design"] == "random" else SpexDesign(n_units, budget, seed=self._seed)
+        )
+        self.base = (
+            sample_masks(n_units, budget, keep=self._keep, seed=self._seed)
+            if self.design is None
+            else self.design.masks
+        )
+        self.focused = self.base[:0]
+
+    def measure(self, recorded: RecordedValues, size: int, needed: int) -> _Measured:
+        """The first `size` masks, in the order design, focused.
+
+        Raises:
+            FailedMasksError: fewer than `needed` have a finite value.
+        """
+        base, values, failed = _finite(recorded, self.base[: size - len(self.focused)])
+        focused, focused_values, lost = _finite(recorded, self.focused)
+        n_finite = len(values) + len(focused_values)
+        if n_finite < needed:
+            raise FailedMasksError(
+                f"{failed + lost} of {size} masks have no finite value; the {n_finite} others "
+                f"are fewer than the {needed} that the decoder needs"
+            )
+        return _Measured(
+            np.concatenate([base, focused]),
+            np.concatenate([values, focused_values]),
+            len(focused),
+            failed + lost,
+        )
+
+    def focus(self, samples: Samples, size: int) -> None:
+        """Half of the masks that double `size`, around the sets that are least certain."""
+        sets = uncertain_sets(samples)
+        room = (len(self.base) - size) // 2
+        if not sets or not room:
+            return
+        new = focused_masks(
+            samples.n_units,
+            min(size // 2, room),
+            sets,
+            keep=self._keep,
+            seed=(self._seed, 5, size),
+        )
+        self.focused = np.concatenate([self.focused, new])
 
 
 def _fresh_masks(

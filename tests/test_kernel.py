@@ -7,8 +7,10 @@ from itertools import combinations
 import numpy as np
 from scipy.optimize import approx_fprime
 
+from mechspex.decoders import decode
 from mechspex.decoders.kernel import (
     Hyperparameters,
+    Kernel,
     elementary_symmetric,
     negative_log_likelihood,
     read_off,
@@ -58,3 +60,25 @@ def test_the_read_off_is_the_posterior_mean_of_every_coefficient():
     np.testing.assert_allclose([found[t] for t in TERMS], brute, atol=1e-10)
     answer = SetFunction.from_mapping(N_UNITS, found, basis="fourier", keep=0.7)
     np.testing.assert_allclose(answer.predict_outputs(MASKS), design @ brute, atol=1e-9)
+
+
+def test_outputs_share_the_prior_and_are_solved_each_for_itself():
+    """A second output that is a multiple of the first gives the same prior, and its multiple."""
+    masks = RNG.random((150, 8)) < 0.5
+    values = masks[:, 0] * 1.0 - masks[:, 2] * masks[:, 5] + 0.1 * RNG.normal(size=150)
+    one = decode(masks, values, decoder="kernel", keep=0.5)
+    two = decode(masks, values[:, None] * np.array([1.0, -1.0]), decoder="kernel", keep=0.5)
+    fresh = RNG.random((100, 8)) < 0.5
+    expected = one.predict(fresh)
+    predicted = two.predict_outputs(fresh)
+    np.testing.assert_allclose(predicted, np.stack([expected, -expected], axis=1), atol=1e-6)
+
+
+def test_the_largest_terms_are_kept():
+    masks = RNG.random((150, 8)) < 0.5
+    values = masks[:, 0] * 1.0 - masks[:, 2] * masks[:, 5]
+    every = decode(masks, values, decoder=Kernel(), keep=0.5)
+    few = decode(masks, values, decoder=Kernel(n_terms=4), keep=0.5)
+    assert len(few) == 5
+    assert few.terms == every.truncate(4).terms
+    assert set(few.terms) == {(), (0,), (2,), (5,), (2, 5)}

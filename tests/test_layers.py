@@ -18,7 +18,7 @@ LAYERS = [
      "bridge", "products", "references", "masked_forward", "twin", "short_forward", "batch_size",
      "batched_forward"},
     {"decoders", "values", "runs"},
-    {"executors", "evidence", "link", "structure"},
+    {"executors", "evidence", "link", "structure", "adaptive"},
     {"recovery"},
     {"validation"},
     {"answers"},
@@ -28,7 +28,7 @@ LAYERS = [
     {"cli"},
 ]  # fmt: skip
 MATHEMATICS = {"bch", "spex_design", "indices", "set_function", "scores", "decoders", "evidence",
-               "link", "structure", "recovery"}  # fmt: skip
+               "link", "structure", "adaptive", "recovery"}  # fmt: skip
 MODELS = {"recipes", "smollm2", "models", "metrics", "tasks", "bridge", "products", "references",
           "masked_forward", "twin", "short_forward", "batch_size", "batched_forward", "values",
           "executors", "runs"}  # fmt: skip

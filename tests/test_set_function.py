@@ -221,3 +221,66 @@ def test_a_thousand_terms_over_46080_units_cost_kilobytes():
     function = SetFunction.from_mapping(46_080, dict.fromkeys(pairs, 1.0), basis="kept")
     assert len(str(function.to_dict())) < 50_000
     assert function.predict(np.ones((2, 46_080), dtype=bool)).tolist() == [len(pairs)] * 2
+
+
+def of_outputs(seed=0, n_outputs=3, basis="fourier", p=0.7):
+    one = random_function(seed, p)
+    scales = np.random.default_rng(seed).normal(size=(len(one), n_outputs))
+    return SetFunction(N, one.terms, one.coefficients[:, None] * scales, basis, p)
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_an_output_is_a_function_of_its_own_and_the_function_is_their_mean(basis):
+    several = of_outputs(basis=basis)
+    assert several.n_outputs == 3
+    alone = [several.output(number) for number in range(3)]
+    assert all(one.n_outputs == 1 and one.terms == several.terms for one in alone)
+    by_output = np.stack([one.predict(MASKS) for one in alone], axis=1)
+    assert np.allclose(several.predict_outputs(MASKS), by_output)
+    assert np.allclose(several.predict(MASKS), by_output.mean(axis=1))
+    assert np.allclose(several.coefficients, several.output_coefficients.mean(axis=1))
+    assert several[several.terms[2]] == pytest.approx(several.output_coefficients[2].mean())
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_a_change_of_basis_changes_no_output(basis):
+    several = of_outputs()
+    changed = several.to_basis(basis, 0.4)
+    assert np.allclose(changed.predict_outputs(MASKS), several.predict_outputs(MASKS))
+
+
+def test_truncation_ranks_by_all_outputs_where_the_mean_cancels():
+    mapping = {(): np.zeros(2), (0,): np.array([3.0, -3.0]), (1,): np.array([1.0, 1.0])}
+    function = SetFunction.from_mapping(2, mapping, basis="kept")
+    assert function.to_mapping()[0,] == 0
+    assert function.truncate(1).terms == ((), (0,))
+
+
+def test_one_coefficient_a_term_is_one_output_and_other_shapes_are_refused():
+    function = SetFunction(3, ((0,), (1,)), np.array([1.0, 2.0]), "kept")
+    assert function.output_coefficients.shape == (2, 1)
+    assert function.predict_outputs(np.ones((4, 3), dtype=bool)).shape == (4, 1)
+    with pytest.raises(ShapeError, match=r"\[2, 1, 1\] for 2 terms"):
+        SetFunction(3, ((0,), (1,)), np.ones((2, 1, 1)), "kept")
+    with pytest.raises(ValueError, match="read-only"):
+        function.output_coefficients[0] = 9.0
+
+
+def test_the_same_function_over_more_units():
+    several = of_outputs()
+    units = [1, 4, 7, 8, 11, 14]
+    wide = several.over(units, 16)
+    masks = np.random.default_rng(0).random((50, 16)) < 0.5
+    assert np.allclose(wide.predict_outputs(masks), several.predict_outputs(masks[:, units]))
+    assert wide.terms[-1] == tuple(units[i] for i in several.terms[-1])
+
+
+def test_several_outputs_are_saved_and_the_older_schema_is_read(tmp_path):
+    several = of_outputs()
+    several.save(tmp_path / "function.json")
+    back = SetFunction.load(tmp_path / "function.json")
+    assert back.terms == several.terms
+    assert np.array_equal(back.output_coefficients, several.output_coefficients)
+    older = random_function(3).to_dict() | {"schema": "mechspex.set_function/1"}
+    older["coefficients"] = [row[0] for row in older["coefficients"]]
+    assert SetFunction.from_dict(older).to_mapping() == random_function(3).to_mapping()

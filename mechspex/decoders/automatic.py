@@ -14,7 +14,7 @@ from mechspex.decoders.cross_validation import folds, held_out_predictions
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.kernel import Kernel
 from mechspex.decoders.proxyspex import ProxySpex
-from mechspex.decoders.pursuit import Pursuit
+from mechspex.decoders.pursuit import Pursuit, charged_r2
 from mechspex.decoders.spex import Spex
 from mechspex.scores import r_squared
 from mechspex.set_function import SetFunction, Term
@@ -22,6 +22,10 @@ from mechspex.set_function import SetFunction, Term
 _HELD_OUT = 250
 # Whatever leaves less than this share of the variance is exact, and nothing is better.
 _ROUNDING = 1e-12
+# Entries of the masks beyond which pursuit takes minutes, and is not cross-validated.
+_COSTLY = 1 << 26
+# Cross-validation that explains this much is no failed recovery.
+_WELL = 0.95
 # By how many standard errors of the difference in squared error, mask by mask, a single decoder
 # must beat the simplest, and a mean the single: averaging pays more on the smaller training sets
 # of cross-validation than on all masks, so it needs the stronger evidence.
@@ -35,14 +39,27 @@ class Comparison:
     Attributes:
         scores: {decoder name: R² on held-out masks}.
         chosen: one decoder, or the mean of several.
-        r2: the R² of `chosen` on held-out masks.
+        r2: the R² of `chosen` on held-out masks; where `answer` is given its `charged_r2`.
+        answer: what `chosen` makes of all masks, where the choice rests on that.
     """
 
     scores: dict[str, float]
     chosen: Decoder
     r2: float
+    answer: SetFunction | None = None
+
+    def decode(self, samples: Samples) -> SetFunction:
+        """What `chosen` makes of all masks, and why it was chosen."""
+        answer = self.chosen.decode(samples) if self.answer is None else self.answer
+        return replace(answer, notes=(f"automatic: {self}", *answer.notes))
 
     def __str__(self) -> str:
+        if self.answer is not None:
+            tried = ", ".join(f"{name} {r2:.3f}" for name, r2 in self.scores.items())
+            return (
+                f"{self.chosen.name} on all masks (R² {self.r2:.3f} after what finding its "
+                f"{len(self.answer) - 1} terms costs); cross-validated on fewer: {tried}"
+            )
         names = self.chosen.name.split(" and ")
         used = " and ".join(f"{name} ({self.scores[name]:.3f})" for name in names)
         if len(names) > 1:
@@ -98,25 +115,46 @@ class Automatic(Decoder):
         return -(-max(decoder.minimum_masks(n_units) for decoder in self.decoders) * 5 // 4)
 
     def fit(self, samples: Samples) -> SetFunction:
-        comparison = compare(samples, self.rivals(samples))
-        answer = comparison.chosen.decode(samples)
-        return replace(answer, notes=(f"automatic: {comparison}", *answer.notes))
+        return compare(samples, self.rivals(samples)).decode(samples)
 
 
 def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> Comparison:
     """Cross-validate `decoders` on the same folds and choose one, or a mean of two or three.
 
-    The first is the simplest and is left only on evidence; so is a single decoder for a mean.
+    The first is the simplest and is left only on evidence; so is a single decoder for a mean. A
+    decoder that is exact on held-out masks ends the comparison. Where no decoder does well,
+    pursuit is tried on all masks: sparse recovery succeeds at a threshold, which the training
+    masks of a fold can miss. Where a fit of pursuit takes minutes that is its only one.
     """
+    pursuit = next((decoder for decoder in decoders if isinstance(decoder, Pursuit)), None)
+    costly = samples.masks.size > _COSTLY
     splits = folds(samples, _HELD_OUT)
     truth = np.concatenate([samples.values[test] for _, test in splits])
-    predicted = {d: held_out_predictions(samples, d, splits) for d in decoders}
+    rounding = _ROUNDING * float(((truth - truth.mean(axis=0)) ** 2).sum())
+    predicted: dict[Decoder, np.ndarray] = {}
+    for decoder in decoders:
+        if costly and decoder is pursuit:
+            continue
+        predicted[decoder] = held_out_predictions(samples, decoder, splits)
+        if _squared_errors(truth, predicted[decoder]).sum() <= rounding:
+            return _comparison(truth, predicted, (decoder,))
+    comparison = _comparison(truth, predicted, _best_group(truth, predicted))
+    if pursuit is None or (comparison.r2 >= _WELL and not costly):
+        return comparison
+    answer = pursuit.decode(samples)
+    r2 = charged_r2(samples, answer)
+    if r2 <= comparison.r2:
+        return comparison
+    return replace(comparison, chosen=pursuit, r2=r2, answer=answer)
+
+
+def _best_group(
+    truth: Float[np.ndarray, "mask output"], predicted: dict[Decoder, np.ndarray]
+) -> tuple[Decoder, ...]:
+    decoders = tuple(predicted)
     chosen = decoders[:1]
     errors = _squared_errors(truth, predicted[decoders[0]])
-    rounding = _ROUNDING * float(((truth - truth.mean(axis=0)) ** 2).sum())
     for size, evidence in _EVIDENCE.items():
-        if errors.sum() <= rounding:
-            break
         rivals = {
             group: _squared_errors(truth, np.mean([predicted[d] for d in group], axis=0))
             for group in combinations(decoders, size)
@@ -127,11 +165,18 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> Comparison:
         gain = errors - rivals[group]
         if gain.mean() > evidence * gain.std() / np.sqrt(len(gain)):
             chosen, errors = group, rivals[group]
-    scores = {decoder.name: r_squared(truth, predicted[decoder]) for decoder in decoders}
-    best = np.mean([predicted[d] for d in chosen], axis=0)
-    return Comparison(
-        scores, chosen[0] if len(chosen) == 1 else Mean(chosen), r_squared(truth, best)
-    )
+    return chosen
+
+
+def _comparison(
+    truth: Float[np.ndarray, "mask output"],
+    predicted: dict[Decoder, np.ndarray],
+    chosen: tuple[Decoder, ...],
+) -> Comparison:
+    scores = {decoder.name: r_squared(truth, found) for decoder, found in predicted.items()}
+    best = np.mean([predicted[decoder] for decoder in chosen], axis=0)
+    decoder = chosen[0] if len(chosen) == 1 else Mean(chosen)
+    return Comparison(scores, decoder, r_squared(truth, best))
 
 
 def _squared_errors(
