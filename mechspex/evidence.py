@@ -66,7 +66,9 @@ class Evidence:
         return {
             "terms": [list(term) for term in self.terms],
             "coefficients": self.coefficients.tolist(),
-            "intervals": self.intervals.tolist(),
+            "intervals": [
+                None if np.isnan(low) else [low, high] for low, high in self.intervals.tolist()
+            ],
             "p_values": self.p_values.tolist(),
             "discovered": self.discovered.tolist(),
             "selected": [None if np.isnan(share) else share for share in self.selected.tolist()],
@@ -79,7 +81,9 @@ class Evidence:
         return cls(
             terms=tuple(tuple(term) for term in record["terms"]),
             coefficients=np.array(record["coefficients"], dtype=np.float64),
-            intervals=np.array(record["intervals"], dtype=np.float64).reshape(-1, 2),
+            intervals=np.array(
+                [ends or (np.nan, np.nan) for ends in record["intervals"]], dtype=np.float64
+            ).reshape(-1, 2),
             p_values=np.array(record["p_values"], dtype=np.float64),
             discovered=np.array(record["discovered"], dtype=bool),
             selected=np.array(record["selected"], dtype=np.float64),
@@ -147,12 +151,17 @@ def gather_evidence(
     columns = features(samples.masks, terms, basis="fourier", keep=samples.keep)
     outputs = predicted + columns.T @ residual / samples.n_masks
     estimates, errors, degrees = _mean_and_error(predicted, columns, residual)
+    # The fourth moment that the masks should have: where the rare ones are missing, so is evidence.
+    kurtosis = 1 / (samples.keep * (1 - samples.keep)) - 3
+    fourths = samples.n_masks * kurtosis ** np.array([len(term) for term in terms], dtype=float)
+    degrees = np.minimum(degrees, np.maximum((columns**2).sum(axis=0) ** 2 / fourths, 1.0))
     p_values = 2 * stats.t.sf(np.abs(estimates) / errors, degrees)
     if function.n_outputs > 1:
         joint = _hotelling(outputs, columns, residual, degrees)
         p_values = np.minimum(1, 2 * np.minimum(p_values, joint))
-    p_values = np.where(degrees >= _FEWEST_EFFECTIVE, p_values, 1.0)
     halfwidth = stats.t.ppf(1 - level / 2, degrees) * errors
+    too_few = degrees < _FEWEST_EFFECTIVE
+    p_values[too_few], halfwidth[too_few] = 1.0, np.nan
     return Evidence(
         terms=terms,
         coefficients=estimates,

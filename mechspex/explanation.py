@@ -31,6 +31,9 @@ from mechspex.validation import Validation
 
 SCHEMA = "mechspex.explanation/2"
 
+# The structure is told of so many terms, and in a line where sets are small enough to have one.
+_MOST_TERMS, _LARGEST_READABLE = 2_000, 6
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -82,9 +85,10 @@ class Explanation:
 
     @cached_property
     def structure(self) -> Structure:
-        """Energy by order and layer, synergy, redundancy and hierarchy of the function."""
+        """Energy by order and layer, synergy, redundancy and hierarchy of the largest terms."""
         known = all(unit.kind != "part" for unit in self.units)
-        return structure_of(self.function, [u.layer for u in self.units] if known else None)
+        layers = [unit.layer for unit in self.units] if known else None
+        return structure_of(self.function.truncate(_MOST_TERMS), layers)
 
     def to_pandas(self) -> pd.DataFrame:
         """The validated terms: exact effect and interval, and beside it what was recovered.
@@ -143,6 +147,8 @@ class Explanation:
                 "some of their masks have no finite value"
             )
         lines += recovery.notices
+        if 1 <= self.function.max_order <= _LARGEST_READABLE:
+            lines.append(self.structure.summary)
         if not self.validation.terms:
             lines.append("nothing depends on the mask: no terms to report")
         return lines

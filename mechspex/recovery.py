@@ -33,7 +33,8 @@ _PERFECT = 0.9995
 class MoreMasks:
     """What more masks would bring, from the answers on half of the masks and on all of them.
 
-    With 1 − R² = a·N^(−b) through both, N·2^(1/b) masks halve what is left over.
+    With 1 − R² = a·N^(−b) through both, N·2^(1/b) masks halve what is left over. b is taken to be 1
+    at most: where recovery sets in at a threshold, the law does not hold.
 
     Attributes:
         n_masks: N.
@@ -48,22 +49,28 @@ class MoreMasks:
     pays: bool
 
     @property
-    def r2_of_twice(self) -> float:
-        """What twice the masks would reach, by the same law."""
-        return 1 - (1 - self.r2) ** 2 / (1 - self.r2_of_half)
+    def _left_by_twice(self) -> float:
+        """2^(−b): the share of what is left over that twice the masks leave."""
+        return max(0.5, (1 - self.r2) / (1 - self.r2_of_half))
 
     @property
-    def to_halve(self) -> int:
-        """How many masks halve what is left over, by the same law."""
-        exponent = np.log2((1 - self.r2_of_half) / (1 - self.r2))
-        return int(self.n_masks * 2 ** (1 / exponent))
+    def r2_of_twice(self) -> float:
+        """What twice the masks would reach, by this law."""
+        return 1 - (1 - self.r2) * self._left_by_twice
+
+    @property
+    def to_halve(self) -> float:
+        """How many masks halve what is left over, by this law; infinite if more do not help."""
+        if self._left_by_twice >= 1:
+            return np.inf
+        return self.n_masks * 2 ** float(-1 / np.log2(self._left_by_twice))
 
     def __str__(self) -> str:
         if not self.pays:
             return "more masks would add little"
         return (
             f"more masks would pay: twice as many would bring R² {self.r2:.3f} to about "
-            f"{self.r2_of_twice:.3f}; about {self.to_halve:,} halve what is left over"
+            f"{self.r2_of_twice:.3f}; about {self.to_halve:,.0f} halve what is left over"
         )
 
 
@@ -79,7 +86,7 @@ class Recovery:
         r2_interval: 95% interval of `r2` over masks.
         n_train, n_test, n_failed: masks decoded, held out, and left out as not finite.
         evidence: how sure each term is; None where all masks were measured, so nothing is
-            estimated.
+            estimated, and where two thirds of the masks are too few for the decoder.
         link: the test for a monotone link; None likewise, and with fewer than 50 masks.
         more: what more masks would bring; None likewise, and where nothing is left to explain.
     """
@@ -110,6 +117,8 @@ class Recovery:
     def notices(self) -> tuple[str, ...]:
         """What a reader of the terms should know first, one line each."""
         lines = list(self.function.notes)
+        if len(self.function) == 1 and self.r2 < _PERFECT:
+            lines.append("no term was found; more masks, or a lower keep, may show some")
         if self.evidence is not None:
             lines.append(_discoveries(self.evidence, self.function.n_units))
         if self.link is not None and self.link.recognised:
@@ -255,7 +264,10 @@ def _evidence(
     function: SetFunction,
     level: float,
     resamples: int,
-) -> Evidence:
+) -> Evidence | None:
+    n_left = samples.n_masks - -(-samples.n_masks // _PARTS)
+    if n_left < decoder.minimum_masks(samples.n_units):
+        return None
     without, residual = cross_fit(samples, decoder, _PARTS)
     return gather_evidence(
         samples.rows(np.arange(n_designed)),

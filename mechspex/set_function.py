@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -31,7 +31,7 @@ _BLOCK = 1 << 22
 _LARGEST_ORDER = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SetFunction:
     """A function of a mask, f(m) = Σ_S c_S φ_S(m), with few terms S.
 
@@ -67,7 +67,7 @@ class SetFunction:
     output_coefficients: Float[np.ndarray, "term ..."]
     basis: Basis
     keep: float = 0.5
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = np.array(self.output_coefficients, dtype=np.float64)

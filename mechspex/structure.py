@@ -116,7 +116,7 @@ class Structure:
     @property
     def interaction_energy(self) -> float:
         """Share of the variance of order ≥ 2."""
-        return sum(self.energy_by_order[1:])
+        return sum(self.energy_by_order[1:], start=0.0)
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """A row a term, largest first: ``units``, ``order``, ``coefficient``, ``energy``, ``kind``.
@@ -139,6 +139,20 @@ class Structure:
             within = [len({layers[i] for i in term}) == 1 for term in terms]
             frame["layers"] = ["within" if one else "across" for one in within]
         return frame
+
+    @property
+    def summary(self) -> str:
+        """One line: energy by order, what the interactions are, and the shorter basis."""
+        shares = enumerate(self.energy_by_order, start=1)
+        parts = ["energy by order " + ", ".join(f"{order}: {share:.3f}" for order, share in shares)]
+        if self.interaction_energy:
+            parts.append(
+                f"interactions {self.synergy:.0%} synergy, {self.redundancy:.0%} redundancy"
+            )
+            if self.across_layers is not None:
+                parts.append(f"{self.across_layers:.0%} across layers")
+        parts.append(f"R² {_HELD} with {self.n_kept} kept or {self.n_ablated} ablated terms")
+        return "; ".join(parts)
 
     def __str__(self) -> str:
         return "\n".join(f"{name}: {text}" for name, text in self._lines())

@@ -73,18 +73,18 @@ def planted(keep: float) -> SetFunction:
 # ── The estimate ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.8])
+@pytest.mark.parametrize(("keep", "n_masks"), [(0.5, 150), (0.8, 1_000)])
 @pytest.mark.parametrize("wrong", [{(): 3.0}, {(): -1.0, (0,): 1.0, (3, 5): 2.0}])
 def test_the_estimate_is_unbiased_and_its_interval_covers_whatever_the_decoder_says(
-    keep: float, wrong: dict[Term, float]
+    keep: float, n_masks: int, wrong: dict[Term, float]
 ):
     """Over 200 draws: mean error within 4 standard errors of 0 for each of 6 terms (a false alarm
     in 1 of 2,600 runs); coverage of nominal 90% within 4 standard errors, 8.5 points, below."""
     truth = planted(keep)
     errors, covered = [], []
     for draw in range(200):
-        masks = sample_masks(6, 150, keep=keep, seed=draw)
-        noise = 0.5 * np.random.default_rng(draw).normal(size=150)
+        masks = sample_masks(6, n_masks, keep=keep, seed=draw)
+        noise = 0.5 * np.random.default_rng(draw).normal(size=n_masks)
         values = truth.predict(masks) + noise
         found = gather(masks, values, Constant(wrong), keep, truth, level=0.1)
         wanted = np.array([truth[term] for term in found.terms])
@@ -279,3 +279,24 @@ def test_a_constant_has_no_terms_to_test():
     assert found.terms == found.interactions == ()
     assert len(found.to_pandas()) == 0
     assert Evidence.from_dict(json.loads(json.dumps(found.to_dict()))).intervals.shape == (0, 2)
+
+
+@pytest.mark.parametrize("n_masks", [160, 500])
+def test_pairs_hardly_ever_ablated_together_are_no_false_discoveries(n_masks: int):
+    """At p = .9, by a decoder that leaves most of the singles in the residual."""
+    for draw in range(20):
+        masks = sample_masks(16, n_masks, keep=0.9, seed=draw)
+        assert not gather(masks, noise_values(masks, 2.0, draw), Eager(), 0.9).interactions
+
+
+def test_terms_on_which_too_few_masks_bear_have_no_interval():
+    """Three units of p = .9 are ablated together in one mask of a thousand."""
+    masks = sample_masks(6, 300, keep=0.9, seed=0)
+    truth = SetFunction.from_mapping(6, {(0,): 1.0, (0, 1, 2): 1.0}, basis="fourier", keep=0.9)
+    found = gather(masks, truth.predict(masks), Constant({(): 0.0}), 0.9, truth)
+    place = found.terms.index((0, 1, 2))
+    assert np.isnan(found.intervals[place]).all()
+    assert found.p_values[place] == 1
+    assert not found.discovered[place]
+    again = Evidence.from_dict(json.loads(json.dumps(found.to_dict())))
+    np.testing.assert_equal(again.intervals, found.intervals)

@@ -126,6 +126,12 @@ def test_more_masks_would_not_pay_where_noise_is_all_that_is_left():
     assert str(found.more) == "more masks would add little"
 
 
+def test_more_masks_foretell_no_more_than_half_of_what_is_left():
+    """Past a threshold of sparse recovery the law would promise everything."""
+    assert MoreMasks(100, 0.1, 0.98, pays=True).r2_of_twice == pytest.approx(0.99)
+    assert MoreMasks(100, 0.9, 0.9, pays=False).to_halve == np.inf
+
+
 def test_the_law_of_more_masks():
     """1 − R² = 20/N goes through (50, 0.6) and (100, 0.8): twice the masks halve it."""
     law = MoreMasks(100, 0.6, 0.8, pays=True)
@@ -133,7 +139,7 @@ def test_the_law_of_more_masks():
     assert law.to_halve == pytest.approx(200, abs=1)
     assert str(law) == (
         "more masks would pay: twice as many would bring R² 0.800 to about 0.900; about "
-        f"{law.to_halve} halve what is left over"
+        "200 halve what is left over"
     )
 
 

@@ -214,10 +214,13 @@ def elementary_symmetric(
         (z * weights**j) @ other.T
         for j, (z, other) in enumerate(zip(powers, others, strict=True), start=1)
     ]
-    polynomials: list[Gram] = [np.ones_like(sums[0])]
-    for k in range(1, len(sums) + 1):
-        signed = ((-1) ** (j - 1) * polynomials[k - j] * sums[j - 1] for j in range(1, k + 1))
-        polynomials.append(sum(signed, start=np.zeros_like(sums[0])) / k)
+    polynomials: list[Gram] = [np.ones_like(sums[0]), sums[0]]
+    for k in range(2, len(sums) + 1):
+        polynomial = polynomials[k - 1] * sums[0]
+        for j in range(2, k):
+            polynomial += (-1) ** (j - 1) * (polynomials[k - j] * sums[j - 1])
+        polynomial += (-1) ** (k - 1) * sums[k - 1]
+        polynomials.append(polynomial / k)
     return polynomials
 
 

@@ -30,6 +30,8 @@ _HEAD_START = 40
 _SUPPORT = 8
 # The fit is exact when the residual's share of the variance is below this.
 _EXACT = 1e-18
+# A direction of the outputs is explained when its residual is below this share of all.
+_SINGULAR = 1e-14
 # A column is new if this share of it lies outside what is there already.
 _NEW = 1e-8
 # Away from p = ½ a Fourier product takes its variance from a few rare masks.
@@ -160,8 +162,10 @@ class _Search:
         self._white = np.linalg.inv(np.linalg.cholesky(self._covariance(self._residual))).T
 
     def _covariance(self, residual: Residual) -> Float[np.ndarray, "direction direction"]:
-        """RᵀR, floored where the fit is exact."""
-        return residual.T @ residual + self._floor * np.eye(residual.shape[1])
+        """RᵀR, floored where the fit is exact, of all outputs or of some."""
+        covariance = residual.T @ residual
+        floor = max(self._floor, _SINGULAR * float(np.trace(covariance)))
+        return covariance + floor * np.eye(len(covariance))
 
     def _is_exact(self) -> bool:
         return float((self._residual**2).sum()) <= self._floor * self._residual.shape[1]
