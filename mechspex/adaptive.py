@@ -47,8 +47,13 @@ def focused_masks(
     keep: float,
     seed: int | tuple[int, ...],
 ) -> Bool[np.ndarray, "mask unit"]:
-    """Masks of density `keep` in which one set each, drawn by weight, has its own density."""
+    """Masks of density `keep` in which one set each, drawn by weight, has its own density.
+
+    Without sets they are plain masks of that density.
+    """
     masks = sample_masks(n_units, n_masks, keep=keep, seed=seed)
+    if not sets:
+        return masks
     rng = np.random.default_rng((*(seed if isinstance(seed, tuple) else (seed,)), 1))
     keys = list(sets)
     weights: Float[np.ndarray, " set"] = np.array(list(sets.values()))

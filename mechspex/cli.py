@@ -80,8 +80,10 @@ def explain(
         typer.Option(help="automatic, additive, pursuit, proxyspex, kernel, spex or exhaustive."),
     ] = "automatic",
     design: Annotated[
-        Literal["random", "spex"] | None,
-        typer.Option(help="spex: masks that show sets of up to five units."),
+        Literal["random", "mixed", "spex"] | None,
+        typer.Option(
+            help="mixed: every second mask at 0.5; spex: masks that show sets of up to five units."
+        ),
     ] = None,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Spend masks where the answer is least certain.")

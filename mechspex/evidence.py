@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from mechspex.decoders.decoder import Samples
@@ -136,7 +136,8 @@ def gather_evidence(
     same masks is allowed for.
 
     Args:
-        samples: masks drawn independently from the product design with p = `samples.keep`.
+        samples: masks drawn independently from the product design with p = `samples.keep`, or
+            SPEX's, in which the masks of a delay count as one draw.
         without, residual: what `cross_fit` says of the decoder that recovered the function.
         level: false discovery rate.
         resamples: random halves of the masks, in complementary pairs (Shah & Samworth 2013), from
@@ -150,17 +151,19 @@ def gather_evidence(
     ).reshape(len(terms), function.n_outputs)
     columns = features(samples.masks, terms, basis="fourier", keep=samples.keep)
     outputs = predicted + columns.T @ residual / samples.n_masks
-    estimates, errors, degrees = _mean_and_error(predicted, columns, residual)
+    blocks = samples.blocks
+    estimates, errors, degrees = _mean_and_error(predicted, columns, residual, blocks)
     # The fourth moment that the masks should have: where the rare ones are missing, so is evidence.
     kurtosis = 1 / (samples.keep * (1 - samples.keep)) - 3
     fourths = samples.n_masks * kurtosis ** np.array([len(term) for term in terms], dtype=float)
-    degrees = np.minimum(degrees, np.maximum((columns**2).sum(axis=0) ** 2 / fourths, 1.0))
+    bearing = np.maximum((columns**2).sum(axis=0) ** 2 / fourths, 1.0)
+    degrees = np.minimum(degrees, bearing)
     p_values = 2 * stats.t.sf(np.abs(estimates) / errors, degrees)
     if function.n_outputs > 1:
-        joint = _hotelling(outputs, columns, residual, degrees)
+        joint = _hotelling(outputs, columns, residual, degrees, blocks)
         p_values = np.minimum(1, 2 * np.minimum(p_values, joint))
     halfwidth = stats.t.ppf(1 - level / 2, degrees) * errors
-    too_few = degrees < _FEWEST_EFFECTIVE
+    too_few = bearing < _FEWEST_EFFECTIVE
     p_values[too_few], halfwidth[too_few] = 1.0, np.nan
     return Evidence(
         terms=terms,
@@ -181,18 +184,21 @@ def _mean_and_error(
     predicted: Float[np.ndarray, "term output"],
     columns: Float[np.ndarray, "mask term"],
     residual: Float[np.ndarray, "mask output"],
+    blocks: Int[np.ndarray, " mask"],
 ) -> tuple[Float[np.ndarray, " term"], Float[np.ndarray, " term"], Float[np.ndarray, " term"]]:
     """Estimate of the mean over outputs, its standard error, and the degrees of freedom of that.
 
-    The degrees are the effective number of masks, (Σx²)²/Σx⁴ of the summands x = z_S · residual:
-    near p = 1 products of several units are large on a few rare masks and small on all others.
+    The degrees are the effective number of blocks, (Σx²)²/Σx⁴ of the sums x of z_S · residual over
+    blocks: near p = 1 products of several units are large on a few rare masks and small on all
+    others.
     """
     n_masks = len(residual)
     summands = columns * residual.mean(axis=1)[:, None]
     means = summands.mean(axis=0)
-    squares = ((summands - means) ** 2).sum(axis=0)
-    fourths = ((summands - means) ** 4).sum(axis=0)
-    errors = np.sqrt(squares / max(1, n_masks - 1) / n_masks)
+    sums = _block_sums(summands - means, blocks)
+    squares = (sums**2).sum(axis=0)
+    fourths = (sums**4).sum(axis=0)
+    errors = np.sqrt(squares * len(sums) / max(1, len(sums) - 1)) / n_masks
     # What float32 values cannot tell from zero is no evidence.
     scale = np.finfo(np.float32).eps * np.abs(predicted).max(initial=0.0)
     errors = np.maximum(errors, max(scale, np.finfo(float).tiny))
@@ -206,22 +212,34 @@ def _hotelling(
     columns: Float[np.ndarray, "mask term"],
     residual: Float[np.ndarray, "mask output"],
     degrees: Float[np.ndarray, " term"],
+    blocks: Int[np.ndarray, " mask"],
 ) -> Float[np.ndarray, " term"]:
     """p-values of "no output has the term", by Hotelling's T² on the residual's covariance."""
     n_outputs = residual.shape[1]
-    floor = (np.finfo(np.float32).eps * np.abs(outputs).max(initial=1.0)) ** 2 * len(residual)
+    floor = (np.finfo(np.float32).eps * np.abs(outputs).max(initial=0.0)) ** 2 * len(residual)
     p_values = np.ones(len(outputs))
     for place, estimate in enumerate(outputs):
         summands = columns[:, [place]] * residual
-        summands -= summands.mean(axis=0)
-        covariance = summands.T @ summands / len(residual) ** 2
-        covariance += floor / len(residual) * np.eye(n_outputs)
+        sums = _block_sums(summands - summands.mean(axis=0), blocks)
+        covariance = sums.T @ sums / len(residual) ** 2
+        covariance += max(floor / len(residual), np.finfo(float).tiny) * np.eye(n_outputs)
         squared = float(estimate @ np.linalg.solve(covariance, estimate))
         free = degrees[place] - n_outputs
         if free > 0:
             ratio = squared * free / (n_outputs * degrees[place])
             p_values[place] = stats.f.sf(ratio, n_outputs, free)
     return p_values
+
+
+def _block_sums(
+    summands: Float[np.ndarray, "mask column"], blocks: Int[np.ndarray, " mask"]
+) -> Float[np.ndarray, "block column"]:
+    n_blocks = int(blocks.max()) + 1
+    if n_blocks == len(blocks):
+        return summands
+    sums = np.zeros((n_blocks, summands.shape[1]))
+    np.add.at(sums, blocks, summands)
+    return sums
 
 
 def _discovered(
@@ -239,10 +257,13 @@ def _discovered(
 def _selected(
     samples: Samples, terms: tuple[Term, ...], resamples: int
 ) -> Float[np.ndarray, " term"]:
-    if not resamples or not terms:
+    pursuit = Pursuit()
+    if not resamples or not terms or samples.n_masks // 2 < pursuit.minimum_masks(samples.n_units):
         return np.full(len(terms), np.nan)
     # The largest terms name the units; few enough of them that a selection takes little time.
-    units = list(dict.fromkeys(unit for term in terms for unit in term))[:_MOST_UNITS]
+    named = dict.fromkeys(unit for term in terms for unit in term)
+    # At least two, as a lone unit may be kept, or ablated, in all of a half.
+    units = list(dict.fromkeys([*named, *range(min(2, samples.n_units))]))[:_MOST_UNITS]
     column_of = {unit: column for column, unit in enumerate(sorted(units))}
     among = samples.among(np.array(sorted(units)))
     rng = np.random.default_rng((samples.seed, 2))
@@ -252,7 +273,8 @@ def _selected(
         shuffled = rng.permutation(samples.n_masks)
         for half in np.array_split(shuffled, 2)[: resamples - drawn]:
             drawn += 1
-            for term in Pursuit().decode(among.rows(half)).terms:
+            answer = pursuit.decode(among.rows(half))
+            for term in answer.to_basis("fourier", samples.keep).terms:
                 counts[term] = counts.get(term, 0) + 1
     own = [
         tuple(column_of[unit] for unit in term) if set(term) <= set(column_of) else None

@@ -11,7 +11,7 @@ from jaxtyping import Bool, UInt8
 
 from mechspex.errors import Refused, ShapeError
 
-Design = Literal["biased", "paired", "stratified"]
+Design = Literal["biased", "mixed", "paired", "stratified"]
 
 # Random numbers drawn at once: bounds memory at 46,080 units without changing what is drawn.
 _BLOCK = 1 << 22
@@ -54,6 +54,8 @@ def sample_masks(
 
     Designs:
         ``biased``: each unit is kept with probability `keep`, independently (uniform at ½).
+        ``mixed``: as ``biased``, but every second mask at ½: sets of several units are hardly ever
+            ablated together near 1 and show at ½, and terms found there explain the others.
         ``paired``: as ``biased``, every mask followed by its complement; `keep` is ½.
         ``stratified``: the number of ablated units cycles through 1 … 2(1 − keep)·n, so every
         density around the mean 1 − `keep` is met equally often; which units is uniform.
@@ -76,6 +78,11 @@ def sample_masks(
     rng = np.random.default_rng(seed)
     if design == "biased":
         return _bernoulli(rng, n_masks, n_units, keep)
+    if design == "mixed":
+        half = -(-n_masks // 2)
+        drawn = zip(rng.spawn(2), (keep, 0.5), strict=True)
+        halves = [_bernoulli(own, half, n_units, density) for own, density in drawn]
+        return np.stack(halves, axis=1).reshape(-1, n_units)[:n_masks]
     if design == "paired":
         if keep != 0.5:
             raise Refused(
@@ -85,7 +92,7 @@ def sample_masks(
         return np.stack([half, ~half], axis=1).reshape(-1, n_units)[:n_masks]
     if design == "stratified":
         return _stratified(rng, n_masks, n_units, keep)
-    raise Refused(f"design = {design!r}: choose 'biased', 'paired' or 'stratified'")
+    raise Refused(f"design = {design!r}: choose 'biased', 'mixed', 'paired' or 'stratified'")
 
 
 def _bernoulli(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 
 from mechspex.decoders import Automatic, Decoder, decode, find_decoder
@@ -88,7 +88,8 @@ class Recovery:
         evidence: how sure each term is; None where all masks were measured, so nothing is
             estimated, and where two thirds of the masks are too few for the decoder.
         link: the test for a monotone link; None likewise, and with fewer than 50 masks.
-        more: what more masks would bring; None likewise, and where nothing is left to explain.
+        more: what more masks would bring; None likewise, where nothing is left to explain, and for
+            decoders of SPEX's design, half of which is another design.
     """
 
     function: SetFunction
@@ -195,18 +196,21 @@ def recover(
     keep: float | None = None,
     max_order: int | None = None,
     design: SpexDesign | None = None,
-    n_focused: int = 0,
+    designed: np.ndarray | None = None,
     level: float = 0.05,
     resamples: int = 10,
     seed: int = 0,
 ) -> Recovery:
     """Decode masks and values, score the answer on test masks, and say how sure each term is.
 
+    What is said of single terms rests on masks that are independent draws at `keep`, or SPEX's.
+
     Args:
         masks, values, decoder, keep, max_order, design, seed: as for `decode`.
         test_masks, test_values: of the same design, not among `masks`.
-        n_focused: how many of the last masks are not of the design (see `adaptive`): they are
-            decoded, and left out where the design is what the mathematics rests on.
+        designed: bool ``[mask]``, which masks are drawn with each unit kept with probability
+            `keep`; all of them if not given. The others are decoded too, and left out where the
+            design is what the mathematics rests on.
         level: the false discovery rate of `Recovery.evidence`.
         resamples: how many random halves of the masks pursuit selects terms from anew.
 
@@ -224,11 +228,12 @@ def recover(
     if test.masks.shape[1] != samples.n_units or test.values.shape[1] != samples.values.shape[1]:
         raise ShapeError(
             f"test masks {list(test.masks.shape)} and values {list(test.values.shape)} do not go "
-            f"with masks {list(masks.shape)} and values {list(samples.values.shape)}; give the "
-            "same units and outputs"
+            f"with masks {list(samples.masks.shape)} and values {list(samples.values.shape)}; "
+            "give the same units and outputs"
         )
     chosen = find_decoder(decoder)
-    if isinstance(chosen, Automatic):
+    chosen.check_budget(samples)
+    if isinstance(chosen, Automatic) and samples.n_units > 1:
         # What follows decodes parts of the masks with what was chosen on all of them.
         comparison = compare(samples, chosen.rivals(samples))
         chosen, function = comparison.chosen, comparison.decode(samples)
@@ -238,7 +243,7 @@ def recover(
     truth = test.values.mean(axis=1)
     predicted = function.predict(test.masks)
     constant = len(function) == 1
-    n_designed = samples.n_masks - n_focused
+    rows = np.arange(samples.n_masks) if designed is None else np.flatnonzero(designed)
     return Recovery(
         function=function,
         additive=additive,
@@ -247,11 +252,9 @@ def recover(
         r2_interval=r2_interval(truth, predicted),
         n_train=samples.n_masks,
         n_test=test.n_masks,
-        evidence=None
-        if constant
-        else _evidence(samples, n_designed, chosen, function, level, resamples),
-        link=monotone_link(masks[:n_designed], values[:n_designed], keep=samples.keep, seed=seed)
-        if n_designed >= FEWEST_MASKS and not constant
+        evidence=None if constant else _evidence(samples, rows, chosen, function, level, resamples),
+        link=monotone_link(samples.masks[rows], samples.values[rows], keep=samples.keep, seed=seed)
+        if len(rows) >= FEWEST_MASKS and not constant
         else None,
         more=None if constant else _more_masks(samples, chosen, truth, predicted, test.masks),
     )
@@ -259,21 +262,22 @@ def recover(
 
 def _evidence(
     samples: Samples,
-    n_designed: int,
+    rows: Int[np.ndarray, " row"],
     decoder: Decoder,
     function: SetFunction,
     level: float,
     resamples: int,
 ) -> Evidence | None:
     n_left = samples.n_masks - -(-samples.n_masks // _PARTS)
-    if n_left < decoder.minimum_masks(samples.n_units):
+    lone_group = decoder.needs_design and len(samples.groups) < 2
+    if lone_group or n_left < decoder.minimum_masks(samples.n_units):
         return None
     without, residual = cross_fit(samples, decoder, _PARTS)
     return gather_evidence(
-        samples.rows(np.arange(n_designed)),
+        samples.rows(rows),
         function,
         without,
-        residual[:n_designed],
+        residual[rows],
         level=level,
         resamples=resamples,
     )
@@ -288,7 +292,9 @@ def _more_masks(
 ) -> MoreMasks | None:
     r2 = r_squared(truth, predicted)
     n_half = samples.n_masks // 2
-    if not r2 < _PERFECT or n_half < decoder.minimum_masks(samples.n_units):
+    # Half of SPEX's masks are another design.
+    too_few = n_half < decoder.minimum_masks(samples.n_units) or len(truth) < 2
+    if not r2 < _PERFECT or decoder.needs_design or too_few:
         return None
     half = np.random.default_rng((samples.seed, 3)).permutation(samples.n_masks)[:n_half]
     from_half = decoder.decode(samples.rows(half)).predict(test_masks)

@@ -7,6 +7,13 @@ from jaxtyping import Float
 from scipy import stats
 
 
+def rounding(values: Float[np.ndarray, "mask ..."]) -> float:
+    """The rounding of the largest value: that of float32 where all of them are float32 numbers."""
+    single = bool((values == values.astype(np.float32)).all())
+    epsilon = np.finfo(np.float32 if single else np.float64).eps
+    return float(epsilon * np.abs(values).max(initial=0.0))
+
+
 def r_squared(
     values: Float[np.ndarray, "mask ..."], predicted: Float[np.ndarray, "mask ..."]
 ) -> float:
@@ -18,10 +25,10 @@ def r_squared(
     values = np.asarray(values, dtype=np.float64)
     residual = float(((values - predicted) ** 2).sum())
     total = float(((values - values.mean(axis=0)) ** 2).sum())
-    # A constant stored in float32 still spreads by its rounding.
-    rounding = values.size * (np.finfo(np.float32).eps * np.abs(values).max(initial=0.0)) ** 2
-    if total <= rounding:
-        return 1.0 if residual <= 16 * rounding else -np.inf
+    # A constant still spreads by its rounding.
+    least = values.size * rounding(values) ** 2
+    if total <= least:
+        return 1.0 if residual <= 16 * least else -np.inf
     return 1 - residual / total
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -32,7 +32,7 @@ from mechspex.validation import LARGEST_ORDER, validate
 from mechspex.values import ValueFunction, as_value_function
 from mechspex.values.value_function import configuration_of, in_own_dtype
 
-Design = Literal["random", "spex"]
+Design = Literal["random", "mixed", "spex"]
 
 _DEFAULT_BUDGET = 1_000
 _DEFAULT_KEEP = 0.9
@@ -67,10 +67,10 @@ def explain(
 ) -> Explanation:
     """Find which units act alone and which act together.
 
-    Draws `budget` random masks, measures them, recovers a sparse set function of the mean over
-    outputs, scores it on fresh masks (a fifth as many, at least 100), and measures the strongest
-    terms exactly. Where all 2^n masks fit in the budget they are measured instead, and the answer
-    is exact.
+    Draws `budget` random masks, measures them, recovers a sparse set function (all outputs share
+    its terms), scores its mean over outputs on fresh masks (a fifth as many, at least 100), and
+    measures the strongest terms exactly. Where all 2^n masks fit in the budget they are measured
+    instead, and the answer is exact.
 
     Args:
         value_function: `ComponentValues` or anything of its shape; or a plain function of Boolean
@@ -83,9 +83,10 @@ def explain(
             design.
         decoder: ``automatic``, ``additive``, ``pursuit``, ``proxyspex``, ``kernel``, ``spex``,
             ``exhaustive``, or a decoder of your own.
-        design: ``random`` masks, or those of ``spex`` (see `SpexDesign`), which show sets of up to
-            five units that have no part in any smaller set; ``spex`` for the decoder of that name,
-            else ``random``.
+        design: ``random`` masks; ``mixed``, every second one of them at ½, where sets of several
+            units show that are hardly ever ablated together at 0.9; or those of ``spex`` (see
+            `SpexDesign`), which show sets of up to five units that have no part in any smaller set.
+            ``spex`` for the decoder of that name, else ``random``.
         adaptive: measure in doubling rounds, and spend half of each further one on masks around
             the sets that answers from halves of the masks do not agree on.
         max_order: the largest interaction wanted; the decoder's own choice if not given.
@@ -224,7 +225,11 @@ def _plan(
             f"{n_units} units"
         )
     # SPEX's design refuses a budget that is too small, and says what it needs.
-    described = "random" if design == "random" else str(SpexDesign(n_units, budget, seed=seed))
+    described: str = design
+    if isinstance(chosen, Exhaustive):
+        described = "all masks"
+    elif design == "spex":
+        described = str(SpexDesign(n_units, budget, seed=seed))
     return chosen, {
         "budget": budget,
         "target_r2": target_r2,
@@ -241,9 +246,9 @@ def _plan(
 
 def _density(keep: float | None, design: Design, decoder: Decoder, *, in_rounds: bool) -> float:
     """The probability of keeping a unit that goes with the design."""
-    if design not in ("random", "spex"):
-        raise Refused(f"design = {design!r}: choose 'random' or 'spex'")
-    if design == "random":
+    if design not in get_args(Design):
+        raise Refused(f"design = {design!r}: choose {', '.join(get_args(Design))}")
+    if design != "spex":
         if decoder.name == "spex":
             raise Refused("decoder 'spex' reads the masks of its own design; leave design out")
         keep = _DEFAULT_KEEP if keep is None else keep
@@ -309,7 +314,6 @@ def _exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str
     seed, max_order = settings["seed"], settings["max_order"]
     function = decode(masks, values, decoder=decoder, keep=0.5, max_order=max_order, seed=seed)
     # Orthonormal over all masks: the best sum of singles is the expansion cut off after them.
-    # Orthonormal over all masks: the best sum of singles is the expansion cut off after them.
     fourier = function.to_basis("fourier", 0.5)
     additive = SetFunction.from_mapping(
         recorded.n_units,
@@ -343,9 +347,10 @@ def _random_search(
     needed = decoder.minimum_masks(recorded.n_units)
     drawn = _Masks(recorded.n_units, settings)
     recorded.stage = "held-out masks"
-    test_masks, test_values, test_failed = _finite(
-        recorded, _fresh_masks(drawn.base, keep, settings["seed"])
-    )
+    test_masks = _fresh_masks(drawn.base, keep, settings["seed"])
+    test_values = recorded(test_masks).astype(np.float64)
+    finite = np.isfinite(test_values).all(axis=1)
+    test_masks, test_values, test_failed = test_masks[finite], test_values[finite], (~finite).sum()
     if not len(test_values):
         raise FailedMasksError(
             f"{test_failed} of {test_failed} held-out masks have no finite value; mend the value "
@@ -370,11 +375,11 @@ def _random_search(
         test_values,
         decoder=decoder,
         design=drawn.design,
-        n_focused=train.n_focused,
+        designed=train.designed,
         level=settings["level"],
         **options,
     )
-    return replace(recovery, n_failed=train.n_failed + test_failed)
+    return replace(recovery, n_failed=train.n_failed + int(test_failed))
 
 
 def _round_sizes(settings: dict[str, Any], needed: int) -> list[int]:
@@ -390,11 +395,11 @@ def _round_sizes(settings: dict[str, Any], needed: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Masks with finite values, the last `n_focused` not of the design, and how many had none."""
+    """Masks with finite values, which of them are drawn at `keep`, and how many had none."""
 
     masks: Bool[np.ndarray, "mask unit"]
     values: Float[np.ndarray, "mask output"]
-    n_focused: int
+    designed: Bool[np.ndarray, " mask"]
     n_failed: int
 
 
@@ -403,14 +408,14 @@ class _Masks:
 
     def __init__(self, n_units: int, settings: dict[str, Any]) -> None:
         budget, self._keep, self._seed = (settings[k] for k in ("budget", "keep", "seed"))
-        self.design = (
-            None if settings["design"] == "random" else SpexDesign(n_units, budget, seed=self._seed)
-        )
-        self.base = (
-            sample_masks(n_units, budget, keep=self._keep, seed=self._seed)
-            if self.design is None
-            else self.design.masks
-        )
+        self._mixed = settings["design"] == "mixed"
+        self.design = None
+        if settings["design"] in ("random", "mixed"):
+            kind = "mixed" if self._mixed else "biased"
+            self.base = sample_masks(n_units, budget, keep=self._keep, design=kind, seed=self._seed)
+        else:
+            self.design = SpexDesign(n_units, budget, seed=self._seed)
+            self.base = self.design.masks
         self.focused = self.base[:0]
 
     def measure(self, recorded: RecordedValues, size: int, needed: int) -> _Measured:
@@ -419,20 +424,19 @@ class _Masks:
         Raises:
             FailedMasksError: fewer than `needed` have a finite value.
         """
-        base, values, failed = _finite(recorded, self.base[: size - len(self.focused)])
-        focused, focused_values, lost = _finite(recorded, self.focused)
-        n_finite = len(values) + len(focused_values)
+        masks = np.concatenate([self.base[: size - len(self.focused)], self.focused])
+        values = recorded(masks).astype(np.float64)
+        finite = np.isfinite(values).all(axis=1)
+        n_finite = int(finite.sum())
         if n_finite < needed:
             raise FailedMasksError(
-                f"{failed + lost} of {size} masks have no finite value; the {n_finite} others "
+                f"{size - n_finite} of {size} masks have no finite value; the {n_finite} others "
                 f"are fewer than the {needed} that the decoder needs"
             )
-        return _Measured(
-            np.concatenate([base, focused]),
-            np.concatenate([values, focused_values]),
-            len(focused),
-            failed + lost,
-        )
+        designed = np.arange(size) < size - len(self.focused)
+        if self._mixed:
+            designed &= np.arange(size) % 2 == 0
+        return _Measured(masks[finite], values[finite], designed[finite], size - n_finite)
 
     def focus(self, samples: Samples, size: int) -> None:
         """Half of the masks that double `size`, around the sets that are least certain."""
@@ -465,15 +469,6 @@ def _fresh_masks(
             f"answer from {n_masks} masks; measure all with budget = {2**n_units}, or lower keep"
         )
     return fresh[:wanted]
-
-
-def _finite(
-    recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]
-) -> tuple[Bool[np.ndarray, "finite unit"], Float[np.ndarray, "finite output"], int]:
-    """The masks whose values are all finite, these values, and how many masks have none."""
-    values = recorded(masks).astype(np.float64)
-    finite = np.isfinite(values).all(axis=1)
-    return masks[finite], values[finite], int((~finite).sum())
 
 
 def _versions() -> dict[str, str]:

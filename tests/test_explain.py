@@ -360,3 +360,73 @@ def test_what_is_found_in_another_precision_is_tested_in_the_models_own(run, tmp
     frame = found.to_pandas().set_index("units")
     assert frame.loc["u0", "effect"] == pytest.approx(-3.0 * 1.0125, abs=1e-3)
     assert frame.loc["u0", "recovered"] == pytest.approx(-4.0 * 1.0125, abs=0.4)
+
+
+# ── Designs ───────────────────────────────────────────────────────────────────────────────────────
+
+PEAK = SetFunction.from_mapping(
+    40,
+    {(3,): 0.5, (1, 5, 9): 1.0, (7, 9, 30): 1.0, (2, 8, 20, 31): -1.0},
+    basis="fourier",
+    keep=0.5,
+)
+FORTY = mx.parts(range(40))
+
+
+@pytest.mark.parametrize("decoder", ["spex", "automatic"])
+def test_spex_finds_sets_that_have_no_part_in_smaller_ones(decoder):
+    found = mx.explain(PEAK.predict, units=FORTY, design="spex", budget=450, decoder=decoder)
+    assert found.r2 > 0.999
+    assert found.settings["keep"] == 0.5
+    assert "3 groups × 36 delays × 2^2 bins = 432 masks" in found.settings["design"]
+    assert set(PEAK.terms) == set(found.function.terms) - {()}
+    random = mx.explain(PEAK.predict, units=FORTY, budget=450, keep=0.5, decoder="pursuit")
+    assert random.r2 < 0.8, "the negative control: random masks do not show them"
+
+
+def test_mixed_masks_show_what_is_hardly_ever_ablated_together():
+    backups = SetFunction.from_mapping(
+        40, {(0,): -1.0, (1, 5, 9): -1.5, (2, 8, 20, 31): -1.0}, basis="ablated", keep=0.9
+    )
+    options = {"units": FORTY, "budget": 500, "decoder": "pursuit"}
+    mixed = mx.explain(backups.predict, design="mixed", **options)
+    random = mx.explain(backups.predict, **options)
+    assert mixed.r2 > 0.999
+    assert set(mixed.function.to_basis("ablated").terms) >= set(backups.terms)
+    assert (2, 8, 20, 31) not in random.function.to_basis("ablated").terms
+
+
+def test_an_adaptive_search_is_resumed_without_measuring_twice(tmp_path):
+    counted = []
+
+    def measure(masks):
+        counted.append(len(masks))
+        return PLANTED.predict(masks)
+
+    options = {"units": UNITS, "adaptive": True, "budget": 600, "decoder": "pursuit"}
+    first = mx.explain(measure, run=tmp_path / "run", **options)
+    assert first.recovery.n_train == 600
+    (tmp_path / "run" / "explanation.json").unlink()
+    before = sum(counted)
+    again = mx.explain(measure, run=tmp_path / "run", **options)
+    assert sum(counted) == before + 1, "the clean value when the function is wrapped, no more"
+    assert again.function.to_mapping() == first.function.to_mapping()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"design": "spex", "keep": 0.9}, "keep = 0.9 with design 'spex'"),
+        ({"design": "spex", "adaptive": True}, "design 'spex' is measured as a whole"),
+        ({"design": "random", "decoder": "spex"}, "decoder 'spex' reads the masks of its own"),
+        ({"design": "spex", "budget": 20}, "20"),
+        ({"level": 1.5}, "level = 1.5"),
+    ],
+)
+def test_designs_that_make_no_sense_are_refused_before_anything_is_measured(options, message):
+    def never(masks):
+        assert len(masks) == 1, "only the value with everything kept"
+        return np.ones(len(masks))
+
+    with pytest.raises(Refused, match=message):
+        mx.explain(never, units=FORTY, **options)

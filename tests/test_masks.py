@@ -9,7 +9,7 @@ from mechspex.errors import Refused, ShapeError
 sizes = st.integers(1, 40)
 
 
-@pytest.mark.parametrize("design", ["biased", "stratified"])
+@pytest.mark.parametrize("design", ["biased", "mixed", "stratified"])
 def test_a_longer_draw_begins_with_the_shorter_one(design):
     short = m.sample_masks(30, 20, keep=0.8, design=design, seed=3)
     long = m.sample_masks(30, 50, keep=0.8, design=design, seed=3)
@@ -36,6 +36,14 @@ def test_paired_masks_are_complements():
     drawn = m.sample_masks(10, 7, design="paired", seed=0)
     assert drawn.shape == (7, 10)
     assert np.array_equal(drawn[0:6:2], ~drawn[1:6:2])
+
+
+def test_mixed_masks_alternate_between_keep_and_a_half():
+    drawn = m.sample_masks(20, 20_001, keep=0.9, design="mixed", seed=0)
+    assert drawn.shape == (20_001, 20)
+    for rows, share in ((drawn[::2], 0.9), (drawn[1::2], 0.5)):
+        assert np.abs(rows.mean(0) - share).max() < 5 * np.sqrt(share * (1 - share) / 10_000)
+    assert abs(np.corrcoef(drawn[:-1:2, 0], drawn[1::2, 0])[0, 1]) < 0.05
 
 
 def test_stratified_masks_meet_every_density_equally_often():

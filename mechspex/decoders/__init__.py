@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mechspex.decoders.additive import Additive
@@ -78,7 +80,11 @@ def decode(
         Refused: an unknown decoder, no units, or a density or order that makes no sense.
     """
     samples = check_samples(masks, values, keep=keep, max_order=max_order, design=design, seed=seed)
-    return find_decoder(decoder).decode(samples)
+    answer = find_decoder(decoder).decode(samples)
+    if design is None or samples.groups:
+        return answer
+    note = "the masks hold no complete group of the design given, which is not used"
+    return replace(answer, notes=(*answer.notes, note))
 
 
 def compare(

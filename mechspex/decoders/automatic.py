@@ -80,6 +80,10 @@ class Mean(Decoder):
     def name(self) -> str:  # type: ignore[override]
         return " and ".join(decoder.name for decoder in self.decoders)
 
+    @property
+    def needs_design(self) -> bool:  # type: ignore[override]
+        return any(decoder.needs_design for decoder in self.decoders)
+
     def minimum_masks(self, n_units: int) -> int:
         return max(decoder.minimum_masks(n_units) for decoder in self.decoders)
 

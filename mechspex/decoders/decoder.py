@@ -57,6 +57,17 @@ class Samples:
         groups = tuple(group for group in left if group is not None)
         return replace(self, masks=self.masks[chosen], values=self.values[chosen], groups=groups)
 
+    @property
+    def blocks(self) -> Int[np.ndarray, " mask"]:
+        """Numbers of the parts of the masks that were drawn independently of each other.
+
+        One a mask; of SPEX's design one a delay, whose masks are one affine space.
+        """
+        numbers = np.arange(self.n_masks)
+        for group in self.groups:
+            numbers[group.rows] = group.rows[:, :1]
+        return np.unique(numbers, return_inverse=True)[1]
+
     def among(self, units: Int[np.ndarray, " unit"]) -> Samples:
         """The same problem over some of the units, as if there were no others."""
         return replace(self, masks=np.ascontiguousarray(self.masks[:, units]), groups=())
@@ -95,11 +106,14 @@ class Decoder(ABC):
     """An algorithm with its options; subclasses supply `minimum_masks` and `fit`.
 
     Attributes:
+        needs_design: whether it reads masks of one design as a whole (SPEX's, or all masks), so
+            that a random part of them is of no use.
         most_units: of more units only those that correlate most with the values are fitted (sure
             independence screening, Fan & Lv 2008), which is said; None for no such bound.
     """
 
     name: ClassVar[str]
+    needs_design: ClassVar[bool] = False
     most_units: ClassVar[int | None] = None
 
     @abstractmethod
@@ -110,6 +124,19 @@ class Decoder(ABC):
     def fit(self, samples: Samples) -> SetFunction:
         """Decode checked samples of at least two units whose values are not constant."""
 
+    def check_budget(self, samples: Samples) -> None:
+        """Refuse fewer masks than `minimum_masks`.
+
+        Raises:
+            BudgetError: names the minimum.
+        """
+        minimum = self.minimum_masks(samples.n_units)
+        if samples.n_masks < minimum:
+            raise BudgetError(
+                f"{samples.n_masks} masks of {samples.n_units} units, decoder {self.name!r} needs "
+                f"at least {minimum}; measure {minimum - samples.n_masks} more"
+            )
+
     def decode(self, samples: Samples) -> SetFunction:
         """Decode checked samples; one unit and constant values have the same answer everywhere.
 
@@ -118,12 +145,7 @@ class Decoder(ABC):
         """
         if samples.n_units == 1:
             return _exact_for_one_unit(samples)
-        minimum = self.minimum_masks(samples.n_units)
-        if samples.n_masks < minimum:
-            raise BudgetError(
-                f"{samples.n_masks} masks of {samples.n_units} units, decoder {self.name!r} needs "
-                f"at least {minimum}; measure {minimum - samples.n_masks} more"
-            )
+        self.check_budget(samples)
         spread = np.ptp(samples.values, axis=0).max()
         if spread <= _ROUNDING * np.abs(samples.values).max():
             note = f"{self.name}: all values are equal, so there is nothing to explain"
@@ -179,6 +201,8 @@ def check_samples(
         )
     if max_order is not None and max_order < 1:
         raise Refused(f"max_order = {max_order}: give an order of at least 1, or None")
+    if seed < 0:
+        raise Refused(f"seed = {seed}: give a whole number from 0 up")
     share = float(masks.mean()) if keep is None else keep
     if keep is None and share in (0.0, 1.0):
         raise Refused(

@@ -9,11 +9,10 @@ import numpy as np
 
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.errors import BudgetError, Refused
+from mechspex.scores import rounding
 from mechspex.set_function import SetFunction, Term
 
 _MOST_UNITS = 20
-# Values come as float32: coefficients below this share of the largest value are their rounding.
-_ROUNDING = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Exhaustive(Decoder):
     """
 
     name: ClassVar[str] = "exhaustive"
+    needs_design: ClassVar[bool] = True
 
     def minimum_masks(self, n_units: int) -> int:
         if n_units > _MOST_UNITS:
@@ -57,7 +57,7 @@ class Exhaustive(Decoder):
             pairs[:, 1] = sigma * (kept - ablated)
         largest_order = samples.order_up_to(n_units)
         sizes = np.abs(table).max(axis=1)
-        present = np.flatnonzero(sizes > _ROUNDING * np.abs(samples.values).max())
+        present = np.flatnonzero(sizes > rounding(samples.values))
         terms: dict[Term, np.ndarray] = {}
         for index in present.tolist():
             if index.bit_count() <= largest_order:

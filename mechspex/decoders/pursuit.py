@@ -34,8 +34,8 @@ _EXACT = 1e-18
 _SINGULAR = 1e-14
 # A column is new if this share of it lies outside what is there already.
 _NEW = 1e-8
-# Away from p = ½ a Fourier product takes its variance from a few rare masks.
-_FOURIER_DENSITIES = (0.3, 0.7)
+# Shares of kept entries beyond which a Fourier product takes its variance from a few rare masks.
+_FOURIER_DENSITIES = (0.25, 0.75)
 # Directions of the outputs that together hold less than this share of the variance are noise.
 _REST = 1e-3
 
@@ -82,7 +82,7 @@ class Pursuit(Decoder):
     def fit(self, samples: Samples) -> SetFunction:
         bases: list[Basis] = ["ablated", "kept"]
         lowest, highest = _FOURIER_DENSITIES
-        if lowest <= samples.keep <= highest:
+        if lowest <= samples.masks.mean() <= highest:
             bases.append("fourier")
         proposed = self._proposed(samples)
         searches = [_Search(samples, basis, proposed) for basis in bases]

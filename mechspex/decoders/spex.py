@@ -50,6 +50,7 @@ class Spex(Decoder):
     """
 
     name: ClassVar[str] = "spex"
+    needs_design: ClassVar[bool] = True
     n_words: int = 512
 
     def minimum_masks(self, n_units: int) -> int:

@@ -39,7 +39,7 @@ from mechspex.masks import sample_masks
 from mechspex.scores import r_squared
 from mechspex.set_function import Basis, SetFunction, Term
 
-OURS = ("automatic@aliased", "automatic", "pursuit", "spex@aliased", "proxyspex", "kernel")
+OURS = ("automatic@design", "automatic", "pursuit", "spex@design", "proxyspex", "kernel")
 OTHERS = ("shapiq-spex", "shapiq-proxyspex", "sparse-transform", "lightgbm", "lasso")
 ORDERS = range(1, 6)
 HELD_OUT = 2000
@@ -194,16 +194,21 @@ def _decoder(method: str) -> Callable[..., Any]:
 def _ours(
     method: str, measure: Measurement, n_units: int, n_masks: int, keep: float, seed: int
 ) -> SetFunction:
-    """A decoder of this package on random masks; with ``decoder@aliased`` on SPEX's if they fit."""
+    """A decoder of this package on random masks; ``decoder@design`` on those made for the density.
+
+    They are SPEX's at p = ½ if they fit in the budget, and mixed with p = ½ at others.
+    """
     from mechspex.decoders import decode
     from mechspex.spex_design import SpexDesign
 
     decoder, _, wanted = method.partition("@")
-    design = None
+    design, kind = None, "mixed" if wanted and keep != 0.5 else "biased"
     if wanted and keep == 0.5:
         with suppress(BudgetError):
             design = SpexDesign(n_units, n_masks, seed=seed)
-    masks = design.masks if design else sample_masks(n_units, n_masks, keep=keep, seed=seed)
+    masks = sample_masks(n_units, n_masks, keep=keep, design=kind, seed=seed)
+    if design is not None:
+        masks = design.masks
     values = measure(masks)
     return decode(masks, values, decoder=decoder, design=design, keep=keep, seed=seed)
 
@@ -427,8 +432,9 @@ def render(store: Store, ours: str) -> str:
         f"exceeds {COUNTED:.0%} of the median planted one, in the basis of planting. A word "
         "instead of a number: budget (more masks needed), time (over the limit), memory (over "
         f"{MEMORY_LIMIT >> 30} GiB), empty (no terms), or the exception that was raised. SPEX and "
-        "ProxySPEX of others draw uniform masks at every density; `@aliased` is ours on the masks "
-        "of `SpexDesign` where p = ½ and they fit, on random ones elsewhere. One thread.",
+        "ProxySPEX of others draw uniform masks at every density; `@design` is ours on the masks "
+        "of `SpexDesign` where p = ½ and they fit, and on masks of both densities, p and ½, "
+        "elsewhere. One thread.",
         section("Held-out R²", lambda o: _digits(o.r2, 3) if o.word == "ok" else o.word),
         _verdict(grid, methods, ours, look),
         section("F1 of the support", lambda o: _digits(o.f1, 2)),
