@@ -295,7 +295,7 @@ def test_few_masks_are_recovered_without_what_needs_more():
     found = recover(masks[:31], values[:31], masks[31:], values[31:], decoder="pursuit")
     assert found.evidence is not None
     assert np.isnan(found.evidence.selected).all()
-    table = all_masks(3)
-    exact = recover(table, 2.0 * table[:, 0], masks, 2.0 * masks[:, 0], decoder="exhaustive")
+    table, test = all_masks(4), sample_masks(4, 20, seed=1)
+    exact = recover(table, 2.0 * table[:, 0], test, 2.0 * test[:, 0], decoder="exhaustive")
     assert exact.r2 == 1
     assert exact.evidence is None

@@ -1,9 +1,10 @@
 """Held-out R² of every decoder on measured IOI values, as a markdown table.
 
-270 heads of SmolLM2-135M, each kept with probability 0.9, mean of 8 prompts; trained on N masks
-from `--first` on, scored on the last 1,000.
+270 heads of SmolLM2-135M, each kept with probability 0.9, 8 prompts decoded together; trained on N
+masks from `--first` on, the mean over prompts scored on the last 1,000. Seconds are those of
+`automatic` alone, all it compares included.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/decoders_ioi.py
+    python tests/benchmarks/decoders_ioi.py
 """
 
 from __future__ import annotations
