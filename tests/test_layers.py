@@ -20,7 +20,7 @@ LAYERS = [
     {"decoders", "values", "runs"},
     {"executors", "evidence", "link", "structure", "adaptive"},
     {"recovery"},
-    {"validation"},
+    {"validation", "search"},
     {"answers"},
     {"explanation"},
     {"workflow", "ablation_sweep"},

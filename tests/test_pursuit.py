@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mechspex.decoders import Pursuit, decode, pursuit
+from mechspex.decoders import Pursuit, decode, scan
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.decoders.pursuit import _Factors
+from mechspex.decoders.scan import Factors
 from mechspex.masks import sample_masks
 from mechspex.scores import r_squared
 from mechspex.set_function import SetFunction, Term, features
@@ -30,13 +30,13 @@ def parity(masks: np.ndarray) -> np.ndarray:
 def test_the_blocked_scan_of_all_pairs_is_brute_force(
     n_outputs: int, block: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pursuit, "_BLOCK", block)
-    monkeypatch.setattr(pursuit, "_POOL", 40)
+    monkeypatch.setattr(scan, "_BLOCK", block)
+    monkeypatch.setattr(scan, "_POOL", 40)
     masks = sample_masks(30, 120, keep=0.6, seed=1)
     masks[:, 4] = True
     residual = np.random.default_rng(0).normal(size=(120, n_outputs))
     residual -= residual.mean(axis=0)
-    found = _Factors(masks, "fourier", 0.6).best_of_all_pairs(residual)
+    found = Factors(masks, "fourier", 0.6).best_of_all_pairs(residual)
 
     z = features(masks, [(i,) for i in range(30)], basis="fourier", keep=0.6)
     first, second = z.mean(axis=0), (z**2).mean(axis=0)
@@ -52,11 +52,11 @@ def test_the_blocked_scan_of_all_pairs_is_brute_force(
 def test_a_pair_that_no_single_betrays_is_found_among_more_units_than_a_round_scans(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(pursuit, "_PAIRS_A_ROUND", 1)
-    monkeypatch.setattr(pursuit, "_BLOCK", 2_000)
-    monkeypatch.setattr(pursuit, "_BEAM", 10)
+    monkeypatch.setattr(scan, "_PAIRS_A_ROUND", 1)
+    monkeypatch.setattr(scan, "_BLOCK", 2_000)
+    monkeypatch.setattr(scan, "BEAM", 10)
     masks = sample_masks(300, 300, seed=2)
-    assert _Factors(masks, "fourier", 0.5).hubs == 10
+    assert Factors(masks, "fourier", 0.5).hubs == 10
     truth = SetFunction.from_mapping(300, {(7,): 1.0, (120, 277): 1.0}, basis="fourier")
     noise = 0.5 * np.random.default_rng(0).normal(size=300)
     answer = decode(masks, truth.predict(masks) + noise, decoder="pursuit", keep=0.5)

@@ -7,23 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
 from mechspex.decoders.decoder import Decoder, Samples
+from mechspex.decoders.scan import BEAM, Columns, Factors, Residual
 from mechspex.decoders.spex import Spex
 from mechspex.scores import r_squared
-from mechspex.set_function import Basis, SetFunction, Term, affine, features
+from mechspex.set_function import Basis, SetFunction, Term, features
 
 _LARGEST_ORDER = 5
-# Candidates kept of each order in a scan of one round.
-_BEAM = 60
-# Pairs scanned in one round: all of them up to 2,048 units, beyond that those of the strongest.
-_PAIRS_A_ROUND = 1 << 22
-# Pairs kept of a scan of all of them, and the scores held at once while it runs.
-_POOL, _BLOCK = 1_000, 1 << 24
-# Multiplications that a scan of all pairs may take; what is left over is spent on more outputs.
-_SCAN_WORK = 2e13
 # Interactions after which the bases are compared and only the best one goes on.
 _HEAD_START = 40
 # A term must rest on this many masks: below it, single rows decide.
@@ -38,9 +31,6 @@ _NEW = 1e-8
 _FOURIER_DENSITIES = (0.25, 0.75)
 # Directions of the outputs that together hold less than this share of the variance are noise.
 _REST = 1e-3
-
-Columns = Float[np.ndarray, "mask term"]
-Residual = Float[np.ndarray, "mask direction"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +111,7 @@ class _Search:
         self._order = samples.order_up_to(_LARGEST_ORDER)
         self._prices_by_order = self._price_list()
         self._factors = [
-            _Factors(samples.masks, b, samples.keep) for b in dict.fromkeys((basis, "fourier"))
+            Factors(samples.masks, b, samples.keep) for b in dict.fromkeys((basis, "fourier"))
         ]
         self._pool = proposed
         self.terms: list[Term] = [()]
@@ -290,93 +280,13 @@ class _Search:
         orders = (largest, min(2, largest))
         for factors, order in zip(self._factors, orders, strict=False):
             units = np.argsort(-factors.strengths(white), kind="stable")
-            found.update(dict.fromkeys((int(i),) for i in units[:_BEAM]))
+            found.update(dict.fromkeys((int(i),) for i in units[:BEAM]))
             base: list[Term] = [(int(i),) for i in np.sort(units[: factors.hubs])]
             for size in range(2, order + 1):
                 base = factors.extend(base, white)
                 found.update(dict.fromkeys(base))
                 base = list(dict.fromkeys(base + [t for t in self.terms if len(t) == size]))
         return list(found)
-
-
-class _Factors:
-    """The factors φ_i(m) of a basis, and the scans over their products.
-
-    A scan scores a set by Σ_q ⟨φ_S, r_q⟩² / var φ_S over the residual's directions; the variance is
-    that of independent units, which saves half of the work and is exact enough for candidates.
-    """
-
-    def __init__(self, masks: Bool[np.ndarray, "mask unit"], basis: Basis, keep: float) -> None:
-        slope, offset = affine(basis, keep)
-        self._ablated, self._kept = np.float32(offset), np.float32(slope + offset)
-        self._values = np.where(masks, self._kept, self._ablated)
-        share = masks.mean(axis=0)
-        self._first = share * self._kept + (1 - share) * self._ablated
-        self._second = share * self._kept**2 + (1 - share) * self._ablated**2
-        n_units = masks.shape[1]
-        self.hubs = min(n_units, max(_BEAM, _PAIRS_A_ROUND // n_units))
-        self.all_pairs_a_round = self.hubs == n_units
-
-    def strengths(self, white: Residual) -> Float[np.ndarray, " unit"]:
-        """The score of every single."""
-        variances = self._second - self._first**2
-        slopes = ((white.T @ self._values) ** 2).sum(axis=0)
-        return np.where(variances > 1e-9, slopes / np.maximum(variances, 1e-9), 0.0)
-
-    def extend(self, base: list[Term], white: Residual) -> list[Term]:
-        """The best of all sets that are a set of `base` and one more unit."""
-        if not base:
-            return []
-        products = np.ones((len(white), len(base)), dtype=np.float32)
-        for j in range(len(base[0])):
-            products *= self._values[:, [term[j] for term in base]]
-        first, second = products.mean(axis=0), (products**2).mean(axis=0)
-        scores = self._scores(products, first, second, white, slice(None))
-        for row, term in enumerate(base):
-            scores[row, list(term)] = 0.0
-        # A set of k units is met up to k times.
-        most = min(_BEAM * (len(base[0]) + 1), scores.size)
-        found = (tuple(sorted((*base[row], unit))) for row, unit in _largest(scores, most))
-        return list(dict.fromkeys(found))[:_BEAM]
-
-    def best_of_all_pairs(self, residual: Residual) -> list[Term]:
-        """The pairs with the highest scores, block by block: memory stays bounded."""
-        n_masks, n_units = self._values.shape
-        left, sizes, _ = np.linalg.svd(residual, full_matrices=False)
-        most = max(1, int(_SCAN_WORK / (n_units**2 * n_masks)))
-        white = (left * (sizes > 0))[:, :most].astype(np.float32)
-        best = np.empty((0, 3))
-        rows = max(1, _BLOCK // n_units)
-        for start in range(0, n_units - 1, rows):
-            block = slice(start, min(start + rows, n_units))
-            scores = self._scores(
-                self._values[:, block],
-                self._first[block],
-                self._second[block],
-                white,
-                slice(start, None),
-            )
-            # Only pairs i < j; a unit with itself is no pair.
-            scores[np.tril_indices(len(scores), 0, scores.shape[1])] = 0.0
-            found = [(scores[i, j], start + i, start + j) for i, j in _largest(scores, _POOL)]
-            best = np.array(sorted([*map(tuple, best), *found], reverse=True)[:_POOL])
-        return [(int(i), int(j)) for _, i, j in best]
-
-    def _scores(
-        self,
-        products: Float[np.ndarray, "mask set"],
-        first: Float[np.ndarray, " set"],
-        second: Float[np.ndarray, " set"],
-        white: Residual,
-        units: slice,
-    ) -> Float[np.ndarray, "set unit"]:
-        values = self._values[:, units]
-        scores = np.zeros((products.shape[1], values.shape[1]), dtype=np.float32)
-        for direction in white.T:
-            scores += ((products * direction[:, None]).T @ values) ** 2
-        variances = np.outer(second, self._second[units])
-        variances -= np.outer(first, self._first[units]) ** 2
-        return np.where(variances > 1e-9, scores / np.maximum(variances, 1e-9), 0.0)
 
 
 def charged_r2(samples: Samples, answer: SetFunction) -> float:
@@ -390,17 +300,6 @@ def charged_r2(samples: Samples, answer: SetFunction) -> float:
         math.log(n_masks) + 2 * math.log(math.comb(n_units, len(term))) for term in answer.terms
     )
     return 1 - left * math.exp(min(prices / n_masks, 700.0))
-
-
-def _largest(scores: Float[np.ndarray, "set unit"], most: int) -> list[tuple[int, int]]:
-    """Row and column of the largest positive scores, best first."""
-    flat = scores.ravel()
-    most = min(most, len(flat))
-    order = np.argpartition(-flat, most - 1)[:most]
-    order = order[np.argsort(-flat[order], kind="stable")]
-    order = order[flat[order] > 0]
-    rows, columns = np.unravel_index(order, scores.shape)
-    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def _principal(values: Float[np.ndarray, "mask output"]) -> Residual:
