@@ -4,7 +4,7 @@
 masks from `--first` on, the mean over prompts scored on the last 1,000. Seconds are those of
 `automatic` alone, all it compares included.
 
-    python tests/benchmarks/decoders_ioi.py
+    OMP_NUM_THREADS=1 python tests/benchmarks/decoders_ioi.py
 """
 
 from __future__ import annotations
