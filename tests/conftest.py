@@ -2,10 +2,18 @@
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import mechspex as mx
 from mechspex.models import _TINY
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_for_small_products():
+    """Two BLAS threads on small matrices are slower than one; torch keeps its own."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")
