@@ -312,8 +312,8 @@ def _discoveries(evidence: Evidence, n_units: int) -> str:
     orders = max((len(term) for term in evidence.terms), default=1)
     among = f"sets of up to {orders} of {n_units:,} units"
     return (
-        f"{evidence.n_singles} singles and {found} interactions stand out among all {among} at a "
-        f"false discovery rate of {evidence.level:g}"
+        f"by these masks alone {evidence.n_singles} singles and {found} interactions stand out "
+        f"among all {among} (false discovery rate {evidence.level:g})"
     )
 
 

@@ -8,9 +8,12 @@ from scipy import stats
 
 
 def rounding(values: Float[np.ndarray, "mask ..."]) -> float:
-    """The rounding of the largest value: that of float32 where all of them are float32 numbers."""
+    """The rounding of the largest value: that of float32 where all of them are float32 numbers.
+
+    Other values are float64 and the results of sums: 64 times the rounding of one.
+    """
     single = bool((values == values.astype(np.float32)).all())
-    epsilon = np.finfo(np.float32 if single else np.float64).eps
+    epsilon = np.finfo(np.float32).eps if single else 64 * np.finfo(np.float64).eps
     return float(epsilon * np.abs(values).max(initial=0.0))
 
 

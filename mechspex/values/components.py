@@ -277,7 +277,8 @@ class ComponentValues:
                 "does a hook of your own depend on the batch?"
             )
         self._ends = (float(untouched.mean()), float(ablated.mean()))
-        if np.array_equal(kept, ablated):
+        # On some processors even the rows of one batch differ in their last bit.
+        if np.abs(kept - ablated).max() <= torch.finfo(dtype).eps * size:
             raise AblationError(
                 f"ablating all {self.n_units} units ({self.ablation!r}) changes no value; choose "
                 "units that act on the last token, or another ablation"
