@@ -435,7 +435,7 @@ def render(store: Store, ours: str) -> str:
         "ProxySPEX of others draw uniform masks at every density; `@design` is ours on the masks "
         "of `SpexDesign` where p = ½ and they fit, and on masks of both densities, p and ½, "
         "elsewhere. One thread; the others had 60 s a run, 100 s in the search for the masks "
-        "needed. An empty field was not run: from 4,096 units on the others take minutes.",
+        "needed. An empty field was not run: from 4,096 units on the others took over 45 s.",
         section("Held-out R²", lambda o: _digits(o.r2, 3) if o.word == "ok" else o.word),
         _verdict(grid, methods, ours, look),
         section("F1 of the support", lambda o: _digits(o.f1, 2)),
