@@ -240,6 +240,21 @@ def test_what_is_not_finite_or_not_known_survives_json():
 # ── SPEX's design ─────────────────────────────────────────────────────────────────────────────────
 
 
+def recovered_from(
+    design: SpexDesign,
+    truth: SetFunction,
+    test: np.ndarray,
+    *,
+    sigma: float,
+    seed: int,
+    decoder: str,
+) -> Recovery:
+    noise = sigma * np.random.default_rng(seed).normal(size=design.n_masks)
+    values = truth.predict(design.masks) + noise
+    options = {"decoder": decoder, "design": design, "resamples": 0}
+    return recover(design.masks, values, test, truth.predict(test), **options)
+
+
 def test_aliases_of_a_missed_term_are_no_discoveries():
     """Two parities of seven and eight units, which pursuit does not look for: in SPEX's design the
     masks of a delay stand or fall together, so they count as one draw."""
@@ -252,16 +267,7 @@ def test_aliases_of_a_missed_term_are_no_discoveries():
     for seed in range(3):
         design = SpexDesign(40, 3_000, seed=seed)
         test = sample_masks(40, 200, seed=(seed, 1))
-        noise = 0.1 * np.random.default_rng(seed).normal(size=3_000)
-        found = recover(
-            design.masks,
-            truth.predict(design.masks) + noise,
-            test,
-            truth.predict(test),
-            decoder="pursuit",
-            design=design,
-            resamples=0,
-        )
+        found = recovered_from(design, truth, test, sigma=0.1, seed=seed, decoder="pursuit")
         assert found.evidence is not None
         assert (30, 31) in found.evidence.interactions
         false += len(set(found.evidence.interactions) - {(30, 31)})
@@ -273,16 +279,7 @@ def test_spex_itself_is_recovered_where_its_groups_can_be_left_out():
     test = sample_masks(40, 200, seed=9)
     for n_masks in (450, 1_500):
         design = SpexDesign(40, n_masks)
-        noise = 0.3 * np.random.default_rng(0).normal(size=n_masks)
-        found = recover(
-            design.masks,
-            truth.predict(design.masks) + noise,
-            test,
-            truth.predict(test),
-            decoder="spex",
-            design=design,
-            resamples=0,
-        )
+        found = recovered_from(design, truth, test, sigma=0.3, seed=0, decoder="spex")
         assert found.r2 > 0.98
         assert found.more is None
         assert found.evidence is not None
