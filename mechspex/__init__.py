@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mechspex.masks import pair_ablations, sample_masks, single_ablations
     from mechspex.models import heads, load_model, mlps, neurons
     from mechspex.recovery import Recovery, recover
+    from mechspex.screening import Candidates, Missed, missed, screen
     from mechspex.set_function import SetFunction
     from mechspex.spex_design import SpexDesign
     from mechspex.structure import Structure, structure_of
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Candidates",
     "ComponentValues",
     "Explanation",
     "FunctionValues",
     "Link",
+    "Missed",
     "Recovery",
     "SetFunction",
     "SpexDesign",
@@ -41,6 +44,7 @@ __all__ = [
     "heads",
     "load_model",
     "load_task",
+    "missed",
     "mlps",
     "monotone_link",
     "neurons",
@@ -48,6 +52,7 @@ __all__ = [
     "parts",
     "recover",
     "sample_masks",
+    "screen",
     "single_ablations",
     "structure_of",
     "sweep",
@@ -57,10 +62,12 @@ __all__ = [
 # Where the public names live. They are imported when they are first used: the model libraries take
 # seconds to load, and `mechspex --help`, `tasks` and `status` need none of them.
 _HOMES = {
+    "Candidates": "screening",
     "ComponentValues": "values",
     "Explanation": "explanation",
     "FunctionValues": "values",
     "Link": "link",
+    "Missed": "screening",
     "Recovery": "recovery",
     "SetFunction": "set_function",
     "SpexDesign": "spex_design",
@@ -75,6 +82,7 @@ _HOMES = {
     "heads": "models",
     "load_model": "models",
     "load_task": "tasks",
+    "missed": "screening",
     "mlps": "models",
     "monotone_link": "link",
     "neurons": "models",
@@ -82,6 +90,7 @@ _HOMES = {
     "parts": "units",
     "recover": "recovery",
     "sample_masks": "masks",
+    "screen": "screening",
     "single_ablations": "masks",
     "structure_of": "structure",
     "sweep": "ablation_sweep",

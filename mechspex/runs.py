@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -115,10 +116,12 @@ class ValueStore:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS configuration (key TEXT PRIMARY KEY, value TEXT)"
             )
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS value (mask BLOB PRIMARY KEY, outputs BLOB, "
-                "checksum INTEGER) WITHOUT ROWID"
-            )
+            # Values by packed mask; gradients, of soft masks, by the digest of the mask.
+            for table in ("value", "gradient"):
+                self._database.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} (mask BLOB PRIMARY KEY, outputs BLOB, "
+                    "checksum INTEGER) WITHOUT ROWID"
+                )
             self._database.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _check(self, configuration: dict[str, str]) -> None:
@@ -149,21 +152,7 @@ class ValueStore:
         Raises:
             StoreError: a row whose bytes are not those that were written.
         """
-        found = {}
-        for row, key in enumerate(map(bytes, pack(masks))):
-            stored = self._database.execute(
-                "SELECT outputs, checksum FROM value WHERE mask = ?", (key,)
-            ).fetchone()
-            if stored is None:
-                continue
-            outputs, checksum = stored
-            if checksum != zlib.crc32(key + outputs) or len(outputs) != 4 * n_outputs:
-                raise StoreError(
-                    f"{self._path}: the values of mask {row} do not match their checksum; "
-                    "the file is damaged, move it away to measure again"
-                )
-            found[row] = np.frombuffer(outputs, dtype="<f4")
-        return found
+        return self._get("value", map(bytes, pack(masks)), n_outputs)
 
     def put(
         self, masks: Bool[np.ndarray, "mask unit"], values: Float[np.ndarray, "mask output"]
@@ -173,13 +162,45 @@ class ValueStore:
         Raises:
             StoreError: the disk is full or the file cannot be written; what was there stays.
         """
+        self._put("value", map(bytes, pack(masks)), values)
+
+    def get_gradients(
+        self, masks: Float[np.ndarray, "mask unit"], n_numbers: int
+    ) -> dict[int, np.ndarray]:
+        """{row of soft `masks`: its values and gradient, `n_numbers` in all}, as `get`."""
+        return self._get("gradient", map(_digest, masks), n_numbers)
+
+    def put_gradients(
+        self, masks: Float[np.ndarray, "mask unit"], numbers: Float[np.ndarray, "mask number"]
+    ) -> None:
+        """Commit values and gradients of soft masks, as `put`."""
+        self._put("gradient", map(_digest, masks), numbers)
+
+    def _get(self, table: str, keys: Iterable[bytes], n_numbers: int) -> dict[int, np.ndarray]:
+        found = {}
+        for row, key in enumerate(keys):
+            stored = self._database.execute(
+                f"SELECT outputs, checksum FROM {table} WHERE mask = ?", (key,)
+            ).fetchone()
+            if stored is None:
+                continue
+            outputs, checksum = stored
+            if checksum != zlib.crc32(key + outputs) or len(outputs) != 4 * n_numbers:
+                raise StoreError(
+                    f"{self._path}: the {table}s of mask {row} do not match their checksum; "
+                    "the file is damaged, move it away to measure again"
+                )
+            found[row] = np.frombuffer(outputs, dtype="<f4")
+        return found
+
+    def _put(self, table: str, keys: Iterable[bytes], numbers: np.ndarray) -> None:
         rows = []
-        for key, outputs in zip(map(bytes, pack(masks)), values.astype("<f4"), strict=True):
+        for key, outputs in zip(keys, numbers.astype("<f4"), strict=True):
             content = outputs.tobytes()
             rows.append((key, content, zlib.crc32(key + content)))
         try:
             with self._database:
-                self._database.executemany("INSERT OR IGNORE INTO value VALUES (?, ?, ?)", rows)
+                self._database.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", rows)
         except sqlite3.Error as error:
             raise StoreError(
                 f"{self._path} could not be written ({error}); all values committed before are "
@@ -189,6 +210,11 @@ class ValueStore:
     def close(self) -> None:
         """Close the file; values in memory are gone."""
         self._database.close()
+
+
+def _digest(mask: np.ndarray) -> bytes:
+    """Of a soft mask, which would take as much room as its gradient."""
+    return hashlib.sha256(mask.astype("<f4").tobytes()).digest()
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:

@@ -22,6 +22,7 @@ LAYERS = [
     {"recovery"},
     {"validation", "search"},
     {"answers"},
+    {"screening"},
     {"explanation"},
     {"workflow", "ablation_sweep"},
     {"figures"},

@@ -11,16 +11,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
+from mechspex.errors import Refused
 from mechspex.masks import check_masks, pack
 from mechspex.runs import ValueStore
 from mechspex.units import UnitSet
 from mechspex.values import ValueFunction
-from mechspex.values.value_function import configuration_of
+from mechspex.values.value_function import Differentiable, configuration_of
 
 # What a killed process has to measure again: one commit, which takes about this long.
 _SECONDS = 1.0
 # Masks of a commit, powers of two: the first has so many, the next ones as many as time says.
 _FIRST, _FEWEST, _MOST = 32, 8, 4096
+# Gradients of a commit, each several times the work of a value.
+_GRADIENTS = 8
 
 
 class RecordedValues:
@@ -37,7 +40,8 @@ class RecordedValues:
         configuration: everything the values depend on but the mask.
         stage: what the masks are for, shown beside the progress bar.
         measured: how many masks were measured here, those found in the store not counted.
-        seconds: how long that took.
+        gradients: how many gradients were measured here.
+        seconds: how long both took.
 
     Raises:
         RunError: the folder cannot be written, or holds values of another configuration.
@@ -56,6 +60,7 @@ class RecordedValues:
         self.stage = "masks"
         self.measured = 0
         self.seconds = 0.0
+        self.gradients = 0
 
     @property
     def units(self) -> UnitSet:
@@ -83,6 +88,42 @@ class RecordedValues:
         masks = check_masks(masks, self.n_units)
         (values,) = self.in_blocks([masks], len(masks))
         return values
+
+    def value_and_gradient(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask unit"]]:
+        """Values of soft masks, and the gradient of their mean over outputs, from the store where
+        it has them.
+
+        Raises:
+            Refused: the value function has no gradients.
+        """
+        function = self._value_function
+        if not isinstance(function, Differentiable):
+            raise Refused(
+                f"{type(function).__name__} has no value_and_gradient, which this needs; screen "
+                "with method 'ablation'"
+            )
+        soft = np.ascontiguousarray(masks, dtype=np.float32)
+        n_outputs = len(self.outputs)
+        found = np.empty((len(soft), n_outputs + self.n_units), dtype=np.float32)
+        known = self._store.get_gradients(soft, found.shape[1])
+        for row, numbers in known.items():
+            found[row] = numbers
+        missing = np.array([row for row in range(len(soft)) if row not in known], dtype=int)
+        with tqdm(
+            desc=self.stage, total=len(missing), unit=" gradients", disable=not self._progress
+        ) as bar:
+            for start in range(0, len(missing), _GRADIENTS):
+                rows = missing[start : start + _GRADIENTS]
+                before = time.perf_counter()
+                values, gradients = function.value_and_gradient(soft[rows])
+                found[rows] = np.concatenate([values, gradients.mean(axis=1)], axis=1)
+                self._store.put_gradients(soft[rows], found[rows])
+                self.seconds += time.perf_counter() - before
+                self.gradients += len(rows)
+                bar.update(len(rows))
+        return found[:, :n_outputs], found[:, n_outputs:]
 
     def in_blocks(
         self, blocks: Iterable[Bool[np.ndarray, "mask unit"]], n_masks: int

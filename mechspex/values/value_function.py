@@ -57,6 +57,17 @@ class InAnotherPrecision(Protocol):
         ...
 
 
+@runtime_checkable
+class Differentiable(Protocol):
+    """A value function that is defined between 0 and 1 as well, and knows its slope there."""
+
+    def value_and_gradient(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask output unit"]]:
+        """Values of soft masks, and ∂ value[m, j] / ∂ m_i."""
+        ...
+
+
 class FunctionValues:
     """Any Python function of masks as a value function.
 

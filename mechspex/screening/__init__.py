@@ -1,0 +1,7 @@
+"""Screening: a cheap score proposes, exact ablation decides."""
+
+from mechspex.screening.candidates import Candidates, Stratum
+from mechspex.screening.missed import Missed, missed
+from mechspex.screening.screen import screen
+
+__all__ = ["Candidates", "Missed", "Stratum", "missed", "screen"]

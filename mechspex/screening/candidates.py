@@ -1,0 +1,127 @@
+"""Candidates: what a screen proposes for exact ablation, best first."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from mechspex.answers import Cost, plain, subject
+from mechspex.set_function import Term
+from mechspex.units import UnitSet
+
+SCHEMA = "mechspex.candidates/1"
+# Rows that the text shows.
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Sets that the screen scored and rejected, by their rank among all scored, and some of them.
+
+    Attributes:
+        first_rank: of its best set among all sets of that order; 0 is the best of all.
+        size: how many sets it holds.
+        drawn: sets drawn from it at random, each with the same probability.
+    """
+
+    first_rank: int
+    size: int
+    drawn: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Sets of units that a screen proposes, best first. A score only proposes: measure with
+    `mechspex.validate` before you believe one.
+
+    Attributes:
+        units: what the terms' indices stand for.
+        terms: the proposed sets.
+        scores: the predicted coefficient of each in the ``ablated`` basis, mean over outputs.
+        method: that scored them.
+        considered: how many sets of order 1, 2, … were scored.
+        single_scores: the predicted effect of ablating each unit alone.
+        reach: of each unit, the root of the sum of squares of its predicted pairs; zeros where
+            pairs were not scored.
+        rejected: samples of what was scored and not proposed, from which `missed` estimates what
+            the screen overlooked.
+        configuration: of the values.
+        cost: what it took; a gradient counts as a mask.
+    """
+
+    units: UnitSet
+    terms: tuple[Term, ...]
+    scores: Float[np.ndarray, " term"]
+    method: str
+    considered: tuple[int, ...]
+    single_scores: Float[np.ndarray, " unit"]
+    reach: Float[np.ndarray, " unit"]
+    cost: Cost
+    rejected: tuple[Stratum, ...] = ()
+    configuration: dict[str, str] = field(default_factory=dict)
+
+    def strongest_units(self, n_units: int) -> Int[np.ndarray, " unit"]:
+        """The columns, in order, of the units with the largest predicted effects of all orders:
+        √(single² + reach²)."""
+        strength = np.hypot(self.single_scores, self.reach)
+        return np.sort(np.argsort(-strength, kind="stable")[:n_units])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A frame with one row a term, best first."""
+        return pd.DataFrame(
+            {
+                "units": [self.units.label(term) for term in self.terms],
+                "order": [len(term) for term in self.terms],
+                "score": self.scores,
+            }
+        )
+
+    def __str__(self) -> str:
+        frame = self.to_pandas()
+        width = max((len(units) for units in frame["units"]), default=0)
+        scored = ", ".join(
+            f"{number:,} of order {order}" for order, number in enumerate(self.considered, 1)
+        )
+        lines = [
+            subject(self.configuration, self.units),
+            f"screened by {self.method}: {scored} scored, {len(self.terms):,} proposed",
+            "",
+            f"  {'':{width}} order   predicted (basis: ablated)",
+        ]
+        for row in frame.head(_SHOWN).to_dict("records"):
+            lines.append(f"  {row['units']:{width}} {row['order']:5d} {row['score']:+11.3f}")
+        if len(frame) > _SHOWN:
+            lines.append(f"  … and {len(frame) - _SHOWN:,} weaker ones")
+        cost = self.cost
+        lines += [
+            "",
+            f"{cost.measured:,} gradients or masks in {cost.seconds_measuring:.0f} s; "
+            f"{cost.seconds:.0f} s in all. Predicted, not measured: mechspex validate decides",
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        style = {"index": False, "float_format": "{:+.3f}".format, "max_rows": _SHOWN}
+        return self.to_pandas().to_html(**style)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The candidates as plain numbers and lists, with a schema name; JSON can hold it."""
+        return {
+            "schema": SCHEMA,
+            "method": self.method,
+            "configuration": self.configuration,
+            "considered": list(self.considered),
+            "terms": [
+                {"units": [self.units.names[column] for column in term], "score": plain(score)}
+                for term, score in zip(self.terms, self.scores, strict=True)
+            ],
+            "rejected": [
+                {"first_rank": s.first_rank, "size": s.size, "drawn": [list(t) for t in s.drawn]}
+                for s in self.rejected
+            ],
+            "cost": asdict(self.cost),
+        }
