@@ -19,6 +19,8 @@ import typer
 from mechspex.errors import FailedMasksError, MechspexError, Refused, RunError, StoreError
 
 _PICTURES = (".png", ".svg", ".pdf")
+# With more units than these, random ablation alone finds little.
+_MOST_UNSCREENED = 2_000
 
 app = typer.Typer(
     name="mechspex",
@@ -90,6 +92,13 @@ def explain(
     ] = False,
     level: Annotated[float, typer.Option(help="False discovery rate.")] = 0.05,
     max_order: Annotated[int | None, typer.Option(help="The largest interaction wanted.")] = None,
+    screen: Annotated[
+        Literal["first_order", "second_order", "none"] | None,
+        typer.Option(
+            help="Score all units by gradients first, ablate only the strongest; second_order "
+            "where there are more than 2,000 units."
+        ),
+    ] = None,
     prompts: Prompts = 8,
     dtype: Dtype = "float32",
     precision: Precision = None,
@@ -126,6 +135,7 @@ def explain(
             level=level,
             max_order=max_order,
             validate_on=fresh,
+            screen=_screen_method(screen, len(chosen)),
             run=name,
             seed=seed,
             progress=True,
@@ -133,6 +143,134 @@ def explain(
     _print(explanation.to_dict() if as_json else str(explanation), as_json)
     if explanation.recovery.n_failed or explanation.validation.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
+
+
+def _screen_method(asked: str | None, n_units: int) -> Any:
+    if asked is None:
+        return "second_order" if n_units > _MOST_UNSCREENED else None
+    return None if asked == "none" else asked
+
+
+@app.command()
+def screen(
+    task: TaskName,
+    model: ModelName = "smollm2-135m",
+    units: UnitNames = "neurons",
+    method: Annotated[
+        Literal["first_order", "second_order"],
+        typer.Option(help="Single units, or sets of two units and more."),
+    ] = "second_order",
+    terms: Annotated[int, typer.Option(help="Sets of each order that are proposed.")] = 200,
+    max_order: Annotated[int, typer.Option(help="The largest sets of second_order.")] = 2,
+    ablation: Ablation = "mean",
+    prompts: Prompts = 8,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    csv: Annotated[Path | None, typer.Option(help="Write one row a proposed set.")] = None,
+    run: RunName = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Score all units and pairs by gradients; nothing here is measured by ablation."""
+    import mechspex as mx
+    from mechspex.runs import run_folder
+
+    if run is not None:
+        _refuse_unwritable(run_folder(run))
+    _refuse_files(csv, None, units)
+    bridge = mx.load_model(model, dtype=_dtype(dtype), device=device)
+    drawn = mx.load_task(task, bridge, n_prompts=prompts, seed=seed)
+    values = mx.ComponentValues(bridge, drawn, _units(bridge, units), ablation, seed=seed)
+    name = run or _run_name(drawn.name, units, f"{ablation}-screen", values.configuration)
+    with _resumable(run_folder(name)):
+        found = mx.screen(
+            values,
+            method,
+            n_terms=terms,
+            max_order=max_order,
+            run=name,
+            seed=seed,
+            progress=True,
+        )
+    if csv is not None:
+        found.to_pandas().to_csv(csv, index=False)
+    _print(found.to_dict() if as_json else str(found), as_json)
+
+
+@app.command()
+def validate(
+    task: TaskName,
+    sets: Annotated[
+        list[str],
+        typer.Argument(help="Sets of units, L23H3,L24H4; or a CSV file of mechspex screen."),
+    ],
+    model: ModelName = "smollm2-135m",
+    ablation: Ablation = "mean",
+    prompts: Annotated[int, typer.Option(help="How many prompts.")] = 32,
+    level: Annotated[float, typer.Option(help="False discovery rate.")] = 0.05,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    run: RunName = None,
+    seed: Annotated[int, typer.Option(help="Of the prompts; another one than the screen's.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure sets of units exactly, by ablating every part of each of them."""
+    import mechspex as mx
+    from mechspex.answers import effect_tables, plain_rows
+    from mechspex.executors.local import RecordedValues
+    from mechspex.runs import run_folder
+
+    if run is not None:
+        _refuse_unwritable(run_folder(run))
+    terms = _sets(sets)
+    bridge = mx.load_model(model, dtype=_dtype(dtype), device=device)
+    drawn = mx.load_task(task, bridge, n_prompts=prompts, seed=seed)
+    chosen = _named(bridge, terms)
+    values = mx.ComponentValues(bridge, drawn, chosen, ablation, seed=seed)
+    name = run or _run_name(drawn.name, "sets", f"{ablation}-validate", values.configuration)
+    with _resumable(run_folder(name)):
+        recorded = RecordedValues(values, run_folder(name), progress=True)
+        recorded.stage = "validating"
+        tested = mx.validate(recorded, terms, level=level)
+        recorded.close()
+    frame = tested.to_pandas()
+    if as_json:
+        _print(
+            {"schema": "mechspex.validation/1", "level": level, "terms": plain_rows(frame)}, True
+        )
+    else:
+        table = frame.assign(prompts=float(prompts))
+        print("\n".join(effect_tables(table, beside="prompts")).strip())
+    if tested.failed.any():
+        raise typer.Exit(FailedMasksError.exit_code)
+
+
+def _sets(given: list[str]) -> list[tuple[str, ...]]:
+    """Sets of units by name, from the command line or from the CSV file of a screen."""
+    import csv
+
+    if len(given) == 1 and given[0].endswith(".csv"):
+        try:
+            with open(given[0], newline="") as file:
+                rows = [row["units"].split(" × ") for row in csv.DictReader(file)]
+        except (OSError, KeyError, UnicodeDecodeError) as error:
+            raise Refused(f"{given[0]} is no CSV file of mechspex screen ({error!r})") from None
+        return [tuple(row) for row in rows]
+    return [tuple(name.strip() for name in names.split(",")) for names in given]
+
+
+def _named(bridge: Any, terms: list[tuple[str, ...]]) -> Any:
+    """The units that the sets name, of whatever kinds."""
+    import mechspex as mx
+
+    names = list(dict.fromkeys(name for term in terms for name in term))
+    # Only kinds that are named: a mixture of experts has no neurons, and refuses.
+    all_units = mx.heads(bridge)
+    if any("MLP" in name for name in names):
+        all_units = all_units + mx.mlps(bridge)
+    if any(re.fullmatch(r"L\d+N\d+", name) for name in names):
+        all_units = all_units + mx.neurons(bridge)
+    return all_units[names]
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy import stats
 
 from mechspex.answers import (
     Cost,
@@ -24,6 +25,7 @@ from mechspex.answers import (
 from mechspex.errors import Refused
 from mechspex.recovery import Recovery
 from mechspex.runs import EXPLANATION, write_json
+from mechspex.screening import Screening
 from mechspex.set_function import SetFunction
 from mechspex.structure import Structure, structure_of
 from mechspex.units import Unit, UnitSet
@@ -33,6 +35,8 @@ SCHEMA = "mechspex.explanation/2"
 
 # The structure is told of so many terms, and in a line where sets are small enough to have one.
 _MOST_TERMS, _LARGEST_READABLE = 2_000, 6
+# Rows of each table in the text, where a screen has made them many.
+_SHOWN = 30
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Explanation:
         validation: the strongest terms, measured exactly.
         cost: what it took.
         folder: of the run; None where values were kept in memory.
+        screening: what a screen did beforehand, where one did; `units` are its survivors then.
     """
 
     units: UnitSet
@@ -62,6 +67,7 @@ class Explanation:
     validation: Validation
     cost: Cost
     folder: Path | None = None
+    screening: Screening | None = None
 
     @property
     def function(self) -> SetFunction:
@@ -128,7 +134,8 @@ class Explanation:
             tested=f"{len(self.validation.terms)} terms tested",
             folder=self.folder,
         )
-        table = effect_tables(self.to_pandas(), beside="recovered")
+        most = None if self.screening is None else _SHOWN
+        table = effect_tables(self.to_pandas(), beside="recovered", most=most)
         return "\n".join([*self._headline(), *table, *last])
 
     def _headline(self) -> list[str]:
@@ -137,6 +144,7 @@ class Explanation:
             subject(self.configuration, self.units),
             f"clean {self.clean:+.3f}   all ablated {self.ablated:+.3f}   "
             f"(mean over {len(self.outputs)} outputs)",
+            *([] if self.screening is None else [str(self.screening), self._agreement()]),
             recovery.scores,
         ]
         if recovery.n_failed:
@@ -152,6 +160,23 @@ class Explanation:
         if not self.validation.terms:
             lines.append("nothing depends on the mask: no terms to report")
         return lines
+
+    def _agreement(self) -> str:
+        """How well the screen's predictions agree with the exact effects of its proposals."""
+        assert self.screening is not None
+        validation = self.validation
+        exact = dict(zip(validation.terms, validation.effects, strict=True))
+        confirmed = dict(zip(validation.terms, validation.confirmed, strict=True))
+        terms = self.screening.terms
+        held = sum(bool(confirmed[term]) for term in terms)
+        line = f"{len(terms):,} proposals tested exactly, {held:,} confirmed"
+        if len(terms) < 3:
+            return line
+        measured = np.array([exact[term] for term in terms])
+        scores = np.array(self.screening.scores)
+        r = float(stats.spearmanr(scores, measured)[0])
+        signs = float(np.mean(np.sign(scores) == np.sign(measured)))
+        return f"{line}; rank correlation with what was predicted {r:.2f}, same sign {signs:.0%}"
 
     def _repr_html_(self) -> str:
         scores = (
@@ -182,6 +207,7 @@ class Explanation:
                 "level": validation.level,
             },
             "cost": asdict(self.cost),
+            "screening": None if self.screening is None else asdict(self.screening),
         }
 
     def save(self, folder: Path) -> None:
@@ -237,6 +263,10 @@ class Explanation:
             ablated=_number(record["ablated"]),
             configuration=record["configuration"],
             settings=record["settings"],
+            # Answers that were kept before there were screens have no such entry.
+            screening=None
+            if record.get("screening") is None
+            else Screening.from_dict(record["screening"]),
         )
 
 

@@ -18,12 +18,16 @@ from mechspex.errors import BudgetError, MeasurementError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.explanation import Cost, Explanation
 from mechspex.runs import CONFIGURATION, run_folder, write_json
+from mechspex.screening import Screening, survivors
+from mechspex.screening import screen as propose
+from mechspex.screening.screen import Method
 from mechspex.search import exact_search, random_search
 from mechspex.set_function import SetFunction, Term
 from mechspex.spex_design import SpexDesign
 from mechspex.units import UnitSet
 from mechspex.validation import LARGEST_ORDER, validate
 from mechspex.values import ValueFunction, as_value_function
+from mechspex.values.restricted import RestrictedValues
 from mechspex.values.value_function import configuration_of, in_own_dtype
 
 Design = Literal["random", "mixed", "spex"]
@@ -34,6 +38,8 @@ _DEFAULT_KEEP = 0.9
 _LARGEST_BUDGET = 16_000
 # Beyond this many units the table of all 2^n values is no longer an answer.
 _MOST_EXACT_UNITS = 20
+# Units that a screen lets through, how many at most, and the share they should explain.
+_SURVIVORS, _MOST_SURVIVORS, _EXPLAINED = 100, 800, 0.9
 # How many terms are reported, each of them validated.
 _SINGLES, _INTERACTIONS = 10, 20
 # Terms below this share of the value's variance are not worth an exact test.
@@ -53,6 +59,7 @@ def explain(
     max_order: int | None = None,
     level: float = 0.05,
     validate_on: ValueFunction | None = None,
+    screen: Method | None = None,
     run: str | Path | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -87,6 +94,11 @@ def explain(
         validate_on: the same units on other outputs (fresh prompts), where the terms are tested:
             terms that were chosen for standing out on some prompts stand out there by chance as
             well. `value_function` itself if not given; then read the intervals with that in mind.
+        screen: ``first_order`` or ``second_order``: units are scored by gradients first (see
+            `mechspex.screen`), the search ablates only the strongest of them (at least 100, twice
+            as many until they explain 0.9 of what random masks of all units do, at most 800) and
+            those of the sets proposed, and keeps all others; proposals are tested exactly like
+            the terms that the search finds. `mechspex.missed` estimates what a screen overlooks.
         run: name or folder in which every value and the answer are kept: no mask is measured
             twice, and the same call again returns the same answer at once. None keeps values in
             memory.
@@ -100,6 +112,19 @@ def explain(
     """
     start = time.perf_counter()
     function = as_value_function(value_function, units)
+    if validate_on is not None and validate_on.units != function.units:
+        raise Refused(
+            f"validate_on has {validate_on.units}, the value function {function.units}; "
+            "give both the same units"
+        )
+    folder = None if run is None else run_folder(run)
+    screening = None
+    if screen is not None:
+        below = None if folder is None else folder / "screen"
+        density = _DEFAULT_KEEP if keep is None else keep
+        columns, screening = _screen(function, screen, below, density, seed, progress)
+        function = RestrictedValues(function, columns)
+        validate_on = None if validate_on is None else RestrictedValues(validate_on, columns)
     chosen, settings = _plan(
         function.n_units,
         decoder,
@@ -113,13 +138,9 @@ def explain(
         seed=seed,
     )
     if validate_on is not None:
-        if validate_on.units != function.units:
-            raise Refused(
-                f"validate_on has {validate_on.units}, the value function {function.units}; "
-                "give both the same units"
-            )
         settings["validated on"] = configuration_of(validate_on)
-    folder = None if run is None else run_folder(run)
+    if screen is not None:
+        settings["screen"] = screen
     with ExitStack() as stack:
         recorded = stack.enter_context(closing(RecordedValues(function, folder, progress=progress)))
         kept = None if folder is None else _kept_answer(folder, recorded.configuration, settings)
@@ -133,7 +154,7 @@ def explain(
             below = None if folder is None else folder / "validation"
             fresh = RecordedValues(exact, below, progress=progress)
             tested_on = stack.enter_context(closing(fresh))
-        explanation = _answer(recorded, tested_on, chosen, settings, folder, start)
+        explanation = _answer(recorded, tested_on, chosen, settings, screening, folder, start)
     if folder is not None:
         explanation.save(folder)
     return explanation
@@ -144,6 +165,7 @@ def _answer(
     tested_on: RecordedValues,
     decoder: Decoder,
     settings: dict[str, Any],
+    screening: Screening | None,
     folder: Path | None,
     start: float,
 ) -> Explanation:
@@ -155,7 +177,8 @@ def _answer(
     search = exact_search if isinstance(decoder, Exhaustive) else random_search
     recovery = search(recorded, decoder, settings)
     tested_on.stage = "validating"
-    terms = strongest_terms(recovery.function)
+    proposed = () if screening is None else screening.terms
+    terms = list(dict.fromkeys([*strongest_terms(recovery.function), *proposed]))
     validation = validate(tested_on, terms, level=settings["level"])
     # A set: without fresh outputs both are the same.
     ledgers = {recorded, tested_on}
@@ -175,6 +198,41 @@ def _answer(
             seconds=time.perf_counter() - start,
         ),
         folder=folder,
+        screening=screening,
+    )
+
+
+def _screen(
+    function: ValueFunction,
+    method: Method,
+    folder: Path | None,
+    keep: float,
+    seed: int,
+    progress: bool,
+) -> tuple[list[int], Screening]:
+    """The units that survive a screen, by column, and what it did."""
+    candidates = propose(function, method, run=folder, seed=seed, progress=progress)
+    with closing(RecordedValues(function, folder, progress=progress)) as recorded:
+        found, explained = survivors(
+            recorded,
+            candidates,
+            n_units=_SURVIVORS,
+            most=_MOST_SURVIVORS,
+            target=_EXPLAINED,
+            keep=keep,
+            seed=seed,
+        )
+    columns: list[int] = found.tolist()
+    place = {column: number for number, column in enumerate(columns)}
+    return columns, Screening(
+        method=method,
+        considered=candidates.considered,
+        n_units=function.n_units,
+        n_survivors=len(columns),
+        explained=explained,
+        terms=tuple(tuple(place[column] for column in term) for term in candidates.terms),
+        scores=tuple(candidates.scores.tolist()),
+        seconds=candidates.cost.seconds,
     )
 
 

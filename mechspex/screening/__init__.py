@@ -3,5 +3,6 @@
 from mechspex.screening.candidates import Candidates, Stratum
 from mechspex.screening.missed import Missed, missed
 from mechspex.screening.screen import screen
+from mechspex.screening.survivors import Screening, survivors
 
-__all__ = ["Candidates", "Missed", "Stratum", "missed", "screen"]
+__all__ = ["Candidates", "Missed", "Screening", "Stratum", "missed", "screen", "survivors"]

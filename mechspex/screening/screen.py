@@ -52,7 +52,7 @@ def screen(
     Args:
         value_function: `ComponentValues`, or anything with its `value_and_gradient`.
         method: ``first_order`` proposes single units, ``second_order`` sets of two units and more.
-        n_terms: how many sets of each order are proposed.
+        n_terms: how many sets of each order are proposed; none whose predicted effect is 0.
         max_order: the largest sets proposed by ``second_order``.
         parts: gradients of the first order; 0 for plain attribution patching from a single one.
         rows: units whose pairs are scored by a gradient of their own.

@@ -1,0 +1,101 @@
+"""Survivors of a screen: the units that random masks are restricted to, and what they explain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from mechspex.executors.local import RecordedValues
+from mechspex.masks import sample_masks
+from mechspex.screening.candidates import Candidates
+from mechspex.set_function import Term
+
+# Random masks from which the share that the survivors explain is estimated.
+_MASKS = 60
+
+
+@dataclass(frozen=True)
+class Screening:
+    """What a screen did before the search.
+
+    Attributes:
+        method: of the screen.
+        considered: how many sets of order 1, 2, … were scored.
+        n_units: of the whole value function.
+        n_survivors: of them that masks ablate; the others are kept.
+        explained: R² of the value with only survivors ablated, plus a constant, on random masks
+            of all units.
+        terms: sets proposed and tested exactly, by columns of the survivors.
+        scores: their predicted effects.
+        seconds: what the screen took when it was run.
+    """
+
+    method: str
+    considered: tuple[int, ...]
+    n_units: int
+    n_survivors: int
+    explained: float
+    terms: tuple[Term, ...]
+    scores: tuple[float, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        scored = " and ".join(
+            f"{n:,} {'units' if order == 1 else f'sets of {order}'}"
+            for order, n in enumerate(self.considered, 1)
+        )
+        return (
+            f"screened by {self.method}: {scored} scored; masks ablate {self.n_survivors:,} of "
+            f"{self.n_units:,} units, which explain {self.explained:.2f} of what masks of all do"
+        )
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Screening:
+        """Read what `dataclasses.asdict` wrote, by way of JSON."""
+        return cls(
+            **record
+            | {
+                "considered": tuple(record["considered"]),
+                "terms": tuple(tuple(term) for term in record["terms"]),
+                "scores": tuple(record["scores"]),
+            }
+        )
+
+
+def survivors(
+    recorded: RecordedValues,
+    candidates: Candidates,
+    *,
+    n_units: int,
+    most: int,
+    target: float,
+    keep: float,
+    seed: int,
+) -> tuple[Int[np.ndarray, " survivor"], float]:
+    """The strongest units of a screen, and all that its proposals name, and what they explain.
+
+    Their number doubles from `n_units` until they explain `target`, or to `most`.
+
+    Returns:
+        Their columns, and R² = 1 − Var(f(m) − f(m with all others kept)) / Var f(m) over random
+        masks m of all units, averaged over outputs first.
+    """
+    recorded.stage = "what survivors explain"
+    masks = sample_masks(recorded.n_units, _MASKS, keep=keep, seed=(seed, 3))
+    whole = recorded(masks).mean(axis=1, dtype=np.float64)
+    proposed = {column for term in candidates.terms for column in term}
+    while True:
+        chosen = candidates.strongest_units(min(n_units, recorded.n_units)).tolist()
+        columns = np.array(sorted({*chosen, *proposed}), dtype=np.int64)
+        restricted = np.ones_like(masks)
+        restricted[:, columns] = masks[:, columns]
+        part = recorded(restricted).mean(axis=1, dtype=np.float64)
+        finite = np.isfinite(whole) & np.isfinite(part)
+        spread = np.var(whole[finite])
+        explained = 1 - float(np.var((whole - part)[finite]) / spread) if spread else 1.0
+        if explained >= target or n_units >= min(most, recorded.n_units):
+            return columns, explained
+        n_units = min(2 * n_units, most, recorded.n_units)

@@ -1,0 +1,296 @@
+"""Screening: predictions against planted functions, brute force and the tiny model."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+import mechspex as mx
+from mechspex.errors import Refused
+from mechspex.executors.local import RecordedValues
+from mechspex.screening import Candidates, survivors
+from mechspex.screening.all_pairs import PairScores
+from mechspex.values.restricted import RestrictedValues
+
+
+class Polynomial:
+    """f(m) = Σ c_T Π_{i∈T} m_i^power, with its gradient: soft masks, several outputs."""
+
+    def __init__(self, n_units, terms, power=1, spread=0.0):
+        self.units = mx.parts(f"u{i}" for i in range(n_units))
+        self.n_units, self.terms, self.power = n_units, terms, power
+        rng = np.random.default_rng(0)
+        self.scales = 1 + spread * rng.standard_normal(6)
+        self.outputs = tuple(f"output {number}" for number in range(6))
+        self.gradients = 0
+
+    def _mean(self, masks):
+        powers = masks.astype(np.float64) ** self.power
+        return sum(
+            (c * powers[:, list(t)].prod(axis=1) for t, c in self.terms.items()),
+            np.zeros(len(masks)),
+        )
+
+    def __call__(self, masks):
+        return np.outer(self._mean(masks), self.scales).astype(np.float32)
+
+    def value_and_gradient(self, masks):
+        self.gradients += len(masks)
+        masks = masks.astype(np.float64)
+        slope = np.zeros(masks.shape)
+        for term, c in self.terms.items():
+            for i in term:
+                others = [j for j in term if j != i]
+                inner = self.power * masks[:, i] ** (self.power - 1)
+                slope[:, i] += c * inner * (masks[:, others] ** self.power).prod(axis=1)
+        values = np.outer(self._mean(masks), self.scales)
+        gradients = slope[:, None] * self.scales[None, :, None]
+        return values.astype(np.float32), gradients.astype(np.float32)
+
+
+def planted(n_units, n_pairs, seed, triples=()):
+    rng = np.random.default_rng(seed)
+    pairs = {tuple(sorted(rng.choice(n_units, 2, replace=False).tolist())) for _ in range(n_pairs)}
+    terms = {pair: float(rng.choice([-1, 1]) * rng.uniform(0.5, 1.5)) for pair in sorted(pairs)}
+    singles = {(i,): float(rng.normal()) for i in range(n_units)}
+    return singles | terms | dict(triples)
+
+
+def exact(function, terms):
+    return mx.validate(function, terms).effects
+
+
+def test_first_order_is_exact_for_squares_at_the_midpoint_and_not_for_the_plain_gradient():
+    function = Polynomial(40, {(i,): float(i - 20) for i in range(40)}, power=2)
+    found = mx.screen(function, "first_order", n_terms=40)
+    assert np.allclose(found.scores, exact(function, found.terms), atol=1e-4)
+    plain = mx.screen(function, "first_order", n_terms=40, parts=0)
+    assert np.allclose(plain.scores, 2 * exact(function, plain.terms), atol=1e-4)
+
+
+def test_rows_give_every_pair_of_a_multilinear_function():
+    function = Polynomial(30, planted(30, 12, seed=1, triples=[((1, 2, 3), 0.8)]), spread=0.1)
+    found = mx.screen(function, n_terms=435, rows=30)
+    assert found.considered == (30, 435)
+    everything = list(combinations(range(30), 2))
+    there = np.abs(exact(function, everything)) > 1e-5
+    assert sorted(found.terms) == [
+        pair for pair, held in zip(everything, there, strict=True) if held
+    ]
+    assert np.allclose(found.scores, exact(function, found.terms), atol=1e-4)
+
+
+def test_probes_find_the_rows_that_matter():
+    terms = planted(400, 30, seed=2)
+    function = Polynomial(400, terms)
+    found = mx.screen(function, n_terms=60, rows=80, probes=64)
+    pairs = {term for term in terms if len(term) == 2}
+    assert pairs <= set(found.terms)
+    assert function.gradients < 30 + 1 + 64 + 1 + 80 + 1
+    assert len(found.rejected) == 4
+    assert sum(s.size for s in found.rejected) == 400 * 399 // 2 - 60
+    assert all(set(s.drawn).isdisjoint(found.terms) for s in found.rejected)
+    assert all(len(set(s.drawn)) == len(s.drawn) == 40 for s in found.rejected)
+
+
+def test_blocks_of_scores_are_those_of_the_whole_table(monkeypatch):
+    monkeypatch.setattr("mechspex.screening.all_pairs._BLOCK", 7)
+    rng = np.random.default_rng(3)
+    table = rng.normal(size=(25, 25)).astype(np.float32)
+    table += table.T
+    np.fill_diagonal(table, 0)
+    columns = np.array([2, 6, 7, 20])
+    signs = rng.choice([-1.0, 1.0], (4000, 25)).astype(np.float32)
+    scores = PairScores(columns, table[columns], signs, signs @ table)
+    pairs, found = scores.best(300)
+    assert sorted(map(tuple, pairs.tolist())) == list(combinations(range(25), 2))
+    assert np.all(np.diff(np.abs(found)) <= 0)
+    known = np.isin(pairs, columns).any(axis=1)
+    truth = table[pairs[:, 0], pairs[:, 1]]
+    assert np.allclose(found[known], truth[known], atol=1e-5)
+    # The rest is an estimate: unbiased, with a spread of the unit's other pairs / √probes.
+    assert np.corrcoef(found[~known], truth[~known])[0, 1] > 0.98
+    few, best = scores.best(10)
+    assert np.array_equal(few, pairs[:10])
+    assert np.array_equal(best, found[:10])
+
+
+def test_a_row_and_a_column_of_one_pair_are_averaged():
+    columns = np.array([0, 1])
+    rows = np.array([[0, 2, 5], [4, 0, 6]], dtype=np.float32)
+    none = np.empty((0, 3), dtype=np.float32)
+    scores = PairScores(columns, rows, none, none)
+    pairs, found = scores.best(3)
+    assert dict(zip(map(tuple, pairs.tolist()), found.tolist(), strict=True)) == {
+        (0, 1): 3, (0, 2): 5, (1, 2): 6,
+    }  # fmt: skip
+
+
+def test_third_order_extends_the_best_pairs():
+    triples = [((1, 2, 3), 2.0), ((4, 5, 6), -1.5)]
+    function = Polynomial(40, planted(40, 10, seed=4, triples=triples))
+    found = mx.screen(function, n_terms=20, max_order=3)
+    scores = dict(zip(found.terms, found.scores, strict=True))
+    for triple, _ in triples:
+        assert scores[triple] == pytest.approx(exact(function, [triple])[0], abs=1e-4)
+    assert len(found.considered) == 3
+
+
+def test_an_additive_function_yields_no_pair():
+    function = Polynomial(60, {(i,): float(i % 7 - 3) for i in range(60)}, spread=0.3)
+    found = mx.screen(function, n_terms=50)
+    assert np.abs(found.scores).max(initial=0) < 1e-5
+    tested = mx.validate(function, [(0, 1), (5, 9), *found.terms])
+    assert not tested.confirmed.any()
+    answer = mx.explain(function, screen="second_order", budget=200, decoder="pursuit")
+    assert not answer.interactions()["confirmed"].any()
+
+
+def test_an_additive_function_of_squares_yields_no_pair_that_is_confirmed():
+    function = Polynomial(500, {(i,): float(i % 7 - 3) for i in range(500)}, power=2, spread=0.3)
+    found = mx.screen(function, n_terms=50, rows=20, probes=16)
+    assert not mx.validate(function, found.terms).confirmed.any()
+
+
+def test_missed_finds_what_a_bad_screen_rejects():
+    terms = planted(60, 300, seed=5)
+    function = Polynomial(60, terms)
+    good = mx.screen(function, n_terms=300, n_rejected=200)
+    good_recall = mx.missed(function, good, mx.validate(function, good.terms), at_least=0.4)
+    assert good_recall.n_missed == 0
+    assert good_recall.recall == 1
+    few = mx.screen(function, n_terms=30, n_rejected=200)
+    estimate = mx.missed(function, few, mx.validate(function, few.terms), at_least=0.4)
+    there = sum(len(term) == 2 for term in terms)
+    assert estimate.n_found == 30
+    assert estimate.estimate == pytest.approx(there - 30, rel=0.3)
+    assert "missed" in str(estimate)
+
+
+def test_missed_without_anything_rejected_is_refused():
+    function = Polynomial(5, planted(5, 3, seed=6))
+    found = mx.screen(function)
+    with pytest.raises(Refused, match="rejected no pairs"):
+        mx.missed(function, found, mx.validate(function, found.terms))
+
+
+def test_survivors_widen_until_they_explain_the_whole():
+    function = Polynomial(200, {(i,): 1.0 for i in range(200)})
+    found = mx.screen(function, "first_order", n_terms=1)
+    recorded = RecordedValues(function, None)
+    columns, explained = survivors(
+        recorded, found, n_units=20, most=150, target=0.6, keep=0.9, seed=0
+    )
+    assert len(columns) == 150
+    assert 0.5 < explained < 0.95
+    columns, explained = survivors(
+        recorded, found, n_units=20, most=200, target=0.99, keep=0.9, seed=0
+    )
+    assert len(columns) == 200
+    assert explained == pytest.approx(1)
+
+
+def test_restricted_values_keep_all_others():
+    function = Polynomial(10, planted(10, 5, seed=7), spread=0.2)
+    restricted = RestrictedValues(function, [7, 2])
+    assert restricted.units.names == ("u7", "u2")
+    masks = np.array([[True, False], [False, False]])
+    whole = np.ones((2, 10), dtype=bool)
+    whole[:, 2] = False
+    whole[1, 7] = False
+    assert np.array_equal(restricted(masks), function(whole))
+    assert restricted.configuration["restricted to"] == "u7 u2"
+
+
+def test_the_search_is_restricted_to_survivors_and_the_answer_is_kept(tmp_path):
+    terms = {(3, 77): 1.0, (5,): 2.0, (9, 300): -1.5, (200,): -1.0}
+    function = Polynomial(400, terms, spread=0.2)
+    run = tmp_path / "run"
+    answer = mx.explain(function, screen="second_order", budget=300, decoder="pursuit", run=run)
+    assert answer.screening is not None
+    assert 100 <= answer.screening.n_survivors < 400
+    assert answer.screening.n_units == 400
+    assert answer.screening.explained > 0.99
+    assert answer.r2 > 0.99
+    confirmed = answer.interactions().query("confirmed")["units"].tolist()
+    assert confirmed == ["u9 × u300", "u3 × u77"]
+    assert "screened by second_order" in str(answer)
+    assert mx.Explanation.load(run).screening == answer.screening
+    before = function.gradients
+    again = mx.explain(function, screen="second_order", budget=300, decoder="pursuit", run=run)
+    assert function.gradients == before
+    assert again.cost.measured == 0
+    assert again.to_dict()["terms"] == answer.to_dict()["terms"]
+
+
+def test_a_stopped_screen_goes_on_where_it_was(tmp_path, monkeypatch):
+    function = Polynomial(60, planted(60, 10, seed=8))
+    whole = mx.screen(function)
+    needed, function.gradients = function.gradients, 0
+    measure = function.value_and_gradient
+
+    def stops(masks):
+        if function.gradients > needed // 2:
+            raise KeyboardInterrupt
+        return measure(masks)
+
+    monkeypatch.setattr(function, "value_and_gradient", stops)
+    with pytest.raises(KeyboardInterrupt):
+        mx.screen(function, run=tmp_path / "run")
+    monkeypatch.setattr(function, "value_and_gradient", measure)
+    found = mx.screen(function, run=tmp_path / "run")
+    assert function.gradients == needed
+    assert found.terms == whole.terms
+    assert np.array_equal(found.scores, whole.scores)
+
+
+@pytest.mark.parametrize(
+    "option", [{"method": "third_order"}, {"n_terms": 0}, {"max_order": 1}, {"rows": 0},
+               {"probes": 1}, {"parts": -1}]
+)  # fmt: skip
+def test_bad_arguments_are_refused(option):
+    with pytest.raises(Refused, match=str(next(iter(option.values())))):
+        mx.screen(Polynomial(5, {(0,): 1.0}), **option)
+
+
+def test_a_function_without_gradients_is_refused():
+    function = mx.FunctionValues(lambda masks: masks.sum(axis=1), mx.parts("abc"))
+    with pytest.raises(Refused, match="value_and_gradient"):
+        mx.screen(function)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model = mx.load_model("tiny")
+    task = mx.load_task("induction", model, n_prompts=8, seed=0)
+    return model, task
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero", "resample", "corrupted"])
+def test_heads_neurons_and_mlps_of_a_model_under_every_reference(tiny, ablation):
+    model, task = tiny
+    units = mx.heads(model) + mx.mlps(model) + mx.neurons(model)[:20]
+    values = mx.ComponentValues(model, task, units, ablation)
+    found = mx.screen(values, n_terms=60)
+    measured = exact(values, found.terms)
+    assert np.corrcoef(found.scores, measured)[0, 1] > 0.7
+    top = np.argsort(-np.abs(measured))[:5]
+    assert top.max() < 30
+    singles = mx.screen(values, "first_order", n_terms=len(units))
+    assert np.corrcoef(singles.scores, exact(values, singles.terms))[0, 1] > 0.7
+
+
+def test_heads_at_positions(tiny):
+    model, task = tiny
+    units = mx.heads(model, positions=range(4))
+    found = mx.screen(mx.ComponentValues(model, task, units), n_terms=10)
+    assert isinstance(found, Candidates)
+    assert all("@" in name for name in found.units.names)
+    assert len(found.to_pandas()) == 10
+
+
+def test_strongest_units_count_pairs_as_well():
+    function = Polynomial(50, {(3,): 1.0, (10, 20): 4.0})
+    found = mx.screen(function, n_terms=5)
+    assert found.strongest_units(3).tolist() == [3, 10, 20]
+    assert mx.screen(function, "first_order").reach.sum() == 0
