@@ -21,6 +21,8 @@ from mechspex.errors import FailedMasksError, MechspexError, Refused, RunError, 
 _PICTURES = (".png", ".svg", ".pdf")
 # With more units than these, random ablation alone finds little.
 _MOST_UNSCREENED = 2_000
+# Times as many fresh prompts test what a screen proposes.
+_FRESH_OF_A_SCREEN = 4
 
 app = typer.Typer(
     name="mechspex",
@@ -55,7 +57,8 @@ Prompts = Annotated[
     int,
     typer.Option(
         "--prompts",
-        help="How many prompts; explain takes as many fresh ones to test what it finds.",
+        help="How many prompts; explain takes as many fresh ones to test what it finds, four "
+        "times as many after a screen.",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of prompts, masks and decoder.")]
@@ -114,9 +117,12 @@ def explain(
     if run is not None:
         _refuse_unwritable(run_folder(run))
     bridge = mx.load_model(model, dtype=_dtype(dtype), device=device)
-    # Half of the prompts to find the terms, the other half to test them.
-    drawn = mx.load_task(task, bridge, n_prompts=2 * prompts, seed=seed)
     chosen = _units(bridge, units)
+    method = _screen_method(screen, len(chosen))
+    # The first prompts to find the terms, the others to test them: more of them where a screen
+    # has many small effects tested.
+    fresh_prompts = prompts if method is None else _FRESH_OF_A_SCREEN * prompts
+    drawn = mx.load_task(task, bridge, n_prompts=prompts + fresh_prompts, seed=seed)
     values = mx.ComponentValues(
         bridge, drawn[:prompts], chosen, ablation, precision=precision, seed=seed
     )
@@ -135,7 +141,7 @@ def explain(
             level=level,
             max_order=max_order,
             validate_on=fresh,
-            screen=_screen_method(screen, len(chosen)),
+            screen=method,
             run=name,
             seed=seed,
             progress=True,

@@ -144,7 +144,7 @@ class Explanation:
             subject(self.configuration, self.units),
             f"clean {self.clean:+.3f}   all ablated {self.ablated:+.3f}   "
             f"(mean over {len(self.outputs)} outputs)",
-            *([] if self.screening is None else [str(self.screening), self._agreement()]),
+            *self._screen_lines(),
             recovery.scores,
         ]
         if recovery.n_failed:
@@ -161,6 +161,13 @@ class Explanation:
             lines.append("nothing depends on the mask: no terms to report")
         return lines
 
+    def _screen_lines(self) -> list[str]:
+        screening = self.screening
+        if screening is None:
+            return []
+        lines = [str(screening), self._agreement()]
+        return lines if screening.missed is None else [*lines, str(screening.missed)]
+
     def _agreement(self) -> str:
         """How well the screen's predictions agree with the exact effects of its proposals."""
         assert self.screening is not None
@@ -174,7 +181,7 @@ class Explanation:
             return line
         measured = np.array([exact[term] for term in terms])
         scores = np.array(self.screening.scores)
-        r = float(stats.spearmanr(scores, measured)[0])
+        r = np.corrcoef(stats.rankdata(scores), stats.rankdata(measured))[0, 1]
         signs = float(np.mean(np.sign(scores) == np.sign(measured)))
         return f"{line}; rank correlation with what was predicted {r:.2f}, same sign {signs:.0%}"
 

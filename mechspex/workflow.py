@@ -18,7 +18,7 @@ from mechspex.errors import BudgetError, MeasurementError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.explanation import Cost, Explanation
 from mechspex.runs import CONFIGURATION, run_folder, write_json
-from mechspex.screening import Screening, survivors
+from mechspex.screening import Candidates, Screening, missed, survivors
 from mechspex.screening import screen as propose
 from mechspex.screening.screen import Method
 from mechspex.search import exact_search, random_search
@@ -118,11 +118,12 @@ def explain(
             "give both the same units"
         )
     folder = None if run is None else run_folder(run)
-    screening = None
+    screening = candidates = None
+    whole = function if validate_on is None else validate_on
     if screen is not None:
         below = None if folder is None else folder / "screen"
         density = _DEFAULT_KEEP if keep is None else keep
-        columns, screening = _screen(function, screen, below, density, seed, progress)
+        candidates, columns, screening = _screen(function, screen, below, density, seed, progress)
         function = RestrictedValues(function, columns)
         validate_on = None if validate_on is None else RestrictedValues(validate_on, columns)
     chosen, settings = _plan(
@@ -155,9 +156,38 @@ def explain(
             fresh = RecordedValues(exact, below, progress=progress)
             tested_on = stack.enter_context(closing(fresh))
         explanation = _answer(recorded, tested_on, chosen, settings, screening, folder, start)
+        if candidates is not None and candidates.rejected:
+            below = None if folder is None else folder / "rejected"
+            ledger = RecordedValues(in_own_dtype(whole), below, progress=progress)
+            ledger = stack.enter_context(closing(ledger))
+            explanation = _with_missed(explanation, ledger, candidates)
     if folder is not None:
         explanation.save(folder)
     return explanation
+
+
+def _with_missed(
+    explanation: Explanation, recorded: RecordedValues, candidates: Candidates
+) -> Explanation:
+    """The same with an estimate of what the screen overlooked, where anything was confirmed."""
+    validation, screening = explanation.validation, explanation.screening
+    assert screening is not None
+    held = zip(validation.terms, validation.confirmed, strict=True)
+    if not any(confirmed and len(term) == 2 for term, confirmed in held):
+        return explanation
+    recorded.stage = "sets that the screen rejected"
+    overlooked = missed(recorded, candidates, validation)
+    cost = explanation.cost
+    return replace(
+        explanation,
+        screening=replace(screening, missed=overlooked),
+        cost=replace(
+            cost,
+            masks=cost.masks + recorded.used,
+            measured=cost.measured + recorded.measured,
+            seconds_measuring=cost.seconds_measuring + recorded.seconds,
+        ),
+    )
 
 
 def _answer(
@@ -209,8 +239,8 @@ def _screen(
     keep: float,
     seed: int,
     progress: bool,
-) -> tuple[list[int], Screening]:
-    """The units that survive a screen, by column, and what it did."""
+) -> tuple[Candidates, list[int], Screening]:
+    """What a screen proposes, the units that survive it, by column, and what it did."""
     candidates = propose(function, method, run=folder, seed=seed, progress=progress)
     with closing(RecordedValues(function, folder, progress=progress)) as recorded:
         found, explained = survivors(
@@ -224,15 +254,19 @@ def _screen(
         )
     columns: list[int] = found.tolist()
     place = {column: number for number, column in enumerate(columns)}
-    return columns, Screening(
-        method=method,
-        considered=candidates.considered,
-        n_units=function.n_units,
-        n_survivors=len(columns),
-        explained=explained,
-        terms=tuple(tuple(place[column] for column in term) for term in candidates.terms),
-        scores=tuple(candidates.scores.tolist()),
-        seconds=candidates.cost.seconds,
+    return (
+        candidates,
+        columns,
+        Screening(
+            method=method,
+            considered=candidates.considered,
+            n_units=function.n_units,
+            n_survivors=len(columns),
+            explained=explained,
+            terms=tuple(tuple(place[column] for column in term) for term in candidates.terms),
+            scores=tuple(candidates.scores.tolist()),
+            seconds=candidates.cost.seconds,
+        ),
     )
 
 

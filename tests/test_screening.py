@@ -8,7 +8,7 @@ import pytest
 import mechspex as mx
 from mechspex.errors import Refused
 from mechspex.executors.local import RecordedValues
-from mechspex.screening import Candidates, survivors
+from mechspex.screening import survivors
 from mechspex.screening.all_pairs import PairScores
 from mechspex.values.restricted import RestrictedValues
 
@@ -87,8 +87,7 @@ def test_probes_find_the_rows_that_matter():
     pairs = {term for term in terms if len(term) == 2}
     assert pairs <= set(found.terms)
     assert function.gradients < 30 + 1 + 64 + 1 + 80 + 1
-    assert len(found.rejected) == 4
-    assert sum(s.size for s in found.rejected) == 400 * 399 // 2 - 60
+    assert sum(s.size for s in found.rejected) + len(found.terms) == 400 * 399 // 2
     assert all(set(s.drawn).isdisjoint(found.terms) for s in found.rejected)
     assert all(len(set(s.drawn)) == len(s.drawn) == 40 for s in found.rejected)
 
@@ -168,7 +167,7 @@ def test_missed_finds_what_a_bad_screen_rejects():
 
 
 def test_missed_without_anything_rejected_is_refused():
-    function = Polynomial(5, planted(5, 3, seed=6))
+    function = Polynomial(5, dict.fromkeys(combinations(range(5), 2), 1.0))
     found = mx.screen(function)
     with pytest.raises(Refused, match="rejected no pairs"):
         mx.missed(function, found, mx.validate(function, found.terms))
@@ -211,10 +210,12 @@ def test_the_search_is_restricted_to_survivors_and_the_answer_is_kept(tmp_path):
     assert 100 <= answer.screening.n_survivors < 400
     assert answer.screening.n_units == 400
     assert answer.screening.explained > 0.99
-    assert answer.r2 > 0.99
+    assert answer.r2 > 0.98
     confirmed = answer.interactions().query("confirmed")["units"].tolist()
     assert confirmed == ["u9 × u300", "u3 × u77"]
     assert "screened by second_order" in str(answer)
+    assert answer.screening.missed is not None
+    assert answer.screening.missed.n_missed == 0
     assert mx.Explanation.load(run).screening == answer.screening
     before = function.gradients
     again = mx.explain(function, screen="second_order", budget=300, decoder="pursuit", run=run)
@@ -245,7 +246,7 @@ def test_a_stopped_screen_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "option", [{"method": "third_order"}, {"n_terms": 0}, {"max_order": 1}, {"rows": 0},
+    "option", [{"n_terms": 0}, {"max_order": 1}, {"rows": 0},
                {"probes": 1}, {"parts": -1}]
 )  # fmt: skip
 def test_bad_arguments_are_refused(option):
@@ -259,34 +260,32 @@ def test_a_function_without_gradients_is_refused():
         mx.screen(function)
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    model = mx.load_model("tiny")
-    task = mx.load_task("induction", model, n_prompts=8, seed=0)
-    return model, task
+@pytest.fixture
+def task():
+    return mx.Task(
+        prompts=["apple bird boat apple", "moon lake key moon", "wood wall door wood"],
+        answers=[" bird", " lake", " wall"],
+        distractors=[" boat", " key", " door"],
+        corrupted=["flag bird boat apple", "tree lake key moon", "snow wall door wood"],
+    )
 
 
 @pytest.mark.parametrize("ablation", ["mean", "zero", "resample", "corrupted"])
-def test_heads_neurons_and_mlps_of_a_model_under_every_reference(tiny, ablation):
-    model, task = tiny
-    units = mx.heads(model) + mx.mlps(model) + mx.neurons(model)[:20]
-    values = mx.ComponentValues(model, task, units, ablation)
+def test_heads_neurons_and_mlps_of_a_model_under_every_reference(llama, task, ablation):
+    units = mx.heads(llama) + mx.mlps(llama) + mx.neurons(llama)[:20]
+    values = mx.ComponentValues(llama, task, units, ablation)
     found = mx.screen(values, n_terms=60)
-    measured = exact(values, found.terms)
-    assert np.corrcoef(found.scores, measured)[0, 1] > 0.7
-    top = np.argsort(-np.abs(measured))[:5]
-    assert top.max() < 30
+    assert np.corrcoef(found.scores, exact(values, found.terms))[0, 1] > 0.7
     singles = mx.screen(values, "first_order", n_terms=len(units))
     assert np.corrcoef(singles.scores, exact(values, singles.terms))[0, 1] > 0.7
 
 
-def test_heads_at_positions(tiny):
-    model, task = tiny
-    units = mx.heads(model, positions=range(4))
-    found = mx.screen(mx.ComponentValues(model, task, units), n_terms=10)
-    assert isinstance(found, Candidates)
-    assert all("@" in name for name in found.units.names)
-    assert len(found.to_pandas()) == 10
+def test_heads_at_positions(gpt2, task):
+    units = mx.heads(gpt2, positions=[1, 3])
+    values = mx.ComponentValues(gpt2, task, units)
+    found = mx.screen(values, n_terms=10)
+    assert all("@" in name for name in found.to_pandas()["units"])
+    assert np.corrcoef(found.scores, exact(values, found.terms))[0, 1] > 0.7
 
 
 def test_strongest_units_count_pairs_as_well():

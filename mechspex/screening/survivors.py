@@ -11,6 +11,7 @@ from jaxtyping import Int
 from mechspex.executors.local import RecordedValues
 from mechspex.masks import sample_masks
 from mechspex.screening.candidates import Candidates
+from mechspex.screening.missed import Missed
 from mechspex.set_function import Term
 
 # Random masks from which the share that the survivors explain is estimated.
@@ -31,6 +32,8 @@ class Screening:
         terms: sets proposed and tested exactly, by columns of the survivors.
         scores: their predicted effects.
         seconds: what the screen took when it was run.
+        missed: how many sets as strong as the confirmed ones the screen rejected; None where
+            nothing was rejected or nothing confirmed.
     """
 
     method: str
@@ -41,6 +44,7 @@ class Screening:
     terms: tuple[Term, ...]
     scores: tuple[float, ...]
     seconds: float
+    missed: Missed | None = None
 
     def __str__(self) -> str:
         scored = " and ".join(
@@ -61,6 +65,7 @@ class Screening:
                 "considered": tuple(record["considered"]),
                 "terms": tuple(tuple(term) for term in record["terms"]),
                 "scores": tuple(record["scores"]),
+                "missed": None if record["missed"] is None else Missed(**record["missed"]),
             }
         )
 
