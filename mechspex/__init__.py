@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mechspex.masks import pair_ablations, sample_masks, single_ablations
     from mechspex.models import heads, load_model, mlps, neurons
     from mechspex.recovery import Recovery, recover
-    from mechspex.screening import Candidates, Missed, missed, screen
+    from mechspex.screening import Agreement, Candidates, Missed, agreement, missed, screen
     from mechspex.set_function import SetFunction
     from mechspex.spex_design import SpexDesign
     from mechspex.structure import Structure, structure_of
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agreement",
     "Candidates",
     "ComponentValues",
     "Explanation",
@@ -39,6 +40,7 @@ __all__ = [
     "Unit",
     "UnitSet",
     "Validation",
+    "agreement",
     "decode",
     "explain",
     "heads",
@@ -62,6 +64,7 @@ __all__ = [
 # Where the public names live. They are imported when they are first used: the model libraries take
 # seconds to load, and `mechspex --help`, `tasks` and `status` need none of them.
 _HOMES = {
+    "Agreement": "screening",
     "Candidates": "screening",
     "ComponentValues": "values",
     "Explanation": "explanation",
@@ -77,6 +80,7 @@ _HOMES = {
     "Unit": "units",
     "UnitSet": "units",
     "Validation": "validation",
+    "agreement": "screening",
     "decode": "decoders",
     "explain": "workflow",
     "heads": "models",

@@ -214,6 +214,12 @@ def validate(
     ablation: Ablation = "mean",
     prompts: Annotated[int, typer.Option(help="How many prompts.")] = 32,
     level: Annotated[float, typer.Option(help="False discovery rate.")] = 0.05,
+    contexts: Annotated[
+        int,
+        typer.Option(
+            help="Average over so many random masks of the other units; 0: keep them all."
+        ),
+    ] = 0,
     dtype: Dtype = "float32",
     device: Device = "cpu",
     run: RunName = None,
@@ -231,13 +237,13 @@ def validate(
     terms = _sets(sets)
     bridge = mx.load_model(model, dtype=_dtype(dtype), device=device)
     drawn = mx.load_task(task, bridge, n_prompts=prompts, seed=seed)
-    chosen = _named(bridge, terms)
+    chosen = _kinds_of(bridge, terms)
     values = mx.ComponentValues(bridge, drawn, chosen, ablation, seed=seed)
     name = run or _run_name(drawn.name, "sets", f"{ablation}-validate", values.configuration)
     with _resumable(run_folder(name)):
         recorded = RecordedValues(values, run_folder(name), progress=True)
         recorded.stage = "validating"
-        tested = mx.validate(recorded, terms, level=level)
+        tested = mx.validate(recorded, terms, level=level, contexts=contexts, seed=seed)
         recorded.close()
     frame = tested.to_pandas()
     if as_json:
@@ -265,8 +271,8 @@ def _sets(given: list[str]) -> list[tuple[str, ...]]:
     return [tuple(name.strip() for name in names.split(",")) for names in given]
 
 
-def _named(bridge: Any, terms: list[tuple[str, ...]]) -> Any:
-    """The units that the sets name, of whatever kinds."""
+def _kinds_of(bridge: Any, terms: list[tuple[str, ...]]) -> Any:
+    """All units of the kinds that the sets name."""
     import mechspex as mx
 
     names = list(dict.fromkeys(name for term in terms for name in term))
@@ -276,7 +282,9 @@ def _named(bridge: Any, terms: list[tuple[str, ...]]) -> Any:
         all_units = all_units + mx.mlps(bridge)
     if any(re.fullmatch(r"L\d+N\d+", name) for name in names):
         all_units = all_units + mx.neurons(bridge)
-    return all_units[names]
+    # An unknown name is refused before anything is measured.
+    all_units.columns(names)
+    return all_units
 
 
 @app.command()

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from mechspex.errors import Refused
-from mechspex.masks import ablate_sets
+from mechspex.masks import ablate_sets, sample_masks
 from mechspex.units import UnitSet
 from mechspex.values import ValueFunction
 
@@ -86,6 +86,9 @@ def validate(
     terms: Iterable[Sequence[int | str]],
     *,
     level: float = 0.05,
+    contexts: int = 0,
+    keep: float = 0.9,
+    seed: int = 0,
 ) -> Validation:
     """Measure sets of units exactly, by factorial ablation in the otherwise whole model.
 
@@ -99,9 +102,17 @@ def validate(
     All this holds for terms fixed beforehand or chosen on other outputs. Terms that were chosen
     for standing out on these very outputs are confirmed too often.
 
+    With `contexts` the same is measured with the other units not all kept but drawn at random, and
+    averaged: what the set does in a damaged model. The intervals then allow for the spread over
+    contexts as well, by adding its variance to that over outputs.
+
     Args:
         terms: sets of units, by column or by name.
         level: the expected share of false terms among the confirmed.
+        contexts: random masks of the other units, at least 2, the same for every term; 0 keeps
+            them all.
+        keep: the probability with which a context keeps a unit.
+        seed: of the contexts.
 
     Raises:
         Refused: an empty or too large term, a column out of range, or a level outside (0, 1).
@@ -111,6 +122,11 @@ def validate(
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
     units = value_function.units
     columns = tuple(_columns(term, units) for term in terms)
+    if contexts:
+        if contexts < 2:
+            raise Refused(f"contexts = {contexts}: give at least 2, or 0 for the whole model")
+        around = sample_masks(value_function.n_units, contexts, keep=keep, seed=seed)
+        return _effects_around(value_function, columns, around, level)
     subsets = sorted({s for term in [(), *columns] for s in _subsets(term)}, key=_by_size)
     measured = value_function(ablate_sets(value_function.n_units, subsets)).astype(np.float64)
     return exact_effects(units, columns, dict(zip(subsets, measured, strict=True)), level=level)
@@ -124,19 +140,62 @@ def exact_effects(
     level: float = 0.05,
 ) -> Validation:
     """What `validate` says of `terms`, from the value with T ablated for every T ⊆ every term."""
-    effects = np.array(
-        [sum((-1) ** (len(term) - len(s)) * value[s] for s in _subsets(term)) for term in terms]
-    ).reshape(len(terms), len(value[()]))
-    rounding = np.array(
-        [
-            2 ** len(term)
-            * np.finfo(np.float32).eps
-            * np.abs([value[s] for s in _subsets(term)]).max()
-            for term in terms
-        ]
-    )
-    mean, error = effects.mean(axis=1), _standard_error(effects)
-    degrees = max(1, effects.shape[1] - 1)
+    tables = [np.array([value[s] for s in _subsets(term)]) for term in terms]
+    effects = np.array([_effect(table) for table in tables]).reshape(len(terms), len(value[()]))
+    rounding = np.array([_rounding(table) for table in tables])
+    error = _standard_error(effects)
+    return _judged(units, terms, effects, error, effects.shape[1] - 1, rounding, level)
+
+
+def _effects_around(
+    value_function: ValueFunction,
+    terms: tuple[Term, ...],
+    around: Bool[np.ndarray, "context unit"],
+    level: float,
+) -> Validation:
+    """The effects of `terms` averaged over what is kept of the other units."""
+    n_contexts, n_outputs = len(around), len(value_function.outputs)
+    effects = np.empty((len(terms), n_outputs))
+    rounding, variance = np.empty(len(terms)), np.empty(len(terms))
+    for row, term in enumerate(terms):
+        subsets = _subsets(term)
+        masks = np.repeat(around[None], len(subsets), axis=0)
+        masks[:, :, list(term)] = True
+        for number, subset in enumerate(subsets):
+            masks[number][:, list(subset)] = False
+        measured = value_function(masks.reshape(-1, around.shape[1])).astype(np.float64)
+        table = measured.reshape(len(subsets), n_contexts, n_outputs)
+        each = _effect(table)
+        effects[row], rounding[row] = each.mean(axis=0), _rounding(table)
+        variance[row] = each.mean(axis=1).var(ddof=1) / n_contexts
+    error = np.sqrt(_standard_error(effects) ** 2 + variance)
+    fewest = n_contexts if n_outputs == 1 else min(n_contexts, n_outputs)
+    return _judged(value_function.units, terms, effects, error, fewest - 1, rounding, level)
+
+
+def _effect(table: np.ndarray) -> np.ndarray:
+    """Σ_{S⊆T} (−1)^{|T|−|S|} value[S], from values ``[subset, …]`` in the order of `_subsets`."""
+    order = len(table).bit_length() - 1
+    signs = [(-1.0) ** (order - len(subset)) for subset in _subsets(tuple(range(order)))]
+    return np.tensordot(np.array(signs), table, axes=1)
+
+
+def _rounding(table: np.ndarray) -> float:
+    """What float32 makes of a sum of so many values."""
+    return float(len(table) * np.finfo(np.float32).eps * np.abs(table).max())
+
+
+def _judged(
+    units: UnitSet,
+    terms: tuple[Term, ...],
+    effects: Float[np.ndarray, "term output"],
+    error: Float[np.ndarray, " term"],
+    degrees: int,
+    rounding: Float[np.ndarray, " term"],
+    level: float,
+) -> Validation:
+    """Intervals and discoveries from standard errors of the mean effects."""
+    mean, degrees = effects.mean(axis=1), max(1, degrees)
     # What float32 cannot tell from zero counts as zero.
     distance = np.maximum(np.abs(mean) - 4 * rounding, 0)
     with np.errstate(invalid="ignore", divide="ignore"):

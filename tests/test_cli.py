@@ -250,3 +250,46 @@ def test_a_closed_stdout_ends_quietly(tmp_path, command, unbuffered):
     )
     os.close(writer)
     assert not done.stderr
+
+
+SCREEN = ("screen", "induction", "--model", "tiny", "--units", "heads")
+
+
+def test_screen_proposes_and_validate_decides(run, tmp_path):
+    code, out, err = run(*SCREEN, "--terms", "5", "--csv", "proposed.csv")
+    assert code == 0
+    assert "28 of order 2 scored, 5 proposed" in out
+    assert "gradients/s" in err
+    code, again, err = run(*SCREEN, "--terms", "5")
+    assert "0 gradients or masks" in again
+    assert "gradients/s" not in err.replace("0gradients/s", ""), "no gradient is taken twice"
+    code, out, _ = run("validate", "induction", "proposed.csv", "--model", "tiny")
+    assert code == 0
+    assert "L0H1 × L1H3" in out
+    assert "of 5 confirmed" in out
+    code, out, _ = run("validate", "induction", "L0H1,L1H3", "L0H1", "--model", "tiny", "--json")
+    answer = json.loads(out)
+    assert [term["order"] for term in answer["terms"]] == [2, 1]
+    assert all(term["confirmed"] for term in answer["terms"])
+
+
+def test_explain_after_a_screen(run):
+    code, out, _ = run(*EXPLAIN, "--screen", "second_order", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["screening"]["considered"] == [8, 28]
+    assert answer["screening"]["explained"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("validate", "induction", "absent.csv", "--model", "tiny"), "absent.csv"),
+        (("validate", "induction", "L9H1", "--model", "tiny"), "L9H1"),
+        ((*SCREEN, "--terms", "0"), "n_terms = 0"),
+    ],
+)
+def test_screen_and_validate_refuse_bad_input(run, arguments, complaint):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert complaint in err

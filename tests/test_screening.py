@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from transformer_lens.model_bridge.sources import boot_native
 
 import mechspex as mx
 from mechspex.errors import Refused
@@ -288,8 +289,55 @@ def test_heads_at_positions(gpt2, task):
     assert np.corrcoef(found.scores, exact(values, found.terms))[0, 1] > 0.7
 
 
+def test_a_model_without_interactions_has_none(tiny):
+    """One attention layer and no norms: heads add up in the logits, so no pair acts together."""
+    config = {
+        "n_layers": 1, "n_heads": 4, "d_model": 8, "d_head": 2, "n_ctx": 16, "d_vocab": 206,
+        "attn_only": True, "normalization_type": None, "positional_embedding_type": "rotary",
+        "seed": 0,
+    }  # fmt: skip
+    model = boot_native(config, tokenizer=tiny.tokenizer, model_name="additive").eval()
+    task = mx.load_task("induction", model, n_prompts=8, seed=0)
+    values = mx.ComponentValues(model, task, mx.heads(model))
+    found = mx.screen(values)
+    every = list(combinations(range(4), 2))
+    size = np.abs(found.single_scores).max()
+    assert np.abs(found.scores).max(initial=0) < 1e-5 * max(1, size)
+    assert not mx.validate(values, every).confirmed.any()
+    positions = mx.heads(model, positions=range(3))
+    answer = mx.explain(
+        mx.ComponentValues(model, task, positions), screen="second_order", budget=300
+    )
+    assert not answer.interactions()["confirmed"].any()
+
+
 def test_strongest_units_count_pairs_as_well():
     function = Polynomial(50, {(3,): 1.0, (10, 20): 4.0})
     found = mx.screen(function, n_terms=5)
     assert found.strongest_units(3).tolist() == [3, 10, 20]
     assert mx.screen(function, "first_order").reach.sum() == 0
+
+
+def test_a_proxy_is_held_against_the_full_model():
+    full = Polynomial(40, planted(40, 20, seed=9))
+    same = mx.agreement(full, full)
+    assert same.rank_correlation == same.correlation == pytest.approx(1)
+    assert same.same_sign == same.recall == 1
+    other = mx.agreement(Polynomial(40, planted(40, 20, seed=10)), full)
+    assert abs(other.rank_correlation) < 0.5
+    assert other.same_sign < 0.8
+    upside_down = Polynomial(40, {term: -c for term, c in full.terms.items()})
+    against = mx.agreement(upside_down, full, [(0,), ("u1", "u2"), (5,)])
+    assert against.correlation == pytest.approx(-1)
+    assert against.terms == ((0,), (1, 2), (5,))
+    assert "rank correlation -1.00" in str(against)
+
+
+def test_candidates_are_held_against_the_full_model():
+    full = Polynomial(40, planted(40, 20, seed=9))
+    found = mx.screen(full)
+    assert mx.agreement(found, full).correlation == pytest.approx(1)
+    with pytest.raises(Refused, match="no score for u0"):
+        mx.agreement(found, full, [(0,)])
+    with pytest.raises(Refused, match="same units"):
+        mx.agreement(found, Polynomial(5, {(0,): 1.0}))

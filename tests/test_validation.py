@@ -144,3 +144,35 @@ def test_bad_terms_are_refused():
         mx.validate(values, [("u9",)])
     with pytest.raises(Refused, match="level = 0.0"):
         mx.validate(values, [(0,)], level=0.0)
+
+
+def test_effects_in_random_contexts_are_means_over_what_is_kept_of_the_others():
+    kept = SetFunction.from_mapping(N, {(0, 1): 2.0, (0, 1, 2): -0.5, (3,): 4.0}, basis="kept")
+    values, _ = with_outputs(kept, spread=0.0)
+    found = mx.validate(values, [(0, 1), (3,), (4,)], contexts=12, keep=0.6, seed=3)
+    share = mx.sample_masks(N, 12, keep=0.6, seed=3)[:, 2].mean()
+    assert 0 < share < 1
+    assert found.effects == pytest.approx([2 - 0.5 * share, -4, 0], abs=1e-5)
+    assert found.confirmed.tolist() == [True, True, False]
+    # The first one's interval is about the contexts alone: these outputs are all alike.
+    widths = np.diff(found.intervals, axis=1)[:, 0]
+    assert widths[0] > 0.1
+    assert widths[1] < 1e-4
+
+
+def test_intervals_in_random_contexts_cover_the_mean_over_all_contexts():
+    kept = SetFunction.from_mapping(N, {(0, 1): 1.0, (0, 1, 2): -2.0, (0, 1, 3): 1.5}, basis="kept")
+    values, _ = with_outputs(kept, spread=0.0)
+    truth = 1 - 2 * 0.5 + 1.5 * 0.5
+    covered = 0
+    for seed in range(60):
+        tested = mx.validate(values, [(0, 1)], contexts=10, keep=0.5, seed=seed)
+        low, high = tested.intervals[0]
+        covered += low <= truth <= high
+    assert covered >= 52
+
+
+def test_one_context_is_refused():
+    values, _ = with_outputs(PLANTED)
+    with pytest.raises(Refused, match="contexts = 1"):
+        mx.validate(values, [(0,)], contexts=1)

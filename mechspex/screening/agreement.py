@@ -1,0 +1,123 @@
+"""How well a proxy agrees with the full model, measured before the proxy is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from mechspex.errors import Refused
+from mechspex.screening.candidates import Candidates
+from mechspex.set_function import Term
+from mechspex.validation import validate
+from mechspex.values import ValueFunction
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Predicted effects of some sets beside the exact ones.
+
+    Attributes:
+        terms: the sets.
+        predicted, exact: ablated(T) by the proxy and by the full model.
+        k: of `recall`.
+    """
+
+    terms: tuple[Term, ...]
+    predicted: Float[np.ndarray, " term"]
+    exact: Float[np.ndarray, " term"]
+    k: int
+
+    @property
+    def correlation(self) -> float:
+        """Pearson's r."""
+        return _correlation(self.predicted, self.exact)
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's."""
+        return _correlation(_ranks(self.predicted), _ranks(self.exact))
+
+    @property
+    def same_sign(self) -> float:
+        """The share of sets whose effect has the predicted sign."""
+        return float(np.mean(np.sign(self.predicted) == np.sign(self.exact)))
+
+    @property
+    def recall(self) -> float:
+        """The share of the `k` largest exact effects that are among the 2 · `k` largest predicted
+        ones."""
+        top = _largest(self.exact, self.k)
+        return len(top & _largest(self.predicted, 2 * self.k)) / max(1, len(top))
+
+    def __str__(self) -> str:
+        return (
+            f"on {len(self.terms)} sets: rank correlation {self.rank_correlation:.2f}, "
+            f"r {self.correlation:.2f}, same sign {self.same_sign:.0%}, "
+            f"{self.recall:.0%} of the true top {self.k} among the predicted top {2 * self.k}"
+        )
+
+
+def agreement(
+    proxy: ValueFunction | Candidates,
+    value_function: ValueFunction,
+    terms: Iterable[Sequence[int | str]] | None = None,
+    *,
+    n_terms: int = 60,
+    k: int = 10,
+    seed: int = 0,
+) -> Agreement:
+    """Hold a proxy against the full model on a sample of sets, measured exactly on both.
+
+    Args:
+        proxy: the candidates of a screen; or a cheaper value function of the same units: fewer
+            prompts, ``bf16``, a smaller model, where units are words of a prompt.
+        value_function: the full model.
+        terms: the sets; if not given, a random sample of single units, or, of candidates, of the
+            sets proposed.
+        n_terms: how many are sampled.
+        k: of the recall.
+        seed: of the sample.
+
+    Raises:
+        Refused: proxy and value function with other units, or candidates without the `terms`.
+    """
+    if proxy.units != value_function.units:
+        raise Refused(
+            f"the proxy has {proxy.units}, the value function {value_function.units}; "
+            "give both the same units"
+        )
+    every = proxy.terms if isinstance(proxy, Candidates) else _singles(value_function)
+    if terms is None:
+        places = np.random.default_rng(seed).permutation(len(every))[:n_terms]
+        terms = [every[place] for place in np.sort(places)]
+    tested = validate(value_function, terms)
+    if isinstance(proxy, Candidates):
+        scores = dict(zip(proxy.terms, proxy.scores.tolist(), strict=True))
+        unknown = [term for term in tested.terms if term not in scores]
+        if unknown:
+            raise Refused(f"the screen has no score for {proxy.units.label(unknown[0])}")
+        predicted = np.array([scores[term] for term in tested.terms])
+    else:
+        predicted = validate(proxy, tested.terms).effects
+    return Agreement(tested.terms, predicted, tested.effects, k)
+
+
+def _singles(value_function: ValueFunction) -> tuple[Term, ...]:
+    return tuple((column,) for column in range(value_function.n_units))
+
+
+def _ranks(effects: Float[np.ndarray, " term"]) -> Float[np.ndarray, " term"]:
+    return np.argsort(np.argsort(effects, kind="stable"), kind="stable").astype(np.float64)
+
+
+def _correlation(a: Float[np.ndarray, " term"], b: Float[np.ndarray, " term"]) -> float:
+    if len(a) < 2 or not a.std() or not b.std():
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _largest(effects: Float[np.ndarray, " term"], number: int) -> set[int]:
+    return set(np.argsort(-np.abs(effects), kind="stable")[:number].tolist())
