@@ -274,14 +274,15 @@ def _sets(given: list[str]) -> list[tuple[str, ...]]:
 def _kinds_of(bridge: Any, terms: list[tuple[str, ...]]) -> Any:
     """All units of the kinds that the sets name."""
     import mechspex as mx
+    from mechspex.units import UnitSet
 
     names = list(dict.fromkeys(name for term in terms for name in term))
     # Only kinds that are named: a mixture of experts has no neurons, and refuses.
-    all_units = mx.heads(bridge)
-    if any("MLP" in name for name in names):
-        all_units = all_units + mx.mlps(bridge)
-    if any(re.fullmatch(r"L\d+N\d+", name) for name in names):
-        all_units = all_units + mx.neurons(bridge)
+    patterns = {r"L\d+MLP": mx.mlps, r"L\d+N\d+": mx.neurons}
+    others = [make for p, make in patterns.items() if any(re.fullmatch(p, n) for n in names)]
+    all_units = sum((make(bridge) for make in others), UnitSet())
+    if not others or any(re.fullmatch(r"L\d+H\d+", name) for name in names):
+        all_units = mx.heads(bridge) + all_units
     # An unknown name is refused before anything is measured.
     all_units.columns(names)
     return all_units
