@@ -304,10 +304,7 @@ def test_a_model_without_interactions_has_none(tiny):
     size = np.abs(found.single_scores).max()
     assert np.abs(found.scores).max(initial=0) < 1e-5 * max(1, size)
     assert not mx.validate(values, every).confirmed.any()
-    positions = mx.heads(model, positions=range(3))
-    answer = mx.explain(
-        mx.ComponentValues(model, task, positions), screen="second_order", budget=300
-    )
+    answer = mx.explain(values, screen="second_order", budget=300)
     assert not answer.interactions()["confirmed"].any()
 
 

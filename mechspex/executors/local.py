@@ -111,9 +111,8 @@ class RecordedValues:
         for row, numbers in known.items():
             found[row] = numbers
         missing = np.array([row for row in range(len(soft)) if row not in known], dtype=int)
-        with tqdm(
-            desc=self.stage, total=len(missing), unit=" gradients", disable=not self._progress
-        ) as bar:
+        shown = self._progress and bool(len(missing))
+        with tqdm(desc=self.stage, total=len(missing), unit=" gradients", disable=not shown) as bar:
             for start in range(0, len(missing), _GRADIENTS):
                 rows = missing[start : start + _GRADIENTS]
                 before = time.perf_counter()
