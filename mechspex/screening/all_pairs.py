@@ -34,10 +34,7 @@ class PairScores:
     _left: Float[np.ndarray, "probe unit"] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        known = self.columns
-        left = self.images - self.signs[:, known] @ self.rows
-        # By symmetry the measured rows are measured columns, too.
-        left[:, known] = 0
+        left = self.images - self.signs[:, self.columns] @ self.rows
         object.__setattr__(self, "_left", left)
 
     @property
