@@ -61,12 +61,6 @@ class PairScores:
         scores[:, at_across] = by_columns
         return scores
 
-    def of(self, pairs: Int[np.ndarray, "pair 2"]) -> Float[np.ndarray, " pair"]:
-        """Scores of some pairs."""
-        return np.array(
-            [self.block(slice(i, i + 1), slice(j, j + 1))[0, 0] for i, j in pairs.tolist()]
-        )
-
     def best(self, n_best: int) -> tuple[Int[np.ndarray, "pair 2"], Float[np.ndarray, " pair"]]:
         """The pairs with the largest scores in size, best first, and their scores."""
         found = np.empty((0, 3))
