@@ -70,13 +70,17 @@ def screen(
     start = time.perf_counter()
     if method not in get_args(Method):
         raise Refused(f"method = {method!r}: choose {', '.join(get_args(Method))}")
-    least = {"n_terms": 1, "max_order": 2, "parts": 0, "rows": 1, "probes": 2, "n_extended": 1}
-    least["n_rejected"] = 1
-    given = {"n_terms": n_terms, "max_order": max_order, "parts": parts, "rows": rows}
-    given |= {"probes": probes, "n_extended": n_extended, "n_rejected": n_rejected}
-    for name, number in given.items():
-        if number < least[name]:
-            raise Refused(f"{name} = {number}: give a whole number from {least[name]} up")
+    for name, number, least in (
+        ("n_terms", n_terms, 1),
+        ("max_order", max_order, 2),
+        ("parts", parts, 0),
+        ("rows", rows, 1),
+        ("probes", probes, 2),
+        ("n_extended", n_extended, 1),
+        ("n_rejected", n_rejected, 1),
+    ):
+        if number < least:
+            raise Refused(f"{name} = {number}: give a whole number from {least} up")
     folder = None if run is None else run_folder(run)
     with closing(RecordedValues(value_function, folder, progress=progress)) as recorded:
         n_units = recorded.n_units
