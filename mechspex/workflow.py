@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -117,18 +118,9 @@ def explain(
             f"validate_on has {validate_on.units}, the value function {function.units}; "
             "give both the same units"
         )
-    folder = None if run is None else run_folder(run)
-    screening = candidates = None
-    whole = function if validate_on is None else validate_on
-    if screen is not None:
-        below = None if folder is None else folder / "screen"
-        density = _DEFAULT_KEEP if keep is None else keep
-        candidates, columns, screening = _screen(function, screen, below, density, seed, progress)
-        function = RestrictedValues(function, columns)
-        validate_on = None if validate_on is None else RestrictedValues(validate_on, columns)
-    chosen, settings = _plan(
-        function.n_units,
-        decoder,
+    plan = partial(
+        _plan,
+        decoder=decoder,
         budget=budget,
         target_r2=target_r2,
         keep=keep,
@@ -138,6 +130,18 @@ def explain(
         level=level,
         seed=seed,
     )
+    folder = None if run is None else run_folder(run)
+    screening = candidates = None
+    whole = function if validate_on is None else validate_on
+    if screen is not None:
+        # Bad arguments are refused before the screen is paid for.
+        plan(min(function.n_units, _SURVIVORS))
+        below = None if folder is None else folder / "screen"
+        density = _DEFAULT_KEEP if keep is None else keep
+        candidates, columns, screening = _screen(function, screen, below, density, seed, progress)
+        function = RestrictedValues(function, columns)
+        validate_on = None if validate_on is None else RestrictedValues(validate_on, columns)
+    chosen, settings = plan(function.n_units)
     if validate_on is not None:
         settings["validated on"] = configuration_of(validate_on)
     if screen is not None:

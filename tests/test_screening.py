@@ -338,3 +338,10 @@ def test_candidates_are_held_against_the_full_model():
         mx.agreement(found, full, [(0,)])
     with pytest.raises(Refused, match="same units"):
         mx.agreement(found, Polynomial(5, {(0,): 1.0}))
+
+
+def test_bad_arguments_are_refused_before_the_screen_is_paid_for():
+    function = Polynomial(60, planted(60, 10, seed=11))
+    with pytest.raises(Refused, match="keep = 2"):
+        mx.explain(function, screen="second_order", keep=2.0)
+    assert function.gradients == 0
