@@ -96,12 +96,16 @@ def explain(
     level: Annotated[float, typer.Option(help="False discovery rate.")] = 0.05,
     max_order: Annotated[int | None, typer.Option(help="The largest interaction wanted.")] = None,
     screen: Annotated[
-        Literal["first_order", "second_order", "none"] | None,
+        Literal["first_order", "second_order", "ablation", "none"] | None,
         typer.Option(
-            help="Score all units by gradients first, ablate only the strongest; second_order "
-            "where there are more than 2,000 units."
+            help="Score all units by gradients (or by ablating groups) first, ablate only the "
+            "strongest; second_order where there are more than 2,000 units."
         ),
     ] = None,
+    contexts: Annotated[
+        int,
+        typer.Option(help="Measure what is confirmed in so many random masks of the others too."),
+    ] = 0,
     prompts: Prompts = 8,
     dtype: Dtype = "float32",
     precision: Precision = None,
@@ -142,6 +146,7 @@ def explain(
             max_order=max_order,
             validate_on=fresh,
             screen=method,
+            contexts=contexts,
             run=name,
             seed=seed,
             progress=True,
@@ -163,11 +168,19 @@ def screen(
     model: ModelName = "smollm2-135m",
     units: UnitNames = "neurons",
     method: Annotated[
-        Literal["first_order", "second_order"],
-        typer.Option(help="Single units, or sets of two units and more."),
+        Literal["first_order", "second_order", "ablation"],
+        typer.Option(
+            help="By gradients: single units, or sets of two and more; or by ablating groups, "
+            "from whole layers down."
+        ),
     ] = "second_order",
     terms: Annotated[int, typer.Option(help="Sets of each order that are proposed.")] = 200,
     max_order: Annotated[int, typer.Option(help="The largest sets of second_order.")] = 2,
+    masks: Annotated[int, typer.Option(help="How many masks ablation may measure.")] = 1000,
+    early_exit: Annotated[
+        int | None,
+        typer.Option(help="Screen the first so many blocks alone; how that agrees is printed."),
+    ] = None,
     ablation: Ablation = "mean",
     prompts: Prompts = 8,
     dtype: Dtype = "float32",
@@ -177,7 +190,7 @@ def screen(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Score all units and pairs by gradients; nothing here is measured by ablation."""
+    """Score all units and pairs cheaply; what is proposed here is not yet measured."""
     import mechspex as mx
     from mechspex.runs import run_folder
 
@@ -186,7 +199,8 @@ def screen(
     _refuse_files(csv, None, units)
     bridge = mx.load_model(model, dtype=_dtype(dtype), device=device)
     drawn = mx.load_task(task, bridge, n_prompts=prompts, seed=seed)
-    values = mx.ComponentValues(bridge, drawn, _units(bridge, units), ablation, seed=seed)
+    whole = mx.ComponentValues(bridge, drawn, _units(bridge, units), ablation, seed=seed)
+    values = whole if early_exit is None else whole.early_exit(early_exit)
     name = run or _run_name(drawn.name, units, f"{ablation}-screen", values.configuration)
     with _resumable(run_folder(name)):
         found = mx.screen(
@@ -194,10 +208,13 @@ def screen(
             method,
             n_terms=terms,
             max_order=max_order,
+            n_masks=masks,
             run=name,
             seed=seed,
             progress=True,
         )
+    if values is not whole:
+        print(f"the proxy agrees with the model {mx.agreement(found, whole)}", file=sys.stderr)
     if csv is not None:
         found.to_pandas().to_csv(csv, index=False)
     _print(found.to_dict() if as_json else str(found), as_json)

@@ -55,6 +55,8 @@ class Explanation:
         cost: what it took.
         folder: of the run; None where values were kept in memory.
         screening: what a screen did beforehand, where one did; `units` are its survivors then.
+        in_contexts: the confirmed terms, measured among random masks of the other units, where
+            that was asked for.
     """
 
     units: UnitSet
@@ -68,6 +70,7 @@ class Explanation:
     cost: Cost
     folder: Path | None = None
     screening: Screening | None = None
+    in_contexts: Validation | None = None
 
     @property
     def function(self) -> SetFunction:
@@ -100,11 +103,16 @@ class Explanation:
         """The validated terms: exact effect and interval, and beside it what was recovered.
 
         Both in the ``ablated`` basis: a single is the effect of ablating that unit, a pair the
-        joint effect less the single ones.
+        joint effect less the single ones. ``in_contexts``, where it was asked for, is the mean
+        effect of a confirmed term among random masks of the other units.
         """
         frame = self.validation.to_pandas()
         recovered = self.function.to_basis("ablated").to_mapping()
         frame["recovered"] = [recovered.get(term, 0.0) for term in self.validation.terms]
+        if self.in_contexts is not None:
+            around = zip(self.in_contexts.terms, self.in_contexts.effects.tolist(), strict=True)
+            effect = dict(around)
+            frame["in_contexts"] = [effect.get(t, np.nan) for t in self.validation.terms]
         return frame
 
     def singles(self) -> pd.DataFrame:
@@ -154,6 +162,8 @@ class Explanation:
                 f"{np.count_nonzero(self.validation.failed)} terms could not be tested: "
                 "some of their masks have no finite value"
             )
+        if self.in_contexts is not None:
+            lines.append(self._context_line(self.in_contexts))
         lines += recovery.notices
         if 1 <= self.function.max_order <= _LARGEST_READABLE:
             lines.append(self.structure.summary)
@@ -161,11 +171,23 @@ class Explanation:
             lines.append("nothing depends on the mask: no terms to report")
         return lines
 
+    def _context_line(self, around: Validation) -> str:
+        exact = dict(zip(self.validation.terms, self.validation.effects.tolist(), strict=True))
+        pairs = zip(around.terms, around.effects.tolist(), around.confirmed, strict=True)
+        held = sum(bool(holds) and effect * exact[term] > 0 for term, effect, holds in pairs)
+        return (
+            f"among {self.settings['contexts']} random masks of the other units {held} of the "
+            f"{len(around.terms)} confirmed terms are confirmed with the same sign"
+        )
+
     def _screen_lines(self) -> list[str]:
         screening = self.screening
         if screening is None:
             return []
-        lines = [str(screening), self._agreement()]
+        lines = [str(screening)]
+        if screening.agreement is not None:
+            lines.append(f"the proxy agrees with the model {screening.agreement}")
+        lines.append(self._agreement())
         return lines if screening.missed is None else [*lines, str(screening.missed)]
 
     def _agreement(self) -> str:
@@ -207,12 +229,8 @@ class Explanation:
             "ablated": plain(self.ablated),
             "recovery": plain(recovery.to_dict()),
             "terms": plain_rows(self.to_pandas()),
-            "validation": {
-                "terms": [list(term) for term in validation.terms],
-                "output_effects": plain(validation.output_effects),
-                "intervals": plain(validation.intervals),
-                "level": validation.level,
-            },
+            "validation": plain(validation.to_dict()),
+            "in_contexts": None if self.in_contexts is None else plain(self.in_contexts.to_dict()),
             "cost": asdict(self.cost),
             "screening": None if self.screening is None else asdict(self.screening),
         }
@@ -247,23 +265,13 @@ class Explanation:
         if found != SCHEMA:
             raise Refused(f"{folder} has schema {found!r}, this version reads {SCHEMA!r}")
         units = UnitSet(tuple(Unit(*unit) for unit in record["units"]))
-        stored = record["validation"]
-        intervals = np.array(stored["intervals"], dtype=np.float64).reshape(-1, 2)
-        validation = Validation(
-            units=units,
-            terms=tuple(tuple(term) for term in stored["terms"]),
-            output_effects=np.array(stored["output_effects"], dtype=np.float64).reshape(
-                len(stored["terms"]), len(record["outputs"])
-            ),
-            intervals=intervals,
-            confirmed=(intervals[:, 0] > 0) | (intervals[:, 1] < 0),
-            level=stored["level"],
-        )
+        around = record.get("in_contexts")
         return cls(
             units=units,
             outputs=tuple(record["outputs"]),
             recovery=Recovery.from_dict(record["recovery"]),
-            validation=validation,
+            validation=Validation.from_dict(units, record["validation"]),
+            in_contexts=None if around is None else Validation.from_dict(units, around),
             cost=Cost(**record["cost"]),
             folder=folder,
             clean=_number(record["clean"]),

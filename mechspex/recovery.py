@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from mechspex.decoders import Automatic, Decoder, decode, find_decoder
+from mechspex.decoders import Automatic, Decoder, Residual, decode, find_decoder
 from mechspex.decoders.automatic import compare
 from mechspex.decoders.cross_validation import cross_fit
 from mechspex.decoders.decoder import Samples, check_samples
@@ -197,6 +197,7 @@ def recover(
     max_order: int | None = None,
     design: SpexDesign | None = None,
     designed: np.ndarray | None = None,
+    prior: SetFunction | None = None,
     level: float = 0.05,
     resamples: int = 10,
     seed: int = 0,
@@ -211,6 +212,8 @@ def recover(
         designed: bool ``[mask]``, which masks are drawn with each unit kept with probability
             `keep`; all of them if not given. The others are decoded too, and left out where the
             design is what the mathematics rests on.
+        prior: what is known of the function beforehand, such as `Candidates.function`; the decoder
+            is given what it leaves over (see `Residual`).
         level: the false discovery rate of `Recovery.evidence`.
         resamples: how many random halves of the masks pursuit selects terms from anew.
 
@@ -233,12 +236,7 @@ def recover(
         )
     chosen = find_decoder(decoder)
     chosen.check_budget(samples)
-    if isinstance(chosen, Automatic) and samples.n_units > 1:
-        # What follows decodes parts of the masks with what was chosen on all of them.
-        comparison = compare(samples, chosen.rivals(samples))
-        chosen, function = comparison.chosen, comparison.decode(samples)
-    else:
-        function = chosen.decode(samples)
+    chosen, function = _decoded(samples, chosen, prior)
     additive = decode(masks, values, decoder="additive", **options)
     truth = test.values.mean(axis=1)
     predicted = function.predict(test.masks)
@@ -258,6 +256,21 @@ def recover(
         else None,
         more=None if constant else _more_masks(samples, chosen, truth, predicted, test.masks),
     )
+
+
+def _decoded(
+    samples: Samples, decoder: Decoder, prior: SetFunction | None
+) -> tuple[Decoder, SetFunction]:
+    """The answer, and the decoder that gives it: of `automatic` what it chose on all masks, with
+    which parts of them are decoded as well."""
+    if prior is not None:
+        beyond = Residual(decoder, prior)
+        chosen, answer = _decoded(beyond.left_over(samples), decoder, None)
+        return replace(beyond, decoder=chosen), beyond.beyond(samples, answer)
+    if isinstance(decoder, Automatic) and samples.n_units > 1:
+        comparison = compare(samples, decoder.rivals(samples))
+        return comparison.chosen, comparison.decode(samples)
+    return decoder, decoder.decode(samples)
 
 
 def _evidence(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.adaptive import focused_masks, uncertain_sets
-from mechspex.decoders import Decoder, decode
+from mechspex.decoders import Decoder, Residual, decode
 from mechspex.decoders.decoder import Samples, check_samples
 from mechspex.errors import BudgetError, FailedMasksError
 from mechspex.executors.local import RecordedValues
@@ -64,8 +64,16 @@ def exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str,
     )
 
 
-def random_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str, Any]) -> Recovery:
-    """Decode random masks: in one go, or in doubling rounds up to a target or the budget."""
+def random_search(
+    recorded: RecordedValues,
+    decoder: Decoder,
+    settings: dict[str, Any],
+    prior: SetFunction | None = None,
+) -> Recovery:
+    """Decode random masks: in one go, or in doubling rounds up to a target or the budget.
+
+    With a `prior` the decoder is given what that leaves over.
+    """
     keep, target = settings["keep"], settings["target_r2"]
     options: dict[str, Any] = {name: settings[name] for name in ("keep", "max_order", "seed")}
     needed = decoder.minimum_masks(recorded.n_units)
@@ -86,7 +94,8 @@ def random_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str
     train = drawn.measure(recorded, sizes[0], needed)
     for size, following in pairwise(sizes):
         if target is not None:
-            function = decode(train.masks, train.values, decoder=decoder, **options)
+            tried = decoder if prior is None else Residual(decoder, prior)
+            function = decode(train.masks, train.values, decoder=tried, **options)
             if r_squared(test_values.mean(axis=1), function.predict(test_masks)) >= target:
                 break
         if settings["adaptive"]:
@@ -100,6 +109,7 @@ def random_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str
         decoder=decoder,
         design=drawn.design,
         designed=train.designed,
+        prior=prior,
         level=settings["level"],
         **options,
     )

@@ -68,6 +68,8 @@ class Twin:
         dtype: of the twin; weights of the bridge's own dtype are shared, others are converted.
         fused: compute attention in one kernel, where the architecture allows it.
         device: of the twin; the bridge's own if not given.
+        n_blocks: how many blocks are run; what leaves the last of them is read as if it left the
+            model (the logit lens, nostalgebraist 2020). All if not given.
 
     Raises:
         ModelError: the bridge holds no transformers model, one whose weights were processed, is
@@ -82,6 +84,7 @@ class Twin:
         *,
         fused: bool = True,
         device: torch.device | None = None,
+        n_blocks: int | None = None,
     ) -> None:
         own = model.original_model
         if not isinstance(own, PreTrainedModel):
@@ -98,6 +101,8 @@ class Twin:
         self._n_heads = model.cfg.n_heads
         self._attached: set[str] = set()
         self._pass = _Pass()
+        self._n_blocks = len(model.blocks) if n_blocks is None else n_blocks
+        self._returns_tuple = False
         for number, block in enumerate(model.blocks):
             self._make_skippable(number, self._twin_of(block.original_component))
         self._trim(model)
@@ -194,19 +199,18 @@ class Twin:
 
     def _make_skippable(self, number: int, block: nn.Module) -> None:
         run = block.forward
-        returns_tuple = False
 
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            nonlocal returns_tuple
             start = self._pass.start
-            if number < start.block:
-                return (hidden,) if returns_tuple else hidden
             if number == start.block and start.entering is not None:
                 hidden = start.entering
             if number in self._pass.wanted:
                 self._pass.recorded[number] = hidden.clone()
+            if not start.block <= number < self._n_blocks:
+                # As the blocks that were run do; the clean pass comes first.
+                return (hidden,) if self._returns_tuple else hidden
             output = run(hidden, *args, **kwargs)
-            returns_tuple = isinstance(output, tuple)
+            self._returns_tuple = isinstance(output, tuple)
             return output
 
         block.forward = forward

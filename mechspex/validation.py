@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,29 @@ class Validation:
                 "high": self.intervals[:, 1],
                 "confirmed": self.confirmed,
             }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Terms, effects and intervals as plain lists."""
+        return {
+            "terms": [list(term) for term in self.terms],
+            "output_effects": self.output_effects.tolist(),
+            "intervals": self.intervals.tolist(),
+            "level": self.level,
+        }
+
+    @classmethod
+    def from_dict(cls, units: UnitSet, record: dict[str, Any]) -> Validation:
+        """What `to_dict` gave, of the same units; null stands for a number that is not finite."""
+        intervals = np.array(record["intervals"], dtype=np.float64).reshape(-1, 2)
+        effects = np.array(record["output_effects"], dtype=np.float64)
+        return cls(
+            units=units,
+            terms=tuple(tuple(term) for term in record["terms"]),
+            output_effects=effects if len(effects) else effects.reshape(0, 1),
+            intervals=intervals,
+            confirmed=(intervals[:, 0] > 0) | (intervals[:, 1] < 0),
+            level=record["level"],
         )
 
     def _repr_html_(self) -> str:

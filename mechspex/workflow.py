@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable
@@ -19,17 +21,17 @@ from mechspex.errors import BudgetError, MeasurementError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.explanation import Cost, Explanation
 from mechspex.runs import CONFIGURATION, run_folder, write_json
-from mechspex.screening import Candidates, Screening, missed, survivors
+from mechspex.screening import Candidates, Screening, agreement, missed, survivors
 from mechspex.screening import screen as propose
 from mechspex.screening.screen import Method
 from mechspex.search import exact_search, random_search
 from mechspex.set_function import SetFunction, Term
 from mechspex.spex_design import SpexDesign
 from mechspex.units import UnitSet
-from mechspex.validation import LARGEST_ORDER, validate
+from mechspex.validation import LARGEST_ORDER, Validation, validate
 from mechspex.values import ValueFunction, as_value_function
 from mechspex.values.restricted import RestrictedValues
-from mechspex.values.value_function import configuration_of, in_own_dtype
+from mechspex.values.value_function import Differentiable, configuration_of, in_own_dtype
 
 Design = Literal["random", "mixed", "spex"]
 
@@ -60,7 +62,8 @@ def explain(
     max_order: int | None = None,
     level: float = 0.05,
     validate_on: ValueFunction | None = None,
-    screen: Method | None = None,
+    screen: Method | Candidates | ValueFunction | None = None,
+    contexts: int = 0,
     run: str | Path | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -98,8 +101,14 @@ def explain(
         screen: ``first_order`` or ``second_order``: units are scored by gradients first (see
             `mechspex.screen`), the search ablates only the strongest of them (at least 100, twice
             as many until they explain 0.9 of what random masks of all units do, at most 800) and
-            those of the sets proposed, and keeps all others; proposals are tested exactly like
-            the terms that the search finds. `mechspex.missed` estimates what a screen overlooks.
+            those of the sets proposed, and keeps all others. What the screen predicts is the
+            search's prior; its proposals are tested exactly like the terms that the search finds,
+            and `mechspex.missed` estimates what it overlooks. ``ablation`` is a screen for
+            functions without gradients. A value function is a proxy: the same units on a cheaper
+            model, which is screened in place of `value_function`; the agreement of both is
+            measured first, on a sample. `Candidates` are a screen made beforehand.
+        contexts: measure the confirmed terms in so many random masks of the other units as well
+            (see `validate`); 0 for the whole model alone.
         run: name or folder in which every value and the answer are kept: no mask is measured
             twice, and the same call again returns the same answer at once. None keeps values in
             memory.
@@ -128,10 +137,11 @@ def explain(
         adaptive=adaptive,
         max_order=max_order,
         level=level,
+        contexts=contexts,
         seed=seed,
     )
     folder = None if run is None else run_folder(run)
-    screening = candidates = None
+    screening = candidates = prior = None
     whole = function if validate_on is None else validate_on
     if screen is not None:
         # Bad arguments are refused before the screen is paid for.
@@ -139,13 +149,14 @@ def explain(
         below = None if folder is None else folder / "screen"
         density = _DEFAULT_KEEP if keep is None else keep
         candidates, columns, screening = _screen(function, screen, below, density, seed, progress)
+        prior = _prior(candidates, columns, max_order)
         function = RestrictedValues(function, columns)
         validate_on = None if validate_on is None else RestrictedValues(validate_on, columns)
     chosen, settings = plan(function.n_units)
     if validate_on is not None:
         settings["validated on"] = configuration_of(validate_on)
-    if screen is not None:
-        settings["screen"] = screen
+    if candidates is not None:
+        settings["screen"] = f"{candidates.method} {_digest_of(candidates)}"
     with ExitStack() as stack:
         recorded = stack.enter_context(closing(RecordedValues(function, folder, progress=progress)))
         kept = None if folder is None else _kept_answer(folder, recorded.configuration, settings)
@@ -159,7 +170,9 @@ def explain(
             below = None if folder is None else folder / "validation"
             fresh = RecordedValues(exact, below, progress=progress)
             tested_on = stack.enter_context(closing(fresh))
-        explanation = _answer(recorded, tested_on, chosen, settings, screening, folder, start)
+        explanation = _answer(
+            recorded, tested_on, chosen, settings, screening, prior, folder, start
+        )
         if candidates is not None and candidates.rejected:
             below = None if folder is None else folder / "rejected"
             ledger = RecordedValues(in_own_dtype(whole), below, progress=progress)
@@ -200,6 +213,7 @@ def _answer(
     decoder: Decoder,
     settings: dict[str, Any],
     screening: Screening | None,
+    prior: SetFunction | None,
     folder: Path | None,
     start: float,
 ) -> Explanation:
@@ -208,12 +222,15 @@ def _answer(
     if folder is not None:
         write_json(folder / CONFIGURATION, {"values": configuration, "settings": settings})
     clean, ablated = _ends(recorded)
-    search = exact_search if isinstance(decoder, Exhaustive) else random_search
-    recovery = search(recorded, decoder, settings)
+    if isinstance(decoder, Exhaustive):
+        recovery = exact_search(recorded, decoder, settings)
+    else:
+        recovery = random_search(recorded, decoder, settings, prior)
     tested_on.stage = "validating"
     proposed = () if screening is None else screening.terms
     terms = list(dict.fromkeys([*strongest_terms(recovery.function), *proposed]))
     validation = validate(tested_on, terms, level=settings["level"])
+    around = _in_contexts(tested_on, validation, settings)
     # A set: without fresh outputs both are the same.
     ledgers = {recorded, tested_on}
     return Explanation(
@@ -225,6 +242,7 @@ def _answer(
         ablated=ablated,
         recovery=recovery,
         validation=validation,
+        in_contexts=around,
         cost=Cost(
             masks=sum(ledger.used for ledger in ledgers),
             measured=sum(ledger.measured for ledger in ledgers),
@@ -236,16 +254,73 @@ def _answer(
     )
 
 
+def _in_contexts(
+    recorded: RecordedValues, validation: Validation, settings: dict[str, Any]
+) -> Validation | None:
+    """The confirmed terms in random masks of the other units, where that was asked for."""
+    held = zip(validation.terms, validation.confirmed, strict=True)
+    confirmed = [term for term, holds in held if holds]
+    if not settings["contexts"] or not confirmed:
+        return None
+    recorded.stage = "in random contexts"
+    return validate(
+        recorded,
+        confirmed,
+        **{name: settings[name] for name in ("level", "contexts", "keep", "seed")},
+    )
+
+
+def _prior(candidates: Candidates, columns: list[int], max_order: int | None) -> SetFunction:
+    """What the screen predicts of masks that ablate survivors only."""
+    place = {column: number for number, column in enumerate(columns)}
+    predicted = {
+        tuple(place[column] for column in term): score
+        for term, score in candidates.function.to_mapping().items()
+        if all(column in place for column in term) and len(term) <= (max_order or len(term))
+    }
+    return SetFunction.from_mapping(len(columns), predicted, basis="ablated")
+
+
+def _digest_of(candidates: Candidates) -> str:
+    """Of what is proposed: another screen is another question."""
+    content = json.dumps([candidates.terms, candidates.scores.tolist()])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _propose(
+    function: ValueFunction,
+    screen: Method | Candidates | ValueFunction,
+    folder: Path | None,
+    seed: int,
+    progress: bool,
+) -> tuple[Candidates, str | None]:
+    """Candidates, and how far they agree with the function where they come from elsewhere."""
+    if isinstance(screen, str):
+        return propose(function, screen, run=folder, seed=seed, progress=progress), None
+    if screen.units != function.units:
+        raise Refused(
+            f"the screen has {screen.units}, the value function {function.units}; "
+            "give both the same units"
+        )
+    if not isinstance(screen, Candidates):
+        method = "second_order" if isinstance(screen, Differentiable) else "ablation"
+        below = None if folder is None else folder / "proxy"
+        screen = propose(screen, method, run=below, seed=seed, progress=progress)
+    with closing(RecordedValues(in_own_dtype(function), folder, progress=progress)) as recorded:
+        recorded.stage = "agreement with the proxy"
+        return screen, str(agreement(screen, recorded, seed=seed))
+
+
 def _screen(
     function: ValueFunction,
-    method: Method,
+    screen: Method | Candidates | ValueFunction,
     folder: Path | None,
     keep: float,
     seed: int,
     progress: bool,
 ) -> tuple[Candidates, list[int], Screening]:
     """What a screen proposes, the units that survive it, by column, and what it did."""
-    candidates = propose(function, method, run=folder, seed=seed, progress=progress)
+    candidates, agrees = _propose(function, screen, folder, seed, progress)
     with closing(RecordedValues(function, folder, progress=progress)) as recorded:
         found, explained = survivors(
             recorded,
@@ -262,7 +337,7 @@ def _screen(
         candidates,
         columns,
         Screening(
-            method=method,
+            method=candidates.method,
             considered=candidates.considered,
             n_units=function.n_units,
             n_survivors=len(columns),
@@ -270,6 +345,7 @@ def _screen(
             terms=tuple(tuple(place[column] for column in term) for term in candidates.terms),
             scores=tuple(candidates.scores.tolist()),
             seconds=candidates.cost.seconds,
+            agreement=agrees,
         ),
     )
 
@@ -285,6 +361,7 @@ def _plan(
     adaptive: bool,
     max_order: int | None,
     level: float,
+    contexts: int,
     seed: int,
 ) -> tuple[Decoder, dict[str, Any]]:
     """The decoder, and everything the answer depends on beyond the values; checked."""
@@ -296,6 +373,8 @@ def _plan(
         raise Refused(f"max_order = {max_order}: give an order of at least 1, or None")
     if not 0 < level < 1:
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
+    if contexts < 0 or contexts == 1:
+        raise Refused(f"contexts = {contexts}: give at least 2, or 0 for the whole model alone")
     chosen = find_decoder(decoder)
     if design is None:
         design = "spex" if chosen.name == "spex" else "random"
@@ -325,6 +404,7 @@ def _plan(
         "design": described,
         "adaptive": adaptive,
         "level": level,
+        "contexts": contexts,
         "decoder": chosen.name if isinstance(decoder, str) else repr(chosen),
         "max_order": max_order,
         "seed": seed,

@@ -14,6 +14,7 @@ from mechspex.decoders.exhaustive import Exhaustive
 from mechspex.decoders.kernel import Kernel
 from mechspex.decoders.proxyspex import ProxySpex
 from mechspex.decoders.pursuit import Pursuit
+from mechspex.decoders.residual import Residual
 from mechspex.decoders.spex import Spex
 from mechspex.errors import Refused
 from mechspex.set_function import SetFunction
@@ -30,6 +31,7 @@ __all__ = [
     "Mean",
     "ProxySpex",
     "Pursuit",
+    "Residual",
     "Spex",
     "compare",
     "decode",

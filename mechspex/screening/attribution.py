@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mechspex.executors.local import RecordedValues
+from mechspex.masks import sample_masks
 from mechspex.screening.all_pairs import PairScores
 from mechspex.set_function import Term
 
@@ -15,18 +16,28 @@ from mechspex.set_function import Term
 _STEP = 0.02
 
 
-def first_order(recorded: RecordedValues, parts: int, seed: int) -> Float[np.ndarray, " unit"]:
+def first_order(
+    recorded: RecordedValues, parts: int, seed: int, keep: float | None = None
+) -> Float[np.ndarray, " unit"]:
     """The predicted effect of ablating each unit alone: attribution patching at the midpoint.
 
     ablated(i) = −∫₀¹ g_i(m_i = s) ds ≈ −g_i(m_i = ½), exact where f is quadratic in m_i. To
     have it for all units from a few gradients, a random 1/`parts` of the units is put at ½ at a
     time, spread over the model, so that they disturb each other little. With `parts` = 0 the
     gradient is taken with every unit whole, as in plain attribution patching (Nanda 2023).
+
+    With `keep` it is the mean effect among random masks of the other units, E_m[−g_i(m)], from
+    gradients at `parts` such masks: of a multilinear f the single terms of the Fourier basis at
+    p = `keep`, for all units at once.
     """
     n_units = recorded.n_units
     recorded.stage = "first order"
+    if keep is not None:
+        around = sample_masks(n_units, parts, keep=keep, seed=(seed, 4)).astype(np.float32)
+        return -recorded.value_and_gradient(around)[1].mean(axis=0, dtype=np.float64)
     if parts == 0:
         return -recorded.value_and_gradient(np.ones((1, n_units)))[1][0].astype(np.float64)
+    parts = min(parts, n_units)
     part = np.random.default_rng(seed).permutation(n_units) % parts
     soft = np.ones((parts, n_units), dtype=np.float32)
     soft[part, np.arange(n_units)] = 0.5

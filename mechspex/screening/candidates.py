@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from mechspex.answers import Cost, plain, subject
-from mechspex.set_function import Term
+from mechspex.set_function import SetFunction, Term
 from mechspex.units import UnitSet
 
 SCHEMA = "mechspex.candidates/1"
@@ -69,6 +69,16 @@ class Candidates:
         √(single² + reach²)."""
         strength = np.hypot(self.single_scores, self.reach)
         return np.sort(np.argsort(-strength, kind="stable")[:n_units])
+
+    @property
+    def function(self) -> SetFunction:
+        """What the screen predicts, up to a constant: Σ_i ablated(i) (1 − m_i) + Σ_T ablated(T)
+        Π_{i∈T} (1 − m_i) over the proposed sets T of two units and more; a prior for
+        `mechspex.recover`."""
+        singles = {(i,): effect for i, effect in enumerate(self.single_scores.tolist())}
+        pairs = zip(self.terms, self.scores.tolist(), strict=True)
+        sets = {term: score for term, score in pairs if len(term) > 1}
+        return SetFunction.from_mapping(len(self.units), singles | sets, basis="ablated")
 
     def to_pandas(self) -> pd.DataFrame:
         """A frame with one row a term, best first."""

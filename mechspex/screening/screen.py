@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,10 +18,11 @@ from mechspex.runs import run_folder
 from mechspex.screening.all_pairs import PairScores
 from mechspex.screening.attribution import extensions, first_order, pair_scores
 from mechspex.screening.candidates import Candidates, Stratum
+from mechspex.screening.coarse_to_fine import coarse_to_fine
 from mechspex.set_function import Term
 from mechspex.values import ValueFunction
 
-Method = Literal["first_order", "second_order"]
+Method = Literal["first_order", "second_order", "ablation"]
 
 # Every stratum of rejected pairs reaches to ten times the rank of the one before it.
 _STRATA, _GROWTH = 3, 10
@@ -33,6 +35,8 @@ def screen(
     n_terms: int = 200,
     max_order: int = 2,
     parts: int = 30,
+    keep: float | None = None,
+    n_masks: int = 1_000,
     rows: int = 500,
     probes: int = 64,
     n_extended: int = 50,
@@ -49,12 +53,21 @@ def screen(
     interact most; all other pairs are estimated from the probes. Third order and up: the best
     sets of the order before, each extended by every unit in the same way.
 
+    Without gradients: ``ablation`` ablates whole layers first, then what is in those that matter,
+    down to single units, then pairs of the strongest (see `coarse_to_fine`).
+
     Args:
-        value_function: `ComponentValues`, or anything with its `value_and_gradient`.
-        method: ``first_order`` proposes single units, ``second_order`` sets of two units and more.
+        value_function: `ComponentValues`, or anything with its `value_and_gradient`; of a cheaper
+            model (fewer prompts, ``bf16``, `ComponentValues.early_exit`) if that is to be the
+            proxy; for ``ablation`` any value function.
+        method: ``first_order`` proposes single units, ``second_order`` sets of two units and more,
+            ``ablation`` single units and pairs.
         n_terms: how many sets of each order are proposed; none whose predicted effect is 0.
         max_order: the largest sets proposed by ``second_order``.
         parts: gradients of the first order; 0 for plain attribution patching from a single one.
+        keep: the first order is that of each unit among random masks which keep so many of the
+            others, not in the otherwise whole model.
+        n_masks: of ``ablation``, half of them for pairs.
         rows: units whose pairs are scored by a gradient of their own.
         probes: random directions that choose those units, where there are more units than `rows`.
         n_extended: sets of each order that are extended to the next one.
@@ -73,7 +86,8 @@ def screen(
     for name, number, least in (
         ("n_terms", n_terms, 1),
         ("max_order", max_order, 2),
-        ("parts", parts, 0),
+        ("parts", parts, 0 if keep is None else 1),
+        ("n_masks", n_masks, 1),
         ("rows", rows, 1),
         ("probes", probes, 2),
         ("n_extended", n_extended, 1),
@@ -81,45 +95,83 @@ def screen(
     ):
         if number < least:
             raise Refused(f"{name} = {number}: give a whole number from {least} up")
+    if keep is not None and not 0 < keep < 1:
+        raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1, or None")
     folder = None if run is None else run_folder(run)
     with closing(RecordedValues(value_function, folder, progress=progress)) as recorded:
-        n_units = recorded.n_units
-        singles = first_order(recorded, min(parts, n_units), seed)
-        reach = np.zeros(n_units)
-        terms: list[Term] = [(int(i),) for i in np.argsort(-np.abs(singles), kind="stable")]
-        terms = terms[:n_terms]
-        scores, considered = singles[[term[0] for term in terms]], [n_units]
-        rejected: tuple[Stratum, ...] = ()
-        if method == "second_order":
-            pairs = pair_scores(recorded, rows, probes, seed)
-            reach = _reach(pairs)
-            terms, scores, rejected = _propose(pairs, n_terms, n_rejected, seed)
-            considered.append(pairs.n_pairs)
-            extended = terms
-            for _ in range(2, max_order):
-                recorded.stage = f"order {len(extended[0]) + 1}" if extended else "extensions"
-                extended, more, number = _extend(recorded, extended[:n_extended], n_terms)
-                terms, scores = [*terms, *extended], np.concatenate([scores, more])
-                considered.append(number)
-            order = np.argsort(-np.abs(scores), kind="stable")
-            terms, scores = [terms[row] for row in order], scores[order]
+        if method == "ablation":
+            scored = _by_ablation(recorded, n_terms, n_masks)
+        else:
+            singles = first_order(recorded, parts, seed, keep)
+            if method == "first_order":
+                scored = _Scored.of_singles(singles, n_terms)
+            else:
+                pairs = pair_scores(recorded, rows, probes, seed)
+                terms, scores, rejected = _propose(pairs, n_terms, n_rejected, seed)
+                scored = _Scored(
+                    singles, _reach(pairs), terms, scores, [len(singles), pairs.n_pairs], rejected
+                )
+                scored.extend(recorded, max_order, n_extended, n_terms)
+        order = np.argsort(-np.abs(scored.scores), kind="stable").tolist()
         return Candidates(
             units=recorded.units,
-            terms=tuple(terms),
-            scores=np.asarray(scores, dtype=np.float64),
+            terms=tuple(scored.terms[row] for row in order),
+            scores=np.asarray(scored.scores, dtype=np.float64)[order],
             method=method,
-            considered=tuple(considered),
-            single_scores=singles,
-            reach=reach,
-            rejected=rejected,
+            considered=tuple(scored.considered),
+            single_scores=scored.singles,
+            reach=scored.reach,
+            rejected=scored.rejected,
             configuration=recorded.configuration,
             cost=Cost(
-                masks=recorded.gradients,
-                measured=recorded.gradients,
+                masks=recorded.gradients + recorded.used,
+                measured=recorded.gradients + recorded.measured,
                 seconds_measuring=recorded.seconds,
                 seconds=time.perf_counter() - start,
             ),
         )
+
+
+@dataclass
+class _Scored:
+    """What a method scored: see `Candidates`."""
+
+    singles: Float[np.ndarray, " unit"]
+    reach: Float[np.ndarray, " unit"]
+    terms: list[Term]
+    scores: Float[np.ndarray, " term"]
+    considered: list[int]
+    rejected: tuple[Stratum, ...] = ()
+
+    @classmethod
+    def of_singles(cls, singles: Float[np.ndarray, " unit"], n_terms: int) -> _Scored:
+        """The strongest single units."""
+        order = np.argsort(-np.abs(singles), kind="stable")[:n_terms]
+        terms: list[Term] = [(int(i),) for i in order]
+        return cls(singles, np.zeros(len(singles)), terms, singles[order], [len(singles)])
+
+    def extend(
+        self, recorded: RecordedValues, max_order: int, n_extended: int, n_terms: int
+    ) -> None:
+        """Add the best sets of every order up to `max_order`, each order from the one before."""
+        extended = self.terms
+        for order in range(3, max_order + 1):
+            recorded.stage = f"order {order}"
+            extended, scores, number = _extend(recorded, extended[:n_extended], n_terms)
+            self.terms, self.scores = self.terms + extended, np.append(self.scores, scores)
+            self.considered.append(number)
+
+
+def _by_ablation(recorded: RecordedValues, n_terms: int, n_masks: int) -> _Scored:
+    singles, pairs = coarse_to_fine(recorded, n_masks)
+    scored = _Scored.of_singles(singles, n_terms)
+    best = sorted(pairs, key=lambda pair: -abs(pairs[pair]))[:n_terms]
+    scored.terms += best
+    scored.scores = np.append(scored.scores, [pairs[pair] for pair in best])
+    scored.considered.append(len(pairs))
+    for pair, effect in pairs.items():
+        scored.reach[list(pair)] = np.hypot(scored.reach[list(pair)], effect)
+    return scored
 
 
 def _reach(pairs: PairScores) -> Float[np.ndarray, " unit"]:

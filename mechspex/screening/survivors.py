@@ -32,6 +32,8 @@ class Screening:
         terms: sets proposed and tested exactly, by columns of the survivors.
         scores: their predicted effects.
         seconds: what the screen took when it was run.
+        agreement: of the proposals' scores with their exact effects, on a sample measured before
+            the search; None where the screen was not made from a proxy.
         missed: how many sets as strong as the confirmed ones the screen rejected; None where
             nothing was rejected or nothing confirmed.
     """
@@ -44,6 +46,7 @@ class Screening:
     terms: tuple[Term, ...]
     scores: tuple[float, ...]
     seconds: float
+    agreement: str | None = None
     missed: Missed | None = None
 
     def __str__(self) -> str:

@@ -77,6 +77,7 @@ class ComponentValues:
         precision_error: None in the model's own dtype.
         through_bridge: why values are measured through the bridge; None where the faster copy of
             the model is used.
+        n_blocks: how many blocks are run, where that is not all of them (see `early_exit`).
 
     Raises:
         ModelError: the model is in train mode, or cannot be measured in another precision.
@@ -120,6 +121,7 @@ class ComponentValues:
         self.precision = precision
         self.precision_error: PrecisionError | None = None
         self.through_bridge: str | None = None
+        self.n_blocks: int | None = None
         self._fused = True
         self.seed = seed
         self._device = next(model.original_model.parameters()).device
@@ -154,6 +156,36 @@ class ComponentValues:
         own.precision, own.precision_error, own._groups = None, None, self._own_groups
         return own
 
+    def early_exit(self, n_blocks: int) -> ComponentValues:
+        """A cheaper model of the same units: its first `n_blocks` blocks, then the unembedding.
+
+        A proxy for `mechspex.screen`; `mechspex.agreement` says how far it can be trusted. Units of
+        later blocks have no effect in it.
+
+        Raises:
+            ModelError: the model does not have so many blocks, those hold no unit, or the model can
+                only be measured through its bridge.
+        """
+        n_layers = self.model.cfg.n_layers
+        first = 1 + min(unit.layer for unit in self.units)
+        if not first <= n_blocks <= n_layers:
+            raise ModelError(
+                f"n_blocks = {n_blocks}: {self.model.cfg.model_name} has {n_layers} blocks, the "
+                f"first with units is block {first - 1}; give {first} … {n_layers}"
+            )
+        if self.through_bridge is not None:
+            raise ModelError(
+                f"{self.model.cfg.model_name} is measured through its bridge, which runs every "
+                f"block ({self.through_bridge}); take fewer prompts as the proxy instead"
+            )
+        proxy = copy.copy(self)
+        proxy.n_blocks = n_blocks
+        with torch.no_grad():
+            proxy._groups = proxy._own_groups = proxy._on_twin(self.model.cfg.dtype)
+            if self.precision is not None:
+                proxy._groups = proxy._on_twin(PRECISIONS[self.precision])
+        return proxy
+
     @property
     def configuration(self) -> dict[str, str]:
         """Everything a value depends on but the mask."""
@@ -171,9 +203,12 @@ class ComponentValues:
         # A metric or hook that was edited keeps its name; these values mostly tell.
         clean, ablated = (f"{value:.4g}" for value in self._ends)
         dtype = str(self.model.cfg.dtype).removeprefix("torch.")
+        name = Path(self.model.cfg.model_name).name
+        if self.n_blocks is not None:
+            name = f"{name}, first {self.n_blocks} blocks"
         return {
             "clean and ablated": f"{clean}, {ablated}",
-            "model": f"{Path(self.model.cfg.model_name).name} {weights_hash(self.model)[:16]}",
+            "model": f"{name} {weights_hash(self.model)[:16]}",
             "dtype": dtype if self.precision is None else f"{dtype}, measured in {self.precision}",
             "task": f"{self.task.name}, {len(self.task)} prompts {_digest(*tokens.prompts, *read)}",
             "metric": named,
@@ -190,6 +225,7 @@ class ComponentValues:
         """
         given = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
         checked = check_masks(given, self.n_units)
+        self._refuse_hooks()
         values = np.empty((len(checked), len(self.task)), dtype=np.float32)
         with torch.inference_mode():
             for group in self._groups:
@@ -215,10 +251,19 @@ class ComponentValues:
             raise ShapeError(
                 f"soft masks have shape {list(soft.shape)}, expected [mask, {self.n_units}]"
             )
+        self._refuse_hooks()
         found = np.empty((len(soft), len(self.task), 1 + self.n_units), dtype=np.float32)
         for group in self._groups:
             found[:, list(group.prompts)] = group.values_and_gradients(soft)
         return found[..., 0], found[..., 1:]
+
+    def _refuse_hooks(self) -> None:
+        """An early exit leaves out blocks, which hooks of the user's, on the bridge, would not."""
+        if self.n_blocks is not None and self._groups[0].hooks.sees_any():
+            raise ModelError(
+                f"{self.model.cfg.model_name} carries hooks now, which its first {self.n_blocks} "
+                "blocks are measured without; remove them, or measure the whole model"
+            )
 
     def _prepare(self) -> tuple[dict[tuple[int, ...], MaskedForward], Tensor]:
         """{prompts of one length: their forward}, and the clean logits of all prompts."""
@@ -290,7 +335,8 @@ class ComponentValues:
         plain = self(masks)
         for fused in (True, False):
             try:
-                self._groups = self._on_twin(self.model.cfg.dtype, fused=fused)
+                self._fused = fused
+                self._groups = self._on_twin(self.model.cfg.dtype)
                 apart = np.abs(self(masks) - plain)
             except MeasurementError:
                 raise
@@ -298,7 +344,7 @@ class ComponentValues:
                 self.through_bridge = str(error)
                 break
             if apart.max() <= self._rounding:
-                self._fused, self.through_bridge = fused, None
+                self.through_bridge = None
                 if self._device.type in _UNTRUSTED:
                     self._check_against_the_cpu(fused=fused)
                 return
@@ -327,8 +373,8 @@ class ComponentValues:
                 stacklevel=5,
             )
 
-    def _on_twin(self, dtype: torch.dtype, *, fused: bool) -> list[BatchedForward]:
-        twin = Twin(self.model, dtype, fused=fused)
+    def _on_twin(self, dtype: torch.dtype) -> list[BatchedForward]:
+        twin = Twin(self.model, dtype, fused=self._fused, n_blocks=self.n_blocks)
         return [
             group.shortened(
                 ShortForward.of(
@@ -344,7 +390,7 @@ class ComponentValues:
         exact = self(masks)
         self._own_groups = self._groups
         try:
-            self._groups = self._on_twin(PRECISIONS[precision], fused=self._fused)
+            self._groups = self._on_twin(PRECISIONS[precision])
         except ModelError as error:
             raise ModelError(
                 f"{self.model.cfg.model_name} cannot be measured in {precision} ({error}); load "

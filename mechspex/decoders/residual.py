@@ -1,0 +1,65 @@
+"""Residual decoder: what another decoder makes of what a known function leaves over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mechspex.decoders.decoder import Decoder, Samples
+from mechspex.errors import ShapeError
+from mechspex.set_function import SetFunction, Term
+
+
+@dataclass(frozen=True)
+class Residual(Decoder):
+    """prior + decoder(values − prior): masks are spent on what is not known beforehand.
+
+    A decoder shrinks what it is not sure of towards zero; here towards the prior.
+
+    Attributes:
+        decoder: of what is left over.
+        prior: a function of the same units, such as a screen's predictions; with one output it
+            stands for every output.
+    """
+
+    decoder: Decoder
+    prior: SetFunction
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"{self.decoder.name} beyond a prior"
+
+    @property
+    def needs_design(self) -> bool:  # type: ignore[override]
+        return self.decoder.needs_design
+
+    def minimum_masks(self, n_units: int) -> int:
+        return self.decoder.minimum_masks(n_units)
+
+    def left_over(self, samples: Samples) -> Samples:
+        """The same masks with values − prior.
+
+        Raises:
+            ShapeError: a prior of other units or outputs.
+        """
+        n_outputs = samples.values.shape[1]
+        if self.prior.n_units != samples.n_units or self.prior.n_outputs not in (1, n_outputs):
+            raise ShapeError(
+                f"the prior has {self.prior.n_units} units and {self.prior.n_outputs} outputs, the "
+                f"samples {samples.n_units} and {n_outputs}; give the same, or one output for all"
+            )
+        return replace(samples, values=samples.values - self.prior.predict_outputs(samples.masks))
+
+    def fit(self, samples: Samples) -> SetFunction:
+        return self.beyond(samples, self.decoder.decode(self.left_over(samples)))
+
+    def beyond(self, samples: Samples, answer: SetFunction) -> SetFunction:
+        """prior + answer, in the Fourier basis of the samples."""
+        total: dict[Term, np.ndarray] = {}
+        for part in (self.prior, answer):
+            fourier = part.to_basis("fourier", samples.keep)
+            for term, value in zip(fourier.terms, fourier.output_coefficients, strict=True):
+                # Zeros, one an output: a prior of one output is stretched to all of them.
+                total[term] = total.get(term, np.zeros(samples.values.shape[1])) + value
+        return samples.function(total, notes=answer.notes)

@@ -1,0 +1,96 @@
+"""Coarse to fine: groups of units are ablated, from whole layers down to single units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations, islice, takewhile
+
+import numpy as np
+from jaxtyping import Float
+
+from mechspex.executors.local import RecordedValues
+from mechspex.masks import ablate_sets
+from mechspex.set_function import Term
+from mechspex.units import UnitSet
+
+# Groups that are split between two calls of the value function, so that it can batch.
+_AT_ONCE = 8
+
+
+def coarse_to_fine(
+    recorded: RecordedValues, n_masks: int
+) -> tuple[Float[np.ndarray, " unit"], dict[Term, float]]:
+    """Effects of single units, from ablations of groups, and of pairs of the strongest.
+
+    Layers are ablated first, then the kinds of units in each, then halves, down to single units;
+    the group whose ablation changes the outputs most (root mean square) is split next. Then pairs
+    of the strongest single units are ablated. A group whose units cancel each other is never split,
+    nor is one that others stand in for.
+
+    Args:
+        n_masks: measured at most, beyond those of the first split; half of them go to pairs.
+
+    Returns:
+        ablated(i) of every unit, exact where its group was split down to it, else an even share of
+        its group's effect; and {pair: ablated(pair)}, exact.
+    """
+    units = recorded.units
+    recorded.stage = "groups"
+    clean = recorded(np.ones((1, len(units)), dtype=bool))[0].astype(np.float64)
+
+    def effects(sets: list[Term]) -> Float[np.ndarray, "set output"]:
+        return recorded(ablate_sets(len(units), sets)).astype(np.float64) - clean
+
+    first = split(units, tuple(range(len(units))))
+    found = dict(zip(first, effects(first), strict=True))
+    spent = len(first)
+    while True:
+        splits, cost = {}, 0
+        for group in sorted((g for g in found if len(g) > 1), key=_size_in(found)):
+            parts = split(units, group)
+            if len(splits) == _AT_ONCE or spent + cost + len(parts) > n_masks // 2:
+                break
+            splits[group], cost = parts, cost + len(parts)
+        if not splits:
+            break
+        parts = [part for group in splits for part in splits[group]]
+        found |= dict(zip(parts, effects(parts), strict=True))
+        found = {group: effect for group, effect in found.items() if group not in splits}
+        spent += cost
+    single = np.empty(len(units))
+    for group, effect in found.items():
+        single[list(group)] = effect.mean() / len(group)
+    alone = sorted((group for group in found if len(group) == 1), key=_size_in(found))
+    return single, _pairs(alone, found, effects, n_masks - spent)
+
+
+def split(units: UnitSet, group: Term) -> list[Term]:
+    """The next finer groups: by layer, else by kind of unit, else two halves."""
+    for label in ("layer", "kind"):
+        parts: dict[object, list[int]] = {}
+        for column in group:
+            parts.setdefault(getattr(units[column], label), []).append(column)
+        if len(parts) > 1:
+            return [tuple(part) for part in parts.values()]
+    middle = len(group) // 2
+    return [part for part in (group[:middle], group[middle:]) if part]
+
+
+def _pairs(
+    alone: list[Term],
+    found: dict[Term, Float[np.ndarray, " output"]],
+    effects: Callable[[list[Term]], Float[np.ndarray, "set output"]],
+    n_masks: int,
+) -> dict[Term, float]:
+    """ablated(i, j) for the pairs of as many of the strongest units as the masks allow."""
+    n_units = max(takewhile(lambda n: n * (n - 1) // 2 <= n_masks, range(len(alone) + 1)))
+    strongest = sorted(unit for (unit,) in islice(alone, n_units))
+    pairs = list(combinations(strongest, 2))
+    if not pairs:
+        return {}
+    joint = effects(pairs) - [found[(i,)] + found[(j,)] for i, j in pairs]
+    return dict(zip(pairs, joint.mean(axis=1).tolist(), strict=True))
+
+
+def _size_in(found: dict[Term, Float[np.ndarray, " output"]]) -> Callable[[Term], float]:
+    return lambda group: -float(np.sqrt((found[group] ** 2).mean()))
