@@ -4,13 +4,18 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from transformer_lens.model_bridge.sources import boot_native
 
 import mechspex as mx
-from mechspex.errors import Refused
+from mechspex.decoders import Residual, find_decoder
+from mechspex.errors import ModelError, Refused, ShapeError
 from mechspex.executors.local import RecordedValues
 from mechspex.screening import survivors
 from mechspex.screening.all_pairs import PairScores
+from mechspex.screening.coarse_to_fine import split
+from mechspex.set_function import SetFunction
+from mechspex.units import Unit, UnitSet
 from mechspex.values.restricted import RestrictedValues
 
 
@@ -248,7 +253,7 @@ def test_a_stopped_screen_goes_on_where_it_was(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "option", [{"n_terms": 0}, {"max_order": 1}, {"rows": 0},
-               {"probes": 1}, {"parts": -1}]
+               {"probes": 1}, {"parts": -1}, {"n_masks": 0}, {"keep": 1.0}]
 )  # fmt: skip
 def test_bad_arguments_are_refused(option):
     with pytest.raises(Refused, match=str(next(iter(option.values())))):
@@ -345,3 +350,181 @@ def test_bad_arguments_are_refused_before_the_screen_is_paid_for():
     with pytest.raises(Refused, match="keep = 2"):
         mx.explain(function, screen="second_order", keep=2.0)
     assert function.gradients == 0
+
+
+def test_effects_among_random_masks_are_the_fourier_singles_of_that_density():
+    terms = planted(24, 10, seed=12, triples=[((1, 2, 3), 0.8)])
+    found = mx.screen(Polynomial(24, terms), "first_order", parts=2_000, keep=0.7)
+    truth = SetFunction.from_mapping(24, terms, basis="kept").to_basis("fourier", 0.7)
+    singles = np.array([truth[(i,)] for i in range(24)]) / np.sqrt(0.7 * 0.3)
+    assert np.allclose(-found.single_scores, singles, atol=0.1)
+    whole = mx.screen(Polynomial(24, terms), "first_order")
+    assert not np.allclose(-whole.single_scores, singles, atol=0.3)
+
+
+def test_what_a_screen_predicts_is_a_function():
+    terms = planted(20, 8, seed=13)
+    function = Polynomial(20, terms)
+    masks = mx.sample_masks(20, 50, keep=0.6, seed=0)
+    predicted = mx.screen(function).function.predict(masks)
+    left = function(masks).mean(axis=1) - predicted
+    assert np.ptp(left) < 1e-3
+    assert np.ptp(predicted) > 1
+
+
+def test_a_prior_saves_masks():
+    rng = np.random.default_rng(0)
+    terms = {(i,): float(c) for i, c in enumerate(rng.normal(size=200))} | {(3, 7): 2.0}
+    truth = SetFunction.from_mapping(200, terms, basis="ablated")
+    prior = SetFunction.from_mapping(
+        200, {t: c * rng.uniform(0.8, 1.2) for t, c in terms.items()}, basis="ablated"
+    )
+    masks, fresh = (mx.sample_masks(200, n, keep=0.8, seed=n) for n in (120, 300))
+    values, held_out = (truth.predict(part) for part in (masks, fresh))
+    for decoder in ("additive", "kernel", "automatic"):
+        without = mx.recover(masks, values, fresh, held_out, decoder=decoder, keep=0.8)
+        with_it = mx.recover(masks, values, fresh, held_out, decoder=decoder, keep=0.8, prior=prior)
+        assert with_it.r2 > max(0.95, without.r2 + 0.1)
+        assert with_it.additive_r2 == without.additive_r2
+    # Whatever the decoder: nothing left over is nothing to add.
+    exactly = mx.decode(masks, values, decoder=Residual(find_decoder("pursuit"), truth), keep=0.8)
+    assert np.allclose(exactly.predict(fresh), held_out)
+    assert "pursuit beyond a prior" in Residual(find_decoder("pursuit"), truth).name
+    with pytest.raises(ShapeError, match="200 units and 1 outputs, the samples 20"):
+        mx.decode(masks[:, :20], values, decoder=Residual(find_decoder("additive"), prior))
+
+
+def test_a_prior_of_one_output_stands_for_all():
+    truth = SetFunction.from_mapping(12, {(0,): 1.0, (1, 2): 2.0}, basis="ablated")
+    masks = mx.sample_masks(12, 100, keep=0.7, seed=0)
+    values = truth.predict(masks)[:, None] * [1.0, 1.5, 0.5]
+    answer = mx.decode(masks, values, decoder=Residual(find_decoder("pursuit"), truth), keep=0.7)
+    assert answer.n_outputs == 3
+    assert np.allclose(answer.predict_outputs(masks), values, atol=1e-6)
+
+
+def layered(n_layers, width):
+    units = [Unit("head", layer, number) for layer in range(n_layers) for number in range(width)]
+    units += [Unit("mlp", layer, 0) for layer in range(n_layers)]
+    return UnitSet(tuple(units))
+
+
+def test_coarse_to_fine_finds_the_few_that_matter_without_gradients():
+    units = layered(16, 32)
+    strong = units.columns(["L3H5", "L3H20", "L9H31", "L12MLP"])
+    truth = SetFunction.from_mapping(
+        len(units),
+        {(strong[0],): 1.0, (strong[2],): -0.8, tuple(sorted(strong[:2])): 1.5}
+        | {tuple(sorted((strong[2], strong[3]))): -1.2}
+        | {(column,): 0.001 for column in units.columns(["L0H0", "L7H7"])},
+        basis="kept",
+    )
+    function = mx.FunctionValues(truth.predict, units)
+    found = mx.screen(function, "ablation", n_masks=300)
+    assert found.cost.masks < 330
+    assert set(found.strongest_units(4).tolist()) == set(strong)
+    exactly = exact(function, found.terms)
+    pairs = [row for row, term in enumerate(found.terms) if len(term) == 2]
+    assert np.allclose(found.scores[pairs], exactly[pairs], atol=1e-5)
+    largest = sorted(term for row, term in enumerate(found.terms) if abs(exactly[row]) > 0.1)
+    assert all(term in found.terms for term in largest)
+    assert tuple(sorted(strong[:2])) in largest
+
+
+@pytest.mark.parametrize("n_masks", [1, 5, 40, 10_000])
+def test_coarse_to_fine_keeps_to_its_masks(n_masks):
+    units = layered(4, 8)
+    function = mx.FunctionValues(lambda masks: masks.sum(axis=1), units)
+    found = mx.screen(function, "ablation", n_masks=n_masks)
+    # The clean model and the first split come in any case; 36 singles and 630 pairs are all.
+    assert found.cost.masks <= min(max(n_masks, 4) + 1, 1 + 4 + 72 + 630)
+    assert np.allclose(found.single_scores, -1)
+    assert np.isfinite(found.scores).all()
+
+
+def test_groups_are_layers_then_kinds_then_halves():
+    units = layered(2, 3)
+    layers = split(units, tuple(range(8)))
+    assert layers == [(0, 1, 2, 6), (3, 4, 5, 7)]
+    assert split(units, layers[0]) == [(0, 1, 2), (6,)]
+    assert split(units, (0, 1, 2)) == [(0,), (1, 2)]
+
+
+def test_explain_screens_by_ablation_or_with_candidates_made_before():
+    units = layered(10, 30)
+    terms = {(4,): 1.0, (40, 75): 1.5, (200,): -1.0}
+    truth = SetFunction.from_mapping(len(units), terms, basis="kept")
+    function = mx.FunctionValues(truth.predict, units)
+    found = mx.screen(function, "ablation", n_masks=400)
+    for screen in ("ablation", found):
+        answer = mx.explain(function, screen=screen, budget=300)
+        confirmed = answer.interactions().query("confirmed")["units"].tolist()
+        assert confirmed == [units.label((40, 75))]
+        assert answer.r2 > 0.99
+    assert "rank correlation" in str(answer)
+    with pytest.raises(Refused, match="same units"):
+        mx.explain(Polynomial(5, {(0,): 1.0}), screen=found)
+
+
+def test_explain_screens_a_proxy_and_says_how_it_agrees(tmp_path):
+    full = Polynomial(150, planted(150, 20, seed=14))
+    proxy = Polynomial(150, {term: 0.9 * c for term, c in full.terms.items()})
+    answer = mx.explain(full, screen=proxy, budget=300, run=tmp_path / "run")
+    assert full.gradients == 0
+    assert proxy.gradients > 0
+    assert "rank correlation 1.00" in answer.screening.agreement
+    assert "the proxy agrees with the model on" in str(answer)
+    again = mx.Explanation.load(tmp_path / "run")
+    assert again.screening.agreement == answer.screening.agreement
+
+
+def test_confirmed_terms_are_measured_in_random_contexts(tmp_path):
+    """Kept together only with unit 9, which random contexts ablate now and then."""
+    terms = {(0,): 1.0, (1, 2, 9): 2.0}
+    function = Polynomial(12, terms, spread=0.1)
+    run = tmp_path / "run"
+    answer = mx.explain(function, budget=300, contexts=200, keep=0.7, run=run)
+    frame = answer.to_pandas().set_index("units")
+    assert frame.loc["u1 × u2", "effect"] == pytest.approx(2.0, rel=0.2)
+    assert frame.loc["u1 × u2", "in_contexts"] == pytest.approx(1.4, rel=0.25)
+    assert "among 200 random masks of the other units" in str(answer)
+    again = mx.Explanation.load(run)
+    assert np.array_equal(again.in_contexts.effects, answer.in_contexts.effects)
+    with pytest.raises(Refused, match="contexts = 1"):
+        mx.explain(function, contexts=1)
+
+
+def test_an_early_exit_leaves_out_later_blocks(llama, task):
+    values = mx.ComponentValues(llama, task, mx.heads(llama))
+    masks = mx.sample_masks(8, 20, keep=0.5, seed=0)
+    assert np.allclose(values.early_exit(2)(masks), values(masks), atol=1e-4)
+    proxy = values.early_exit(1)
+    later = masks.copy()
+    later[:, 4:] ^= True
+    assert np.allclose(proxy(later), proxy(masks), atol=1e-6)
+    assert not np.allclose(proxy(masks), values(masks), atol=1e-4)
+    assert proxy.configuration != values.configuration
+    _, gradients = proxy.value_and_gradient(masks.astype(np.float32))
+    assert not gradients[..., 4:].any()
+    assert gradients[..., :4].any()
+    # Its clean value is the logit lens: final norm and unembedding of what leaves the first block.
+    cache = {}
+    point = llama.blocks[0].hook_out
+    hook = point.register_forward_hook(lambda _module, _input, output: cache.update(out=output))
+    model = llama.original_model
+    with torch.no_grad():
+        tokens = llama.tokenizer(list(task.prompts), return_tensors="pt").input_ids
+        model(tokens)
+    hook.remove()
+    with torch.no_grad():
+        logits = model.lm_head(model.model.norm(cache["out"]))[:, -1]
+    answers, distractors = (
+        torch.tensor([llama.tokenizer(t, add_special_tokens=False).input_ids[0] for t in part])
+        for part in (task.answers, task.distractors)
+    )
+    lens = logits.gather(1, answers[:, None]) - logits.gather(1, distractors[:, None])
+    assert np.allclose(proxy(np.ones((1, 8), dtype=bool))[0], lens[:, 0].numpy(), atol=1e-4)
+    with pytest.raises(ModelError, match="n_blocks = 3"):
+        values.early_exit(3)
+    with pytest.raises(ModelError, match="first with units is block 1; give 2"):
+        mx.ComponentValues(llama, task, mx.heads(llama)[4:]).early_exit(1)

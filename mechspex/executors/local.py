@@ -101,8 +101,8 @@ class RecordedValues:
         function = self._value_function
         if not isinstance(function, Differentiable):
             raise Refused(
-                f"{type(function).__name__} has no value_and_gradient, which a screen needs; "
-                "give it one, or explain without a screen"
+                f"{type(function).__name__} has no value_and_gradient, which this screen needs; "
+                "give it one, or screen by 'ablation'"
             )
         soft = np.ascontiguousarray(masks, dtype=np.float32)
         n_outputs = len(self.outputs)

@@ -61,7 +61,7 @@ def coarse_to_fine(
     for group, effect in found.items():
         single[list(group)] = effect.mean() / len(group)
     alone = sorted((group for group in found if len(group) == 1), key=_size_in(found))
-    return single, _pairs(alone, found, effects, n_masks - spent)
+    return single, _pairs(alone, found, effects, max(0, n_masks - spent))
 
 
 def split(units: UnitSet, group: Term) -> list[Term]:
