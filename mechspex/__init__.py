@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mechspex.ablation_sweep import Sweep, sweep
     from mechspex.decoders import decode
+    from mechspex.drawing import load_task
     from mechspex.explanation import Explanation
     from mechspex.link import Link, monotone_link
     from mechspex.masks import pair_ablations, sample_masks, single_ablations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mechspex.set_function import SetFunction
     from mechspex.spex_design import SpexDesign
     from mechspex.structure import Structure, structure_of
-    from mechspex.tasks import Task, load_task
+    from mechspex.tasks import Task
     from mechspex.units import Unit, UnitSet, parts
     from mechspex.validation import Validation, validate
     from mechspex.values import ComponentValues, FunctionValues
@@ -85,7 +86,7 @@ _HOMES = {
     "explain": "workflow",
     "heads": "models",
     "load_model": "models",
-    "load_task": "tasks",
+    "load_task": "drawing",
     "missed": "screening",
     "mlps": "models",
     "monotone_link": "link",

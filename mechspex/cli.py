@@ -21,6 +21,8 @@ from mechspex.errors import FailedMasksError, MechspexError, Refused, RunError, 
 _PICTURES = (".png", ".svg", ".pdf")
 # With more units than these, random ablation alone finds little.
 _MOST_UNSCREENED = 2_000
+# The model whose scores the list of tasks shows.
+_SCORED = "smollm2-135m"
 # Times as many fresh prompts test what a screen proposes.
 _FRESH_OF_A_SCREEN = 4
 
@@ -32,9 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-TaskName = Annotated[
-    str, typer.Argument(help="A shipped task (see mechspex tasks) or a TOML file.")
-]
+TaskName = Annotated[str, typer.Argument(help="A task (see mechspex tasks) or a TOML file.")]
 UnitNames = Annotated[
     str, typer.Option("--units", help="heads, mlps, neurons, or a sum: heads+mlps.")
 ]
@@ -369,7 +369,10 @@ def tasks(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """List the tasks, or show the prompts of one as a model would read them."""
+    """List the tasks and how well SmolLM2 does them, or show the prompts of one.
+
+    A folder named by $MECHSPEX_TASKS adds tasks of your own.
+    """
     if what is Show.one:
         if task is None:
             raise typer.BadParameter("name a task: mechspex tasks show ioi")
@@ -382,11 +385,22 @@ def _list_tasks(as_json: bool) -> None:
     from mechspex.recipes import read_recipe, task_files
 
     recipes = [read_recipe(name) for name in task_files()]
+    scores = [recipe.scores.get(_SCORED) for recipe in recipes]
     if as_json:
-        _print([{"task": r.name, "metric": r.metric, "title": r.title} for r in recipes], True)
+        rows = [
+            {"task": r.name, "metric": r.metric, "title": r.title, "scores": r.scores}
+            for r in recipes
+        ]
+        _print(rows, True)
         return
-    for recipe in recipes:
-        print(f"{recipe.name:12} {recipe.metric:18} {recipe.title}")
+    print(f"{'':12}  {'':22}  {_SCORED}")
+    print(f"{'task':12}  {'metric':22}   clean  accuracy")
+    for recipe, score in zip(recipes, scores, strict=True):
+        told = "not measured           "
+        if score is not None:
+            can = "can" if score["can"] else "cannot"
+            told = f"{score['clean']:+7.2f}  {score['accuracy']:8.2f}  {can:6}"
+        print(f"{recipe.name:12}  {recipe.metric:22}  {told}  {recipe.title}")
 
 
 def _show_task(task: str, model: str, prompts: int, seed: int, as_json: bool) -> None:
@@ -409,10 +423,20 @@ def _show_task(task: str, model: str, prompts: int, seed: int, as_json: bool) ->
     if as_json:
         _print(rows, True)
         return
-    print(f"{recipe.title}\n{recipe.citation}\nmetric: {recipe.metric}\n")
+    print(f"{recipe.title}\n{recipe.citation}\nmetric: {recipe.metric}")
+    for known, roles in recipe.circuits.items():
+        print(f"published circuit in {known}:")
+        for role, names in roles.items():
+            print(f"  {role.replace('_', ' ')}: {', '.join(names)}")
     for row in rows:
-        print(f"{row['prompt']} →{row['answer']}  (not{row['distractor']})")
+        print(f"\n{row['prompt']} →{_any_of(row['answer'])}  (not{_any_of(row['distractor'])})")
         print(f"  corrupted: {row['corrupted']}")
+
+
+def _any_of(answer: str | tuple[str, ...]) -> str:
+    if isinstance(answer, str):
+        return answer
+    return f" {' or '.join(text.strip() for text in answer)}"
 
 
 @app.command()

@@ -10,15 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechspex.errors import TaskError
+from mechspex.metric_names import METRICS
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 """(logits ``[row, vocabulary]``, prompt number ``[row]``) → value ``[row]``."""
-
-METRICS = {
-    "logit_difference": "logit of the answer less logit of the distractor",
-    "answer_probability": "probability of the answer",
-    "kl_divergence": "KL divergence of the masked model's next token from the clean model's, nats",
-}
 
 
 @dataclass(frozen=True)
@@ -48,18 +43,49 @@ class LogitDifference:
 
 @dataclass(frozen=True)
 class AnswerProbability:
-    """softmax(logits)[answer].
+    """Σ_a softmax(logits)[a] over the prompt's answers a.
 
     Attributes:
-        answers: token ids, one a prompt.
+        answers: token ids, one a prompt or several, filled up with −1.
     """
 
-    answers: Int[Tensor, " prompt"]
+    answers: Int[Tensor, " prompt *answer"]
 
     def __call__(
         self, logits: Float[Tensor, "row vocabulary"], prompts: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
-        return logits.float().softmax(-1).gather(1, self.answers[prompts, None])[:, 0]
+        return _total(logits.float().softmax(-1), self.answers[prompts])
+
+
+@dataclass(frozen=True)
+class ProbabilityDifference:
+    """Σ_a p(a) − Σ_d p(d), p = softmax(logits), over the prompt's answers a and distractors d.
+
+    Greater-than as Hanna et al. 2023 (arXiv:2305.00586) measure it, section 2: the probability of
+    the years that are right less that of the years that are wrong.
+
+    Attributes:
+        answers, distractors: token ids, one a prompt or several, filled up with −1.
+    """
+
+    answers: Int[Tensor, " prompt *answer"]
+    distractors: Int[Tensor, " prompt *distractor"]
+
+    def __call__(
+        self, logits: Float[Tensor, "row vocabulary"], prompts: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        probabilities = logits.float().softmax(-1)
+        right = _total(probabilities, self.answers[prompts])
+        return right - _total(probabilities, self.distractors[prompts])
+
+
+def _total(
+    probabilities: Float[Tensor, "row vocabulary"], tokens: Int[Tensor, " row *several"]
+) -> Float[Tensor, " row"]:
+    """The probability of any of a row's tokens, those below 0 left out."""
+    several = tokens.reshape(len(tokens), -1)
+    read = probabilities.gather(1, several.clamp(min=0))
+    return read.where(several >= 0, 0.0).sum(1)
 
 
 @dataclass(frozen=True)
@@ -82,8 +108,8 @@ class KLDivergence:
 def bind_metric(
     metric: str | Metric,
     *,
-    answers: Int[Tensor, " prompt"],
-    distractors: Int[Tensor, " prompt"] | None,
+    answers: Int[Tensor, " prompt *answer"],
+    distractors: Int[Tensor, " prompt *distractor"] | None,
     clean: Float[Tensor, "prompt vocabulary"],
 ) -> Metric:
     """The metric of a task, with the tokens it reads.
@@ -93,16 +119,24 @@ def bind_metric(
             ``[row]``) → value ``[row]``.
 
     Raises:
-        TaskError: an unknown name, or a logit difference without distractors.
+        TaskError: an unknown name, a difference without distractors, or a logit difference of
+            several answers.
     """
     if callable(metric):
         return metric
-    if metric == "logit_difference":
-        if distractors is None:
-            raise TaskError("metric 'logit_difference' needs distractors; give one a prompt")
-        return LogitDifference(answers, distractors)
     if metric == "answer_probability":
         return AnswerProbability(answers)
     if metric == "kl_divergence":
         return KLDivergence(clean)
-    raise TaskError(f"metric {metric!r} is unknown; choose {', '.join(METRICS)} or a function")
+    if metric not in METRICS:
+        raise TaskError(f"metric {metric!r} is unknown; choose {', '.join(METRICS)} or a function")
+    if distractors is None:
+        raise TaskError(f"metric {metric!r} needs distractors; give one a prompt")
+    if metric == "probability_difference":
+        return ProbabilityDifference(answers, distractors)
+    if answers.ndim > 1 or distractors.ndim > 1:
+        raise TaskError(
+            "metric 'logit_difference' reads one answer and one distractor a prompt, and here are "
+            "several; choose probability_difference"
+        )
+    return LogitDifference(answers, distractors)

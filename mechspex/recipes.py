@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mechspex.errors import TaskError
-
-SLOT = re.compile(r"\{(\w+)\}")
+from mechspex.recipe_format import PARTS, SLOT, Fault, Row, check_recipe, rows_of
+from mechspex.toml_lines import line_of
 
 # In the wheel the task files lie inside the package, in the repository beside it.
 _FOLDERS = (Path(__file__).parent / "circuits", Path(__file__).parents[1] / "circuits")
 
 
-def task_files() -> dict[str, Path]:
-    """{name: file} of the tasks that ship with the package."""
-    folder = next(folder for folder in _FOLDERS if folder.is_dir())
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """A task file: templates with slots, and the lists of words that fill them."""
+    """A task file: templates with slots, and the lists of words that fill them.
+
+    Attributes:
+        templates: {part: text with slots} of `PARTS`.
+        slots: {slot: the list it takes from}.
+        words: {list: its rows}, in the order of the file.
+        circuits: published circuits, {model: {role: unit names}}.
+        scores: how well models do the task, {model: what ``tests/benchmarks/task_scores.py``
+            measured}.
+    """
 
     name: str
     title: str
@@ -32,58 +37,96 @@ class Recipe:
     metric: str
     templates: tuple[dict[str, str], ...]
     slots: dict[str, str]
-    words: dict[str, tuple[str, ...]]
+    words: dict[str, tuple[Row, ...]]
     circuits: dict[str, dict[str, list[str]]]
+    scores: dict[str, dict[str, Any]]
+
+    def references(self, *parts: str) -> Iterator[tuple[str, str, str]]:
+        """(comparison, slot, column) of every slot that the templates name; ``""`` is none."""
+        for template in self.templates:
+            for part in parts or PARTS:
+                yield from SLOT.findall(template[part])
+
+    @property
+    def compared(self) -> set[str]:
+        """The lists whose order is asked for."""
+        return {self.slots[slot] for sign, slot, _ in self.references() if sign}
+
+    def columns_used(self, label: str) -> set[str]:
+        """The columns of a list that any template shows."""
+        return {column for _, slot, column in self.references() if self.slots[slot] == label}
 
 
-_PARTS = ("prompt", "corrupted", "answer", "distractor")
-_KEYS = {"title", "citation", "metric", "templates", "slots", "words", "circuits"}
+def task_files() -> dict[str, Path]:
+    """{name: file} of the tasks that ship with the package, then of those in ``$MECHSPEX_TASKS``.
+
+    Raises:
+        TaskError: ``MECHSPEX_TASKS`` names no folder, or a file there has a shipped task's name.
+    """
+    shipped = _files(next(folder for folder in _FOLDERS if folder.is_dir()))
+    named = os.environ.get("MECHSPEX_TASKS")
+    if not named:
+        return shipped
+    if not Path(named).is_dir():
+        raise TaskError(f"MECHSPEX_TASKS = {named!r} is no folder; name one, or unset it")
+    own = _files(Path(named))
+    for name in own.keys() & shipped.keys():
+        raise TaskError(f"{own[name]} has the name of a shipped task; rename the file")
+    return shipped | own
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:
     """Read a task file.
 
     Raises:
-        TaskError: no such task, or a file that breaks the format, naming what and where.
+        TaskError: no such task, or a file that breaks the format, naming file, line and fault.
     """
-    shipped = task_files()
-    path = shipped.get(str(name_or_path), Path(name_or_path))
-    if not path.is_file():
+    known = task_files()
+    path = known.get(str(name_or_path), Path(name_or_path))
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError):  # a name with a NUL is a ValueError
         raise TaskError(
-            f"no task {str(name_or_path)!r}; choose {', '.join(shipped)}, or give a TOML file"
-        )
+            f"no task {str(name_or_path)!r}; choose {', '.join(known)}, or give a TOML file"
+        ) from None
+    text, table = _parsed(path, data)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path} is not a TOML file: {error}") from None
-    try:
-        return _recipe(path.stem, table)
-    except TaskError as error:
-        raise TaskError(f"{path}: {error}") from None
-
-
-def _recipe(name: str, table: dict[str, Any]) -> Recipe:
-    unknown, missing = set(table) - _KEYS, {"title", "templates", "slots", "words"} - set(table)
-    if unknown or missing:
-        wrong = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
-        raise TaskError(f"keys {wrong}; a task file has {', '.join(sorted(_KEYS))}")
-    slots, words = table["slots"], table["words"]
-    for slot, of in slots.items():
-        if of not in words:
-            raise TaskError(f"slot {slot!r} takes words of {of!r}; [words] has no such list")
-    for number, template in enumerate(table["templates"], 1):
-        if set(template) != set(_PARTS):
-            raise TaskError(f"template {number} has {sorted(template)}, needs {', '.join(_PARTS)}")
-        for slot in SLOT.findall("".join(template.values())):
-            if slot not in slots:
-                raise TaskError(f"template {number} has slot {{{slot}}}, which is not in [slots]")
+        check_recipe(table)
+    except Fault as fault:
+        raise TaskError(f"{path}, line {line_of(text, fault.path)}: {fault}") from None
     return Recipe(
-        name=name,
+        name=path.stem,
         title=table["title"],
         citation=table.get("citation", ""),
         metric=table.get("metric", "logit_difference"),
         templates=tuple(table["templates"]),
-        slots=slots,
-        words={label: tuple(dict.fromkeys(listed)) for label, listed in words.items()},
+        slots=table["slots"],
+        words={label: tuple(rows_of(listed)) for label, listed in table["words"].items()},
         circuits=table.get("circuits", {}),
+        scores=table.get("scores", {}),
     )
+
+
+def _parsed(path: Path, data: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        text = data.decode("utf-8-sig")
+        table = tomllib.loads(text)
+        repr(table)  # what cannot be shown cannot be complained about
+        return text, table
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise TaskError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
+        line = (found and found[1]) or data.rstrip().count(b"\n") + 1
+        reason = re.sub(r" \(at [^)]*\)$", "", str(error))
+        raise TaskError(
+            f"{path}, line {line}: not TOML ({reason}); mind quotes, commas and brackets"
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 brackets
+        reason = str(error).split(";")[0]
+        raise TaskError(f"{path}, line 1: TOML that cannot be read ({reason})") from None

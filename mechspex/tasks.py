@@ -1,21 +1,19 @@
-"""Tasks: prompts with one-token answers, the user's own or drawn from a task file."""
+"""Tasks: prompts with one-token answers, in words and in the tokens of one model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from mechspex.errors import TaskError
-from mechspex.metrics import METRICS, Metric
-from mechspex.models import Model
-from mechspex.recipes import SLOT, Recipe, read_recipe
+from mechspex.metric_names import METRICS
+from mechspex.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,13 @@ class Task:
 
     Attributes:
         prompts: the texts the model reads.
-        answers: the right continuation of each, one token with its leading space (``" Mary"``).
-        distractors: the wrong continuation of each, one token; a logit difference needs them.
+        answers: the right continuation of each, one token with its leading space (``" Mary"``),
+            or a list of several that are all right, one token each.
+        distractors: the wrong continuations, likewise; a difference needs them.
         corrupted: for each prompt a text of the same token length without what the answer rests
             on; the ``corrupted`` ablation needs them.
-        metric: a name of `mechspex.metrics.METRICS`, or a function (logits ``[row, vocabulary]``,
-            prompt number ``[row]``) → value ``[row]``.
+        metric: a name of `mechspex.metric_names.METRICS`, or a function (logits
+            ``[row, vocabulary]``, prompt number ``[row]``) → value ``[row]``.
         prepend_bos: None follows the tokenizer, True and False decide.
         name: what the task is called in output.
         circuits: published circuits, {model: {role: head names}}.
@@ -39,8 +38,8 @@ class Task:
     """
 
     prompts: Sequence[str]
-    answers: Sequence[str]
-    distractors: Sequence[str] | None = None
+    answers: Sequence[str | Sequence[str]]
+    distractors: Sequence[str | Sequence[str]] | None = None
     corrupted: Sequence[str] | None = None
     metric: str | Metric = "logit_difference"
     prepend_bos: bool | None = None
@@ -60,7 +59,10 @@ class Task:
                 raise TaskError(
                     f"{len(texts)} {label} for {len(self.prompts)} prompts; give one a prompt"
                 )
-            object.__setattr__(self, label, tuple(texts))
+            frozen = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
+            if () in frozen:
+                raise TaskError(f"prompt {frozen.index(())} has an empty list of {label}; give one")
+            object.__setattr__(self, label, frozen)
         if isinstance(self.metric, str) and self.metric not in METRICS:
             raise TaskError(
                 f"metric {self.metric!r} is unknown; choose {', '.join(METRICS)} or a function"
@@ -82,13 +84,14 @@ class Tokens:
 
     Attributes:
         prompts, corrupted: token ids, one row a prompt; rows may differ in length.
-        answers, distractors: token ids.
+        answers, distractors: token ids, one a prompt; where any prompt has several, a row each,
+            filled up with −1.
     """
 
     prompts: tuple[Int[Tensor, " _"], ...]
     corrupted: tuple[Int[Tensor, " _"], ...] | None
-    answers: Int[Tensor, " prompt"]
-    distractors: Int[Tensor, " prompt"] | None
+    answers: Int[Tensor, " prompt *answer"]
+    distractors: Int[Tensor, " prompt *distractor"] | None
 
 
 def tokenize(task: Task, tokenizer: PreTrainedTokenizerBase) -> Tokens:
@@ -110,10 +113,15 @@ def tokenize(task: Task, tokenizer: PreTrainedTokenizerBase) -> Tokens:
                     "make them equally long"
                 )
 
-    def continuations(label: str, texts: Iterable[str]) -> Tensor:
-        pairs = zip(task.prompts, texts, strict=True)
-        ids = [_next_token(tokenizer, prompt, text, label) for prompt, text in pairs]
-        return torch.tensor(ids)
+    def continuations(label: str, answers: Sequence[str | Sequence[str]]) -> Tensor:
+        if all(isinstance(answer, str) for answer in answers):
+            pairs = zip(task.prompts, answers, strict=True)
+            return torch.tensor([next_token(tokenizer, p, str(text), label) for p, text in pairs])
+        ids = [
+            torch.tensor([next_token(tokenizer, prompt, text, label) for text in _several(answer)])
+            for prompt, answer in zip(task.prompts, answers, strict=True)
+        ]
+        return pad_sequence(ids, batch_first=True, padding_value=-1)
 
     return Tokens(
         prompts=tuple(map(torch.tensor, prompts)),
@@ -123,6 +131,10 @@ def tokenize(task: Task, tokenizer: PreTrainedTokenizerBase) -> Tokens:
         if task.distractors is None
         else continuations("distractor", task.distractors),
     )
+
+
+def _several(answer: str | Sequence[str]) -> Sequence[str]:
+    return [answer] if isinstance(answer, str) else answer
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, prepend_bos: bool | None) -> list[int]:
@@ -144,7 +156,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, prepend_bos: bool | No
     return ids
 
 
-def _next_token(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str, label: str) -> int:
+def first_piece(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> str | None:
+    """The beginning of `text` that is the first token after `prompt`; None where they merge."""
+    before = tokenizer(prompt, add_special_tokens=False).input_ids
+    after = tokenizer(prompt + text, add_special_tokens=False).input_ids[: len(before) + 1]
+    for end in range(1, len(text) + 1):
+        if tokenizer(prompt + text[:end], add_special_tokens=False).input_ids == after:
+            return text[:end] if after[:-1] == before else None
+    return None
+
+
+def next_token(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str, label: str) -> int:
     """The token by which `text` continues `prompt`, found in place: some tokenizers encode a word
     alone differently from the same word in a sentence."""
     before = tokenizer(prompt, add_special_tokens=False).input_ids
@@ -159,92 +181,3 @@ def _next_token(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str, labe
     if after[-1] == tokenizer.unk_token_id:
         raise TaskError(f"{label} {text!r} is not in this model's vocabulary; choose another word")
     return after[-1]
-
-
-def load_task(name_or_path: str | Path, model: Model, *, n_prompts: int = 8, seed: int = 0) -> Task:
-    """Draw the prompts of a task file for one model.
-
-    The words of each list are filtered to those that are a single token for this model. Templates
-    take turns, and each prompt draws words of its own; one that is not as long in tokens as the
-    first is drawn again.
-
-    Args:
-        name_or_path: the name of a shipped task (``mechspex tasks`` lists them) or a TOML file.
-        n_prompts: how many prompts, at least 1.
-        seed: the only source of randomness.
-
-    Raises:
-        TaskError: no such task, a file that breaks the format, or too few words in this model's
-            vocabulary.
-    """
-    recipe = read_recipe(name_or_path)
-    if n_prompts < 1:
-        raise TaskError(f"n_prompts = {n_prompts}: a task needs at least one prompt")
-    if seed < 0:
-        raise TaskError(f"seed = {seed}: give a whole number from 0 up")
-    tokenizer = model.tokenizer
-    words = {
-        name: tuple(word for word in words if _is_one_token(tokenizer, word))
-        for name, words in recipe.words.items()
-    }
-    for name, left in words.items():
-        needed = sum(of == name for of in recipe.slots.values())
-        if len(left) < needed:
-            raise TaskError(
-                f"task {recipe.name!r}: {len(left)} of the {len(recipe.words[name])} words of "
-                f"list {name!r} are single tokens for {model.cfg.model_name}, {needed} are needed; "
-                "choose another task or model"
-            )
-    examples = _draw(recipe, words, tokenizer, n_prompts, seed)
-    return Task(
-        prompts=[example["prompt"] for example in examples],
-        answers=[example["answer"] for example in examples],
-        distractors=[example["distractor"] for example in examples],
-        corrupted=[example["corrupted"] for example in examples],
-        metric=recipe.metric,
-        name=recipe.name,
-        circuits=recipe.circuits,
-    )
-
-
-def _draw(
-    recipe: Recipe,
-    words: Mapping[str, tuple[str, ...]],
-    tokenizer: PreTrainedTokenizerBase,
-    n_prompts: int,
-    seed: int,
-) -> list[dict[str, str]]:
-    rng = np.random.default_rng(seed)
-    examples: list[dict[str, str]] = []
-    length = None
-    for _ in range(100 * n_prompts):
-        filling: dict[str, str] = {}
-        for name, choices in words.items():
-            slots = [slot for slot, of in recipe.slots.items() if of == name]
-            drawn = rng.choice(len(choices), size=len(slots), replace=False)
-            filling.update(zip(slots, (choices[i] for i in drawn.tolist()), strict=True))
-        # Templates take turns, each prompt with words of its own: prompts are a fair sample.
-        template = recipe.templates[len(examples) % len(recipe.templates)]
-        example = {
-            part: SLOT.sub(lambda match: filling[match[1]], text)  # noqa: B023
-            for part, text in template.items()
-        }
-        lengths = {len(tokenizer(example[part]).input_ids) for part in ("prompt", "corrupted")}
-        length = min(lengths) if length is None else length
-        if lengths != {length} or example in examples:
-            continue
-        examples.append(example)
-        if len(examples) == n_prompts:
-            return examples
-    raise TaskError(
-        f"task {recipe.name!r} gave only {len(examples)} different prompts of {length} tokens, "
-        f"{n_prompts} were asked for; ask for fewer or add words"
-    )
-
-
-def _is_one_token(tokenizer: PreTrainedTokenizerBase, word: str) -> bool:
-    try:
-        _next_token(tokenizer, "and", f" {word}", "word")
-    except TaskError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,13 +146,59 @@ def test_sweep_refuses_what_it_cannot_write_before_the_model_loads(run, tmp_path
 
 
 def test_tasks_and_models_are_listed(run):
-    assert "ioi" in run("tasks")[1]
+    listed = {line.split()[0]: line for line in run("tasks")[1].splitlines()}
+    assert re.search(r"logit_difference +\+\d\.\d\d +1\.00  can +Indirect", listed["ioi"])
+    assert "cannot" in listed["colour"]
     assert "smollm2-135m" in run("models")[1]
     code, out, _ = run("tasks", "show", "induction", "--model", "tiny", "--prompts", "1")
     assert code == 0
     assert "Olsson" in out
     assert "corrupted:" in out
     assert "no runs here yet" in run("status")[2]
+
+
+SPAN = """title = "Which follows"
+metric = "probability_difference"
+[[templates]]
+prompt = "{B} {A} {B}"
+corrupted = "{C} {A} {B}"
+answer = " {>A}"
+distractor = " {<=A}"
+[slots]
+A = "place"
+B = "word"
+C = "word"
+[words]
+place = ["lake", "moon", "river", "tree"]
+word = ["apple", "bird", "boat", "book"]
+[circuits.tiny]
+induction = ["L1H3"]
+"""
+
+
+def test_a_task_of_ones_own_is_listed_shown_and_swept(run, tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    file = tmp_path / "own" / "follows.toml"
+    file.write_text(SPAN)
+    monkeypatch.setenv("MECHSPEX_TASKS", "own")
+    code, out, _ = run("tasks")
+    assert code == 0
+    assert re.search("follows +probability_difference +not measured +Which follows", out)
+    row = json.loads(run("tasks", "--json")[1])[-1]
+    assert (row["task"], row["scores"]) == ("follows", {})
+    code, out, _ = run("tasks", "show", "follows", "--model", "tiny", "--prompts", "3")
+    assert code == 0
+    assert "induction: L1H3" in out
+    assert " → lake" not in out, "no word comes before it"
+    assert "moon or river or tree" in out
+    code, out, _ = run("sweep", "follows", "--model", "tiny", "--prompts", "3")
+    assert code == 0
+    assert "probability_difference" in out
+    file.write_text(SPAN.replace('C = "word"', 'C = "words"'))
+    code, out, err = run("tasks")
+    assert code == 2
+    assert "follows.toml, line 11: slot 'C' takes words of 'words'" in err
+    assert not out
 
 
 @pytest.mark.parametrize(

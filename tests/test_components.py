@@ -21,7 +21,7 @@ from mechspex.errors import (
     UnknownUnitError,
 )
 from mechspex.masks import all_masks, sample_masks
-from mechspex.metrics import METRICS
+from mechspex.metric_names import METRICS
 from mechspex.references import record
 from mechspex.tasks import tokenize
 
@@ -211,11 +211,44 @@ def test_metrics_against_their_definitions(metric, gpt2, task):
     expected = {
         "logit_difference": untouched(gpt2, task),
         "answer_probability": [clean[j].softmax(0)[a].item() for j, a in enumerate(tokens.answers)],
+        "probability_difference": [
+            (clean[j].softmax(0)[a] - clean[j].softmax(0)[d]).item()
+            for j, (a, d) in enumerate(zip(tokens.answers, tokens.distractors, strict=True))
+        ],
         "kl_divergence": np.zeros(3),
     }[metric]
     assert np.allclose(values(np.ones((1, 6), dtype=bool))[0], expected, atol=1e-4)
     if metric == "kl_divergence":
         assert (values(np.zeros((1, 6), dtype=bool)) > 0).all()
+
+
+def test_several_answers_a_prompt_under_masks(gpt2):
+    """Every mask, by hooks of one's own, on prompts with sets of different sizes."""
+    answers = [[" bird", " tree", " moon"], " lake", [" wall", " key"]]
+    distractors = [" boat", [" key", " tree"], " door"]
+    several = mx.Task(PROMPTS, answers, distractors, metric="probability_difference")
+    values = mx.ComponentValues(gpt2, several, mx.heads(gpt2), "zero")
+    masks = sample_masks(6, 4, seed=0)
+    known = {text: gpt2.tokenizer.convert_tokens_to_ids("Ġ" + text.strip())
+             for texts in (*answers, *distractors)
+             for text in ([texts] if isinstance(texts, str) else texts)}  # fmt: skip
+
+    def total(p, texts):
+        return sum(p[known[text]] for text in ([texts] if isinstance(texts, str) else texts))
+
+    for mask, measured in zip(masks, values(masks), strict=True):
+        by_layer = torch.from_numpy(mask).reshape(2, 3)
+        hooks = [
+            (f"blocks.{k}.attn.hook_z", lambda z, hook, keep=by_layer[k]: z * keep[:, None])
+            for k in range(2)
+        ]
+        for j, prompt in enumerate(tokenize(several, gpt2.tokenizer).prompts):
+            with torch.inference_mode():
+                p = gpt2.run_with_hooks(prompt[None], fwd_hooks=hooks)[0, -1].softmax(0)
+            expected = total(p, answers[j]) - total(p, distractors[j])
+            assert measured[j] == pytest.approx(expected.item(), abs=1e-5)
+    with pytest.raises(TaskError, match="reads one answer and one distractor a prompt"):
+        mx.ComponentValues(gpt2, mx.Task(PROMPTS, answers, distractors), mx.heads(gpt2))
 
 
 def test_a_metric_of_the_users_own(gpt2, task):

@@ -14,9 +14,9 @@ LAYERS = [
     {"errors"},
     {"units", "masks", "bch"},
     {"spex_design"},
-    {"indices", "set_function", "scores", "recipes", "smollm2", "models", "metrics", "tasks",
-     "bridge", "products", "references", "masked_forward", "twin", "short_forward", "batch_size",
-     "batched_forward"},
+    {"indices", "set_function", "scores", "metric_names", "toml_lines", "recipe_format", "recipes",
+     "smollm2", "models", "metrics", "tasks", "drawing", "bridge", "products", "references",
+     "masked_forward", "twin", "short_forward", "batch_size", "batched_forward"},
     {"decoders", "values", "runs"},
     {"executors", "evidence", "link", "structure", "adaptive"},
     {"recovery"},
@@ -30,9 +30,10 @@ LAYERS = [
 ]  # fmt: skip
 MATHEMATICS = {"bch", "spex_design", "indices", "set_function", "scores", "decoders", "evidence",
                "link", "structure", "adaptive", "recovery"}  # fmt: skip
-MODELS = {"recipes", "smollm2", "models", "metrics", "tasks", "bridge", "products", "references",
-          "masked_forward", "twin", "short_forward", "batch_size", "batched_forward", "values",
-          "executors", "runs"}  # fmt: skip
+MODELS = {"metric_names", "toml_lines", "recipe_format", "recipes", "smollm2", "models", "metrics",
+          "tasks", "drawing", "bridge", "products", "references", "masked_forward", "twin",
+          "short_forward", "batch_size", "batched_forward", "values", "executors",
+          "runs"}  # fmt: skip
 
 
 def modules() -> dict[str, set[str]]:

@@ -1,10 +1,12 @@
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import mechspex as mx
+from mechspex.drawing import draw
 from mechspex.errors import TaskError
 from mechspex.models import _TINY
-from mechspex.recipes import read_recipe, task_files
+from mechspex.recipes import read_recipe
 from mechspex.tasks import encode, tokenize
 
 RECIPE = """
@@ -19,7 +21,7 @@ A = "word"
 B = "word"
 C = "word"
 [words]
-word = ["apple", "bird", "boat", "volcano", "apple"]
+word = ["apple", "bird", "boat", "volcano"]
 """
 
 
@@ -36,13 +38,6 @@ def recipe(tmp_path):
         return path
 
     return write
-
-
-@pytest.mark.parametrize("name", task_files())
-def test_shipped_recipes_are_whole(name):
-    recipe = read_recipe(name)
-    assert recipe.citation
-    assert len(recipe.templates) >= 2
 
 
 def test_prompts_follow_the_seed_and_have_equal_length(tiny):
@@ -78,34 +73,6 @@ def test_more_prompts_than_the_words_can_make_are_refused(tiny, recipe):
 def test_a_task_whose_words_the_model_lacks_is_refused(tiny):
     with pytest.raises(TaskError, match="0 of the 30 words of list 'name'.*for tiny"):
         mx.load_task("ioi", tiny)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "complaint"),
-    [
-        ('title = "Copy"', "title = ", "line 2"),
-        ('title = "Copy"', "", r"missing \['title'\]"),
-        ('title = "Copy"', 'title = "Copy"\nsed = 1', r"unknown \['sed'\]"),
-        ('A = "word"', 'A = "verb"', "slot 'A' takes words of 'verb'"),
-        ('corrupted = "{C} {B} {A}"\n', "", "template 1 has"),
-        ("{A} {B} {A}", "{A} {B} {D}", r"slot \{D\}"),
-    ],
-)
-def test_bad_files_are_refused_with_the_place(recipe, old, new, complaint):
-    path = recipe(RECIPE.replace(old, new, 1))
-    with pytest.raises(TaskError, match=complaint) as caught:
-        read_recipe(path)
-    assert str(path) in str(caught.value)
-
-
-def test_an_unknown_metric_is_refused(tiny, recipe):
-    with pytest.raises(TaskError, match="metric 'loss' is unknown"):
-        mx.load_task(recipe(f'metric = "loss"\n{RECIPE}'), tiny, n_prompts=2)
-
-
-def test_unknown_tasks_are_refused_with_those_there_are():
-    with pytest.raises(TaskError, match="no task 'iio'; choose induction, ioi"):
-        read_recipe("iio")
 
 
 def test_unequal_corrupted_prompts_are_refused_naming_the_pair(tokenizer):
@@ -146,3 +113,136 @@ def test_lists_that_do_not_fit_are_refused():
 def test_a_logit_difference_without_distractors_is_refused(tiny):
     with pytest.raises(TaskError, match="needs distractors"):
         mx.ComponentValues(tiny, mx.Task(["apple"] * 2, [" bird"] * 2), mx.heads(tiny), "zero")
+
+
+def test_one_of_several_answers_may_be_given_as_a_list(tokenizer):
+    task = mx.Task(["apple", "boat"], [[" bird", " key"], " lake"], [" moon", [" lamp", " rose"]])
+    assert task.answers == ((" bird", " key"), " lake")
+    tokens = tokenize(task, tokenizer)
+    known = tokenizer.convert_tokens_to_ids
+    assert tokens.answers.tolist() == [known(["Ġbird", "Ġkey"]), [known("Ġlake"), -1]]
+    assert tokens.distractors.tolist() == [[known("Ġmoon"), -1], known(["Ġlamp", "Ġrose"])]
+    assert task[1:].answers == (" lake",)
+    assert tokenize(task[1:], tokenizer).answers.shape == (1,)
+    with pytest.raises(TaskError, match="prompt 1 has an empty list of answers"):
+        mx.Task(["apple", "boat"], [" bird", []])
+    with pytest.raises(TaskError, match="answer ' bird boat' does not continue 'apple'"):
+        tokenize(mx.Task(["apple"], [[" key", " bird boat"]]), tokenizer)
+
+
+ROWS = """
+title = "Rows"
+[[templates]]
+prompt = "{A.one} {B.one}"
+corrupted = "{C.one} {B.one}"
+answer = " {A.two}"
+distractor = " {B.two}"
+[slots]
+A = "pair"
+B = "pair"
+C = "pair"
+[words.pair]
+columns = ["one", "two"]
+rows = [
+    ["apple", "garden"], ["bird", "garden"], ["boat", "lake"], ["book", "school"],
+    ["volcano", "island"],
+]
+"""
+
+
+def test_rows_are_drawn_whole_and_share_no_word(tiny, recipe):
+    task = mx.load_task(recipe(ROWS), tiny, n_prompts=10)
+    two = {"apple": "garden", "bird": "garden", "boat": "lake", "book": "school"}
+    rows = zip(task.prompts, task.corrupted, task.answers, task.distractors, strict=True)
+    for prompt, corrupted, answer, distractor in rows:
+        first, second = prompt.split()
+        third = corrupted.split()[0]
+        assert (answer, distractor) == (f" {two[first]}", f" {two[second]}")
+        assert len({two[first], two[second], two[third]}) == 3
+    with pytest.raises(TaskError, match="gave only 10 different prompts"):
+        mx.load_task(recipe(ROWS), tiny, n_prompts=11)
+
+
+def test_only_the_columns_that_are_shown_must_be_single_tokens(tiny, recipe):
+    text = ROWS.replace('"two"]', '"two", "three"]')
+    for word in ("garden", "lake", "school", "island"):
+        text = text.replace(f'{word}"]', f'{word}", "volcano volcano"]')
+    assert mx.load_task(recipe(text), tiny, n_prompts=10)
+
+
+def test_templates_of_another_length_are_left_out(tiny, recipe):
+    other = """
+[[templates]]
+prompt = "{A} {B} {C} {A}"
+corrupted = "{C} {B} {C} {A}"
+answer = " {B}"
+distractor = " {C}"
+[[templates]]
+prompt = "{B} {A} {B}"
+corrupted = "{C} {A} {B}"
+answer = " {A}"
+distractor = " {B}"
+[slots]"""
+    task = mx.load_task(recipe(RECIPE.replace("[slots]", other)), tiny, n_prompts=6)
+    assert {len(prompt.split()) for prompt in task.prompts} == {3}
+
+
+def test_corrupted_prompts_of_another_length_are_refused(tiny, recipe):
+    text = RECIPE.replace('"{C} {B} {A}"', '"{C} {B}"')
+    with pytest.raises(TaskError, match="task 'copy': '.*' and the corrupted '.*' are not equally"):
+        mx.load_task(recipe(text), tiny)
+
+
+SPAN = """
+title = "Greater than"
+metric = "probability_difference"
+[[templates]]
+prompt = "from 17{YY} to 17"
+corrupted = "from 1701 to 17"
+answer = "{>YY}"
+distractor = "{<=YY}"
+[slots]
+YY = "year"
+[words]
+year = [%s]
+""" % ", ".join(f'"{year:02}"' for year in range(2, 99))  # noqa: UP031
+
+
+def years_as(pattern):
+    """A tokenizer that reads digits by this pattern."""
+    pieces = ["<unk>", "from", " to", " ", *map(str, range(10)), *(f"{n:02}" for n in range(100))]
+    words = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split(
+        Regex(rf" ?[^\s\d]+|{pattern}| "), behavior="isolated"
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+
+
+def spans(task):
+    return zip(
+        (int(prompt.split()[1][2:]) for prompt in task.prompts),
+        ({int(text) for text in texts} for texts in task.answers),
+        ({int(text) for text in texts} for texts in task.distractors),
+        strict=True,
+    )
+
+
+def test_years_are_compared_by_whole_tokens(recipe):
+    span = read_recipe(recipe(SPAN))
+    task = draw(span, span.words, years_as(r"\d\d"), n_prompts=40, seed=0)
+    for year, right, wrong in spans(task):
+        assert right == {other for other in range(2, 99) if other > year}
+        assert wrong == {other for other in range(2, 99) if other <= year}
+
+
+def test_years_read_digit_by_digit_are_compared_by_the_first_that_decides(recipe):
+    span = read_recipe(recipe(SPAN))
+    tokenizer = years_as(r"\d")
+    task = draw(span, span.words, tokenizer, n_prompts=40, seed=0)
+    for year, right, wrong in spans(task):
+        later = {other // 10 for other in range(2, 99) if other > year}
+        earlier = {other // 10 for other in range(2, 99) if other <= year}
+        assert right == later - earlier
+        assert wrong == earlier - later
+        assert year % 10 == 9 or year // 10 not in right | wrong, "undecided by the first digit"
+    assert tokenize(task, tokenizer).answers.shape[1] > 1
