@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mechspex.ablation_sweep import Sweep, sweep
+    from mechspex.circuit_search import Front, Subset, additive_choice, best_subset, front, greedy
     from mechspex.decoders import decode
     from mechspex.drawing import load_task
     from mechspex.explanation import Explanation
@@ -29,6 +30,7 @@ __all__ = [
     "Candidates",
     "ComponentValues",
     "Explanation",
+    "Front",
     "FunctionValues",
     "Link",
     "Missed",
@@ -36,14 +38,19 @@ __all__ = [
     "SetFunction",
     "SpexDesign",
     "Structure",
+    "Subset",
     "Sweep",
     "Task",
     "Unit",
     "UnitSet",
     "Validation",
+    "additive_choice",
     "agreement",
+    "best_subset",
     "decode",
     "explain",
+    "front",
+    "greedy",
     "heads",
     "load_model",
     "load_task",
@@ -69,6 +76,7 @@ _HOMES = {
     "Candidates": "screening",
     "ComponentValues": "values",
     "Explanation": "explanation",
+    "Front": "circuit_search",
     "FunctionValues": "values",
     "Link": "link",
     "Missed": "screening",
@@ -76,14 +84,19 @@ _HOMES = {
     "SetFunction": "set_function",
     "SpexDesign": "spex_design",
     "Structure": "structure",
+    "Subset": "circuit_search",
     "Sweep": "ablation_sweep",
     "Task": "tasks",
     "Unit": "units",
     "UnitSet": "units",
     "Validation": "validation",
+    "additive_choice": "circuit_search",
     "agreement": "screening",
+    "best_subset": "circuit_search",
     "decode": "decoders",
     "explain": "workflow",
+    "front": "circuit_search",
+    "greedy": "circuit_search",
     "heads": "models",
     "load_model": "models",
     "load_task": "drawing",

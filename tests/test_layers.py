@@ -18,8 +18,8 @@ LAYERS = [
      "smollm2", "models", "metrics", "tasks", "drawing", "bridge", "products", "references",
      "masked_forward", "twin", "short_forward", "batch_size", "batched_forward"},
     {"decoders", "values", "runs"},
-    {"executors", "evidence", "link", "structure", "adaptive"},
-    {"recovery"},
+    {"executors", "evidence", "link", "structure", "adaptive", "local_search", "subset_program"},
+    {"recovery", "circuit_search"},
     {"validation", "search"},
     {"answers"},
     {"screening"},
@@ -29,7 +29,8 @@ LAYERS = [
     {"cli"},
 ]  # fmt: skip
 MATHEMATICS = {"bch", "spex_design", "indices", "set_function", "scores", "decoders", "evidence",
-               "link", "structure", "adaptive", "recovery"}  # fmt: skip
+               "link", "structure", "adaptive", "recovery", "local_search", "subset_program",
+               "circuit_search"}  # fmt: skip
 MODELS = {"metric_names", "toml_lines", "recipe_format", "recipes", "smollm2", "models", "metrics",
           "tasks", "drawing", "bridge", "products", "references", "masked_forward", "twin",
           "short_forward", "batch_size", "batched_forward", "values", "executors",

@@ -1,0 +1,419 @@
+"""Circuit search: the k units that a recovered function says are best, with a bound or a proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from mechspex.errors import FailedMasksError, Refused
+from mechspex.local_search import LocalSearch
+from mechspex.set_function import SetFunction
+from mechspex.subset_program import SubsetProgram
+
+Objective = Literal["keep", "remove"]
+Method = Literal["milp", "local search"]
+Values = Callable[[Bool[np.ndarray, "mask unit"]], Float[np.ndarray, "mask ..."]]
+
+# What the solver cannot tell apart, as a share of Σ|c|.
+_TOLERANCE = 1e-6
+# A program finds a better subset than local search if it is better by more than this share of that.
+_ROUNDING = 1e-3
+# Kicks of local search for each size.
+_KICKS = 20
+# The least share of the time left that one program of a front may use.
+_SHARE = 0.1
+# Sizes that a printed front shows.
+_SHOWN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """A set of units, what a function predicts for it, and how much better another set could be.
+
+    Attributes:
+        columns: the units, ascending.
+        n_units: width of a mask.
+        size: how many they are.
+        objective: ``keep``, they alone are kept and f is to be large; ``remove``, they alone are
+            ablated and f is to be small.
+        value: f of that mask, in the units of the value.
+        bound: no set of this size has a value above it (``remove``: below it).
+        proven: no set of this size is better, by more than 10⁻⁶ Σ|c| of the function.
+        method: ``milp`` if a program proved or found the set, else ``local search``.
+        seconds: spent on this size.
+    """
+
+    columns: tuple[int, ...]
+    n_units: int
+    size: int
+    objective: Objective
+    value: float
+    bound: float
+    proven: bool
+    method: Method
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """|bound − value|: how much better a set of this size could at most be."""
+        return abs(self.bound - self.value)
+
+    @property
+    def mask(self) -> Bool[np.ndarray, " unit"]:
+        """The mask that was scored; True = kept."""
+        kept = np.full(self.n_units, self.objective == "remove")
+        kept[list(self.columns)] = self.objective == "keep"
+        return kept
+
+    def __str__(self) -> str:
+        proof = "proven" if self.proven else f"not proven: bound {self.bound:.4g}"
+        return (
+            f"{self.objective} {self.size} of {self.n_units} units: f = {self.value:.4g}, {proof} "
+            f"({self.method}, {self.seconds:.1f} s)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The best subset of each size.
+
+    Attributes:
+        subsets: one a size, the smallest first.
+        seconds: in all.
+    """
+
+    subsets: tuple[Subset, ...]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.subsets)
+
+    def __iter__(self) -> Iterator[Subset]:
+        return iter(self.subsets)
+
+    def __getitem__(self, size: int) -> Subset:
+        """The subset of `size` units.
+
+        Raises:
+            Refused: a size that was not asked for.
+        """
+        for subset in self.subsets:
+            if subset.size == size:
+                return subset
+        sizes = [subset.size for subset in self.subsets]
+        raise Refused(f"size = {size}: this front holds {len(sizes)} sizes, {_range(sizes)}")
+
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row a size: size, value, bound, gap, proven, method, seconds, units."""
+        labels = None if names is None else list(names)
+        return pd.DataFrame(
+            {
+                "size": [s.size for s in self.subsets],
+                "value": [s.value for s in self.subsets],
+                "bound": [s.bound for s in self.subsets],
+                "gap": [s.gap for s in self.subsets],
+                "proven": [s.proven for s in self.subsets],
+                "method": [s.method for s in self.subsets],
+                "seconds": [s.seconds for s in self.subsets],
+                "units": [
+                    ", ".join(str(i) if labels is None else labels[i] for i in s.columns)
+                    for s in self.subsets
+                ],
+            }
+        )
+
+    @property
+    def summary(self) -> str:
+        """One line: how many sizes, how many proven, the largest gap, seconds."""
+        proven = sum(subset.proven for subset in self.subsets)
+        gap = max(subset.gap for subset in self.subsets)
+        return (
+            f"{self.subsets[0].objective} {_range([s.size for s in self.subsets])} of "
+            f"{self.subsets[0].n_units} units: {proven} of {len(self)} sizes proven, largest gap "
+            f"{gap:.3g}, {self.seconds:.0f} s"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.summary}\n{self._spread().to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.summary}</p>{self._spread().to_html(index=False)}"
+
+    def _spread(self) -> pd.DataFrame:
+        """A table of at most twenty sizes, evenly spread."""
+        rows = np.unique(np.linspace(0, len(self) - 1, _SHOWN).round().astype(int))
+        return self.to_pandas().drop(columns="units").iloc[rows]
+
+
+def best_subset(
+    function: SetFunction,
+    size: int,
+    objective: Objective = "keep",
+    *,
+    time_limit: float = 60.0,
+    seed: int = 0,
+) -> Subset:
+    """The `size` units that matter most to a set function (the mean over its outputs).
+
+    ``keep``: argmax_{|S|=k} f(S kept, the rest ablated), the circuit that is sufficient.
+    ``remove``: argmin_{|S|=k} f(S ablated, the rest kept), the units that are necessary.
+    To prune k units and lose least, keep the n − k others. If a low value is good (a loss),
+    negate the function.
+
+    Local search first, then an integer program over products of units (`SubsetProgram`) that
+    proves its answer the best, or finds a better one and proves that. The program is left out
+    where it is too large (10,000 variables; 200,000 terms to write down in a change of basis), and
+    its answer where the time ends with one no better. So at worst the answer is local search's,
+    never below the additive choice or greedy, with a bound that says what is not excluded.
+
+    Args:
+        function: in any basis.
+        size: k, from 0 to the number of units.
+        objective: what is done with the k units.
+        time_limit: seconds for the program; local search, before it, takes what it takes.
+        seed: of local search.
+
+    Raises:
+        Refused: a size outside 0 … n, an unknown objective, a time limit below 0.
+    """
+    return front(function, [size], objective, time_limit=time_limit, seed=seed)[size]
+
+
+def front(
+    function: SetFunction,
+    sizes: Sequence[int] | None = None,
+    objective: Objective = "keep",
+    *,
+    time_limit: float = 120.0,
+    seed: int = 0,
+) -> Front:
+    """The best subset of each size; see `best_subset`.
+
+    Local search walks up and down the sizes, each starting from its neighbours. The time then goes
+    to the size with the largest gap. Where the front is concave, a program with a price λ in place
+    of the size, v(λ) = max_S f(S) − λ|S|, serves all sizes: f(S) ≤ v(λ) + λ|S|. Where that proves
+    nothing, or neighbours are not asked for, a program for the one size follows. One program may
+    use a tenth of the time left, or an even share of it if that is more.
+
+    Args:
+        function: in any basis.
+        sizes: 1 … n if not given.
+        objective: ``keep`` or ``remove``.
+        time_limit: seconds for all programs; local search, before them, takes what it takes.
+        seed: of local search.
+
+    Raises:
+        Refused: as `best_subset`; no size at all.
+    """
+    wanted = _checked_sizes(function.n_units, sizes)
+    if not time_limit >= 0:
+        raise Refused(f"time_limit = {time_limit}: give seconds, 0 for no program at all")
+    start = time.perf_counter()
+    score = _score(function, objective)
+    search = LocalSearch(score)
+    found = {
+        size: _Found(chosen, search.value(chosen), search.ceiling())
+        for size, chosen in search.best(wanted, n_kicks=_KICKS, seed=seed).items()
+    }
+    for size in {0, function.n_units} & found.keys():
+        found[size].bound = found[size].value
+    searched = time.perf_counter() - start
+    tolerance = _prove(score, search, found, time_limit)
+    for one in found.values():
+        one.seconds += searched / len(found)
+    return Front(
+        tuple(_subset(size, found[size], objective, tolerance) for size in wanted),
+        time.perf_counter() - start,
+    )
+
+
+def additive_choice(
+    function: SetFunction, size: int, objective: Objective = "keep"
+) -> tuple[int, ...]:
+    """The units that an additive view of the function takes, best first: a baseline.
+
+    The `size` largest coefficients of the best sum of singles under the design, each unit kept
+    with probability `function.keep`; what ``keep`` wants in, ``remove`` wants out.
+
+    Raises:
+        Refused: a size outside 0 … n, an unknown objective.
+    """
+    _checked_sizes(function.n_units, [size])
+    order = LocalSearch(_score(function, objective)).additive_order()
+    return tuple(order[:size].tolist())
+
+
+def greedy(
+    values: Values, n_units: int, size: int, objective: Objective = "keep"
+) -> tuple[int, ...]:
+    """The units that greedy choice takes one after another, measuring every candidate: a baseline.
+
+    ``keep`` starts with all units ablated and keeps the one that makes the value largest, and so
+    on; ``remove`` starts with all kept and ablates the one that makes it smallest. The first k of
+    the answer are the greedy choice of k units. It measures n + (n − 1) + … masks, `size` sums, in
+    `size` calls of n or fewer.
+
+    Args:
+        values: a value function, or ``function.predict``; of several outputs the mean counts.
+        n_units: width of a mask.
+        size: how many units are chosen.
+        objective: ``keep`` or ``remove``.
+
+    Raises:
+        Refused: a size outside 0 … n, an unknown objective.
+        FailedMasksError: a value that is not finite.
+    """
+    _checked_sizes(n_units, [size])
+    _check_objective(objective)
+    keep = objective == "keep"
+    mask = np.full(n_units, not keep)
+    chosen: list[int] = []
+    for _ in range(size):
+        candidates = np.flatnonzero(mask != keep)
+        masks = np.repeat(mask[None], len(candidates), axis=0)
+        masks[np.arange(len(candidates)), candidates] = keep
+        measured = np.asarray(values(masks), dtype=np.float64).reshape(len(masks), -1).mean(axis=1)
+        if not np.isfinite(measured).all():
+            raise FailedMasksError(
+                f"{(~np.isfinite(measured)).sum()} of {len(masks)} masks have no finite value at "
+                f"step {len(chosen) + 1} of {size}; mend the value function"
+            )
+        chosen.append(int(candidates[np.argmax(measured if keep else -measured)]))
+        mask[chosen[-1]] = keep
+    return tuple(chosen)
+
+
+@dataclass
+class _Found:
+    """The best subset of one size so far, in terms of the score that is maximised."""
+
+    chosen: Bool[np.ndarray, " unit"]
+    value: float
+    bound: float
+    method: Method = "local search"
+    seconds: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        return self.bound - self.value
+
+
+def _score(function: SetFunction, objective: Objective) -> SetFunction:
+    """A function of the chosen units alone that is to be large, in the basis of its mirror image.
+
+    ``remove`` chooses what is ablated, m = 1 − z, and wants f small. A kept term becomes an ablated
+    one, and the Fourier factor (m − p)/σ becomes −(z − (1 − p))/σ.
+    """
+    _check_objective(objective)
+    mean = replace(function, output_coefficients=function.coefficients)
+    if objective == "keep":
+        return mean
+    signs, basis = -np.ones(len(function)), function.basis
+    if basis == "fourier":
+        signs = np.array([-((-1.0) ** len(term)) for term in function.terms])
+    else:
+        basis = "ablated" if basis == "kept" else "kept"
+    coefficients = signs * function.coefficients
+    return replace(mean, output_coefficients=coefficients, basis=basis, keep=1 - function.keep)
+
+
+def _prove(
+    score: SetFunction, search: LocalSearch, found: dict[int, _Found], time_limit: float
+) -> float:
+    """Tighten bounds and better subsets by programs; return what the solver cannot tell apart.
+
+    A size is left alone once its gap is closed, or its own program has had its time.
+    """
+    deadline = time.perf_counter() + time_limit
+    middle = sorted(found)[len(found) // 2]
+    program = SubsetProgram.of(score, middle, time_limit) if time_limit > 0 else None
+    coefficients = (score if program is None else program.function).coefficients
+    tolerance = _TOLERANCE * float(np.abs(coefficients).sum())
+    unsolved = {size for size in found if found[size].gap > tolerance}
+    untried, unpriced = set(unsolved), set(unsolved)
+    while program is not None and untried and (left := deadline - time.perf_counter()) > 0:
+        begun = time.perf_counter()
+        size = max(untried, key=lambda one: (found[one].gap, one))
+        price = _price(found, size) if size in unpriced else None
+        unpriced.discard(size)
+        share = max(left * _SHARE, left / len(untried))
+        if price is None:
+            untried.discard(size)
+            solution = program.solve(size, time_limit=share)
+            found[size].bound = min(found[size].bound, solution.bound)
+        else:
+            solution = program.solve(price=price, time_limit=share)
+            for other, one in found.items():
+                one.bound = min(one.bound, solution.bound + price * other)
+        if solution.chosen is not None:
+            _adopt(solution.chosen, search, found, tolerance)
+        found[size].seconds += time.perf_counter() - begun
+        untried = {one for one in untried if found[one].gap > tolerance}
+    for size in unsolved:
+        if found[size].gap <= tolerance:
+            found[size].method = "milp"
+    return tolerance
+
+
+def _price(found: dict[int, _Found], size: int) -> float | None:
+    """The slope of the front at `size`; None if neighbours are missing or it is not concave."""
+    if size - 1 not in found or size + 1 not in found:
+        return None
+    before = found[size].value - found[size - 1].value
+    after = found[size + 1].value - found[size].value
+    return None if after > before else (before + after) / 2
+
+
+def _adopt(
+    chosen: Bool[np.ndarray, " unit"],
+    search: LocalSearch,
+    found: dict[int, _Found],
+    tolerance: float,
+) -> None:
+    """Take a program's subset where it is better than what local search found."""
+    one, value = found.get(int(chosen.sum())), search.value(chosen)
+    if one is not None and value > one.value + _ROUNDING * tolerance:
+        one.chosen, one.value, one.method = chosen, value, "milp"
+
+
+def _subset(size: int, found: _Found, objective: Objective, tolerance: float) -> Subset:
+    sign = 1.0 if objective == "keep" else -1.0
+    # The solver's bound may lie below a value that it cannot tell from it.
+    bound = max(found.bound, found.value)
+    return Subset(
+        columns=tuple(np.flatnonzero(found.chosen).tolist()),
+        n_units=len(found.chosen),
+        size=size,
+        objective=objective,
+        value=sign * found.value,
+        bound=sign * bound,
+        proven=bound - found.value <= tolerance,
+        method=found.method,
+        seconds=found.seconds,
+    )
+
+
+def _checked_sizes(n_units: int, sizes: Sequence[int] | None) -> list[int]:
+    """The sizes, ascending and without repetition."""
+    wanted = list(range(1, n_units + 1)) if sizes is None else sorted(set(sizes))
+    if not wanted:
+        raise Refused(f"sizes = {sizes}: give at least one, from 0 to {n_units} units")
+    for size in wanted:
+        if not 0 <= size <= n_units:
+            raise Refused(f"size = {size}: choose from 0 to {n_units} units")
+    return wanted
+
+
+def _check_objective(objective: str) -> None:
+    if objective not in ("keep", "remove"):
+        raise Refused(f"objective = {objective!r}: choose 'keep' or 'remove'")
+
+
+def _range(sizes: Sequence[int]) -> str:
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} … {sizes[-1]}"
