@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mechspex.ablation_sweep import Sweep, sweep
+    from mechspex.circuit import Circuit, compare_circuits
+    from mechspex.circuit_scores import Faithfulness, faithfulness, faithfulness_curve
     from mechspex.circuit_search import Front, Subset, additive_choice, best_subset, front, greedy
     from mechspex.decoders import decode
     from mechspex.drawing import load_task
@@ -28,8 +30,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Agreement",
     "Candidates",
+    "Circuit",
     "ComponentValues",
     "Explanation",
+    "Faithfulness",
     "Front",
     "FunctionValues",
     "Link",
@@ -47,8 +51,11 @@ __all__ = [
     "additive_choice",
     "agreement",
     "best_subset",
+    "compare_circuits",
     "decode",
     "explain",
+    "faithfulness",
+    "faithfulness_curve",
     "front",
     "greedy",
     "heads",
@@ -74,8 +81,10 @@ __all__ = [
 _HOMES = {
     "Agreement": "screening",
     "Candidates": "screening",
+    "Circuit": "circuit",
     "ComponentValues": "values",
     "Explanation": "explanation",
+    "Faithfulness": "circuit_scores",
     "Front": "circuit_search",
     "FunctionValues": "values",
     "Link": "link",
@@ -93,8 +102,11 @@ _HOMES = {
     "additive_choice": "circuit_search",
     "agreement": "screening",
     "best_subset": "circuit_search",
+    "compare_circuits": "circuit",
     "decode": "decoders",
     "explain": "workflow",
+    "faithfulness": "circuit_scores",
+    "faithfulness_curve": "circuit_scores",
     "front": "circuit_search",
     "greedy": "circuit_search",
     "heads": "models",

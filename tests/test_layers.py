@@ -22,7 +22,7 @@ LAYERS = [
     {"recovery", "circuit_search"},
     {"validation", "search"},
     {"answers"},
-    {"screening"},
+    {"screening", "circuit_scores", "circuit"},
     {"explanation"},
     {"workflow", "ablation_sweep"},
     {"figures"},

@@ -19,8 +19,8 @@ import mechspex as mx
 KEEP = 0.9
 # {units: (decoders, held-out masks, [(gradients, budgets of masks in all)])}: in units of a mask.
 PLANS = {
-    "heads": (("additive", "kernel"), 300, (50, 100, 200, 400, 800)),
-    "neurons": (("additive", "kernel"), 200, (100, 200, 400, 800)),
+    "heads": (("additive", "kernel"), 300, (60, 100, 200, 400)),
+    "neurons": (("additive", "kernel"), 200, (100, 200, 400)),
 }
 GRADIENTS = 30
 
