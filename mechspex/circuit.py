@@ -31,14 +31,12 @@ _SHOWN = 12
 class Link:
     """A confirmed pair of members.
 
-    With a_T = ablated(T), of a value that ablation lowers:
+    With a_T = ablated(T), and a single effect that is not confirmed taken as 0:
 
-    * ``together``: a_ij opposes a_i + a_j. Ablating both does less than the sum: each needs the
-      other, as in an AND.
-    * ``backup``: a_ij has the sign of a_i + a_j. Ablating both does more: each stands in for the
-      other, as in an OR.
-    * ``opposed``: one unit raises the value and the other lowers it, and their pair is confirmed:
-      one acts on what the other writes.
+    * ``opposed``: a_i and a_j have opposite signs. One unit undoes what the other writes.
+    * ``backup``: |a_i + a_j + a_ij| > |a_i| + |a_j|. Ablating both does more than either: each
+      stands in for the other, as in an OR.
+    * ``together``: it does less, or no more: each needs the other, as in an AND.
 
     Attributes:
         members: columns of both.
@@ -132,11 +130,12 @@ class Circuit:
             strict=True,
         )
         rows = {term: (effect, (low, high), sure) for term, effect, (low, high), sure in held}
-        effects = {c: rows[(c,)][0] for c in self.members if (c,) in rows}
+        alone = {c: rows[(c,)] for c in self.members if (c,) in rows}
+        effects = {column: effect for column, (effect, _, _) in alone.items()}
         links = []
         for term, (effect, interval, sure) in rows.items():
-            if sure and len(term) == 2 and all(column in effects for column in term):
-                one, other = (effects[column] for column in term)
+            if sure and len(term) == 2 and all(column in alone for column in term):
+                one, other = (alone[column][0] * alone[column][2] for column in term)
                 links.append(Link(term, effect, interval, _relation(one, other, effect)))
         links.sort(key=lambda link: -abs(link.effect))
         return replace(self, effects=effects, links=tuple(links))
@@ -293,7 +292,7 @@ class Circuit:
 def _relation(one: float, other: float, joint: float) -> Relation:
     if one * other < 0:
         return "opposed"
-    return "backup" if joint * (one + other) > 0 else "together"
+    return "backup" if abs(one + other + joint) > abs(one) + abs(other) else "together"
 
 
 @dataclass(frozen=True)
