@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mechspex.masks import pair_ablations, sample_masks, single_ablations
     from mechspex.models import heads, load_model, mlps, neurons
     from mechspex.recovery import Recovery, recover
+    from mechspex.roles import head_roles
     from mechspex.screening import Agreement, Candidates, Missed, agreement, missed, screen
     from mechspex.set_function import SetFunction
     from mechspex.spex_design import SpexDesign
@@ -58,6 +59,7 @@ __all__ = [
     "faithfulness_curve",
     "front",
     "greedy",
+    "head_roles",
     "heads",
     "load_model",
     "load_task",
@@ -109,6 +111,7 @@ _HOMES = {
     "faithfulness_curve": "circuit_scores",
     "front": "circuit_search",
     "greedy": "circuit_search",
+    "head_roles": "roles",
     "heads": "models",
     "load_model": "models",
     "load_task": "drawing",

@@ -44,7 +44,7 @@ class Link:
         relation: of the three above.
     """
 
-    members: Term
+    members: tuple[int, int]
     effect: float
     interval: tuple[float, float]
     relation: Relation
@@ -135,8 +135,9 @@ class Circuit:
         links = []
         for term, (effect, interval, sure) in rows.items():
             if sure and len(term) == 2 and all(column in alone for column in term):
-                one, other = (alone[column][0] * alone[column][2] for column in term)
-                links.append(Link(term, effect, interval, _relation(one, other, effect)))
+                i, j = term
+                one, other = (alone[column][0] * alone[column][2] for column in (i, j))
+                links.append(Link((i, j), effect, interval, _relation(one, other, effect)))
         links.sort(key=lambda link: -abs(link.effect))
         return replace(self, effects=effects, links=tuple(links))
 
@@ -230,12 +231,11 @@ class Circuit:
                 effects={column[name]: effect for name, effect in record["effects"].items()},
                 links=tuple(
                     Link(
-                        tuple(column[name] for name in link["members"]),
-                        link["effect"],
-                        tuple(link["interval"]),
-                        link["relation"],
+                        (column[one], column[other]), link["effect"], (low, high), link["relation"]
                     )
                     for link in record["links"]
+                    for one, other in [link["members"]]
+                    for low, high in [link["interval"]]
                 ),
                 roles={
                     role: tuple(column[name] for name in names)
@@ -243,7 +243,7 @@ class Circuit:
                 },
                 evidence={column[name]: text for name, text in record["evidence"].items()},
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Refused(f"this circuit is incomplete or malformed ({error!r})") from None
 
     def save(self, path: str | Path) -> None:

@@ -18,7 +18,8 @@ LAYERS = [
      "smollm2", "models", "metrics", "tasks", "drawing", "bridge", "products", "references",
      "masked_forward", "twin", "short_forward", "batch_size", "batched_forward"},
     {"decoders", "values", "runs"},
-    {"executors", "evidence", "link", "structure", "adaptive", "local_search", "subset_program"},
+    {"roles", "executors", "evidence", "link", "structure", "adaptive", "local_search",
+     "subset_program"},
     {"recovery", "circuit_search"},
     {"validation", "search"},
     {"answers"},
@@ -34,7 +35,7 @@ MATHEMATICS = {"bch", "spex_design", "indices", "set_function", "scores", "decod
 MODELS = {"metric_names", "toml_lines", "recipe_format", "recipes", "smollm2", "models", "metrics",
           "tasks", "drawing", "bridge", "products", "references", "masked_forward", "twin",
           "short_forward", "batch_size", "batched_forward", "values", "executors",
-          "runs"}  # fmt: skip
+          "runs", "roles"}  # fmt: skip
 
 
 def modules() -> dict[str, set[str]]:
