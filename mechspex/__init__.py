@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mechspex.ablation_sweep import Sweep, sweep
     from mechspex.circuit import Circuit, compare_circuits
+    from mechspex.circuit_discovery import find_circuit
     from mechspex.circuit_scores import Faithfulness, faithfulness, faithfulness_curve
-    from mechspex.circuit_search import Front, Subset, additive_choice, best_subset, front, greedy
+    from mechspex.circuit_search import (
+        Front,
+        Subset,
+        additive_choice,
+        best_subset,
+        front,
+        greedy,
+        matching_subsets,
+    )
     from mechspex.decoders import decode
     from mechspex.drawing import load_task
     from mechspex.explanation import Explanation
@@ -57,12 +66,14 @@ __all__ = [
     "explain",
     "faithfulness",
     "faithfulness_curve",
+    "find_circuit",
     "front",
     "greedy",
     "head_roles",
     "heads",
     "load_model",
     "load_task",
+    "matching_subsets",
     "missed",
     "mlps",
     "monotone_link",
@@ -109,12 +120,14 @@ _HOMES = {
     "explain": "workflow",
     "faithfulness": "circuit_scores",
     "faithfulness_curve": "circuit_scores",
+    "find_circuit": "circuit_discovery",
     "front": "circuit_search",
     "greedy": "circuit_search",
     "head_roles": "roles",
     "heads": "models",
     "load_model": "models",
     "load_task": "drawing",
+    "matching_subsets": "circuit_search",
     "missed": "screening",
     "mlps": "models",
     "monotone_link": "link",

@@ -157,26 +157,51 @@ class LocalSearch:
                 best, best_value = subset, value
         return best
 
+    def nearest(
+        self, chosen: Bool[np.ndarray, " unit"], target: float
+    ) -> Bool[np.ndarray, " unit"]:
+        """Exchange units as long as that brings f nearer to `target`."""
+        value = self.value(chosen)
+        while True:
+            inside, outside, gains = self._exchanges(chosen)
+            if not gains.size:
+                return chosen
+            distance = np.abs(value + gains - target)
+            best = np.unravel_index(np.argmin(distance), gains.shape)
+            if distance[best] >= abs(value - target) - self._negligible:
+                return chosen
+            chosen = self._flipped(chosen, np.array([inside[best[0]], outside[best[1]]]))
+            value = self.value(chosen)
+
     def _climb(self, chosen: Bool[np.ndarray, " unit"]) -> Bool[np.ndarray, " unit"]:
         """Make the best exchange as long as one gains."""
         while True:
-            more, fewer = self._changes(chosen)
-            inside = _largest(self._contained @ fewer, chosen)
-            outside = _largest(self._contained @ more, ~chosen)
-            if not len(inside) or not len(outside):
+            inside, outside, gains = self._exchanges(chosen)
+            if not gains.size:
                 return chosen
-            exchange = (self._contained @ fewer)[inside, None] + (self._contained @ more)[outside]
-            # A term with both units keeps its count: neither change happens to it.
-            row, column = np.full((2, self.n_units), -1)
-            row[inside], column[outside] = np.arange(len(inside)), np.arange(len(outside))
-            rows, columns = row[self._pairs[:, 0]], column[self._pairs[:, 1]]
-            shared = np.flatnonzero((rows >= 0) & (columns >= 0))
-            both = (more + fewer)[self._pair_term[shared]]
-            np.subtract.at(exchange, (rows[shared], columns[shared]), both)
-            best = np.unravel_index(np.argmax(exchange), exchange.shape)
-            if exchange[best] <= self._negligible:
+            best = np.unravel_index(np.argmax(gains), gains.shape)
+            if gains[best] <= self._negligible:
                 return chosen
             chosen = self._flipped(chosen, np.array([inside[best[0]], outside[best[1]]]))
+
+    def _exchanges(
+        self, chosen: Bool[np.ndarray, " unit"]
+    ) -> tuple[
+        Int[np.ndarray, " inside"], Int[np.ndarray, " outside"], Float[np.ndarray, "inside outside"]
+    ]:
+        """Units to drop, units to add, and what f gains from each exchange of two of them."""
+        more, fewer = self._changes(chosen)
+        inside = _largest(self._contained @ fewer, chosen)
+        outside = _largest(self._contained @ more, ~chosen)
+        gains = (self._contained @ fewer)[inside, None] + (self._contained @ more)[outside]
+        # A term with both units keeps its count: neither change happens to it.
+        row, column = np.full((2, self.n_units), -1)
+        row[inside], column[outside] = np.arange(len(inside)), np.arange(len(outside))
+        rows, columns = row[self._pairs[:, 0]], column[self._pairs[:, 1]]
+        shared = np.flatnonzero((rows >= 0) & (columns >= 0))
+        both = (more + fewer)[self._pair_term[shared]]
+        np.subtract.at(gains, (rows[shared], columns[shared]), both)
+        return inside, outside, gains
 
     def _kick(
         self, chosen: Bool[np.ndarray, " unit"], rng: np.random.Generator

@@ -25,7 +25,7 @@ LAYERS = [
     {"answers"},
     {"screening", "circuit_scores", "circuit"},
     {"explanation"},
-    {"workflow", "ablation_sweep"},
+    {"workflow", "ablation_sweep", "circuit_discovery"},
     {"figures"},
     {"cli"},
 ]  # fmt: skip

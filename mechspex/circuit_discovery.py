@@ -1,0 +1,311 @@
+"""Finding a circuit: masks of every density, a front over sizes, exact scores on fresh prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy import stats
+
+from mechspex.circuit import Circuit
+from mechspex.circuit_scores import Faithfulness, faithfulness, mib_sizes
+from mechspex.circuit_search import Subset, front, matching_subsets
+from mechspex.decoders import Decoder, decode
+from mechspex.errors import Refused
+from mechspex.executors.local import RecordedValues
+from mechspex.runs import run_folder
+from mechspex.set_function import SetFunction
+from mechspex.validation import validate
+from mechspex.values import ValueFunction
+from mechspex.values.value_function import configuration_of, in_own_dtype
+
+# Metrics of which chance is 0, so that a model which does not do the task can be told.
+_CHANCE_IS_ZERO = ("logit_difference", "probability_difference")
+_FEWEST_RIGHT = 0.75
+# The smallest sizes, each of which is searched besides those of the MIB benchmark.
+_SMALL = 20
+# Of the budget, what is drawn at all densities; the rest around the subsets found, in rounds.
+_ALL_DENSITIES, _ROUNDS = 0.6, 3
+# How many members of a subset change places in a mask around it, on average.
+_MOVED = 3
+# Members of which all pairs are measured: more are not told apart by a reader.
+_MOST_LINKED = 24
+FILE = "circuit.json"
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Circuits of every size, and the one that is small and faithful.
+
+    Attributes:
+        circuit: the smallest whose faithfulness on the search's outputs reaches the target, with
+            its exact scores and links on fresh ones.
+        function: what was recovered from masks of all densities.
+        best: {size: the units that do most by themselves}.
+        matching: {size: the units that do the same as the whole model}.
+        faithfulness: the exact scores of `circuit`.
+        front: one row a size: predicted and measured value of the best subset, its faithfulness
+            on the search's outputs.
+        masks: measured to find it, and to score it.
+    """
+
+    circuit: Circuit
+    function: SetFunction
+    best: dict[int, tuple[int, ...]]
+    matching: dict[int, tuple[int, ...]]
+    faithfulness: Faithfulness
+    front: pd.DataFrame
+    masks: int
+
+    def __str__(self) -> str:
+        return f"{self.circuit}\n\n{self.faithfulness}\n{self.masks:,} masks"
+
+
+def find_circuit(
+    value_function: ValueFunction,
+    fresh: ValueFunction,
+    *,
+    size: int | None = None,
+    target: float = 0.9,
+    budget: int = 1_000,
+    sizes: Sequence[int] | None = None,
+    decoder: str | Decoder = "kernel",
+    run: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Discovery:
+    """Find the smallest set of units that carries the behaviour by itself.
+
+    Masks of all densities are measured, f̂ is recovered from them, and the best subset of each size
+    k, argmax_{|S|=k} f̂(S kept, the rest ablated), is measured with masks around it; these join the
+    others for the next f̂. So the search learns where it looks. The smallest subset of which the
+    faithfulness reaches the target is the circuit; it is scored, and all pairs of its members are
+    measured, on fresh outputs.
+
+    Args:
+        value_function: the model on the outputs (prompts) that may be searched.
+        fresh: the same units on other outputs, for the scores.
+        size: of the circuit; None for the smallest faithful one.
+        target: faithfulness to reach on the search's outputs.
+        budget: masks of the search.
+        sizes: that are searched; 1 … 20 and those of the MIB benchmark if not given.
+        decoder: of masks of all densities; ``kernel`` is the best at that.
+        run: name or folder in which every value and the circuit are kept.
+        seed: of masks and search.
+        progress: progress bars on stderr.
+
+    Raises:
+        Refused: the model does not do the task (see the message), other units in `fresh`, no size
+            reaches the target.
+    """
+    if fresh.units != value_function.units:
+        raise Refused(
+            f"fresh has {fresh.units}, the value function {value_function.units}; "
+            "give both the same units"
+        )
+    if budget < 50:
+        raise Refused(f"budget = {budget} masks: give at least 50")
+    folder = None if run is None else run_folder(run)
+    n_units = value_function.n_units
+    wanted = _sizes(n_units, sizes, size)
+    with ExitStack() as stack:
+        searched = RecordedValues(value_function, folder, progress=progress)
+        searched = stack.enter_context(closing(searched))
+        below = None if folder is None else folder / "validation"
+        scored = RecordedValues(in_own_dtype(fresh), below, progress=progress)
+        scored = stack.enter_context(closing(scored))
+        check_behaviour(scored)
+        found = _search(searched, wanted, budget, decoder, seed)
+        chosen = _choose(found.front, size, target)
+        columns = found.best[chosen]
+        scored.stage = "scoring the circuit"
+        scores = faithfulness(scored, columns, seed=seed)
+        circuit = Circuit(
+            units=value_function.units,
+            members=columns,
+            configuration=configuration_of(fresh),
+            method=f"best {chosen} units of a function recovered from {budget:,} masks",
+            predicted=float(found.front.set_index("size").loc[chosen, "predicted"]),
+            scores=scores.to_dict(),
+        )
+        if len(columns) <= _MOST_LINKED:
+            scored.stage = "pairs of members"
+            terms = [(i,) for i in columns] + list(combinations(columns, 2))
+            circuit = circuit.with_links(validate(scored, terms))
+        masks = searched.used + scored.used
+    if folder is not None:
+        circuit.save(folder / FILE)
+    return Discovery(
+        circuit, found.function, found.best, found.matching, scores, found.front, masks
+    )
+
+
+def check_behaviour(value_function: ValueFunction) -> None:
+    """Refuse a circuit of something that the model does not do.
+
+    Raises:
+        Refused: the value with all units kept is not above that with all ablated, or, of a metric
+            that is 0 by chance, not above 0 on three quarters of the outputs; by the lower ends
+            of 95% intervals over outputs.
+    """
+    n_units = value_function.n_units
+    ends = np.repeat([[True], [False]], n_units, axis=1)
+    clean, empty = value_function(ends).astype(np.float64)
+    configuration = configuration_of(value_function)
+    task = configuration.get("task", "this").split(",")[0]
+    low, high = _interval(clean - empty)
+    if not low > 0:
+        raise Refused(
+            f"{task}: all units together make no difference that is surely above 0, "
+            f"{(clean - empty).mean():.3f} [{low:.3f}, {high:.3f}]; no circuit is reported"
+        )
+    if configuration.get("metric") not in _CHANCE_IS_ZERO:
+        return
+    low, high = _interval(clean)
+    right = float((clean > 0).mean())
+    if right < _FEWEST_RIGHT or not low > 0:
+        raise Refused(
+            f"the model does not do {task}: {configuration['metric'].replace('_', ' ')} "
+            f"{clean.mean():.3f} [{low:.3f}, {high:.3f}], right on {right:.0%} of "
+            f"{len(clean)} prompts ({_FEWEST_RIGHT:.0%} are needed); no circuit is reported"
+        )
+
+
+def _interval(values: Float[np.ndarray, " output"]) -> tuple[float, float]:
+    if len(values) < 2 or not values.std():
+        return float(values.mean()), float(values.mean())
+    low, high = stats.t.interval(
+        0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    )
+    return float(low), float(high)
+
+
+def _sizes(n_units: int, sizes: Sequence[int] | None, size: int | None) -> list[int]:
+    if size is not None and not 1 <= size < n_units:
+        raise Refused(f"size = {size}: choose from 1 to {n_units - 1} units")
+    if sizes is None:
+        sizes = [*range(1, min(_SMALL, n_units - 1) + 1), *mib_sizes(n_units)]
+    wanted = {k for k in sizes if k < n_units} | ({size} if size is not None else set())
+    return sorted(wanted)
+
+
+def _search(
+    recorded: RecordedValues, sizes: list[int], budget: int, decoder: str | Decoder, seed: int
+) -> _Searched:
+    """Recover, look for the best subsets, measure around them, and recover again."""
+    n_units = recorded.n_units
+    rng = np.random.default_rng(seed)
+    ends = np.repeat([[True], [False]], n_units, axis=1)
+    n_first = int(budget * _ALL_DENSITIES)
+    density = rng.uniform(size=(n_first, 1))
+    masks = np.concatenate([ends, rng.random((n_first, n_units)) < density])
+    recorded.stage = "masks of all densities"
+    values = _finite(recorded, masks)
+    best: dict[int, tuple[int, ...]] = {}
+    for left in range(_ROUNDS, 0, -1):
+        function = _decoded(masks, values, decoder, seed)
+        best = {s.size: s.columns for s in front(function, sizes, time_limit=0.0, seed=seed)}
+        target = float(values[0].mean())
+        matching = matching_subsets(function, sizes, target, seed=seed)
+        number = (budget + len(ends) - len(masks)) // left
+        around = _around([*best.values(), *matching.values()], n_units, number, rng)
+        recorded.stage = "masks around the best subsets"
+        masks = np.concatenate([masks, around])
+        values = np.concatenate([values, _finite(recorded, around)])
+    function = _decoded(masks, values, decoder, seed)
+    subsets = front(function, sizes, seed=seed)
+    matching = matching_subsets(function, sizes, float(values[0].mean()), seed=seed)
+    best, table = _measured_best(recorded, subsets, masks, values)
+    return _Searched(function, best, matching, table)
+
+
+@dataclass(frozen=True)
+class _Searched:
+    function: SetFunction
+    best: dict[int, tuple[int, ...]]
+    matching: dict[int, tuple[int, ...]]
+    front: pd.DataFrame
+
+
+def _decoded(
+    masks: Bool[np.ndarray, "mask unit"],
+    values: Float[np.ndarray, "mask output"],
+    decoder: str | Decoder,
+    seed: int,
+) -> SetFunction:
+    good = np.isfinite(values).all(axis=1)
+    return decode(masks[good], values[good], decoder=decoder, seed=seed)
+
+
+def _finite(recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]) -> np.ndarray:
+    return recorded(masks).astype(np.float64)
+
+
+def _around(
+    subsets: list[tuple[int, ...]], n_units: int, number: int, rng: np.random.Generator
+) -> Bool[np.ndarray, "mask unit"]:
+    """The subsets themselves, then masks in which some units of each have changed places."""
+    distinct = list(dict.fromkeys(subsets))
+    rows = []
+    for place in range(number):
+        kept = np.zeros(n_units, dtype=bool)
+        kept[list(distinct[place % len(distinct)])] = True
+        if place >= len(distinct):
+            inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
+            moved = min(1 + rng.poisson(_MOVED - 1), len(inside), len(outside))
+            kept[rng.permutation(inside)[:moved]] = False
+            kept[rng.permutation(outside)[:moved]] = True
+        rows.append(kept)
+    return np.array(rows, dtype=bool).reshape(-1, n_units)
+
+
+def _measured_best(
+    recorded: RecordedValues,
+    subsets: Iterable[Subset],
+    masks: Bool[np.ndarray, "mask unit"],
+    values: Float[np.ndarray, "mask output"],
+) -> tuple[dict[int, tuple[int, ...]], pd.DataFrame]:
+    """Of each size the best subset that was measured, whether predicted or met on the way."""
+    recorded.stage = "best subsets"
+    predicted = list(subsets)
+    measured = _finite(recorded, np.array([subset.mask for subset in predicted]))
+    counts, means = masks.sum(axis=1), values.mean(axis=1)
+    clean, empty = means[0], means[1]
+    best, rows = {}, []
+    for subset, value in zip(predicted, measured.mean(axis=1), strict=True):
+        columns = subset.columns
+        met = np.flatnonzero((counts == subset.size) & (means > value))
+        if len(met):
+            row = met[np.argmax(means[met])]
+            columns, value = tuple(np.flatnonzero(masks[row]).tolist()), means[row]
+        best[subset.size] = columns
+        rows.append(
+            {
+                "size": subset.size,
+                "predicted": subset.value,
+                "bound": subset.bound,
+                "value": float(value),
+                "faithfulness": float((value - empty) / (clean - empty)),
+                "units": ", ".join(recorded.units.names[column] for column in columns),
+            }
+        )
+    return best, pd.DataFrame(rows)
+
+
+def _choose(table: pd.DataFrame, size: int | None, target: float) -> int:
+    if size is not None:
+        return size
+    reached = table["size"].to_numpy()[table["faithfulness"].to_numpy() >= target]
+    if not len(reached):
+        best = table.loc[table["faithfulness"].idxmax()]
+        raise Refused(
+            f"no subset reaches a faithfulness of {target}: the best has {best['size']} units and "
+            f"{best['faithfulness']:.3f}; give a size, a larger budget or a lower target"
+        )
+    return int(reached.min())
