@@ -241,8 +241,8 @@ def matching_subsets(
     """{size: units which, kept alone, come as near as possible to a value}, by local search.
 
     The best subset of a size may do better than the whole model, as it leaves out units that
-    oppose the behaviour; these are circuits that do the same. Units are exchanged, starting from the
-    best subset and from a few random ones.
+    oppose the behaviour; these are circuits that do the same. Units are exchanged, starting from
+    the best subset and from a few random ones.
 
     Args:
         function: in any basis.

@@ -452,6 +452,42 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models whose circuits are known; all of them if none is named."),
+    ] = None,
+    ablations: Annotated[
+        list[str] | None,
+        typer.Option("--ablation", help="zero, resample or mean; may be given several times."),
+    ] = None,
+    budgets: Annotated[
+        list[int] | None,
+        typer.Option("--budget", help="Masks for the decoders; may be given several times."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of masks, decoders and resampled prompts.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Score every decoder and screen on models whose circuits are known."""
+    from mechspex.answers import plain_rows
+    from mechspex.bench import ABLATIONS, BUDGETS, summary
+    from mechspex.bench import bench as run_bench
+
+    scored = run_bench(
+        models,
+        ablations=ablations or ABLATIONS,
+        budgets=budgets or BUDGETS,
+        seed=seed,
+        progress=True,
+    )
+    if as_json:
+        _print({"schema": "mechspex.bench/1", "seed": seed, "rows": plain_rows(scored)}, True)
+    else:
+        table = summary(scored).rename(columns=lambda name: name.removeprefix("screen "))
+        _print(table.to_string(index=False, float_format="{:.3f}".format, na_rep="—"), False)
+
+
+@app.command()
 def status(
     run: Annotated[
         str | None, typer.Argument(help="Name of a run; all of them if left out.")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import boot_native
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from mechspex.errors import ModelError, UnknownUnitError
@@ -70,9 +72,31 @@ def _checked_device(device: str | torch.device) -> torch.device:
 def _load_tiny(dtype: torch.dtype, device: str | torch.device) -> Model:
     config = json.loads((_TINY / "config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(_TINY)
-    model = boot_native(config, tokenizer=tokenizer, model_name="tiny", dtype=dtype, device=device)
-    model.load_state_dict(load_file(_TINY / "model.safetensors"), strict=True)
-    return model
+    weights = load_file(_TINY / "model.safetensors")
+    return native_model("tiny", config, tokenizer, weights, dtype=dtype, device=device)
+
+
+def native_model(
+    name: str,
+    config: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Model:
+    """A small transformer of TransformerLens' own code, in evaluation mode.
+
+    Args:
+        config: the fields of its configuration, by name.
+        weights: all of its state dict; random ones, by the configuration's seed, if not given.
+    """
+    model = boot_native(
+        dict(config), tokenizer=tokenizer, model_name=name, dtype=dtype, device=device
+    )
+    if weights is not None:
+        model.load_state_dict(dict(weights), strict=True)
+    return model.eval()
 
 
 def _load_transformers(name: str | Path, dtype: torch.dtype, device: str | torch.device) -> Model:

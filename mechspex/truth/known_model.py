@@ -1,0 +1,143 @@
+"""A small model, its task and its units, of which the circuit is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from mechspex.errors import Refused
+from mechspex.metrics import Metric
+from mechspex.models import Model
+from mechspex.tasks import Task
+from mechspex.units import UnitSet
+from mechspex.values import ComponentValues
+
+PAD = "<pad>"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """What a value function of a model with a known circuit is made of.
+
+    Attributes:
+        name: of the model in `KNOWN_MODELS`.
+        what: the circuit, in a few words.
+        model: a bridge.
+        task: prompts and a continuous metric.
+        units: of the masks, few enough for all 2^n of them.
+        matches: 1 where the answer is right and 0 where it is not, for models with right answers.
+    """
+
+    name: str
+    what: str
+    model: Model
+    task: Task
+    units: UnitSet
+    matches: Metric | None = None
+
+    def values(
+        self, ablation: str = "zero", *, matches: bool = False, seed: int = 0
+    ) -> ComponentValues:
+        """The value function.
+
+        Args:
+            ablation: ``zero``, ``resample`` or ``mean``.
+            matches: count right answers in place of the continuous metric.
+            seed: of ``resample``.
+
+        Raises:
+            Refused: matches of a model without right answers.
+        """
+        task = self.task
+        if matches:
+            if self.matches is None:
+                raise Refused(f"{self.name} has no right answers; leave out matches")
+            task = replace(task, metric=self.matches)
+        return ComponentValues(self.model, task, self.units, ablation, seed=seed)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Logit of the answer less the largest other logit, in logits.
+
+    Attributes:
+        answers: token ids, one a prompt.
+    """
+
+    answers: Int[Tensor, " prompt"]
+
+    def __call__(
+        self, logits: Float[Tensor, "row vocabulary"], prompts: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        answers = self.answers[prompts, None]
+        others = logits.scatter(1, answers, -torch.inf).amax(1)
+        return logits.gather(1, answers)[:, 0] - others
+
+
+@dataclass(frozen=True)
+class RightWord:
+    """1 where the margin of the answer is more than half a logit, else 0: a tie is not right.
+
+    Attributes:
+        answers: token ids, one a prompt.
+    """
+
+    answers: Int[Tensor, " prompt"]
+
+    def __call__(
+        self, logits: Float[Tensor, "row vocabulary"], prompts: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        return (Margin(self.answers)(logits, prompts) > 0.5).float()
+
+
+@dataclass(frozen=True)
+class LogitOf:
+    """The logit of one word, where a model writes a number.
+
+    Attributes:
+        word: its token id.
+    """
+
+    word: int
+
+    def __call__(
+        self, logits: Float[Tensor, "row vocabulary"], prompts: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        return logits[:, self.word]
+
+
+@dataclass(frozen=True)
+class RightNumber:
+    """1 where the logit of a word is within 0.05 of the right number, else 0.
+
+    Attributes:
+        word: its token id.
+        right: one a prompt.
+    """
+
+    word: int
+    right: Float[Tensor, " prompt"]
+
+    def __call__(
+        self, logits: Float[Tensor, "row vocabulary"], prompts: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        return ((logits[:, self.word] - self.right[prompts]).abs() < 0.05).float()
+
+
+def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
+    """One token for each word of a text, words being what spaces part."""
+    ids = {word: number for number, word in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=PAD,
+        pad_token=PAD,
+        name_or_path="",
+    )

@@ -1,0 +1,98 @@
+"""RASP programs compiled to transformer weights by tracr; `compile.py` made them."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mechspex.models import Model, heads, mlps, native_model
+from mechspex.tasks import Task
+from mechspex.truth.known_model import (
+    KnownModel,
+    LogitOf,
+    Margin,
+    RightNumber,
+    RightWord,
+    word_tokenizer,
+)
+from mechspex.units import UnitSet
+
+_FOLDER = Path(__file__).parent / "programs"
+# The word by whose logit numerical programs answer.
+_NUMBER = "="
+# What tracr's attention falls back on, first in every sequence.
+_BOS = "<bos>"
+# All 2^n masks of more units than these are no longer quick.
+_MOST_UNITS = 12
+
+PROGRAMS = {
+    "reverse": "the sequence backwards",
+    "hist": "how often each token occurs",
+    "sort_unique": "the sequence sorted, of different tokens",
+    "xproportion": "the share of x among the tokens so far, a number",
+    "pair_balance": "the share of ( less that of ) among the tokens so far, a number",
+    "dyck1": "whether the brackets balance",
+}
+
+
+def load_program(name: str) -> KnownModel:
+    """A compiled program (tracr, Lindner et al. 2023), read at the last token of sequences of four.
+
+    Its value is the `Margin` of the right word or, of a numerical program, the number that it
+    writes. Its units are all heads and MLPs of the compiled model, those that the compiler padded
+    with zeros too; of more than twelve units only those that hold weights.
+
+    Counting right answers (``values(matches=True)``) can hide a program: 14 of the 16 sequences of
+    dyck1 do not balance, so a model that always says so is right 14 times.
+    """
+    described = json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    vocabulary: list[str] = described["vocabulary"]
+    tokenizer = word_tokenizer(vocabulary)
+    weights = _unpack(load_file(_FOLDER / f"{name}.safetensors"), described["shapes"])
+    model = native_model(name, described["config"], tokenizer, weights)
+    examples: dict[str, Any] = described["examples"]
+    if _NUMBER in vocabulary:
+        word = vocabulary.index(_NUMBER)
+        answers = [_NUMBER] * len(examples)
+        metric, matches = LogitOf(word), RightNumber(word, torch.tensor([*examples.values()]))
+    else:
+        answers = [*examples.values()]
+        ids = torch.tensor([vocabulary.index(answer) for answer in answers])
+        metric, matches = Margin(ids), RightWord(ids)
+    task = Task(
+        prompts=[f"{_BOS} {sequence}" for sequence in examples],
+        answers=[f" {answer}" for answer in answers],
+        metric=metric,
+        prepend_bos=False,
+        name=name,
+    )
+    return KnownModel(name, PROGRAMS[name], model, task, _units(model, weights), matches)
+
+
+def _unpack(stored: dict[str, Tensor], shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """All weights, from those that are not zero and their places in one long row."""
+    flat = torch.zeros(sum(map(prod, shapes.values())))
+    flat[stored["index"].long()] = stored["value"]
+    rows = flat.split([prod(shape) for shape in shapes.values()])
+    return {name: row.view(shape) for (name, shape), row in zip(shapes.items(), rows, strict=True)}
+
+
+def _units(model: Model, weights: dict[str, Tensor]) -> UnitSet:
+    units = heads(model) + mlps(model)
+    if len(units) <= _MOST_UNITS:
+        return units
+    d_head = model.cfg.d_head
+
+    def holds_weights(unit: Any) -> bool:
+        if unit.kind == "mlp":
+            return bool(weights[f"blocks.{unit.layer}.mlp.out.weight"].any())
+        written = weights[f"blocks.{unit.layer}.attn.o.weight"]
+        return bool(written[:, unit.number * d_head : (unit.number + 1) * d_head].any())
+
+    return UnitSet(tuple(unit for unit in units if holds_weights(unit)))
