@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from mechspex.decoders import Automatic, Decoder, Residual, decode, find_decoder
+from mechspex.decoders import Additive, Automatic, Decoder, Kernel, Residual, decode, find_decoder
 from mechspex.decoders.automatic import compare
 from mechspex.decoders.cross_validation import cross_fit
 from mechspex.decoders.decoder import Samples, check_samples
@@ -213,7 +213,8 @@ def recover(
             `keep`; all of them if not given. The others are decoded too, and left out where the
             design is what the mathematics rests on.
         prior: what is known of the function beforehand, such as `Candidates.function`; the decoder
-            is given what it leaves over (see `Residual`).
+            is given what it leaves over (see `Residual`). ``automatic`` compares additive and
+            kernel with it and all its decoders without it.
         level: the false discovery rate of `Recovery.evidence`.
         resamples: how many random halves of the masks pursuit selects terms from anew.
 
@@ -263,14 +264,14 @@ def _decoded(
 ) -> tuple[Decoder, SetFunction]:
     """The answer, and the decoder that gives it: of `automatic` what it chose on all masks, with
     which parts of them are decoded as well."""
-    if prior is not None:
-        beyond = Residual(decoder, prior)
-        chosen, answer = _decoded(beyond.left_over(samples), decoder, None)
-        return replace(beyond, decoder=chosen), beyond.beyond(samples, answer)
     if isinstance(decoder, Automatic) and samples.n_units > 1:
-        comparison = compare(samples, decoder.rivals(samples))
+        rivals = decoder.rivals(samples)
+        if prior is not None:
+            rivals += tuple(Residual(rival, prior) for rival in (Additive(), Kernel()))
+        comparison = compare(samples, rivals)
         return comparison.chosen, comparison.decode(samples)
-    return decoder, decoder.decode(samples)
+    chosen = decoder if prior is None else Residual(decoder, prior)
+    return chosen, chosen.decode(samples)
 
 
 def _evidence(

@@ -21,6 +21,9 @@ class Residual(Decoder):
         decoder: of what is left over.
         prior: a function of the same units, such as a screen's predictions; with one output it
             stands for every output.
+
+    Raises:
+        ShapeError: a prior of other units or outputs.
     """
 
     decoder: Decoder
@@ -37,29 +40,19 @@ class Residual(Decoder):
     def minimum_masks(self, n_units: int) -> int:
         return self.decoder.minimum_masks(n_units)
 
-    def left_over(self, samples: Samples) -> Samples:
-        """The same masks with values − prior.
-
-        Raises:
-            ShapeError: a prior of other units or outputs.
-        """
+    def fit(self, samples: Samples) -> SetFunction:
         n_outputs = samples.values.shape[1]
         if self.prior.n_units != samples.n_units or self.prior.n_outputs not in (1, n_outputs):
             raise ShapeError(
                 f"the prior has {self.prior.n_units} units and {self.prior.n_outputs} outputs, the "
                 f"samples {samples.n_units} and {n_outputs}; give the same, or one output for all"
             )
-        return replace(samples, values=samples.values - self.prior.predict_outputs(samples.masks))
-
-    def fit(self, samples: Samples) -> SetFunction:
-        return self.beyond(samples, self.decoder.decode(self.left_over(samples)))
-
-    def beyond(self, samples: Samples, answer: SetFunction) -> SetFunction:
-        """prior + answer, in the Fourier basis of the samples."""
+        left_over = samples.values - self.prior.predict_outputs(samples.masks)
+        answer = self.decoder.decode(replace(samples, values=left_over))
         total: dict[Term, np.ndarray] = {}
         for part in (self.prior, answer):
             fourier = part.to_basis("fourier", samples.keep)
             for term, value in zip(fourier.terms, fourier.output_coefficients, strict=True):
                 # Zeros, one an output: a prior of one output is stretched to all of them.
-                total[term] = total.get(term, np.zeros(samples.values.shape[1])) + value
+                total[term] = total.get(term, np.zeros(n_outputs)) + value
         return samples.function(total, notes=answer.notes)

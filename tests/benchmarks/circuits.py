@@ -2,7 +2,7 @@
 
     python tests/benchmarks/circuits.py ioi capital pronoun colour > tests/benchmarks/circuits.md
 
-Mean reference. 8 prompts are searched (in bf16), 48 others score (float32); in `ioi` they share no
+Mean reference. 8 prompts are searched (in bf16), 32 others score (float32); in `ioi` they share no
 names. At equal cost in seconds: attribution patching (midpoint) gets as many prompts as its seconds
 allow, the additive function is decoded from the masks of the search. CPR: area under faithfulness
 of the best subsets, CMD: area of |1 − faithfulness| of the matching ones (rankings: by effect for
@@ -17,7 +17,7 @@ import numpy as np
 import mechspex as mx
 from mechspex.errors import Refused
 
-SEARCHED, FRESH, BUDGET = 8, 48, 600
+SEARCHED, FRESH, BUDGET = 8, 32, 400
 
 
 def prompts_of(name, model):
@@ -111,8 +111,9 @@ def print_front(found, scored):
     """The best subset of each size, as predicted, as searched, and on fresh prompts."""
     print("| size | predicted | bound | searched | faithfulness, fresh | units |")
     print("|---|---|---|---|---|---|")
-    for row in found.front.to_dict("records"):
-        score = mx.faithfulness(scored, found.best[row["size"]], n_random=0).faithfulness
+    shares = [size / scored.n_units for size in found.best]
+    curve = mx.faithfulness_curve(scored, found.best, shares=shares)
+    for row, score in zip(found.front.to_dict("records"), curve.scores, strict=True):
         units = row["units"] if row["size"] <= 12 else "…"
         print(
             f"| {row['size']} | {row['predicted']:.2f} | {row['bound']:.2f} | {row['value']:.2f} | "
