@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from mechspex.circuit_discovery import find_circuit
     from mechspex.circuit_scores import Faithfulness, faithfulness, faithfulness_curve
     from mechspex.circuit_search import (
-        Front,
-        Subset,
         additive_choice,
         best_subset,
         front,
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from mechspex.set_function import SetFunction
     from mechspex.spex_design import SpexDesign
     from mechspex.structure import Structure, structure_of
+    from mechspex.subset import Front, Subset
     from mechspex.tasks import Task
     from mechspex.units import Unit, UnitSet, parts
     from mechspex.validation import Validation, validate
@@ -98,7 +97,7 @@ _HOMES = {
     "ComponentValues": "values",
     "Explanation": "explanation",
     "Faithfulness": "circuit_scores",
-    "Front": "circuit_search",
+    "Front": "subset",
     "FunctionValues": "values",
     "Link": "link",
     "Missed": "screening",
@@ -106,7 +105,7 @@ _HOMES = {
     "SetFunction": "set_function",
     "SpexDesign": "spex_design",
     "Structure": "structure",
-    "Subset": "circuit_search",
+    "Subset": "subset",
     "Sweep": "ablation_sweep",
     "Task": "tasks",
     "Unit": "units",

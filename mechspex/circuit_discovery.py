@@ -15,12 +15,13 @@ from scipy import stats
 
 from mechspex.circuit import Circuit
 from mechspex.circuit_scores import Faithfulness, faithfulness, mib_sizes
-from mechspex.circuit_search import Subset, front, matching_subsets
+from mechspex.circuit_search import front, matching_subsets
 from mechspex.decoders import Decoder, decode
 from mechspex.errors import Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.runs import run_folder
 from mechspex.set_function import SetFunction
+from mechspex.subset import Subset
 from mechspex.validation import validate
 from mechspex.values import ValueFunction
 from mechspex.values.value_function import configuration_of, in_own_dtype

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
 from mechspex.errors import FailedMasksError, Refused
 from mechspex.local_search import LocalSearch
 from mechspex.set_function import SetFunction
+from mechspex.subset import Front, Method, Objective, Subset
 from mechspex.subset_program import SubsetProgram
 
-Objective = Literal["keep", "remove"]
-Method = Literal["milp", "local search"]
 Values = Callable[[Bool[np.ndarray, "mask unit"]], Float[np.ndarray, "mask ..."]]
 
 # What the solver cannot tell apart, as a share of Σ|c|.
@@ -30,127 +27,6 @@ _KICKS = 20
 _RANDOM_STARTS = 5
 # The least share of the time left that one program of a front may use.
 _SHARE = 0.1
-# Sizes that a printed front shows.
-_SHOWN = 20
-
-
-@dataclass(frozen=True, eq=False)
-class Subset:
-    """A set of units, what a function predicts for it, and how much better another set could be.
-
-    Attributes:
-        columns: the units, ascending.
-        n_units: width of a mask.
-        size: how many they are.
-        objective: ``keep``, they alone are kept and f is to be large; ``remove``, they alone are
-            ablated and f is to be small.
-        value: f of that mask, in the units of the value.
-        bound: no set of this size has a value above it (``remove``: below it).
-        proven: no set of this size is better, by more than 10⁻⁶ Σ|c| of the function.
-        method: ``milp`` if a program proved or found the set, else ``local search``.
-        seconds: spent on this size.
-    """
-
-    columns: tuple[int, ...]
-    n_units: int
-    size: int
-    objective: Objective
-    value: float
-    bound: float
-    proven: bool
-    method: Method
-    seconds: float
-
-    @property
-    def gap(self) -> float:
-        """|bound − value|: how much better a set of this size could at most be."""
-        return abs(self.bound - self.value)
-
-    @property
-    def mask(self) -> Bool[np.ndarray, " unit"]:
-        """The mask that was scored; True = kept."""
-        kept = np.full(self.n_units, self.objective == "remove")
-        kept[list(self.columns)] = self.objective == "keep"
-        return kept
-
-    def __str__(self) -> str:
-        proof = "proven" if self.proven else f"not proven: bound {self.bound:.4g}"
-        return (
-            f"{self.objective} {self.size} of {self.n_units} units: f = {self.value:.4g}, {proof} "
-            f"({self.method}, {self.seconds:.1f} s)"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Front:
-    """The best subset of each size.
-
-    Attributes:
-        subsets: one a size, the smallest first.
-        seconds: in all.
-    """
-
-    subsets: tuple[Subset, ...]
-    seconds: float
-
-    def __len__(self) -> int:
-        return len(self.subsets)
-
-    def __iter__(self) -> Iterator[Subset]:
-        return iter(self.subsets)
-
-    def __getitem__(self, size: int) -> Subset:
-        """The subset of `size` units.
-
-        Raises:
-            Refused: a size that was not asked for.
-        """
-        for subset in self.subsets:
-            if subset.size == size:
-                return subset
-        sizes = [subset.size for subset in self.subsets]
-        raise Refused(f"size = {size}: this front holds {len(sizes)} sizes, {_range(sizes)}")
-
-    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row a size: size, value, bound, gap, proven, method, seconds, units."""
-        labels = None if names is None else list(names)
-        return pd.DataFrame(
-            {
-                "size": [s.size for s in self.subsets],
-                "value": [s.value for s in self.subsets],
-                "bound": [s.bound for s in self.subsets],
-                "gap": [s.gap for s in self.subsets],
-                "proven": [s.proven for s in self.subsets],
-                "method": [s.method for s in self.subsets],
-                "seconds": [s.seconds for s in self.subsets],
-                "units": [
-                    ", ".join(str(i) if labels is None else labels[i] for i in s.columns)
-                    for s in self.subsets
-                ],
-            }
-        )
-
-    @property
-    def summary(self) -> str:
-        """One line: how many sizes, how many proven, the largest gap, seconds."""
-        proven = sum(subset.proven for subset in self.subsets)
-        gap = max(subset.gap for subset in self.subsets)
-        return (
-            f"{self.subsets[0].objective} {_range([s.size for s in self.subsets])} of "
-            f"{self.subsets[0].n_units} units: {proven} of {len(self)} sizes proven, largest gap "
-            f"{gap:.3g}, {self.seconds:.0f} s"
-        )
-
-    def __str__(self) -> str:
-        return f"{self.summary}\n{self._spread().to_string(index=False)}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{self.summary}</p>{self._spread().to_html(index=False)}"
-
-    def _spread(self) -> pd.DataFrame:
-        """A table of at most twenty sizes, evenly spread."""
-        rows = np.unique(np.linspace(0, len(self) - 1, _SHOWN).round().astype(int))
-        return self.to_pandas().drop(columns="units").iloc[rows]
 
 
 def best_subset(
@@ -445,7 +321,3 @@ def _checked_sizes(n_units: int, sizes: Sequence[int] | None) -> list[int]:
 def _check_objective(objective: str) -> None:
     if objective not in ("keep", "remove"):
         raise Refused(f"objective = {objective!r}: choose 'keep' or 'remove'")
-
-
-def _range(sizes: Sequence[int]) -> str:
-    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} … {sizes[-1]}"

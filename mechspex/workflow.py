@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -21,8 +19,8 @@ from mechspex.errors import BudgetError, MeasurementError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.explanation import Cost, Explanation
 from mechspex.runs import CONFIGURATION, run_folder, write_json
-from mechspex.screening import Candidates, Screening, agreement, missed, survivors
-from mechspex.screening import screen as propose
+from mechspex.screening import Candidates, Screening, missed
+from mechspex.screening.before_search import FEWEST_SURVIVORS, digest_of, prior_of, screened
 from mechspex.screening.screen import Method
 from mechspex.search import exact_search, random_search
 from mechspex.set_function import SetFunction, Term
@@ -31,7 +29,7 @@ from mechspex.units import UnitSet
 from mechspex.validation import LARGEST_ORDER, Validation, validate
 from mechspex.values import ValueFunction, as_value_function
 from mechspex.values.restricted import RestrictedValues
-from mechspex.values.value_function import Differentiable, configuration_of, in_own_dtype
+from mechspex.values.value_function import configuration_of, in_own_dtype
 
 Design = Literal["random", "mixed", "spex"]
 
@@ -41,8 +39,6 @@ _DEFAULT_KEEP = 0.9
 _LARGEST_BUDGET = 16_000
 # Beyond this many units the table of all 2^n values is no longer an answer.
 _MOST_EXACT_UNITS = 20
-# Units that a screen lets through, how many at most, and the share they should explain.
-_SURVIVORS, _MOST_SURVIVORS, _EXPLAINED = 100, 800, 0.9
 # How many terms are reported, each of them validated.
 _SINGLES, _INTERACTIONS = 10, 20
 # Terms below this share of the value's variance are not worth an exact test.
@@ -145,18 +141,18 @@ def explain(
     whole = function if validate_on is None else validate_on
     if screen is not None:
         # Bad arguments are refused before the screen is paid for.
-        plan(min(function.n_units, _SURVIVORS))
+        plan(min(function.n_units, FEWEST_SURVIVORS))
         below = None if folder is None else folder / "screen"
         density = _DEFAULT_KEEP if keep is None else keep
-        candidates, columns, screening = _screen(function, screen, below, density, seed, progress)
-        prior = _prior(candidates, columns, max_order)
+        candidates, columns, screening = screened(function, screen, below, density, seed, progress)
+        prior = prior_of(candidates, columns, max_order)
         function = RestrictedValues(function, columns)
         validate_on = None if validate_on is None else RestrictedValues(validate_on, columns)
     chosen, settings = plan(function.n_units)
     if validate_on is not None:
         settings["validated on"] = configuration_of(validate_on)
     if candidates is not None:
-        settings["screen"] = f"{candidates.method} {_digest_of(candidates)}"
+        settings["screen"] = f"{candidates.method} {digest_of(candidates)}"
     with ExitStack() as stack:
         recorded = stack.enter_context(closing(RecordedValues(function, folder, progress=progress)))
         kept = None if folder is None else _kept_answer(folder, recorded.configuration, settings)
@@ -267,86 +263,6 @@ def _in_contexts(
         recorded,
         confirmed,
         **{name: settings[name] for name in ("level", "contexts", "keep", "seed")},
-    )
-
-
-def _prior(candidates: Candidates, columns: list[int], max_order: int | None) -> SetFunction:
-    """What the screen predicts of masks that ablate survivors only."""
-    place = {column: number for number, column in enumerate(columns)}
-    predicted = {
-        tuple(place[column] for column in term): score
-        for term, score in candidates.function.to_mapping().items()
-        if all(column in place for column in term) and len(term) <= (max_order or len(term))
-    }
-    return SetFunction.from_mapping(len(columns), predicted, basis="ablated")
-
-
-def _digest_of(candidates: Candidates) -> str:
-    """Of what is proposed: another screen is another question."""
-    content = json.dumps([candidates.terms, candidates.scores.tolist()])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _propose(
-    function: ValueFunction,
-    screen: Method | Candidates | ValueFunction,
-    folder: Path | None,
-    seed: int,
-    progress: bool,
-) -> tuple[Candidates, str | None]:
-    """Candidates, and how far they agree with the function where they come from elsewhere."""
-    if isinstance(screen, str):
-        return propose(function, screen, run=folder, seed=seed, progress=progress), None
-    if screen.units != function.units:
-        raise Refused(
-            f"the screen has {screen.units}, the value function {function.units}; "
-            "give both the same units"
-        )
-    if not isinstance(screen, Candidates):
-        method = "second_order" if isinstance(screen, Differentiable) else "ablation"
-        below = None if folder is None else folder / "proxy"
-        screen = propose(screen, method, run=below, seed=seed, progress=progress)
-    with closing(RecordedValues(in_own_dtype(function), folder, progress=progress)) as recorded:
-        recorded.stage = "agreement with the proxy"
-        return screen, str(agreement(screen, recorded, seed=seed))
-
-
-def _screen(
-    function: ValueFunction,
-    screen: Method | Candidates | ValueFunction,
-    folder: Path | None,
-    keep: float,
-    seed: int,
-    progress: bool,
-) -> tuple[Candidates, list[int], Screening]:
-    """What a screen proposes, the units that survive it, by column, and what it did."""
-    candidates, agrees = _propose(function, screen, folder, seed, progress)
-    with closing(RecordedValues(function, folder, progress=progress)) as recorded:
-        found, explained = survivors(
-            recorded,
-            candidates,
-            n_units=_SURVIVORS,
-            most=_MOST_SURVIVORS,
-            target=_EXPLAINED,
-            keep=keep,
-            seed=seed,
-        )
-    columns: list[int] = found.tolist()
-    place = {column: number for number, column in enumerate(columns)}
-    return (
-        candidates,
-        columns,
-        Screening(
-            method=candidates.method,
-            considered=candidates.considered,
-            n_units=function.n_units,
-            n_survivors=len(columns),
-            explained=explained,
-            terms=tuple(tuple(place[column] for column in term) for term in candidates.terms),
-            scores=tuple(candidates.scores.tolist()),
-            seconds=candidates.cost.seconds,
-            agreement=agrees,
-        ),
     )
 
 

@@ -19,7 +19,7 @@ LAYERS = [
      "masked_forward", "twin", "short_forward", "batch_size", "batched_forward"},
     {"decoders", "values", "runs"},
     {"roles", "executors", "evidence", "link", "structure", "adaptive", "local_search",
-     "subset_program"},
+     "subset_program", "subset"},
     {"recovery", "circuit_search"},
     {"validation", "search", "truth"},
     {"answers"},
@@ -31,7 +31,7 @@ LAYERS = [
 ]  # fmt: skip
 MATHEMATICS = {"bch", "spex_design", "indices", "set_function", "scores", "decoders", "evidence",
                "link", "structure", "adaptive", "recovery", "local_search", "subset_program",
-               "circuit_search"}  # fmt: skip
+               "subset", "circuit_search"}  # fmt: skip
 MODELS = {"metric_names", "toml_lines", "recipe_format", "recipes", "smollm2", "models", "metrics",
           "tasks", "drawing", "bridge", "products", "references", "masked_forward", "twin",
           "short_forward", "batch_size", "batched_forward", "values", "executors",
