@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from mechspex.ablation_sweep import Sweep, sweep
     from mechspex.circuit import Circuit, compare_circuits
     from mechspex.circuit_discovery import find_circuit
+    from mechspex.circuit_references import reference_scores
     from mechspex.circuit_scores import Faithfulness, faithfulness, faithfulness_curve
     from mechspex.circuit_search import (
         additive_choice,
@@ -80,6 +81,7 @@ __all__ = [
     "pair_ablations",
     "parts",
     "recover",
+    "reference_scores",
     "sample_masks",
     "screen",
     "single_ablations",
@@ -134,6 +136,7 @@ _HOMES = {
     "pair_ablations": "masks",
     "parts": "units",
     "recover": "recovery",
+    "reference_scores": "circuit_references",
     "sample_masks": "masks",
     "screen": "screening",
     "single_ablations": "masks",

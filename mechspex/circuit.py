@@ -141,6 +141,26 @@ class Circuit:
         links.sort(key=lambda link: -abs(link.effect))
         return replace(self, effects=effects, links=tuple(links))
 
+    def with_roles(self, roles: pd.DataFrame) -> Circuit:
+        """The same with the roles that attention patterns propose.
+
+        Args:
+            roles: a row a unit with ``unit``, ``role`` (empty for none) and ``evidence``, as
+                `mechspex.head_roles` gives them; units outside the circuit are left out.
+
+        Raises:
+            UnknownUnitError: a unit that is not among these.
+        """
+        columns = self.units.columns(roles["unit"])
+        members: dict[str, list[int]] = {}
+        evidence = {}
+        for column, role, why in zip(columns, roles["role"], roles["evidence"], strict=True):
+            if role and column in self.members:
+                members.setdefault(role, []).append(column)
+                evidence[column] = why
+        named = {role: tuple(sorted(columns)) for role, columns in members.items()}
+        return replace(self, roles=named, evidence=evidence)
+
     def to_pandas(self) -> pd.DataFrame:
         """One row a member: unit, effect of ablating it, what it adds to the circuit, its role."""
         role_of = {column: role for role, columns in self.roles.items() for column in columns}

@@ -19,15 +19,14 @@ from mechspex.circuit_search import front, matching_subsets
 from mechspex.decoders import Decoder, decode
 from mechspex.errors import Refused
 from mechspex.executors.local import RecordedValues
-from mechspex.runs import run_folder
+from mechspex.metric_names import DIFFERENCES
+from mechspex.runs import CIRCUIT, VALIDATION, run_folder
 from mechspex.set_function import SetFunction
 from mechspex.subset import Subset
 from mechspex.validation import validate
 from mechspex.values import ValueFunction
 from mechspex.values.value_function import configuration_of, in_own_dtype
 
-# Metrics of which chance is 0, so that a model which does not do the task can be told.
-_CHANCE_IS_ZERO = ("logit_difference", "probability_difference")
 _FEWEST_RIGHT = 0.75
 # The smallest sizes, each of which is searched besides those of the MIB benchmark.
 _SMALL = 20
@@ -37,7 +36,6 @@ _ALL_DENSITIES, _ROUNDS = 0.6, 3
 _MOVED = 3
 # Members of which all pairs are measured: more are not told apart by a reader.
 _MOST_LINKED = 24
-FILE = "circuit.json"
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def find_circuit(
     with ExitStack() as stack:
         searched = RecordedValues(value_function, folder, progress=progress)
         searched = stack.enter_context(closing(searched))
-        below = None if folder is None else folder / "validation"
+        below = None if folder is None else folder / VALIDATION
         scored = RecordedValues(in_own_dtype(fresh), below, progress=progress)
         scored = stack.enter_context(closing(scored))
         check_behaviour(scored)
@@ -141,7 +139,7 @@ def find_circuit(
             circuit = circuit.with_links(validate(scored, terms))
         masks = searched.used + scored.used
     if folder is not None:
-        circuit.save(folder / FILE)
+        circuit.save(folder / CIRCUIT)
     return Discovery(
         circuit, found.function, found.best, found.matching, scores, found.front, masks
     )
@@ -166,7 +164,7 @@ def check_behaviour(value_function: ValueFunction) -> None:
             f"{task}: all units together make no difference that is surely above 0, "
             f"{(clean - empty).mean():.3f} [{low:.3f}, {high:.3f}]; no circuit is reported"
         )
-    if configuration.get("metric") not in _CHANCE_IS_ZERO:
+    if configuration.get("metric") not in DIFFERENCES:
         return
     low, high = _interval(clean)
     right = float((clean > 0).mean())

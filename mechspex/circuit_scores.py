@@ -31,7 +31,7 @@ class Score:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:z.3f} [{self.low:z.3f}, {self.high:z.3f}]"
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,10 @@ def faithfulness(
     kept[4 + np.arange(len(members)), list(members)] = False
     for row in range(4 + len(members), len(kept)):
         kept[row, rng.permutation(n_units)[: len(members)]] = True
-    values = _finite(value_function, kept)
+    values = finite_values(value_function, kept)
     clean, empty, alone, others = values[:4]
-    whole = _whole(clean, empty)
-    score = _scorer(whole, seed)
+    whole = behaviour(clean, empty)
+    score = scorer(whole, seed)
     rest = values[4:]
     return Faithfulness(
         units=value_function.units,
@@ -240,11 +240,11 @@ def faithfulness_curve(
     kept[0] = True
     for row, size in enumerate(sizes, 2):
         kept[row, list(_of_size(circuits, size, value_function.units))] = True
-    values = _finite(value_function, kept)
+    values = finite_values(value_function, kept)
     clean, empty = values[:2]
     gained = values[2:] - empty
-    whole = _whole(clean, empty)
-    score = _scorer(whole, seed)
+    whole = behaviour(clean, empty)
+    score = scorer(whole, seed)
     return Curve(
         sizes=tuple(sizes),
         shares=tuple(shares),
@@ -276,7 +276,7 @@ def _of_size(
     return columns
 
 
-def _finite(
+def finite_values(
     value_function: ValueFunction, kept: Bool[np.ndarray, "mask unit"]
 ) -> Float[np.ndarray, "mask output"]:
     values = value_function(kept).astype(np.float64)
@@ -289,7 +289,7 @@ def _finite(
     return values
 
 
-def _whole(
+def behaviour(
     clean: Float[np.ndarray, " output"], empty: Float[np.ndarray, " output"]
 ) -> Float[np.ndarray, " output"]:
     """f(all) − f(∅) for each output; its mean is what scores are shares of."""
@@ -303,7 +303,7 @@ def _whole(
     return whole
 
 
-def _scorer(whole: Float[np.ndarray, " output"], seed: int) -> Callable[..., Score]:
+def scorer(whole: Float[np.ndarray, " output"], seed: int) -> Callable[..., Score]:
     """Ratios of means over outputs, with intervals from outputs drawn again (Efron 1979)."""
     n_outputs = len(whole)
     rng = np.random.default_rng((seed, 1))

@@ -6,3 +6,7 @@ METRICS = {
     "answer_probability": "probability of the answer, or of all of them",
     "kl_divergence": "KL divergence of the masked model's next token from the clean model's, nats",
 }
+
+# Those that are above 0 where the answer is likelier than the distractor: chance is 0, and the
+# share of prompts above it is the accuracy.
+DIFFERENCES = ("logit_difference", "probability_difference")

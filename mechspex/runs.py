@@ -24,6 +24,9 @@ VALUES = "values.sqlite"
 CONFIGURATION = "configuration.json"
 EXPLANATION = "explanation.json"
 SWEEP = "sweep.csv"
+CIRCUIT = "circuit.json"
+# Below a run: the values on fresh outputs.
+VALIDATION = "validation"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -54,7 +57,7 @@ def list_runs() -> list[dict[str, str | int]]:
     rows: list[dict[str, str | int]] = []
     for path in sorted(_runs_folder().glob(f"*/{VALUES}")):
         # Read only: looking at a run that is being written must not disturb it.
-        answers = {"explained": EXPLANATION, "swept": SWEEP}
+        answers = {"explained": EXPLANATION, "swept": SWEEP, "circuit found": CIRCUIT}
         found = [answer for answer, file in answers.items() if (path.parent / file).exists()]
         state = ", ".join(found) or "unfinished"
         uri = f"{path.absolute().as_uri()}?mode=ro"

@@ -18,7 +18,7 @@ from mechspex.decoders import Decoder, Exhaustive, find_decoder
 from mechspex.errors import BudgetError, MeasurementError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.explanation import Cost, Explanation
-from mechspex.runs import CONFIGURATION, run_folder, write_json
+from mechspex.runs import CONFIGURATION, VALIDATION, run_folder, write_json
 from mechspex.screening import Candidates, Screening, missed
 from mechspex.screening.before_search import FEWEST_SURVIVORS, digest_of, prior_of, screened
 from mechspex.screening.screen import Method
@@ -163,7 +163,7 @@ def explain(
         exact = in_own_dtype(function if validate_on is None else validate_on)
         tested_on = recorded
         if exact is not function:
-            below = None if folder is None else folder / "validation"
+            below = None if folder is None else folder / VALIDATION
             fresh = RecordedValues(exact, below, progress=progress)
             tested_on = stack.enter_context(closing(fresh))
         explanation = _answer(

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 
 import mechspex as mx
@@ -40,6 +41,24 @@ def test_pairs_are_told_apart_by_exact_effects():
     frame = found.links_to_pandas().set_index("units")
     assert frame.loc["u0 × u1", "effect"] == pytest.approx(2.0)
     assert frame.loc["u2 × u3", "effect"] == pytest.approx(-1.0)
+
+
+def test_roles_come_from_a_frame():
+    found = mx.Circuit(mx.parts("abcd"), (0, 1, 2))
+    frame = pd.DataFrame(
+        {
+            "unit": ["c", "a", "b", "d"],
+            "role": ["mover", "mover", "", "mover"],
+            "evidence": ["looks here", "looks there", "", "no member"],
+        }
+    )
+    named = found.with_roles(frame)
+    assert named.roles == {"mover": (0, 2)}
+    assert named.evidence == {0: "looks there", 2: "looks here"}
+    assert list(named.to_pandas()["role"]) == ["mover", "", "mover"]
+    assert found.roles == {}, "the circuit itself is left alone"
+    with pytest.raises(UnknownUnitError, match="'e'"):
+        found.with_roles(frame.assign(unit=["e", "a", "b", "d"]))
 
 
 def test_groups_join_overlapping_pairs():

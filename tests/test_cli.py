@@ -340,3 +340,95 @@ def test_screen_and_validate_refuse_bad_input(run, arguments, complaint):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert complaint in err
+
+
+CIRCUIT = ("circuit", "induction", "--model", "tiny", "--budget", "100")
+
+
+def test_circuit_is_found_scored_named_and_kept(run, tmp_path):
+    code, out, err = run(*CIRCUIT, "--graphml", "found.graphml")
+    assert code == 0
+    assert re.search(r"circuit of 2 of 8 units .*\nfaithfulness 1\.000 ", out)
+    assert re.search(r"L0H1 +-\d+\.\d+ .* previous_token +looks from each token", out)
+    assert "L0H1 × L1H3" in out
+    assert len(re.findall(r"(?m)^ +[1-7] .*\]$", out)) == 7, "the front, sizes 1 to 7"
+    assert re.search(r"CPR 0\.\d+ \[.*CMD 0\.\d+ \[", out)
+    for reference in ("mean", "zero", "resample", "corrupted"):
+        row = re.search(rf"(?m)^ *{reference}((?: +-?\d\.\d+ \[\S+ \S+\]){{5}})$", out)
+        assert row, reference
+        assert row[1].split()[0] == "1.000"
+    assert "masks of all densities: 100%" in err
+    assert "kl divergence, reference zero: 100%" in err
+    assert "previous_token" in (tmp_path / "found.graphml").read_text()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("induction-heads-mean-circuit-")
+    kept = json.loads((folder / "circuit.json").read_text())
+    assert kept["roles"]["previous_token"] == ["L0H1"]
+    code, again, err = run(*CIRCUIT, "--json")
+    answer = json.loads(again)
+    assert "values/s" not in err, "nothing is measured twice"
+    assert answer["schema"] == "mechspex.discovery/1"
+    assert answer["circuit"] == kept
+    assert answer["references"]["scores"]["zero"]["accuracy"][0] == 1
+    assert [row["size"] for row in answer["front"]] == list(range(1, 8))
+    assert answer["front"][1]["fresh low"] == pytest.approx(1, abs=1e-3)
+    assert "circuit found" in run("status")[1]
+    assert "previous_token" in run("status", folder.name)[1]
+    assert json.loads(run("status", folder.name, "--json")[1]) == kept
+
+
+# Induction says A after B; to say B again is what the model does not do.
+ONE_ANSWER = SPAN.replace('metric = "probability_difference"\n', "").replace(
+    'answer = " {>A}"\ndistractor = " {<=A}"', 'answer = " {A}"\ndistractor = " {B}"'
+)
+CANNOT = (
+    ONE_ANSWER.replace("answer", "X").replace("distractor", "answer").replace("X", "distractor")
+)
+
+
+def test_no_circuit_of_what_the_model_cannot_do(run, tmp_path):
+    (tmp_path / "other.toml").write_text(CANNOT)
+    code, out, err = run("circuit", "other.toml", "--model", "tiny", "--prompts", "3")
+    assert (code, out) == (2, "")
+    assert "no circuit is reported" in err
+    assert not list(tmp_path.glob("runs/*/circuit.json"))
+
+
+def test_circuits_are_compared_with_each_other_and_with_the_published_one(
+    run, tmp_path, monkeypatch
+):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "follows.toml").write_text(ONE_ANSWER)
+    monkeypatch.setenv("MECHSPEX_TASKS", "own")
+    few = ("--size", "2", "--prompts", "3", "--budget", "100", "--run", "two")
+    assert run("circuit", "follows", "--model", "tiny", *few)[0] == 0
+    code, out, _ = run("compare", "two")
+    assert code == 0
+    assert "precision 0.50 (by chance 0.12)   recall 1.00" in out
+    assert "in both: L1H3" in out
+    answer = json.loads(run("compare", "two", "runs/two/circuit.json", "--json")[1])
+    assert answer["schema"] == "mechspex.comparison/1"
+    assert (answer["f1"], answer["only_found"]) == (1, [])
+    # Without its task file, nothing is published.
+    monkeypatch.delenv("MECHSPEX_TASKS")
+    code, out, err = run("compare", "two")
+    assert (code, out) == (2, "")
+    assert "no circuit of 'follows' is published for 'tiny'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((*CIRCUIT, "--budget", "10"), "budget = 10"),
+        ((*CIRCUIT, "--size", "8"), "size = 8"),
+        ((*CIRCUIT, "--target", "3"), "no subset reaches a faithfulness of 3"),
+        ((*CIRCUIT, "--graphml", "no/such.graphml"), "no/such.graphml cannot be written"),
+        (("compare", "nothing-here"), "nothing-here"),
+        (("compare", "absent.json"), "absent.json"),
+        (("compare", "../x"), "run name '../x' is refused"),
+    ],
+)
+def test_circuit_and_compare_refuse_bad_input(run, arguments, complaint):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert complaint in err

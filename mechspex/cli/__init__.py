@@ -1,0 +1,64 @@
+"""The command line: data on stdout, progress on stderr, exit codes that scripts can trust."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import typer
+
+from mechspex.cli import circuits, explain, inspection, screening, sweep
+from mechspex.cli.question import Terminated
+from mechspex.errors import MechspexError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="mechspex",
+    help="Find which parts of a language model act together, from as few ablations as possible.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# In the order in which the help lists them.
+for command in (
+    explain.explain,
+    screening.screen,
+    screening.validate,
+    sweep.sweep,
+    circuits.circuit,
+    circuits.compare,
+    inspection.tasks,
+    inspection.models,
+    circuits.bench,
+    inspection.status,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 done with failed masks, 130 interrupted (Ctrl-C), 143
+    terminated (SIGTERM).
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # … | head: the reader has what it wanted. What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except MechspexError as error:
+        print(f"mechspex: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except Terminated:
+        raise SystemExit(143) from None
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise Terminated
