@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from mechspex.link import Link, monotone_link
     from mechspex.masks import pair_ablations, sample_masks, single_ablations
     from mechspex.models import heads, load_model, mlps, neurons
+    from mechspex.pruning import Pruning, prune_heads
     from mechspex.recovery import Recovery, recover
+    from mechspex.repair import SelfRepair, self_repair
     from mechspex.roles import head_roles
     from mechspex.screening import Agreement, Candidates, Missed, agreement, missed, screen
     from mechspex.set_function import SetFunction
@@ -48,7 +50,9 @@ __all__ = [
     "FunctionValues",
     "Link",
     "Missed",
+    "Pruning",
     "Recovery",
+    "SelfRepair",
     "SetFunction",
     "SpexDesign",
     "Structure",
@@ -80,10 +84,12 @@ __all__ = [
     "neurons",
     "pair_ablations",
     "parts",
+    "prune_heads",
     "recover",
     "reference_scores",
     "sample_masks",
     "screen",
+    "self_repair",
     "single_ablations",
     "structure_of",
     "sweep",
@@ -103,7 +109,9 @@ _HOMES = {
     "FunctionValues": "values",
     "Link": "link",
     "Missed": "screening",
+    "Pruning": "pruning",
     "Recovery": "recovery",
+    "SelfRepair": "repair",
     "SetFunction": "set_function",
     "SpexDesign": "spex_design",
     "Structure": "structure",
@@ -135,10 +143,12 @@ _HOMES = {
     "neurons": "models",
     "pair_ablations": "masks",
     "parts": "units",
+    "prune_heads": "pruning",
     "recover": "recovery",
     "reference_scores": "circuit_references",
     "sample_masks": "masks",
     "screen": "screening",
+    "self_repair": "repair",
     "single_ablations": "masks",
     "structure_of": "structure",
     "sweep": "ablation_sweep",

@@ -1,0 +1,422 @@
+"""Head pruning: keep a share of the units, chosen by a recovered function, and its rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from mechspex.answers import plain, plain_rows, subject
+from mechspex.circuit_search import additive_choice, front
+from mechspex.decoders import Decoder, decode, find_decoder
+from mechspex.errors import BudgetError, FailedMasksError, Refused
+from mechspex.executors.local import RecordedValues
+from mechspex.paired import Difference, holm, mcnemar, paired_difference
+from mechspex.runs import run_folder, write_json
+from mechspex.set_function import SetFunction, Term
+from mechspex.units import UnitSet
+from mechspex.values import ValueFunction
+from mechspex.values.value_function import in_own_dtype
+
+SCHEMA = "mechspex.pruning/1"
+FILE = "pruning.json"
+Method = Literal["recovered", "additive", "best sampled", "random"]
+
+_FEWEST_MASKS = 50
+# Seconds for the integer programs that prove the best subsets, of all sizes together.
+_TO_PROVE = 30.0
+# 1 − coverage of the intervals.
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The units that one method keeps, and what the model does with them alone.
+
+    Attributes:
+        method: ``recovered``, ``additive``, ``best sampled`` or ``random``.
+        size: units asked for; ``best sampled`` may keep fewer.
+        subsets: columns kept; several for ``random``, one for the others.
+        values: of each subset on the held-out outputs.
+    """
+
+    method: Method
+    size: int
+    subsets: tuple[Term, ...]
+    values: Float[np.ndarray, "subset output"]
+
+    @property
+    def value(self) -> float:
+        """Mean over held-out outputs (and subsets)."""
+        return float(self.values.mean())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of held-out outputs above 0 (mean over subsets)."""
+        return float((self.values > 0).mean())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The recovered choice against a rival of the same size, on the same held-out outputs.
+
+    Attributes:
+        size: units kept.
+        rival: whose choice it is compared with.
+        difference: of the value, recovered − rival; its `p_value` is not corrected.
+        accuracy_difference: of the share of outputs above 0.
+        only_recovered, only_rival: outputs on which only one of the two is right (for ``random``
+            the mean over subsets).
+        accuracy_p: by McNemar's exact test; for ``random``, which has no single partner, by the
+            paired t of `paired_difference`; not corrected.
+        adjusted_p, adjusted_accuracy_p: corrected by Holm for all comparisons of the value, and
+            for all of accuracy.
+    """
+
+    size: int
+    rival: Method
+    difference: Difference
+    accuracy_difference: float
+    only_recovered: float
+    only_rival: float
+    accuracy_p: float
+    adjusted_p: float = np.nan
+    adjusted_accuracy_p: float = np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Pruning:
+    """Choices of units to keep, scored on held-out outputs.
+
+    Attributes:
+        units: of the value functions.
+        configuration: of the held-out values.
+        function, additive: what both decoders made of the masks of the search.
+        choices: by size, then by method.
+        clean, ablated: held-out values with all units kept and with all ablated.
+        masks: measured on the outputs of the search.
+    """
+
+    units: UnitSet
+    configuration: Mapping[str, str]
+    function: SetFunction
+    additive: SetFunction
+    choices: tuple[Choice, ...]
+    clean: Float[np.ndarray, " output"]
+    ablated: Float[np.ndarray, " output"]
+    masks: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units kept, ascending."""
+        return tuple(sorted({choice.size for choice in self.choices}))
+
+    def choice(self, size: int, method: Method = "recovered") -> Choice:
+        """What `method` keeps of `size` units.
+
+        Raises:
+            Refused: a size or method that is not there.
+        """
+        for choice in self.choices:
+            if (choice.size, choice.method) == (size, method):
+                return choice
+        raise Refused(
+            f"no choice of {size} units by {method!r}; sizes are {list(self.sizes)}, methods "
+            f"{sorted({choice.method for choice in self.choices})}"
+        )
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The recovered choice against each rival of its size."""
+        raw = [
+            _compared(self.choice(choice.size), choice)
+            for choice in self.choices
+            if choice.method != "recovered"
+        ]
+        values = holm(np.array([one.difference.p_value for one in raw]))
+        accuracies = holm(np.array([one.accuracy_p for one in raw]))
+        return tuple(
+            Comparison(**{**vars(one), "adjusted_p": p, "adjusted_accuracy_p": q})
+            for one, p, q in zip(raw, values.tolist(), accuracies.tolist(), strict=True)
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a size and method: value, accuracy, and what the recovered choice has more,
+        with its 95% interval and p-values corrected by Holm."""
+        compared = {(one.size, one.rival): one for one in self.comparisons}
+        rows = []
+        for choice in self.choices:
+            row: dict[str, Any] = {
+                "kept": choice.size,
+                "share": choice.size / len(self.units),
+                "method": choice.method,
+                "value": choice.value,
+                "accuracy": choice.accuracy,
+            }
+            one = compared.get((choice.size, choice.method))
+            if one is not None:
+                row |= {
+                    "recovered has more": one.difference.value,
+                    "low": one.difference.low,
+                    "high": one.difference.high,
+                    "p": one.adjusted_p,
+                    "only recovered right": one.only_recovered,
+                    "only rival right": one.only_rival,
+                    "accuracy p": one.adjusted_accuracy_p,
+                }
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        n_outputs = len(self.clean)
+        lines = [
+            subject(dict(self.configuration), self.units),
+            f"{n_outputs} held-out outputs: all kept {self.clean.mean():+.3f}, right on "
+            f"{(self.clean > 0).mean():.0%}; all ablated {self.ablated.mean():+.3f}, "
+            f"{(self.ablated > 0).mean():.0%}",
+            f"chosen from {self.masks:,} masks",
+            "",
+            "  kept  method          value  right   recovered has more (95%)   p      "
+            "right alone   p",
+        ]
+        compared = {(one.size, one.rival): one for one in self.comparisons}
+        for choice in self.choices:
+            line = (
+                f"  {choice.size:4d}  {choice.method:12} {choice.value:+8.3f}  "
+                f"{choice.accuracy:5.0%}"
+            )
+            one = compared.get((choice.size, choice.method))
+            if one is not None:
+                line += (
+                    f"   {one.difference!s:25}  {one.adjusted_p:<6.2g} "
+                    f"{one.only_recovered:4.3g} : {one.only_rival:<4.3g}   "
+                    f"{one.adjusted_accuracy_p:.2g}"
+                )
+            lines.append(line)
+        lines.append("p corrected for all comparisons (Holm), of the value and of accuracy")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return self.to_pandas().to_html(index=False, float_format="{:.3f}".format)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, with a schema name; JSON can hold it."""
+        return {
+            "schema": SCHEMA,
+            "configuration": dict(self.configuration),
+            "clean": plain(self.clean),
+            "ablated": plain(self.ablated),
+            "masks": self.masks,
+            "choices": [
+                {
+                    "method": choice.method,
+                    "size": choice.size,
+                    "subsets": [[self.units.names[i] for i in kept] for kept in choice.subsets],
+                    "values": plain(choice.values),
+                }
+                for choice in self.choices
+            ],
+            "table": plain_rows(self.to_pandas()),
+        }
+
+
+def prune_heads(
+    value_function: ValueFunction,
+    fresh: ValueFunction,
+    *,
+    shares: Sequence[float] = (1 / 2, 2 / 3, 5 / 6),
+    budget: int = 1_000,
+    decoder: str | Decoder = "automatic",
+    n_random: int = 20,
+    run: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Pruning:
+    """Keep a share of the units by the recovered function, and test the choice against rivals.
+
+    The experiment of ProxySPEX (Butler et al. 2025) on attention heads, with the paired tests on
+    held-out outputs that tell its methods apart. For each k = share · n, rounded:
+
+    - ``recovered``: argmax_{|S|=k} f̂(S kept, the rest ablated) of the decoder's answer;
+    - ``additive``: the k largest coefficients of the additive decoder, from the same masks;
+    - ``best sampled``: of the masks that were measured with k units or fewer the one with the
+      largest mean value;
+    - ``random``: `n_random` subsets of k units.
+
+    The masks keep exactly k random units, the sizes in turn. So a sampled mask of each size
+    exists, and is no worse for having fewer units; and no mask is spent on how the value changes
+    with the number kept, which no choice of k units can use. Within one size units are all but
+    uncorrelated, −1/(n − 1).
+
+    Args:
+        value_function: the model on the outputs (prompts) that choose; a large value is good.
+        fresh: the same units on other outputs, for the scores. Where the metric is a difference
+            between right and wrong, a value above 0 is a right answer.
+        shares: of the units, kept.
+        budget: masks of the search, at least 50.
+        decoder: of the recovered function.
+        n_random: random subsets of each size, at least 2.
+        run: name or folder in which every value is kept, and the answer as ``pruning.json``; the
+            same call measures nothing twice.
+        seed: of masks, random subsets and search.
+        progress: progress bars on stderr.
+
+    Raises:
+        Refused: other units in `fresh`, fewer than two held-out outputs, shares that leave no
+            unit or all, or the same number twice; a decoder of another design.
+        BudgetError: fewer masks than the decoder needs.
+        FailedMasksError: a choice has no finite value, or no mask of the search has one.
+    """
+    sizes = _checked(value_function, fresh, shares, n_random)
+    chosen = _checked_decoder(decoder, value_function.n_units, budget)
+    folder = None if run is None else run_folder(run)
+    n_units = value_function.n_units
+    rng = np.random.default_rng(seed)
+    masks = _subsets([sizes[row % len(sizes)] for row in range(budget)], n_units, rng)
+    random = {size: _subsets([size] * n_random, n_units, rng) for size in sizes}
+    with ExitStack() as stack:
+        searched = RecordedValues(value_function, folder, progress=progress)
+        searched = stack.enter_context(closing(searched))
+        below = None if folder is None else folder / "fresh"
+        scored = RecordedValues(in_own_dtype(fresh), below, progress=progress)
+        scored = stack.enter_context(closing(scored))
+        searched.stage = "masks of the sizes"
+        values = searched(masks).astype(np.float64)
+        good = np.isfinite(values).all(axis=1)
+        if not good.any():
+            raise FailedMasksError(
+                f"none of {budget:,} masks has a finite value; mend the value function"
+            )
+        masks, values = masks[good], values[good]
+        function = decode(masks, values, decoder=chosen, seed=seed)
+        additive = decode(masks, values, decoder="additive", seed=seed)
+        best = front(function, sizes, time_limit=_TO_PROVE, seed=seed)
+        kept: list[tuple[Method, int, Bool[np.ndarray, "_ unit"]]] = []
+        for size in sizes:
+            by_sum = np.isin(np.arange(n_units), additive_choice(additive, size))
+            met = _best_sampled(masks, values, size)
+            kept += [
+                ("recovered", size, best[size].mask[None]),
+                ("additive", size, by_sum[None]),
+                ("best sampled", size, met[None]),
+                ("random", size, random[size]),
+            ]
+        scored.stage = "held-out outputs"
+        clean, ablated, *choices = _scored(scored, kept)
+    pruning = Pruning(
+        units=value_function.units,
+        configuration=scored.configuration,
+        function=function,
+        additive=additive,
+        choices=tuple(
+            Choice(method, size, tuple(map(_columns, subsets)), rows)
+            for (method, size, subsets), rows in zip(kept, choices, strict=True)
+        ),
+        clean=clean[0],
+        ablated=ablated[0],
+        masks=searched.used,
+    )
+    if folder is not None:
+        write_json(folder / FILE, pruning.to_dict())
+    return pruning
+
+
+def _checked(
+    value_function: ValueFunction, fresh: ValueFunction, shares: Sequence[float], n_random: int
+) -> list[int]:
+    """The sizes, ascending."""
+    if fresh.units != value_function.units:
+        raise Refused(
+            f"fresh has {fresh.units}, the value function {value_function.units}; "
+            "give both the same units"
+        )
+    if len(fresh.outputs) < 2:
+        raise Refused(
+            f"fresh has {len(fresh.outputs)} output; a paired test needs at least 2 prompts"
+        )
+    if n_random < 2:
+        raise Refused(f"n_random = {n_random}: give at least 2 random subsets a size")
+    n_units = value_function.n_units
+    sizes = sorted(round(share * n_units) for share in shares)
+    if not sizes or not 1 <= sizes[0] <= sizes[-1] < n_units or len(set(sizes)) < len(sizes):
+        raise Refused(
+            f"shares = {list(shares)} keep {sizes} of {n_units} units; give shares that keep "
+            f"different numbers from 1 to {n_units - 1}"
+        )
+    return sizes
+
+
+def _checked_decoder(decoder: str | Decoder, n_units: int, budget: int) -> Decoder:
+    chosen = find_decoder(decoder)
+    if chosen.needs_design:
+        raise Refused(
+            f"decoder = {chosen.name!r} reads a design of its own; choose one for random masks, "
+            "such as 'automatic'"
+        )
+    fewest = max(_FEWEST_MASKS, chosen.minimum_masks(n_units))
+    if budget < fewest:
+        raise BudgetError(f"budget = {budget} masks: {chosen.name} needs at least {fewest} here")
+    return chosen
+
+
+def _subsets(
+    sizes: Sequence[int], n_units: int, rng: np.random.Generator
+) -> Bool[np.ndarray, "mask unit"]:
+    """A mask of each size, which units is uniform."""
+    masks = np.zeros((len(sizes), n_units), dtype=bool)
+    for mask, size in zip(masks, sizes, strict=True):
+        mask[rng.permutation(n_units)[:size]] = True
+    return masks
+
+
+def _best_sampled(
+    masks: Bool[np.ndarray, "mask unit"], values: Float[np.ndarray, "mask output"], size: int
+) -> Bool[np.ndarray, " unit"]:
+    """The mask of at most `size` units with the largest mean value; none at all if none is."""
+    small = np.flatnonzero(masks.sum(axis=1) <= size)
+    if not len(small):
+        raise FailedMasksError(
+            f"no mask of {size} units has a finite value; mend the value function or measure more"
+        )
+    return masks[small[np.argmax(values[small].mean(axis=1))]]
+
+
+def _scored(
+    scored: RecordedValues, kept: Sequence[tuple[Method, int, Bool[np.ndarray, "_ unit"]]]
+) -> list[Float[np.ndarray, "_ output"]]:
+    """Held-out values of all units, of none, and of the subsets of each choice."""
+    ends = np.repeat([[True], [False]], scored.n_units, axis=1)
+    groups = [ends[:1], ends[1:], *(subsets for _, _, subsets in kept)]
+    values = scored(np.concatenate(groups)).astype(np.float64)
+    failed = int((~np.isfinite(values).all(axis=1)).sum())
+    if failed:
+        raise FailedMasksError(
+            f"{failed} of {len(values)} masks of the choices have no finite value on the held-out "
+            "outputs; mend the value function"
+        )
+    return np.split(values, np.cumsum([len(group) for group in groups])[:-1])
+
+
+def _columns(mask: Bool[np.ndarray, " unit"]) -> Term:
+    return tuple(np.flatnonzero(mask).tolist())
+
+
+def _compared(recovered: Choice, rival: Choice) -> Comparison:
+    ours, theirs = recovered.values[0], rival.values
+    right, rights = ours > 0, theirs > 0
+    accuracy = paired_difference(right.astype(float), rights.astype(float), level=_LEVEL)
+    return Comparison(
+        size=rival.size,
+        rival=rival.method,
+        difference=paired_difference(ours, theirs, level=_LEVEL),
+        accuracy_difference=accuracy.value,
+        only_recovered=float((right & ~rights).sum() / len(rights)),
+        only_rival=float((~right & rights).sum() / len(rights)),
+        accuracy_p=mcnemar(right, rights[0]) if len(rights) == 1 else accuracy.p_value,
+    )

@@ -1,0 +1,473 @@
+"""Self-repair: which units take over when one is ablated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from mechspex.ablation_sweep import Sweep
+from mechspex.answers import plain, subject
+from mechspex.errors import FailedMasksError, Refused
+from mechspex.executors.local import RecordedValues
+from mechspex.explanation import Explanation
+from mechspex.masks import ablate_sets
+from mechspex.runs import run_folder, write_json
+from mechspex.screening import Candidates
+from mechspex.set_function import SetFunction, Term
+from mechspex.units import UnitSet
+from mechspex.validation import Validation, validate
+from mechspex.values import ValueFunction
+from mechspex.values.value_function import in_own_dtype
+
+SCHEMA = "mechspex.self_repair/1"
+FILE = "self_repair.json"
+Relation = Literal["takes over", "opposes less", "no repair"]
+Source = SetFunction | Explanation | Candidates | Validation | Sweep
+
+# Coverage of the intervals of single effects.
+_COVERAGE = 0.95
+# What float32 makes of sums of values, relative to the largest of them.
+_ROUNDING = 1e-5
+# Rows that the text shows.
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Of an ablation, mean over outputs, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What ablating `unit` costs with `by` in place and without it; see `self_repair`.
+
+    Attributes:
+        unit, by: columns i and j.
+        loss: a_i, of ablating i in the whole model.
+        direct: a_{i|j} = a_i + a_ij, of ablating i where j is ablated already.
+        before: a_j, of ablating j in the whole model.
+        after: a_{j|i} = a_j + a_ij, of ablating j where i is ablated already.
+        interaction: a_ij, with the interval of `validate`, which leaves out zero where the
+            interaction is confirmed.
+        confirmed: whether it holds beyond the spread over outputs.
+    """
+
+    unit: int
+    by: int
+    loss: Effect
+    direct: Effect
+    before: Effect
+    after: Effect
+    interaction: Effect
+    confirmed: bool
+
+    @property
+    def share(self) -> float:
+        """Of i's direct effect, how much j makes up: a_ij / a_{i|j}; 1 is all, above 1 more than
+        all. NaN where nothing is repaired."""
+        if self.relation == "no repair":
+            return float("nan")
+        return self.interaction.value / self.direct.value
+
+    @property
+    def relation(self) -> Relation:
+        """How j repairs i."""
+        if not _repairs(self.loss.value, self.interaction.value):
+            return "no repair"
+        same = self.interaction.value * self.after.value > 0
+        return "takes over" if same else "opposes less"
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A unit and all that is confirmed to repair it, ablated together.
+
+    Attributes:
+        unit: column i.
+        by: columns B of its confirmed repairers, the strongest first.
+        loss: a_i, of ablating i in the whole model.
+        direct: a_{i|B}, of ablating i where all of B are ablated already.
+    """
+
+    unit: int
+    by: Term
+    loss: Effect
+    direct: Effect
+
+    @property
+    def share(self) -> float:
+        """Of i's direct effect, how much all of B make up: 1 − a_i / a_{i|B}. NaN where the
+        interval of a_{i|B} does not leave out zero."""
+        if self.direct.low <= 0 <= self.direct.high:
+            return float("nan")
+        return 1 - self.loss.value / self.direct.value
+
+
+@dataclass(frozen=True)
+class SelfRepair:
+    """Which units make up for which, measured exactly.
+
+    Attributes:
+        units: what the columns stand for.
+        configuration: of the values.
+        repairs: the tested directions, confirmed ones first, then by the size of a_ij.
+        repaired: the units with confirmed repairers, the best repaired first.
+        n_pairs: pairs that were measured.
+        level: the false discovery rate of the interactions among them.
+        n_outputs: that the intervals are about.
+        masks: measured.
+    """
+
+    units: UnitSet
+    configuration: Mapping[str, str]
+    repairs: tuple[Repair, ...]
+    repaired: tuple[Repaired, ...]
+    n_pairs: int
+    level: float
+    n_outputs: int
+    masks: int
+
+    @property
+    def confirmed(self) -> tuple[Repair, ...]:
+        """The repairs that hold beyond the spread over outputs."""
+        return tuple(repair for repair in self.repairs if repair.confirmed)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a direction: the ablated unit, who repairs it and how, their effects before and
+        after, in the order of `repairs`."""
+        return pd.DataFrame([self._row(repair) for repair in self.repairs], columns=_COLUMNS)
+
+    def graph(self) -> nx.DiGraph:
+        """An edge i → j for every confirmed repair: when i is ablated, j steps in."""
+        graph = nx.DiGraph()
+        for repair in self.confirmed:
+            for column, effect in ((repair.unit, repair.loss), (repair.by, repair.before)):
+                graph.add_node(self.units.names[column], effect=effect.value)
+            graph.add_edge(
+                self.units.names[repair.unit],
+                self.units.names[repair.by],
+                interaction=repair.interaction.value,
+                share=repair.share,
+                relation=repair.relation,
+            )
+        return graph
+
+    def __str__(self) -> str:
+        names = self.units.names
+        width = max((len(name) for name in names), default=4)
+        lines = [
+            subject(dict(self.configuration), self.units),
+            f"{self.n_pairs} pairs measured on {self.n_outputs} outputs with {self.masks:,} masks; "
+            f"{len(self.confirmed)} repairs confirmed (false discovery rate {self.level:g} among "
+            "the pairs)",
+        ]
+        if self.repaired:
+            lines += ["", f"  {'ablated':{width + 2}} {'effect':26} without its backups"]
+        for one in self.repaired[:_SHOWN]:
+            share = "      " if np.isnan(one.share) else f"{one.share:5.0%} "
+            backups = ", ".join(names[column] for column in one.by)
+            lines.append(
+                f"  {names[one.unit]:{width + 2}} {one.loss!s:26} {one.direct!s:26} {share} "
+                f"repaired by {backups}"
+            )
+        if self.repairs:
+            lines += ["", f"  {'ablated → backup':{2 * width + 3}}  backup before → after"]
+        for repair in self.repairs[:_SHOWN]:
+            pair = f"{names[repair.unit]} → {names[repair.by]}"
+            lines.append(
+                f"  {pair:{2 * width + 3}}  {repair.before.value:+.3f} → {repair.after!s:26} "
+                f"{repair.relation}{'' if repair.confirmed else '   not confirmed'}"
+            )
+        if len(self.repairs) > _SHOWN:
+            lines.append(f"  … and {len(self.repairs) - _SHOWN:,} more")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return self.to_pandas().to_html(index=False, float_format="{:+.3f}".format)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, with a schema name; JSON can hold it."""
+        names = self.units.names
+        return {
+            "schema": SCHEMA,
+            "configuration": dict(self.configuration),
+            "repairs": [plain(self._row(repair)) for repair in self.repairs],
+            "repaired": [
+                {
+                    "unit": names[one.unit],
+                    "by": [names[column] for column in one.by],
+                    "loss": plain(asdict(one.loss)),
+                    "direct": plain(asdict(one.direct)),
+                    "share": plain(one.share),
+                }
+                for one in self.repaired
+            ],
+            "n_pairs": self.n_pairs,
+            "level": self.level,
+            "n_outputs": self.n_outputs,
+            "masks": self.masks,
+        }
+
+    def _row(self, repair: Repair) -> dict[str, Any]:
+        return dict(
+            zip(
+                _COLUMNS,
+                (
+                    self.units.names[repair.unit],
+                    self.units.names[repair.by],
+                    repair.relation,
+                    repair.loss.value,
+                    repair.direct.value,
+                    repair.before.value,
+                    repair.after.value,
+                    repair.after.low,
+                    repair.after.high,
+                    repair.interaction.value,
+                    repair.interaction.low,
+                    repair.interaction.high,
+                    repair.share,
+                    repair.confirmed,
+                ),
+                strict=True,
+            )
+        )
+
+
+_COLUMNS = ["ablated", "by", "relation", "effect", "effect without backup", "before", "after",
+            "after low", "after high", "interaction", "low", "high", "share",
+            "confirmed"]  # fmt: skip
+
+
+def self_repair(
+    source: Source,
+    fresh: ValueFunction,
+    *,
+    most: int = 50,
+    level: float = 0.05,
+    run: str | Path | None = None,
+    progress: bool = False,
+) -> SelfRepair:
+    """For every unit, which others make up for it when it is ablated, confirmed exactly.
+
+    Effects are those of ablation, as everywhere (a unit that supports the behaviour has a negative
+    one). With a_i, a_j and a_ij the coefficients of the ``ablated`` basis,
+
+    - a_i = f(all but i) − f(all) is what ablating i does in the whole model;
+    - a_{i|j} = a_i + a_ij = f(all but i, j) − f(all but j), what it does where j is gone: i's
+      direct effect, with nothing that j could make up for;
+    - j repairs i where |a_i| < |a_{i|j}|: ablating i does less with j in place. The share of the
+      direct effect that is repaired is 1 − a_i / a_{i|j} = a_ij / a_{i|j}, between 0 and 2; 1 is
+      a full backup, an OR.
+
+    Seen from j, whose effect was a_j before and is a_{j|i} = a_j + a_ij after i is ablated: j
+    *takes over* where its effect grows in the direction of i's direct effect (a_{j|i} has the sign
+    of a_ij), and *opposes less* where it worked against i and does so less (Wang et al. 2023 saw
+    both in GPT-2's name movers). Nothing of this asks for the sign of i: heads that work against
+    the behaviour have backups too. An AND is no repair: there |a_{i|j}| < |a_i|.
+
+    The pairs with the largest proposed |a_ij| for which this is predicted in either direction are
+    measured on `fresh`, in the whole model. A repair is confirmed where a_ij is (see `validate`; a
+    false discovery rate among all pairs measured) and 2a_i + a_ij has its sign by a one-sided
+    Student's t at `level`, which is the same as |a_i| < |a_{i|j}|.
+
+    Args:
+        source: where a_i and a_ij are predicted: a recovered function, the `Explanation` that
+            holds one, `Candidates` of a screen, a `Validation`, or a `Sweep` of order 2. What is
+            not among its terms counts as 0.
+        fresh: the model, on outputs (prompts) that `source` has not seen.
+        most: pairs that are measured, at most.
+        level: the expected share of false interactions among the confirmed.
+        run: name or folder in which every value is kept, and the answer as ``self_repair.json``.
+        progress: a progress bar on stderr.
+
+    Raises:
+        Refused: a source of other units, or a number of pairs or a level that makes no sense.
+        FailedMasksError: a mask of a pair has no finite value.
+    """
+    if most < 1:
+        raise Refused(f"most = {most}: measure at least 1 pair")
+    if not 0 < level < 1:
+        raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
+    predicted = _predicted(source, fresh.units)
+    pairs = _proposed(predicted, most)
+    folder = None if run is None else run_folder(run)
+    recorded = RecordedValues(in_own_dtype(fresh), folder, progress=progress)
+    with closing(recorded):
+        recorded.stage = "pairs"
+        tested = validate(recorded, pairs, level=level)
+        single = _single_effects(recorded, pairs)
+        repairs = tuple(
+            sorted(_repairs_of(tested, single, predicted, level), key=_confirmed_and_strong)
+        )
+        recorded.stage = "without the backups"
+        repaired = _without_backups(recorded, repairs)
+    found = SelfRepair(
+        units=fresh.units,
+        configuration=recorded.configuration,
+        repairs=repairs,
+        repaired=repaired,
+        n_pairs=len(pairs),
+        level=level,
+        n_outputs=len(fresh.outputs),
+        masks=recorded.used,
+    )
+    if folder is not None:
+        write_json(folder / FILE, found.to_dict())
+    return found
+
+
+def _predicted(source: Source, units: UnitSet) -> dict[Term, float]:
+    """{term: coefficient in the ``ablated`` basis}."""
+    if isinstance(source, Explanation):
+        source = source.function
+    if isinstance(source, SetFunction):
+        if source.n_units != len(units):
+            raise Refused(
+                f"the function has {source.n_units} units and fresh {len(units)}; give both the "
+                "same units"
+            )
+        return source.to_basis("ablated").to_mapping()
+    if source.units != units:
+        raise Refused(f"the source has {source.units}, fresh {units}; give both the same units")
+    if isinstance(source, Candidates):
+        return source.function.to_mapping()
+    return dict(zip(source.terms, source.effects.tolist(), strict=True))
+
+
+def _repairs(loss: float, interaction: float) -> bool:
+    """Whether |a_i| < |a_i + a_ij|."""
+    return bool(abs(loss) < abs(loss + interaction))
+
+
+def _proposed(predicted: Mapping[Term, float], most: int) -> list[Term]:
+    """The pairs that are predicted to repair, in either direction, strongest first."""
+    rounding = _ROUNDING * max(
+        (abs(effect) for term, effect in predicted.items() if term), default=0
+    )
+    pairs = [
+        term
+        for term, effect in predicted.items()
+        if len(term) == 2
+        and abs(effect) > rounding
+        and any(_repairs(predicted.get((i,), 0.0), effect) for i in term)
+    ]
+    return sorted(pairs, key=lambda pair: (-abs(predicted[pair]), pair))[:most]
+
+
+def _single_effects(
+    recorded: RecordedValues, pairs: list[Term]
+) -> dict[int, Float[np.ndarray, " output"]]:
+    """{i: a_i on every output}, of all units in the pairs; all of it is in the store by now."""
+    columns = sorted(set(chain.from_iterable(pairs)))
+    clean, *without = _values(recorded, [(), *((column,) for column in columns)])
+    return {column: value - clean for column, value in zip(columns, without, strict=True)}
+
+
+def _values(recorded: RecordedValues, sets: list[Term]) -> Float[np.ndarray, "set output"]:
+    """The value with each set ablated."""
+    values = recorded(ablate_sets(recorded.n_units, sets)).astype(np.float64)
+    failed = int((~np.isfinite(values).all(axis=1)).sum())
+    if failed:
+        raise FailedMasksError(
+            f"{failed} of {len(sets)} ablations have no finite value; mend the value function"
+        )
+    return values
+
+
+def _repairs_of(
+    tested: Validation,
+    single: Mapping[int, Float[np.ndarray, " output"]],
+    predicted: Mapping[Term, float],
+    level: float,
+) -> list[Repair]:
+    """Both directions of each pair, where repair is predicted or measured."""
+    if tested.failed.any():
+        label = tested.units.label(tested.terms[int(tested.failed.argmax())])
+        raise FailedMasksError(f"ablating {label} gives no finite value; mend the value function")
+    found = []
+    rows = zip(tested.terms, tested.output_effects, tested.intervals, tested.confirmed, strict=True)
+    for pair, joint, (low, high), holds in rows:
+        for unit, by in (pair, pair[::-1]):
+            loss = single[unit]
+            sure = bool(holds) and _surely_repairs(loss, joint, level)
+            foretold = _repairs(predicted.get((unit,), 0.0), predicted[pair])
+            if not foretold and not _repairs(loss.mean(), joint.mean()):
+                continue
+            found.append(
+                Repair(
+                    unit=unit,
+                    by=by,
+                    loss=_effect(loss),
+                    direct=_effect(loss + joint),
+                    before=_effect(single[by]),
+                    after=_effect(single[by] + joint),
+                    interaction=Effect(float(joint.mean()), float(low), float(high)),
+                    confirmed=sure,
+                )
+            )
+    return found
+
+
+def _surely_repairs(
+    loss: Float[np.ndarray, " output"], joint: Float[np.ndarray, " output"], level: float
+) -> bool:
+    """Whether 2a_i + a_ij has the sign of a_ij, beyond the spread over outputs."""
+    along = (2 * loss + joint) * np.sign(joint.mean())
+    rounding = _ROUNDING * max(np.abs(loss).max(), np.abs(joint).max())
+    if len(along) == 1:
+        return bool(along[0] > rounding)
+    error = along.std(ddof=1) / np.sqrt(len(along))
+    return bool(along.mean() - stats.t.ppf(1 - level, len(along) - 1) * error > rounding)
+
+
+def _without_backups(recorded: RecordedValues, repairs: tuple[Repair, ...]) -> tuple[Repaired, ...]:
+    """Each unit's effect where all that is confirmed to repair it is gone."""
+    backups: dict[int, list[int]] = {}
+    for repair in repairs:
+        if repair.confirmed:
+            backups.setdefault(repair.unit, []).append(repair.by)
+    if not backups:
+        return ()
+    sets = [
+        ablated for unit, by in backups.items() for ablated in ((), (unit,), tuple(by), (*by, unit))
+    ]
+    values = _values(recorded, sets).reshape(len(backups), 4, -1)
+    found = [
+        Repaired(unit, tuple(by), _effect(without - clean), _effect(all_gone - gone))
+        for (unit, by), (clean, without, gone, all_gone) in zip(
+            backups.items(), values, strict=True
+        )
+    ]
+    return tuple(sorted(found, key=lambda one: -abs(one.direct.value - one.loss.value)))
+
+
+def _effect(values: Float[np.ndarray, " output"]) -> Effect:
+    """Mean over outputs with Student's interval; of one output its value alone."""
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Effect(mean, mean, mean)
+    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    halfwidth = float(stats.t.ppf((1 + _COVERAGE) / 2, len(values) - 1)) * error
+    return Effect(mean, mean - halfwidth, mean + halfwidth)
+
+
+def _confirmed_and_strong(repair: Repair) -> tuple[bool, bool, float]:
+    idle = repair.relation == "no repair"
+    return not repair.confirmed, idle, -abs(repair.interaction.value)
