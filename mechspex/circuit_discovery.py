@@ -19,6 +19,7 @@ from mechspex.circuit_search import front, matching_subsets
 from mechspex.decoders import Decoder, decode
 from mechspex.errors import Refused
 from mechspex.executors.local import RecordedValues
+from mechspex.masks import ablate_sets
 from mechspex.metric_names import DIFFERENCES
 from mechspex.runs import CIRCUIT, VALIDATION, run_folder
 from mechspex.set_function import SetFunction
@@ -47,7 +48,7 @@ class Discovery:
             its exact scores and links on fresh ones.
         function: what was recovered from masks of all densities.
         best: {size: the units that do most by themselves}.
-        matching: {size: the units that do the same as the whole model}.
+        matching: {size: the units that come nearest to the whole model, output by output}.
         faithfulness: the exact scores of `circuit`.
         front: one row a size: predicted and measured value of the best subset, its faithfulness
             on the search's outputs.
@@ -210,18 +211,48 @@ def _search(
     for left in range(_ROUNDS, 0, -1):
         function = _decoded(masks, values, decoder, seed)
         best = {s.size: s.columns for s in front(function, sizes, time_limit=0.0, seed=seed)}
-        target = float(values[0].mean())
-        matching = matching_subsets(function, sizes, target, seed=seed)
+        matching = _matching(function, sizes, float(values[0].mean()))
+        tried = [*best.values(), *(columns for found in matching for columns in found.values())]
         number = (budget + len(ends) - len(masks)) // left
-        around = _around([*best.values(), *matching.values()], n_units, number, rng)
+        around = _around(tried, n_units, number, rng)
         recorded.stage = "masks around the best subsets"
         masks = np.concatenate([masks, around])
         values = np.concatenate([values, _finite(recorded, around)])
     function = _decoded(masks, values, decoder, seed)
-    subsets = front(function, sizes, seed=seed)
-    matching = matching_subsets(function, sizes, float(values[0].mean()), seed=seed)
+    subsets = front(function, sizes, time_limit=_PROOFS, seed=seed)
     best, table = _measured_best(recorded, subsets, masks, values)
-    return _Searched(function, best, matching, table)
+    matching = _matching(function, sizes, float(values[0].mean()))
+    return _Searched(function, best, _nearest(recorded, matching, values[0]), table)
+
+
+def _matching(
+    function: SetFunction, sizes: list[int], target: float
+) -> tuple[dict[int, tuple[int, ...]], ...]:
+    """Subsets that may do what the whole model does: the units with the largest effects, alone in
+    the whole model and on average over masks, as they are and with some exchanged."""
+    alone, average = (function.to_basis(basis) for basis in ("ablated", "fourier"))
+    found = []
+    for singles in (alone, average):
+        size = np.array([abs(singles[(column,)]) for column in range(function.n_units)])
+        ranking = np.argsort(-size, kind="stable").tolist()
+        found.append({k: tuple(sorted(ranking[:k])) for k in sizes})
+        found.append(matching_subsets(function, sizes, target, ranking))
+    return tuple(found)
+
+
+def _nearest(
+    recorded: RecordedValues,
+    matching: tuple[dict[int, tuple[int, ...]], ...],
+    clean: Float[np.ndarray, " output"],
+) -> dict[int, tuple[int, ...]]:
+    """Of each size the subset whose values, output by output, are nearest to the whole model's."""
+    recorded.stage = "matching subsets"
+    sets = [found[size] for size in matching[0] for found in matching]
+    kept = ~ablate_sets(recorded.n_units, sets)
+    away = ((_finite(recorded, kept) - clean) ** 2).mean(axis=1)
+    rows = np.arange(len(sets)).reshape(-1, len(matching))
+    nearest = rows[np.arange(len(rows)), away[rows].argmin(axis=1)]
+    return {size: sets[row] for size, row in zip(matching[0], nearest.tolist(), strict=True)}
 
 
 @dataclass(frozen=True)

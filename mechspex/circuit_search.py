@@ -23,8 +23,6 @@ _TOLERANCE = 1e-6
 _ROUNDING = 1e-3
 # Kicks of local search for each size.
 _KICKS = 20
-# Random subsets from which one that matches a value is looked for.
-_RANDOM_STARTS = 5
 # The least share of the time left that one program of a front may use.
 _SHARE = 0.1
 
@@ -112,32 +110,30 @@ def front(
 
 
 def matching_subsets(
-    function: SetFunction, sizes: Sequence[int], target: float, *, seed: int = 0
+    function: SetFunction, sizes: Sequence[int], target: float, ranking: Sequence[int]
 ) -> dict[int, tuple[int, ...]]:
-    """{size: units which, kept alone, come as near as possible to a value}, by local search.
+    """{size: units which, kept alone, come near a value}, by local search.
 
     The best subset of a size may do better than the whole model, as it leaves out units that
-    oppose the behaviour; these are circuits that do the same. Units are exchanged, starting from
-    the best subset and from a few random ones.
+    oppose the behaviour; these are circuits that do the same. Each starts with the first units of a
+    ranking and exchanges one for another as long as f̂ comes nearer to the value.
 
     Args:
         function: in any basis.
         sizes: of the subsets.
         target: value to match, such as that of the whole model.
-        seed: of local search.
+        ranking: all units, those that must not be missing first.
 
     Raises:
         Refused: a size outside 0 … n.
     """
     wanted = _checked_sizes(function.n_units, sizes)
     search = LocalSearch(_score(function, "keep"))
-    rng = np.random.default_rng(seed)
     found = {}
-    for size, best in search.best(wanted, n_kicks=_KICKS, seed=seed).items():
-        starts = [best, *(rng.permuted(best) for _ in range(_RANDOM_STARTS))]
-        ends = [search.nearest(start, target) for start in starts]
-        nearest = min(ends, key=lambda chosen: abs(search.value(chosen) - target))
-        found[size] = tuple(np.flatnonzero(nearest).tolist())
+    for size in wanted:
+        start = np.zeros(function.n_units, dtype=bool)
+        start[list(ranking[:size])] = True
+        found[size] = tuple(np.flatnonzero(search.nearest(start, target)).tolist())
     return found
 
 
