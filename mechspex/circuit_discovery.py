@@ -37,6 +37,8 @@ _ALL_DENSITIES, _ROUNDS = 0.6, 3
 _MOVED = 3
 # Members of which all pairs are measured: more are not told apart by a reader.
 _MOST_LINKED = 24
+# Seconds for the programs that bound the front.
+_PROOFS = 60.0
 
 
 @dataclass(frozen=True)
