@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,14 @@ from mechspex.executors.local import RecordedValues
 from mechspex.masks import ablate_sets
 from mechspex.metric_names import DIFFERENCES
 from mechspex.runs import CIRCUIT, VALIDATION, run_folder
+from mechspex.screening import screen
 from mechspex.set_function import SetFunction
 from mechspex.subset import Subset
 from mechspex.validation import validate
 from mechspex.values import ValueFunction
-from mechspex.values.value_function import configuration_of, in_own_dtype
+from mechspex.values.value_function import Differentiable, configuration_of, in_own_dtype
+
+Objective = Literal["match", "best"]
 
 _FEWEST_RIGHT = 0.75
 # The smallest sizes, each of which is searched besides those of the MIB benchmark.
@@ -37,6 +41,7 @@ _ALL_DENSITIES, _ROUNDS = 0.6, 3
 _MOVED = 3
 # Members of which all pairs are measured: more are not told apart by a reader.
 _MOST_LINKED = 24
+_WORDS = {"best": "the best", "match": "the most faithful"}
 # Seconds for the programs that bound the front.
 _PROOFS = 60.0
 
@@ -46,14 +51,14 @@ class Discovery:
     """Circuits of every size, and the one that is small and faithful.
 
     Attributes:
-        circuit: the smallest whose faithfulness on the search's outputs reaches the target, with
-            its exact scores and links on fresh ones.
+        circuit: the smallest that is faithful on the search's outputs, with its exact scores and
+            links on fresh ones.
         function: what was recovered from masks of all densities.
         best: {size: the units that do most by themselves}.
         matching: {size: the units that come nearest to the whole model, output by output}.
         faithfulness: the exact scores of `circuit`.
-        front: one row a size: predicted and measured value of the best subset, its faithfulness
-            on the search's outputs.
+        front: one row a size: predicted and measured value of the best subset; its faithfulness
+            and, as ``matching``, that of the nearest one, on the search's outputs.
         masks: measured to find it, and to score it.
     """
 
@@ -75,6 +80,7 @@ def find_circuit(
     *,
     size: int | None = None,
     target: float = 0.9,
+    objective: Objective = "match",
     budget: int = 1_000,
     sizes: Sequence[int] | None = None,
     decoder: str | Decoder = "kernel",
@@ -86,8 +92,9 @@ def find_circuit(
 
     Masks of all densities are measured, f̂ is recovered from them, and the best subset of each size
     k, argmax_{|S|=k} f̂(S kept, the rest ablated), is measured with masks around it; these join the
-    others for the next f̂. So the search learns where it looks. The smallest subset of which the
-    faithfulness reaches the target is the circuit; it is scored, and all pairs of its members are
+    others for the next f̂. So the search learns where it looks; likewise subsets that match the
+    whole model, of which the best of several candidates is measured. The smallest faithful subset is
+    the circuit; it is scored, and all pairs of its members are
     measured, on fresh outputs.
 
     Args:
@@ -95,6 +102,10 @@ def find_circuit(
         fresh: the same units on other outputs, for the scores.
         size: of the circuit; None for the smallest faithful one.
         target: faithfulness to reach on the search's outputs.
+        objective: ``match``, the circuit is to do what the whole model does: its faithfulness lies
+            within 1 ± (1 − target). ``best``, it is to do as much as it can: the best subset of its
+            size, which may do more than the whole model as it leaves out what opposes the
+            behaviour.
         budget: masks of the search.
         sizes: that are searched; 1 … 20 and those of the MIB benchmark if not given.
         decoder: of masks of all densities; ``kernel`` is the best at that.
@@ -111,6 +122,8 @@ def find_circuit(
             f"fresh has {fresh.units}, the value function {value_function.units}; "
             "give both the same units"
         )
+    if objective not in get_args(Objective):
+        raise Refused(f"objective = {objective!r}: choose {', '.join(get_args(Objective))}")
     if budget < 50:
         raise Refused(f"budget = {budget} masks: give at least 50")
     folder = None if run is None else run_folder(run)
@@ -123,17 +136,18 @@ def find_circuit(
         scored = RecordedValues(in_own_dtype(fresh), below, progress=progress)
         scored = stack.enter_context(closing(scored))
         check_behaviour(scored)
-        found = _search(searched, wanted, budget, decoder, seed)
-        chosen = _choose(found.front, size, target)
-        columns = found.best[chosen]
+        attributed = _attributed(value_function, folder, seed, progress)
+        found = _search(searched, wanted, budget, decoder, attributed, seed)
+        chosen = size if size is not None else _smallest(found.front, objective, target)
+        columns = found.best[chosen] if objective == "best" else found.matching[chosen]
         scored.stage = "scoring the circuit"
         scores = faithfulness(scored, columns, seed=seed)
         circuit = Circuit(
             units=value_function.units,
             members=columns,
             configuration=configuration_of(fresh),
-            method=f"best {chosen} units of a function recovered from {budget:,} masks",
-            predicted=float(found.front.set_index("size").loc[chosen, "predicted"]),
+            method=f"{_WORDS[objective]} {chosen} units, from {budget:,} masks of the search",
+            predicted=_predicted(found.function, columns),
             scores=scores.to_dict(),
         )
         if len(columns) <= _MOST_LINKED:
@@ -197,8 +211,24 @@ def _sizes(n_units: int, sizes: Sequence[int] | None, size: int | None) -> list[
     return sorted(wanted)
 
 
+def _attributed(
+    value_function: ValueFunction, folder: Path | None, seed: int, progress: bool
+) -> Float[np.ndarray, " unit"] | None:
+    """The screen's first-order effects, where the value function has gradients."""
+    exact = in_own_dtype(value_function)
+    if not isinstance(exact, Differentiable):
+        return None
+    below = None if folder is None else folder / "screen"
+    return screen(exact, "first_order", run=below, seed=seed, progress=progress).single_scores
+
+
 def _search(
-    recorded: RecordedValues, sizes: list[int], budget: int, decoder: str | Decoder, seed: int
+    recorded: RecordedValues,
+    sizes: list[int],
+    budget: int,
+    decoder: str | Decoder,
+    attributed: Float[np.ndarray, " unit"] | None,
+    seed: int,
 ) -> _Searched:
     """Recover, look for the best subsets, measure around them, and recover again."""
     n_units = recorded.n_units
@@ -213,7 +243,7 @@ def _search(
     for left in range(_ROUNDS, 0, -1):
         function = _decoded(masks, values, decoder, seed)
         best = {s.size: s.columns for s in front(function, sizes, time_limit=0.0, seed=seed)}
-        matching = _matching(function, sizes, float(values[0].mean()))
+        matching = _matching(function, sizes, float(values[0].mean()), attributed)
         tried = [*best.values(), *(columns for found in matching for columns in found.values())]
         number = (budget + len(ends) - len(masks)) // left
         around = _around(tried, n_units, number, rng)
@@ -223,20 +253,29 @@ def _search(
     function = _decoded(masks, values, decoder, seed)
     subsets = front(function, sizes, time_limit=_PROOFS, seed=seed)
     best, table = _measured_best(recorded, subsets, masks, values)
-    matching = _matching(function, sizes, float(values[0].mean()))
-    return _Searched(function, best, _nearest(recorded, matching, values[0]), table)
+    candidates = _matching(function, sizes, float(values[0].mean()), attributed)
+    matching, means = _nearest(recorded, candidates, values[0])
+    clean, empty = values[:2].mean(axis=1)
+    table["matching"] = (means - empty) / (clean - empty)
+    return _Searched(function, best, matching, table)
 
 
 def _matching(
-    function: SetFunction, sizes: list[int], target: float
+    function: SetFunction,
+    sizes: list[int],
+    target: float,
+    attributed: Float[np.ndarray, " unit"] | None,
 ) -> tuple[dict[int, tuple[int, ...]], ...]:
-    """Subsets that may do what the whole model does: the units with the largest effects, alone in
-    the whole model and on average over masks, as they are and with some exchanged."""
-    alone, average = (function.to_basis(basis) for basis in ("ablated", "fourier"))
+    """Subsets that may do what the whole model does: the units with the largest effects, recovered
+    in the whole model and on average over masks, or attributed, as they are and with some
+    exchanged."""
+    effects = [
+        np.array([singles[(column,)] for column in range(function.n_units)])
+        for singles in (function.to_basis("ablated"), function.to_basis("fourier"))
+    ]
     found = []
-    for singles in (alone, average):
-        size = np.array([abs(singles[(column,)]) for column in range(function.n_units)])
-        ranking = np.argsort(-size, kind="stable").tolist()
+    for effect in effects if attributed is None else [*effects, attributed]:
+        ranking = np.argsort(-np.abs(effect), kind="stable").tolist()
         found.append({k: tuple(sorted(ranking[:k])) for k in sizes})
         found.append(matching_subsets(function, sizes, target, ranking))
     return tuple(found)
@@ -246,15 +285,18 @@ def _nearest(
     recorded: RecordedValues,
     matching: tuple[dict[int, tuple[int, ...]], ...],
     clean: Float[np.ndarray, " output"],
-) -> dict[int, tuple[int, ...]]:
-    """Of each size the subset whose values, output by output, are nearest to the whole model's."""
+) -> tuple[dict[int, tuple[int, ...]], Float[np.ndarray, " size"]]:
+    """Of each size the subset whose values, output by output, are nearest to the whole model's, and
+    its mean value."""
     recorded.stage = "matching subsets"
     sets = [found[size] for size in matching[0] for found in matching]
     kept = ~ablate_sets(recorded.n_units, sets)
-    away = ((_finite(recorded, kept) - clean) ** 2).mean(axis=1)
+    values = _finite(recorded, kept)
+    away = ((values - clean) ** 2).mean(axis=1)
     rows = np.arange(len(sets)).reshape(-1, len(matching))
     nearest = rows[np.arange(len(rows)), away[rows].argmin(axis=1)]
-    return {size: sets[row] for size, row in zip(matching[0], nearest.tolist(), strict=True)}
+    found = {size: sets[row] for size, row in zip(matching[0], nearest.tolist(), strict=True)}
+    return found, values[nearest].mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -330,14 +372,20 @@ def _measured_best(
     return best, pd.DataFrame(rows)
 
 
-def _choose(table: pd.DataFrame, size: int | None, target: float) -> int:
-    if size is not None:
-        return size
-    reached = table["size"].to_numpy()[table["faithfulness"].to_numpy() >= target]
-    if not len(reached):
-        best = table.loc[table["faithfulness"].idxmax()]
+def _smallest(table: pd.DataFrame, objective: Objective, target: float) -> int:
+    """The smallest size at which a subset is faithful."""
+    share = table["faithfulness" if objective == "best" else "matching"].to_numpy()
+    sizes = table["size"].to_numpy()
+    away = np.abs(share - 1)
+    faithful = share >= target if objective == "best" else away <= 1 - target + 1e-12
+    if not faithful.any():
+        nearest = away.argmin()
         raise Refused(
-            f"no subset reaches a faithfulness of {target}: the best has {best['size']} units and "
-            f"{best['faithfulness']:.3f}; give a size, a larger budget or a lower target"
+            f"no subset reaches a faithfulness of {target}: the nearest has {sizes[nearest]} units "
+            f"and {share[nearest]:.3f}; give a size, a larger budget or a lower target"
         )
-    return int(reached.min())
+    return int(sizes[faithful].min())
+
+
+def _predicted(function: SetFunction, columns: tuple[int, ...]) -> float:
+    return float(function.predict(~ablate_sets(function.n_units, [columns]))[0])

@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -44,6 +44,10 @@ def circuit(
     target: Annotated[
         float, typer.Option(help="Faithfulness to reach on the prompts of the search.")
     ] = 0.9,
+    objective: Annotated[
+        Literal["match", "best"],
+        typer.Option(help="match: does what the whole model does; best: does as much as it can."),
+    ] = "match",
     budget: Annotated[int, typer.Option(help="Masks of the search.")] = 1000,
     prompts: Annotated[
         int,
@@ -73,6 +77,7 @@ def circuit(
             fresh,
             size=size,
             target=target,
+            objective=objective,
             budget=budget,
             run=name,
             seed=seed,
@@ -136,13 +141,14 @@ class _Answer:
         }
 
     def __str__(self) -> str:
-        columns = ["size", "predicted", "value", "faithfulness"]
+        columns = ["size", "predicted", "value", "faithfulness", "matching"]
         front = self.found.front[columns].assign(fresh=[str(score) for score in self.front.scores])
         return "\n".join(
             [
                 str(self.found),
                 "",
-                "best subset of each size: on the prompts of the search, and on fresh ones",
+                "best subset of each size: on the prompts of the search, and on fresh ones; "
+                "matching: faithfulness of the subset nearest to the whole model",
                 front.to_string(index=False, float_format="{:.3f}".format),
                 f"CPR {self.best.cpr} of these   CMD {self.matching.cmd} of the subsets that come "
                 "nearest to the whole model",
