@@ -93,9 +93,8 @@ def find_circuit(
     Masks of all densities are measured, f̂ is recovered from them, and the best subset of each size
     k, argmax_{|S|=k} f̂(S kept, the rest ablated), is measured with masks around it; these join the
     others for the next f̂. So the search learns where it looks; likewise subsets that match the
-    whole model, of which the best of several candidates is measured. The smallest faithful subset is
-    the circuit; it is scored, and all pairs of its members are
-    measured, on fresh outputs.
+    whole model, the best of several candidates each. The smallest faithful subset is the circuit;
+    it is scored, and all pairs of its members are measured, on fresh outputs.
 
     Args:
         value_function: the model on the outputs (prompts) that may be searched.
