@@ -22,7 +22,7 @@ SEARCHED, FRESH, BUDGET = 8, 32, 400
 
 def prompts_of(name, model):
     """Prompts to search, prompts to score, and more for attribution patching."""
-    drawn = mx.load_task(name, model, n_prompts=600 if name == "ioi" else 160, seed=0)
+    drawn = mx.load_task(name, model, n_prompts=600 if name == "ioi" else 90, seed=0)
     if name != "ioi":
         return drawn[:SEARCHED], drawn[-FRESH:], drawn[:-FRESH]
     names = sorted({*drawn.answers, *drawn.distractors})
