@@ -251,12 +251,26 @@ def _search(
         values = np.concatenate([values, _finite(recorded, around)])
     function = _decoded(masks, values, decoder, seed)
     subsets = front(function, sizes, time_limit=_PROOFS, seed=seed)
+    if attributed is not None:
+        # What attribution would keep is measured too: nothing worse is reported.
+        kept = ~ablate_sets(n_units, _performing(sizes, attributed).values())
+        recorded.stage = "what attribution would keep"
+        masks = np.concatenate([masks, kept])
+        values = np.concatenate([values, _finite(recorded, kept)])
     best, table = _measured_best(recorded, subsets, masks, values)
     candidates = _matching(function, sizes, float(values[0].mean()), attributed)
     matching, means = _nearest(recorded, candidates, values[0])
     clean, empty = values[:2].mean(axis=1)
     table["matching"] = (means - empty) / (clean - empty)
     return _Searched(function, best, matching, table)
+
+
+def _performing(
+    sizes: list[int], attributed: Float[np.ndarray, " unit"]
+) -> dict[int, tuple[int, ...]]:
+    """{size: the units whose ablation is predicted to lower the value most}."""
+    ranking = np.argsort(attributed, kind="stable").tolist()
+    return {size: tuple(sorted(ranking[:size])) for size in sizes}
 
 
 def _matching(
