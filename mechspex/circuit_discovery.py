@@ -23,7 +23,7 @@ from mechspex.executors.local import RecordedValues
 from mechspex.masks import ablate_sets
 from mechspex.metric_names import DIFFERENCES
 from mechspex.runs import CIRCUIT, VALIDATION, run_folder
-from mechspex.screening import screen
+from mechspex.screening import Candidates, screen
 from mechspex.set_function import SetFunction
 from mechspex.subset import Subset
 from mechspex.validation import validate
@@ -59,7 +59,7 @@ class Discovery:
         faithfulness: the exact scores of `circuit`.
         front: one row a size: predicted and measured value of the best subset; its faithfulness
             and, as ``matching``, that of the nearest one, on the search's outputs.
-        masks: measured to find it, and to score it.
+        masks: measured to find it, and to score it; a gradient counts as a mask.
     """
 
     circuit: Circuit
@@ -105,7 +105,8 @@ def find_circuit(
             within 1 ± (1 − target). ``best``, it is to do as much as it can: the best subset of its
             size, which may do more than the whole model as it leaves out what opposes the
             behaviour.
-        budget: masks of the search.
+        budget: masks from which f̂ is recovered; the subsets of all sizes that it and the screen
+            propose are measured besides.
         sizes: that are searched; 1 … 20 and those of the MIB benchmark if not given.
         decoder: of masks of all densities; ``kernel`` is the best at that.
         run: name or folder in which every value and the circuit are kept.
@@ -125,9 +126,16 @@ def find_circuit(
         raise Refused(f"objective = {objective!r}: choose {', '.join(get_args(Objective))}")
     if budget < 50:
         raise Refused(f"budget = {budget} masks: give at least 50")
-    folder = None if run is None else run_folder(run)
+    if seed < 0:
+        raise Refused(f"seed = {seed}: give a whole number from 0 up")
+    if not 0 < target < (np.inf if objective == "best" else 1):
+        raise Refused(f"target = {target}: give a faithfulness above 0, below 1 to match the model")
     n_units = value_function.n_units
     wanted = _sizes(n_units, sizes, size)
+    folder = None if run is None else run_folder(run)
+    if folder is not None:
+        # An earlier answer is that of another question, or is found again.
+        (folder / CIRCUIT).unlink(missing_ok=True)
     with ExitStack() as stack:
         searched = RecordedValues(value_function, folder, progress=progress)
         searched = stack.enter_context(closing(searched))
@@ -135,7 +143,8 @@ def find_circuit(
         scored = RecordedValues(in_own_dtype(fresh), below, progress=progress)
         scored = stack.enter_context(closing(scored))
         check_behaviour(scored)
-        attributed = _attributed(value_function, folder, seed, progress)
+        screened = _attributed(value_function, folder, seed, progress)
+        attributed = None if screened is None else screened.single_scores
         found = _search(searched, wanted, budget, decoder, attributed, seed)
         chosen = size if size is not None else _smallest(found.front, objective, target)
         columns = found.best[chosen] if objective == "best" else found.matching[chosen]
@@ -145,7 +154,7 @@ def find_circuit(
             units=value_function.units,
             members=columns,
             configuration=configuration_of(fresh),
-            method=f"{_WORDS[objective]} {chosen} units, from {budget:,} masks of the search",
+            method=f"{_WORDS[objective]} {chosen} units, from {searched.used:,} masks searched",
             predicted=_predicted(found.function, columns),
             scores=scores.to_dict(),
         )
@@ -153,7 +162,7 @@ def find_circuit(
             scored.stage = "pairs of members"
             terms = [(i,) for i in columns] + list(combinations(columns, 2))
             circuit = circuit.with_links(validate(scored, terms))
-        masks = searched.used + scored.used
+        masks = searched.used + scored.used + (0 if screened is None else screened.cost.masks)
     if folder is not None:
         circuit.save(folder / CIRCUIT)
     return Discovery(
@@ -207,18 +216,20 @@ def _sizes(n_units: int, sizes: Sequence[int] | None, size: int | None) -> list[
     if sizes is None:
         sizes = [*range(1, min(_SMALL, n_units - 1) + 1), *mib_sizes(n_units)]
     wanted = {k for k in sizes if k < n_units} | ({size} if size is not None else set())
+    if not wanted or min(wanted) < 1:
+        raise Refused(f"sizes = {list(sizes)}: give sizes from 1 to {n_units - 1} units")
     return sorted(wanted)
 
 
 def _attributed(
     value_function: ValueFunction, folder: Path | None, seed: int, progress: bool
-) -> Float[np.ndarray, " unit"] | None:
-    """The screen's first-order effects, where the value function has gradients."""
+) -> Candidates | None:
+    """A screen of the first order, where the value function has gradients."""
     exact = in_own_dtype(value_function)
     if not isinstance(exact, Differentiable):
         return None
     below = None if folder is None else folder / "screen"
-    return screen(exact, "first_order", run=below, seed=seed, progress=progress).single_scores
+    return screen(exact, "first_order", run=below, seed=seed, progress=progress)
 
 
 def _search(
@@ -237,7 +248,7 @@ def _search(
     density = rng.uniform(size=(n_first, 1))
     masks = np.concatenate([ends, rng.random((n_first, n_units)) < density])
     recorded.stage = "masks of all densities"
-    values = _finite(recorded, masks)
+    values = _measured(recorded, masks)
     best: dict[int, tuple[int, ...]] = {}
     for left in range(_ROUNDS, 0, -1):
         function = _decoded(masks, values, decoder, seed)
@@ -248,7 +259,7 @@ def _search(
         around = _around(tried, n_units, number, rng)
         recorded.stage = "masks around the best subsets"
         masks = np.concatenate([masks, around])
-        values = np.concatenate([values, _finite(recorded, around)])
+        values = np.concatenate([values, _measured(recorded, around)])
     function = _decoded(masks, values, decoder, seed)
     subsets = front(function, sizes, time_limit=_PROOFS, seed=seed)
     if attributed is not None:
@@ -256,12 +267,13 @@ def _search(
         kept = ~ablate_sets(n_units, _performing(sizes, attributed).values())
         recorded.stage = "what attribution would keep"
         masks = np.concatenate([masks, kept])
-        values = np.concatenate([values, _finite(recorded, kept)])
-    best, table = _measured_best(recorded, subsets, masks, values)
+        values = np.concatenate([values, _measured(recorded, kept)])
+    best, table = _measured_best(recorded, function, subsets, masks, values)
     candidates = _matching(function, sizes, float(values[0].mean()), attributed)
     matching, means = _nearest(recorded, candidates, values[0])
     clean, empty = values[:2].mean(axis=1)
     table["matching"] = (means - empty) / (clean - empty)
+    table["matching units"] = [_named(recorded, columns) for columns in matching.values()]
     return _Searched(function, best, matching, table)
 
 
@@ -304,8 +316,9 @@ def _nearest(
     recorded.stage = "matching subsets"
     sets = [found[size] for size in matching[0] for found in matching]
     kept = ~ablate_sets(recorded.n_units, sets)
-    values = _finite(recorded, kept)
+    values = _measured(recorded, kept)
     away = ((values - clean) ** 2).mean(axis=1)
+    away[~np.isfinite(away)] = np.inf
     rows = np.arange(len(sets)).reshape(-1, len(matching))
     nearest = rows[np.arange(len(rows)), away[rows].argmin(axis=1)]
     found = {size: sets[row] for size, row in zip(matching[0], nearest.tolist(), strict=True)}
@@ -330,20 +343,20 @@ def _decoded(
     return decode(masks[good], values[good], decoder=decoder, seed=seed)
 
 
-def _finite(recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]) -> np.ndarray:
+def _measured(recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]) -> np.ndarray:
     return recorded(masks).astype(np.float64)
 
 
 def _around(
     subsets: list[tuple[int, ...]], n_units: int, number: int, rng: np.random.Generator
 ) -> Bool[np.ndarray, "mask unit"]:
-    """The subsets themselves, then masks in which some units of each have changed places."""
+    """In turn a subset itself and a mask in which some of its units have changed places."""
     distinct = list(dict.fromkeys(subsets))
     rows = []
     for place in range(number):
         kept = np.zeros(n_units, dtype=bool)
-        kept[list(distinct[place % len(distinct)])] = True
-        if place >= len(distinct):
+        kept[list(distinct[place // 2 % len(distinct)])] = True
+        if place % 2:
             inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
             moved = min(1 + rng.poisson(_MOVED - 1), len(inside), len(outside))
             kept[rng.permutation(inside)[:moved]] = False
@@ -354,6 +367,7 @@ def _around(
 
 def _measured_best(
     recorded: RecordedValues,
+    function: SetFunction,
     subsets: Iterable[Subset],
     masks: Bool[np.ndarray, "mask unit"],
     values: Float[np.ndarray, "mask output"],
@@ -361,28 +375,34 @@ def _measured_best(
     """Of each size the best subset that was measured, whether predicted or met on the way."""
     recorded.stage = "best subsets"
     predicted = list(subsets)
-    measured = _finite(recorded, np.array([subset.mask for subset in predicted]))
-    counts, means = masks.sum(axis=1), values.mean(axis=1)
+    measured = _measured(recorded, np.array([subset.mask for subset in predicted]))
+    masks = np.concatenate([masks, np.array([subset.mask for subset in predicted])])
+    means = np.concatenate([values, measured]).mean(axis=1)
     clean, empty = means[0], means[1]
+    # What has no finite value is never the best.
+    means[~np.isfinite(means)] = -np.inf
+    counts = masks.sum(axis=1)
     best, rows = {}, []
-    for subset, value in zip(predicted, measured.mean(axis=1), strict=True):
-        columns = subset.columns
-        met = np.flatnonzero((counts == subset.size) & (means > value))
-        if len(met):
-            row = met[np.argmax(means[met])]
-            columns, value = tuple(np.flatnonzero(masks[row]).tolist()), means[row]
+    for subset in predicted:
+        same = np.flatnonzero(counts == subset.size)
+        row = same[np.argmax(means[same])]
+        columns, value = tuple(np.flatnonzero(masks[row]).tolist()), means[row]
         best[subset.size] = columns
         rows.append(
             {
                 "size": subset.size,
-                "predicted": subset.value,
+                "predicted": float(function.predict(masks[row : row + 1])[0]),
                 "bound": subset.bound,
                 "value": float(value),
                 "faithfulness": float((value - empty) / (clean - empty)),
-                "units": ", ".join(recorded.units.names[column] for column in columns),
+                "units": _named(recorded, columns),
             }
         )
     return best, pd.DataFrame(rows)
+
+
+def _named(recorded: RecordedValues, columns: tuple[int, ...]) -> str:
+    return ", ".join(recorded.units.names[column] for column in columns)
 
 
 def _smallest(table: pd.DataFrame, objective: Objective, target: float) -> int:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from mechspex.circuit import Circuit
 from mechspex.circuit_scores import Score, behaviour, finite_values, scorer
-from mechspex.errors import FailedMasksError, Refused
+from mechspex.errors import FailedMasksError, MeasurementError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.metric_names import DIFFERENCES
 from mechspex.models import Model
@@ -119,7 +119,7 @@ def reference_scores(
                 for read in (task, replace(task, metric=_KL))
             )
             scores[reference] = _scores(values, divergences, task.metric in DIFFERENCES, seed)
-        except (Refused, FailedMasksError) as error:
+        except (Refused, FailedMasksError, MeasurementError) as error:
             refused[reference] = str(error)
     if not scores:
         reasons = dict.fromkeys(refused.values())

@@ -125,9 +125,11 @@ def matching_subsets(
         ranking: all units, those that must not be missing first.
 
     Raises:
-        Refused: a size outside 0 … n.
+        Refused: a size outside 0 … n, a target that is not finite.
     """
     wanted = _checked_sizes(function.n_units, sizes)
+    if not np.isfinite(target):
+        raise Refused(f"target = {target}: give a finite value to match")
     search = LocalSearch(_score(function, "keep"))
     found = {}
     for size in wanted:

@@ -56,7 +56,8 @@ class Explanation:
         folder: of the run; None where values were kept in memory.
         screening: what a screen did beforehand, where one did; `units` are its survivors then.
         in_contexts: the confirmed terms, measured among random masks of the other units, where
-            that was asked for.
+            that was asked for. They were chosen on the same outputs, so its intervals describe and
+            do not test anew.
     """
 
     units: UnitSet
@@ -177,7 +178,7 @@ class Explanation:
         held = sum(bool(holds) and effect * exact[term] > 0 for term, effect, holds in pairs)
         return (
             f"among {self.settings['contexts']} random masks of the other units {held} of the "
-            f"{len(around.terms)} confirmed terms are confirmed with the same sign"
+            f"{len(around.terms)} confirmed terms keep their sign, beyond their intervals there"
         )
 
     def _screen_lines(self) -> list[str]:

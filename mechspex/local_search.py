@@ -168,7 +168,7 @@ class LocalSearch:
                 return chosen
             distance = np.abs(value + gains - target)
             best = np.unravel_index(np.argmin(distance), gains.shape)
-            if distance[best] >= abs(value - target) - self._negligible:
+            if not distance[best] < abs(value - target) - self._negligible:
                 return chosen
             chosen = self._flipped(chosen, np.array([inside[best[0]], outside[best[1]]]))
             value = self.value(chosen)

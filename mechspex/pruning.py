@@ -18,14 +18,13 @@ from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import BudgetError, FailedMasksError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.paired import Difference, holm, mcnemar, paired_difference
-from mechspex.runs import run_folder, write_json
+from mechspex.runs import PRUNING, run_folder, write_json
 from mechspex.set_function import SetFunction, Term
 from mechspex.units import UnitSet
 from mechspex.values import ValueFunction
 from mechspex.values.value_function import in_own_dtype
 
 SCHEMA = "mechspex.pruning/1"
-FILE = "pruning.json"
 Method = Literal["recovered", "additive", "best sampled", "random"]
 
 _FEWEST_MASKS = 50
@@ -273,6 +272,8 @@ def prune_heads(
         BudgetError: fewer masks than the decoder needs.
         FailedMasksError: a choice has no finite value, or no mask of the search has one.
     """
+    if seed < 0:
+        raise Refused(f"seed = {seed}: give a whole number from 0 up")
     sizes = _checked(value_function, fresh, shares, n_random)
     chosen = _checked_decoder(decoder, value_function.n_units, budget)
     folder = None if run is None else run_folder(run)
@@ -323,7 +324,7 @@ def prune_heads(
         masks=searched.used,
     )
     if folder is not None:
-        write_json(folder / FILE, pruning.to_dict())
+        write_json(folder / PRUNING, pruning.to_dict())
     return pruning
 
 
@@ -342,6 +343,8 @@ def _checked(
         )
     if n_random < 2:
         raise Refused(f"n_random = {n_random}: give at least 2 random subsets a size")
+    if not np.isfinite(shares).all():
+        raise Refused(f"shares = {list(shares)}: give numbers between 0 and 1")
     n_units = value_function.n_units
     sizes = sorted(round(share * n_units) for share in shares)
     if not sizes or not 1 <= sizes[0] <= sizes[-1] < n_units or len(set(sizes)) < len(sizes):

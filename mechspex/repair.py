@@ -21,7 +21,7 @@ from mechspex.errors import FailedMasksError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.explanation import Explanation
 from mechspex.masks import ablate_sets
-from mechspex.runs import run_folder, write_json
+from mechspex.runs import REPAIR, run_folder, write_json
 from mechspex.screening import Candidates
 from mechspex.set_function import SetFunction, Term
 from mechspex.units import UnitSet
@@ -30,7 +30,6 @@ from mechspex.values import ValueFunction
 from mechspex.values.value_function import in_own_dtype
 
 SCHEMA = "mechspex.self_repair/1"
-FILE = "self_repair.json"
 Relation = Literal["takes over", "opposes less", "no repair"]
 Source = SetFunction | Explanation | Candidates | Validation | Sweep
 
@@ -283,9 +282,10 @@ def self_repair(
     the behaviour have backups too. An AND is no repair: there |a_{i|j}| < |a_i|.
 
     The pairs with the largest proposed |a_ij| for which this is predicted in either direction are
-    measured on `fresh`, in the whole model. A repair is confirmed where a_ij is (see `validate`; a
-    false discovery rate among all pairs measured) and 2a_i + a_ij has its sign by a one-sided
-    Student's t at `level`, which is the same as |a_i| < |a_{i|j}|.
+    measured on `fresh`, in the whole model. A repair is confirmed where a_ij is (see `validate`)
+    and 2a_i + a_ij has its sign by a one-sided Student's t, which is the same as |a_i| < |a_{i|j}|:
+    the larger p of the two counts, with the false discovery rate `level` among both directions of
+    all pairs measured (Benjamini & Hochberg 1995).
 
     Args:
         source: where a_i and a_ij are predicted: a recovered function, the `Explanation` that
@@ -329,7 +329,7 @@ def self_repair(
         masks=recorded.used,
     )
     if folder is not None:
-        write_json(folder / FILE, found.to_dict())
+        write_json(folder / REPAIR, found.to_dict())
     return found
 
 
@@ -403,10 +403,16 @@ def _repairs_of(
         raise FailedMasksError(f"ablating {label} gives no finite value; mend the value function")
     found = []
     rows = zip(tested.terms, tested.output_effects, tested.intervals, tested.confirmed, strict=True)
+    p_values = [
+        _p_value(single[unit], joint)
+        for pair, joint in zip(tested.terms, tested.output_effects, strict=True)
+        for unit in pair
+    ]
+    directions = iter(stats.false_discovery_control(p_values) <= level if p_values else [])
     for pair, joint, (low, high), holds in rows:
         for unit, by in (pair, pair[::-1]):
             loss = single[unit]
-            sure = bool(holds) and _surely_repairs(loss, joint, level)
+            sure = bool(next(directions)) and bool(holds)
             foretold = _repairs(predicted.get((unit,), 0.0), predicted[pair])
             if not foretold and not _repairs(loss.mean(), joint.mean()):
                 continue
@@ -425,20 +431,24 @@ def _repairs_of(
     return found
 
 
-def _surely_repairs(
-    loss: Float[np.ndarray, " output"], joint: Float[np.ndarray, " output"], level: float
-) -> bool:
-    """Whether 2a_i + a_ij has the sign of a_ij, beyond the spread over outputs."""
+def _p_value(loss: Float[np.ndarray, " output"], joint: Float[np.ndarray, " output"]) -> float:
+    """Of a_ij = 0, or of 2a_i + a_ij without its sign: the larger one. Of a single output, which
+    has no spread, 0 or 1."""
     along = (2 * loss + joint) * np.sign(joint.mean())
-    rounding = _ROUNDING * max(np.abs(loss).max(), np.abs(joint).max())
+    if not along.mean() > _ROUNDING * max(np.abs(loss).max(), np.abs(joint).max()):
+        return 1.0
     if len(along) == 1:
-        return bool(along[0] > rounding)
-    error = along.std(ddof=1) / np.sqrt(len(along))
-    return bool(along.mean() - stats.t.ppf(1 - level, len(along) - 1) * error > rounding)
+        return 0.0
+    sizes = np.array([abs(joint.mean()), along.mean()])
+    errors = np.array([part.std(ddof=1) for part in (joint, along)]) / np.sqrt(len(along))
+    with np.errstate(divide="ignore"):
+        interaction, direction = stats.t.sf(sizes / errors, len(along) - 1)
+    return float(max(2 * interaction, direction))
 
 
 def _without_backups(recorded: RecordedValues, repairs: tuple[Repair, ...]) -> tuple[Repaired, ...]:
-    """Each unit's effect where all that is confirmed to repair it is gone."""
+    """Each unit's effect where all that is confirmed to repair it is gone. The backups were chosen
+    on the same outputs, so these shares lean high."""
     backups: dict[int, list[int]] = {}
     for repair in repairs:
         if repair.confirmed:

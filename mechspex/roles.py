@@ -19,8 +19,9 @@ from mechspex.units import UnitSet
 Look = tuple[int, list[int]]
 """A position, and those it would look at."""
 
-# A head that gives less of its attention to a place has no role there.
-_LEAST = 0.25
+# A head that gives less of its attention to a place, or less than so many times what uniform
+# attention gives, has no role there.
+_LEAST, _TIMES = 0.25, 2
 # (role, where a head of that role looks), in the order of `_looks`.
 _PLACES = (
     ("previous_token", "from each token to the one before"),
@@ -43,11 +44,11 @@ def head_roles(
     Of each head five means of its attention pattern A[q, k] over prompts: A[q, q − 1]; A[q, p]
     and A[q, p + 1] where token p is the last earlier occurrence of token q; and the attention of
     the last position to the answer's and to the distractor's occurrences in the prompt. The
-    largest of the five names the role if it is at least 0.25: ``previous_token``,
-    ``duplicate_token``, ``induction``, ``s_inhibition`` (to the distractor: in IOI the repeated
-    name), ``name_mover`` (to the answer), or ``negative_name_mover`` where ablating the head raises
-    the value. The roles are those of Wang et al. 2022 (arXiv:2211.00593); a pattern only proposes
-    one.
+    largest of the five names the role if it is at least 0.25 and twice what uniform attention
+    gives: ``previous_token``, ``duplicate_token``, ``induction``, ``s_inhibition`` (to the
+    distractor: in IOI the repeated name), ``name_mover`` (to the answer), or
+    ``negative_name_mover`` where ablating the head raises the value. The roles are those of Wang
+    et al. 2022 (arXiv:2211.00593); a pattern only proposes one.
 
     Args:
         model: a bridge whose attention patterns can be read.
@@ -142,7 +143,7 @@ def _row(
     role, words = _PLACES[place]
     if role == "name_mover" and effect > 0:
         role = "negative_name_mover"
-    if not share[place] >= _LEAST:
+    if not share[place] >= max(_LEAST, _TIMES * chance[place]):
         role, evidence = "", ""
     else:
         evidence = f"looks {words}: {share[place]:.2f}, uniform attention {chance[place]:.2f}"

@@ -25,6 +25,7 @@ CONFIGURATION = "configuration.json"
 EXPLANATION = "explanation.json"
 SWEEP = "sweep.csv"
 CIRCUIT = "circuit.json"
+PRUNING, REPAIR = "pruning.json", "self_repair.json"
 # Below a run: the values on fresh outputs.
 VALIDATION = "validation"
 
@@ -57,7 +58,8 @@ def list_runs() -> list[dict[str, str | int]]:
     rows: list[dict[str, str | int]] = []
     for path in sorted(_runs_folder().glob(f"*/{VALUES}")):
         # Read only: looking at a run that is being written must not disturb it.
-        answers = {"explained": EXPLANATION, "swept": SWEEP, "circuit found": CIRCUIT}
+        answers = {"explained": EXPLANATION, "swept": SWEEP, "circuit found": CIRCUIT,
+                   "pruned": PRUNING, "self-repair": REPAIR}  # fmt: skip
         found = [answer for answer, file in answers.items() if (path.parent / file).exists()]
         state = ", ".join(found) or "unfinished"
         uri = f"{path.absolute().as_uri()}?mode=ro"

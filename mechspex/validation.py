@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -76,6 +76,16 @@ class Validation:
                 "high": self.intervals[:, 1],
                 "confirmed": self.confirmed,
             }
+        )
+
+    def rows(self, chosen: Sequence[int]) -> Validation:
+        """Some of the terms, by their places."""
+        return replace(
+            self,
+            terms=tuple(self.terms[row] for row in chosen),
+            output_effects=self.output_effects[chosen],
+            intervals=self.intervals[chosen],
+            confirmed=self.confirmed[chosen],
         )
 
     def to_dict(self) -> dict[str, Any]:

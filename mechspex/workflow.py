@@ -103,8 +103,8 @@ def explain(
             functions without gradients. A value function is a proxy: the same units on a cheaper
             model, which is screened in place of `value_function`; the agreement of both is
             measured first, on a sample. `Candidates` are a screen made beforehand.
-        contexts: measure the confirmed terms in so many random masks of the other units as well
-            (see `validate`); 0 for the whole model alone.
+        contexts: measure the confirmed terms in so many random masks of the other units (of the
+            survivors, after a screen) as well (see `validate`); 0 for the whole model alone.
         run: name or folder in which every value and the answer are kept: no mask is measured
             twice, and the same call again returns the same answer at once. None keeps values in
             memory.
@@ -186,10 +186,13 @@ def _with_missed(
     validation, screening = explanation.validation, explanation.screening
     assert screening is not None
     held = zip(validation.terms, validation.confirmed, strict=True)
-    if not any(confirmed and len(term) == 2 for term, confirmed in held):
+    proposed = set(screening.terms)
+    if not any(sure and len(term) == 2 and term in proposed for term, sure in held):
         return explanation
     recorded.stage = "sets that the screen rejected"
-    overlooked = missed(recorded, candidates, validation)
+    # What the search found by itself is no merit of the screen.
+    rows = [row for row, term in enumerate(validation.terms) if term in proposed]
+    overlooked = missed(recorded, candidates, validation.rows(rows))
     cost = explanation.cost
     return replace(
         explanation,

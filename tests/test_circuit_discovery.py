@@ -94,6 +94,21 @@ def test_the_task_must_be_done_where_chance_is_zero():
     check_behaviour(Measured(lambda masks: masks @ weights + 0.1, mx.parts("abc")))
 
 
+def test_subsets_without_a_value_are_never_chosen():
+    """Keeping 0 without 1 breaks the function; nothing that is reported contains it."""
+    values = planted()
+
+    def breaks(masks):
+        found = values(masks)
+        found[masks[:, 0] & ~masks[:, 1] & (masks.sum(axis=1) < 30)] = np.nan
+        return found
+
+    broken = mx.FunctionValues(breaks, values.units)
+    found = mx.find_circuit(broken, planted(seed=1), budget=400)
+    assert np.isfinite(found.front[["value", "matching"]].to_numpy()).all()
+    assert {"u0", "u1"} <= set(found.circuit.names)
+
+
 def test_bad_arguments_are_refused():
     values = planted()
     with pytest.raises(Refused, match="budget = 10"):
@@ -103,4 +118,8 @@ def test_bad_arguments_are_refused():
     with pytest.raises(Refused, match="same units"):
         mx.find_circuit(values, planted(n_units=41))
     with pytest.raises(Refused, match="no subset reaches a faithfulness of 3"):
-        mx.find_circuit(values, planted(seed=1), budget=100, target=3.0)
+        mx.find_circuit(values, planted(seed=1), budget=100, target=3.0, objective="best")
+    for option in ({"seed": -1}, {"target": 1.5}, {"target": float("nan")}, {"sizes": []},
+                   {"sizes": [0, 3]}):  # fmt: skip
+        with pytest.raises(Refused, match=next(iter(option))):
+            mx.find_circuit(values, values, **option)

@@ -11,7 +11,8 @@ from scipy import stats
 import mechspex as mx
 from mechspex.errors import BudgetError, FailedMasksError, Refused
 from mechspex.paired import holm, mcnemar, paired_difference
-from mechspex.pruning import FILE, _best_sampled
+from mechspex.pruning import _best_sampled
+from mechspex.runs import PRUNING
 
 N = 18
 
@@ -191,7 +192,7 @@ def test_a_run_measures_nothing_twice_and_keeps_its_answer(tmp_path):
     again = mx.prune_heads(search, fresh, budget=150, decoder="pursuit", run=tmp_path / "run")
     assert sum(asked) == before
     assert again.to_dict() == first.to_dict()
-    assert json.loads((tmp_path / "run" / FILE).read_text()) == first.to_dict()
+    assert json.loads((tmp_path / "run" / PRUNING).read_text()) == first.to_dict()
     mx.prune_heads(search, fresh, budget=180, decoder="pursuit", run=tmp_path / "run")
     assert 0 < sum(asked) - before < 150
 

@@ -8,7 +8,7 @@ import pytest
 import mechspex as mx
 from mechspex import figures
 from mechspex.errors import FailedMasksError, Refused
-from mechspex.repair import FILE
+from mechspex.runs import REPAIR
 from mechspex.set_function import SetFunction
 from mechspex.truth import known_model, truth
 
@@ -171,7 +171,7 @@ def test_tables_text_graph_and_record(tmp_path):
     assert set(found.graph().edges) == {("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")}
     assert found.graph().edges["a", "b"]["relation"] == "takes over"
     assert "a → b" in str(found)
-    stored = json.loads((tmp_path / "run" / FILE).read_text())
+    stored = json.loads((tmp_path / "run" / REPAIR).read_text())
     assert stored == json.loads(json.dumps(found.to_dict()))
     assert stored["repaired"][0]["by"] in (["a"], ["b"])
     again = mx.self_repair(mx.sweep(values, order=2), fresh, run=tmp_path / "run")

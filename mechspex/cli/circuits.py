@@ -92,6 +92,7 @@ def circuit(
             answer = _Answer(
                 found,
                 front=mx.faithfulness_curve(scored, found.best, shares=shares, seed=seed),
+                nearest=mx.faithfulness_curve(scored, found.matching, shares=shares, seed=seed),
                 best=mx.faithfulness_curve(scored, found.best, seed=seed),
                 matching=mx.faithfulness_curve(scored, found.matching, seed=seed),
                 references=mx.reference_scores(
@@ -113,7 +114,8 @@ class _Answer:
 
     Attributes:
         found: a `Discovery`.
-        front: faithfulness of the best subset of every size that was searched.
+        front, nearest: faithfulness of the best subset, and of the one nearest to the whole model,
+            of every size that was searched.
         best, matching: of the best subsets, and of those that do as the whole model, at the sizes
             of the MIB benchmark.
         references: the circuit's scores under every reference.
@@ -121,6 +123,7 @@ class _Answer:
 
     found: Any
     front: Any
+    nearest: Any
     best: Any
     matching: Any
     references: Any
@@ -128,12 +131,14 @@ class _Answer:
     def to_dict(self) -> dict[str, Any]:
         from mechspex.answers import plain, plain_rows
 
-        fresh = self.front.to_pandas()[["faithfulness", "low", "high"]].add_prefix("fresh ")
+        columns = ["faithfulness", "low", "high"]
+        fresh = self.front.to_pandas()[columns].add_prefix("fresh ")
+        nearest = self.nearest.to_pandas()[columns].add_prefix("fresh matching ")
         cpr, cmd = self.best.cpr, self.matching.cmd
         return {
             "schema": "mechspex.discovery/1",
             "circuit": plain(self.found.circuit.to_dict()),
-            "front": plain_rows(self.found.front.join(fresh)),
+            "front": plain_rows(self.found.front.join(fresh).join(nearest)),
             "cpr": [cpr.value, cpr.low, cpr.high],
             "cmd": [cmd.value, cmd.low, cmd.high],
             "references": plain(self.references.to_dict()),
@@ -142,7 +147,9 @@ class _Answer:
 
     def __str__(self) -> str:
         columns = ["size", "predicted", "value", "faithfulness", "matching"]
-        front = self.found.front[columns].assign(fresh=[str(score) for score in self.front.scores])
+        front = self.found.front[columns].copy()
+        front.insert(4, "fresh", [str(score) for score in self.front.scores])
+        front["fresh matching"] = [str(score) for score in self.nearest.scores]
         return "\n".join(
             [
                 str(self.found),

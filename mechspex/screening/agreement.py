@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
 from mechspex.errors import Refused
 from mechspex.screening.candidates import Candidates
@@ -38,7 +39,7 @@ class Agreement:
     @property
     def rank_correlation(self) -> float:
         """Spearman's."""
-        return _correlation(_ranks(self.predicted), _ranks(self.exact))
+        return _correlation(stats.rankdata(self.predicted), stats.rankdata(self.exact))
 
     @property
     def same_sign(self) -> float:
@@ -107,10 +108,6 @@ def agreement(
 
 def _singles(value_function: ValueFunction) -> tuple[Term, ...]:
     return tuple((column,) for column in range(value_function.n_units))
-
-
-def _ranks(effects: Float[np.ndarray, " term"]) -> Float[np.ndarray, " term"]:
-    return np.argsort(np.argsort(effects, kind="stable"), kind="stable").astype(np.float64)
 
 
 def _correlation(a: Float[np.ndarray, " term"], b: Float[np.ndarray, " term"]) -> float:

@@ -80,7 +80,8 @@ def _propose(
         method = "second_order" if isinstance(screen, Differentiable) else "ablation"
         below = None if folder is None else folder / "proxy"
         screen = propose(screen, method, run=below, seed=seed, progress=progress)
-    with closing(RecordedValues(in_own_dtype(function), folder, progress=progress)) as recorded:
+    below = None if folder is None else folder / "agreement"
+    with closing(RecordedValues(in_own_dtype(function), below, progress=progress)) as recorded:
         recorded.stage = "agreement with the proxy"
         return screen, str(agreement(screen, recorded, seed=seed))
 

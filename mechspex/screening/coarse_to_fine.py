@@ -39,18 +39,19 @@ def coarse_to_fine(
     clean = recorded(np.ones((1, len(units)), dtype=bool))[0].astype(np.float64)
 
     def effects(sets: list[Term]) -> Float[np.ndarray, "set output"]:
-        return recorded(ablate_sets(len(units), sets)).astype(np.float64) - clean
+        found = recorded(ablate_sets(len(units), sets)).astype(np.float64) - clean
+        # What cannot be measured cannot be followed.
+        return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, 0.0)
 
     first = split(units, tuple(range(len(units))))
     found = dict(zip(first, effects(first), strict=True))
-    spent = len(first)
+    spent = 0
     while True:
         splits, cost = {}, 0
         for group in sorted((g for g in found if len(g) > 1), key=_size_in(found)):
             parts = split(units, group)
-            if len(splits) == _AT_ONCE or spent + cost + len(parts) > n_masks // 2:
-                break
-            splits[group], cost = parts, cost + len(parts)
+            if len(splits) < _AT_ONCE and spent + cost + len(parts) <= n_masks // 2:
+                splits[group], cost = parts, cost + len(parts)
         if not splits:
             break
         parts = [part for group in splits for part in splits[group]]

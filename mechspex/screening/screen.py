@@ -147,6 +147,7 @@ class _Scored:
     def of_singles(cls, singles: Float[np.ndarray, " unit"], n_terms: int) -> _Scored:
         """The strongest single units."""
         order = np.argsort(-np.abs(singles), kind="stable")[:n_terms]
+        order = order[singles[order] != 0]
         terms: list[Term] = [(int(i),) for i in order]
         return cls(singles, np.zeros(len(singles)), terms, singles[order], [len(singles)])
 

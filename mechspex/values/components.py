@@ -179,11 +179,13 @@ class ComponentValues:
                 f"block ({self.through_bridge}); take fewer prompts as the proxy instead"
             )
         proxy = copy.copy(self)
-        proxy.n_blocks = n_blocks
+        proxy.n_blocks, proxy.precision_error = n_blocks, None
         with torch.no_grad():
             proxy._groups = proxy._own_groups = proxy._on_twin(self.model.cfg.dtype)
             if self.precision is not None:
                 proxy._groups = proxy._on_twin(PRECISIONS[self.precision])
+        clean, ablated = proxy(np.repeat([[True], [False]], self.n_units, axis=1)).mean(axis=1)
+        proxy._ends = (float(clean), float(ablated))
         return proxy
 
     @property
