@@ -421,7 +421,7 @@ def test_circuits_are_compared_with_each_other_and_with_the_published_one(
     [
         ((*CIRCUIT, "--budget", "10"), "budget = 10"),
         ((*CIRCUIT, "--size", "8"), "size = 8"),
-        ((*CIRCUIT, "--target", "3"), "no subset reaches a faithfulness of 3"),
+        ((*CIRCUIT, "--target", "3"), "target = 3.0: give a faithfulness"),
         ((*CIRCUIT, "--graphml", "no/such.graphml"), "no/such.graphml cannot be written"),
         (("compare", "nothing-here"), "nothing-here"),
         (("compare", "absent.json"), "absent.json"),
