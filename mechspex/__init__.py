@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mechspex.ablation_sweep import Sweep, sweep
-    from mechspex.circuit import Circuit, compare_circuits
+    from mechspex.circuit import Circuit
     from mechspex.circuit_discovery import find_circuit
     from mechspex.circuit_references import reference_scores
     from mechspex.circuit_scores import Faithfulness, faithfulness, faithfulness_curve
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         greedy,
         matching_subsets,
     )
+    from mechspex.comparison import compare_circuits
     from mechspex.decoders import decode
     from mechspex.drawing import load_task
     from mechspex.explanation import Explanation
@@ -124,7 +125,7 @@ _HOMES = {
     "additive_choice": "circuit_search",
     "agreement": "screening",
     "best_subset": "circuit_search",
-    "compare_circuits": "circuit",
+    "compare_circuits": "comparison",
     "decode": "decoders",
     "explain": "workflow",
     "faithfulness": "circuit_scores",

@@ -25,7 +25,7 @@ LAYERS = [
     {"validation", "search", "truth"},
     {"answers"},
     {"screening", "circuit_scores", "circuit"},
-    {"explanation", "circuit_references"},
+    {"explanation", "circuit_references", "comparison"},
     {"workflow", "ablation_sweep", "circuit_discovery", "pruning"},
     {"repair"},
     {"figures", "bench"},
