@@ -28,7 +28,8 @@ def coarse_to_fine(
     nor is one that others stand in for.
 
     Args:
-        n_masks: measured at most, beyond those of the first split; half of them go to pairs.
+        n_masks: measured at most, beside the clean model; half of them go to pairs. The first split
+            is measured in any case.
 
     Returns:
         ablated(i) of every unit, exact where its group was split down to it, else an even share of
@@ -45,7 +46,7 @@ def coarse_to_fine(
 
     first = split(units, tuple(range(len(units))))
     found = dict(zip(first, effects(first), strict=True))
-    spent = 0
+    spent = len(first)
     while True:
         splits, cost = {}, 0
         for group in sorted((g for g in found if len(g) > 1), key=_size_in(found)):
