@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,21 +11,20 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import stats
 
 from mechspex.circuit import Circuit
 from mechspex.circuit_scores import Faithfulness, faithfulness, mib_sizes
-from mechspex.circuit_search import front, matching_subsets
-from mechspex.decoders import Decoder, decode
+from mechspex.circuits_by_size import circuits_by_size
+from mechspex.decoders import Decoder
 from mechspex.errors import Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.masks import ablate_sets
 from mechspex.metric_names import DIFFERENCES
 from mechspex.runs import CIRCUIT, VALIDATION, run_folder
-from mechspex.screening import Candidates, screen
+from mechspex.screening import screen
 from mechspex.set_function import SetFunction
-from mechspex.subset import Subset
 from mechspex.validation import validate
 from mechspex.values import ValueFunction
 from mechspex.values.value_function import Differentiable, configuration_of, in_own_dtype
@@ -35,15 +34,9 @@ Objective = Literal["match", "best"]
 _FEWEST_RIGHT = 0.75
 # The smallest sizes, each of which is searched besides those of the MIB benchmark.
 _SMALL = 20
-# Of the budget, what is drawn at all densities; the rest around the subsets found, in rounds.
-_ALL_DENSITIES, _ROUNDS = 0.6, 3
-# How many members of a subset change places in a mask around it, on average.
-_MOVED = 3
 # Members of which all pairs are measured: more are not told apart by a reader.
 _MOST_LINKED = 24
 _WORDS = {"best": "the best", "match": "the most faithful"}
-# Seconds for the programs that bound the front.
-_PROOFS = 60.0
 
 
 @dataclass(frozen=True)
@@ -143,9 +136,22 @@ def find_circuit(
         scored = RecordedValues(in_own_dtype(fresh), below, progress=progress)
         scored = stack.enter_context(closing(scored))
         check_behaviour(scored)
-        screened = _attributed(value_function, folder, seed, progress)
-        attributed = None if screened is None else screened.single_scores
-        found = _search(searched, wanted, budget, decoder, attributed, seed)
+        exact, sloped, attributed, gradients = in_own_dtype(value_function), None, None, 0
+        if isinstance(exact, Differentiable):
+            below = None if folder is None else folder / "screen"
+            screened = screen(exact, "first_order", run=below, seed=seed, progress=progress)
+            attributed, gradients = screened.single_scores, screened.cost.masks
+            sloped = RecordedValues(exact, below, progress=progress)
+            stack.enter_context(closing(sloped))
+        found = circuits_by_size(
+            searched,
+            wanted,
+            budget=budget,
+            decoder=decoder,
+            seed=seed,
+            sloped=sloped,
+            attributed=attributed,
+        )
         chosen = size if size is not None else _smallest(found.front, objective, target)
         columns = found.best[chosen] if objective == "best" else found.matching[chosen]
         scored.stage = "scoring the circuit"
@@ -162,7 +168,7 @@ def find_circuit(
             scored.stage = "pairs of members"
             terms = [(i,) for i in columns] + list(combinations(columns, 2))
             circuit = circuit.with_links(validate(scored, terms))
-        masks = searched.used + scored.used + (0 if screened is None else screened.cost.masks)
+        masks = searched.used + scored.used + gradients + (sloped.used if sloped else 0)
     if folder is not None:
         circuit.save(folder / CIRCUIT)
     return Discovery(
@@ -219,190 +225,6 @@ def _sizes(n_units: int, sizes: Sequence[int] | None, size: int | None) -> list[
     if not wanted or min(wanted) < 1:
         raise Refused(f"sizes = {list(sizes)}: give sizes from 1 to {n_units - 1} units")
     return sorted(wanted)
-
-
-def _attributed(
-    value_function: ValueFunction, folder: Path | None, seed: int, progress: bool
-) -> Candidates | None:
-    """A screen of the first order, where the value function has gradients."""
-    exact = in_own_dtype(value_function)
-    if not isinstance(exact, Differentiable):
-        return None
-    below = None if folder is None else folder / "screen"
-    return screen(exact, "first_order", run=below, seed=seed, progress=progress)
-
-
-def _search(
-    recorded: RecordedValues,
-    sizes: list[int],
-    budget: int,
-    decoder: str | Decoder,
-    attributed: Float[np.ndarray, " unit"] | None,
-    seed: int,
-) -> _Searched:
-    """Recover, look for the best subsets, measure around them, and recover again."""
-    n_units = recorded.n_units
-    rng = np.random.default_rng(seed)
-    ends = np.repeat([[True], [False]], n_units, axis=1)
-    n_first = int(budget * _ALL_DENSITIES)
-    density = rng.uniform(size=(n_first, 1))
-    masks = np.concatenate([ends, rng.random((n_first, n_units)) < density])
-    recorded.stage = "masks of all densities"
-    values = _measured(recorded, masks)
-    best: dict[int, tuple[int, ...]] = {}
-    for left in range(_ROUNDS, 0, -1):
-        function = _decoded(masks, values, decoder, seed)
-        best = {s.size: s.columns for s in front(function, sizes, time_limit=0.0, seed=seed)}
-        matching = _matching(function, sizes, float(values[0].mean()), attributed)
-        tried = [*best.values(), *(columns for found in matching for columns in found.values())]
-        number = (budget + len(ends) - len(masks)) // left
-        around = _around(tried, n_units, number, rng)
-        recorded.stage = "masks around the best subsets"
-        masks = np.concatenate([masks, around])
-        values = np.concatenate([values, _measured(recorded, around)])
-    function = _decoded(masks, values, decoder, seed)
-    subsets = front(function, sizes, time_limit=_PROOFS, seed=seed)
-    if attributed is not None:
-        # What attribution would keep is measured too: nothing worse is reported.
-        kept = ~ablate_sets(n_units, _performing(sizes, attributed).values())
-        recorded.stage = "what attribution would keep"
-        masks = np.concatenate([masks, kept])
-        values = np.concatenate([values, _measured(recorded, kept)])
-    best, table = _measured_best(recorded, function, subsets, masks, values)
-    candidates = _matching(function, sizes, float(values[0].mean()), attributed)
-    matching, means = _nearest(recorded, candidates, values[0])
-    clean, empty = values[:2].mean(axis=1)
-    table["matching"] = (means - empty) / (clean - empty)
-    table["matching units"] = [_named(recorded, columns) for columns in matching.values()]
-    return _Searched(function, best, matching, table)
-
-
-def _performing(
-    sizes: list[int], attributed: Float[np.ndarray, " unit"]
-) -> dict[int, tuple[int, ...]]:
-    """{size: the units whose ablation is predicted to lower the value most}."""
-    ranking = np.argsort(attributed, kind="stable").tolist()
-    return {size: tuple(sorted(ranking[:size])) for size in sizes}
-
-
-def _matching(
-    function: SetFunction,
-    sizes: list[int],
-    target: float,
-    attributed: Float[np.ndarray, " unit"] | None,
-) -> tuple[dict[int, tuple[int, ...]], ...]:
-    """Subsets that may do what the whole model does: the units with the largest effects, recovered
-    in the whole model and on average over masks, or attributed, as they are and with some
-    exchanged."""
-    effects = [
-        np.array([singles[(column,)] for column in range(function.n_units)])
-        for singles in (function.to_basis("ablated"), function.to_basis("fourier"))
-    ]
-    found = []
-    for effect in effects if attributed is None else [*effects, attributed]:
-        ranking = np.argsort(-np.abs(effect), kind="stable").tolist()
-        found.append({k: tuple(sorted(ranking[:k])) for k in sizes})
-        found.append(matching_subsets(function, sizes, target, ranking))
-    return tuple(found)
-
-
-def _nearest(
-    recorded: RecordedValues,
-    matching: tuple[dict[int, tuple[int, ...]], ...],
-    clean: Float[np.ndarray, " output"],
-) -> tuple[dict[int, tuple[int, ...]], Float[np.ndarray, " size"]]:
-    """Of each size the subset whose values, output by output, are nearest to the whole model's, and
-    its mean value."""
-    recorded.stage = "matching subsets"
-    sets = [found[size] for size in matching[0] for found in matching]
-    kept = ~ablate_sets(recorded.n_units, sets)
-    values = _measured(recorded, kept)
-    away = ((values - clean) ** 2).mean(axis=1)
-    away[~np.isfinite(away)] = np.inf
-    rows = np.arange(len(sets)).reshape(-1, len(matching))
-    nearest = rows[np.arange(len(rows)), away[rows].argmin(axis=1)]
-    found = {size: sets[row] for size, row in zip(matching[0], nearest.tolist(), strict=True)}
-    return found, values[nearest].mean(axis=1)
-
-
-@dataclass(frozen=True)
-class _Searched:
-    function: SetFunction
-    best: dict[int, tuple[int, ...]]
-    matching: dict[int, tuple[int, ...]]
-    front: pd.DataFrame
-
-
-def _decoded(
-    masks: Bool[np.ndarray, "mask unit"],
-    values: Float[np.ndarray, "mask output"],
-    decoder: str | Decoder,
-    seed: int,
-) -> SetFunction:
-    good = np.isfinite(values).all(axis=1)
-    return decode(masks[good], values[good], decoder=decoder, seed=seed)
-
-
-def _measured(recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]) -> np.ndarray:
-    return recorded(masks).astype(np.float64)
-
-
-def _around(
-    subsets: list[tuple[int, ...]], n_units: int, number: int, rng: np.random.Generator
-) -> Bool[np.ndarray, "mask unit"]:
-    """In turn a subset itself and a mask in which some of its units have changed places."""
-    distinct = list(dict.fromkeys(subsets))
-    rows = []
-    for place in range(number):
-        kept = np.zeros(n_units, dtype=bool)
-        kept[list(distinct[place // 2 % len(distinct)])] = True
-        if place % 2:
-            inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
-            moved = min(1 + rng.poisson(_MOVED - 1), len(inside), len(outside))
-            kept[rng.permutation(inside)[:moved]] = False
-            kept[rng.permutation(outside)[:moved]] = True
-        rows.append(kept)
-    return np.array(rows, dtype=bool).reshape(-1, n_units)
-
-
-def _measured_best(
-    recorded: RecordedValues,
-    function: SetFunction,
-    subsets: Iterable[Subset],
-    masks: Bool[np.ndarray, "mask unit"],
-    values: Float[np.ndarray, "mask output"],
-) -> tuple[dict[int, tuple[int, ...]], pd.DataFrame]:
-    """Of each size the best subset that was measured, whether predicted or met on the way."""
-    recorded.stage = "best subsets"
-    predicted = list(subsets)
-    measured = _measured(recorded, np.array([subset.mask for subset in predicted]))
-    masks = np.concatenate([masks, np.array([subset.mask for subset in predicted])])
-    means = np.concatenate([values, measured]).mean(axis=1)
-    clean, empty = means[0], means[1]
-    # What has no finite value is never the best.
-    means[~np.isfinite(means)] = -np.inf
-    counts = masks.sum(axis=1)
-    best, rows = {}, []
-    for subset in predicted:
-        same = np.flatnonzero(counts == subset.size)
-        row = same[np.argmax(means[same])]
-        columns, value = tuple(np.flatnonzero(masks[row]).tolist()), means[row]
-        best[subset.size] = columns
-        rows.append(
-            {
-                "size": subset.size,
-                "predicted": float(function.predict(masks[row : row + 1])[0]),
-                "bound": subset.bound,
-                "value": float(value),
-                "faithfulness": float((value - empty) / (clean - empty)),
-                "units": _named(recorded, columns),
-            }
-        )
-    return best, pd.DataFrame(rows)
-
-
-def _named(recorded: RecordedValues, columns: tuple[int, ...]) -> str:
-    return ", ".join(recorded.units.names[column] for column in columns)
 
 
 def _smallest(table: pd.DataFrame, objective: Objective, target: float) -> int:

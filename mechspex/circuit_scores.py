@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,8 @@ class Curve:
         cpr: ∫ faithfulness, from the smallest share to 1, by the trapezoidal rule: how much
             behaviour a ranking carries (circuit performance ratio, Mueller et al. 2025).
         cmd: ∫ |1 − faithfulness|, how far it is from the model (circuit-model distance).
+        gained: f(circuit) − f(∅), and
+        whole: f(all) − f(∅), of each output.
     """
 
     sizes: tuple[int, ...]
@@ -140,6 +142,35 @@ class Curve:
     scores: tuple[Score, ...]
     cpr: Score
     cmd: Score
+    gained: Float[np.ndarray, "size output"] = field(repr=False, compare=False)
+    whole: Float[np.ndarray, " output"] = field(repr=False, compare=False)
+
+    def minus(self, other: Curve, *, seed: int = 0) -> tuple[Score, Score]:
+        """CPR and CMD less those of another curve on the same outputs, with paired intervals.
+
+        Raises:
+            Refused: the other is on other outputs, or at other sizes.
+        """
+        if self.shares != other.shares or self.whole.shape != other.whole.shape:
+            raise Refused(
+                f"curves at {len(self.shares)} and {len(other.shares)} sizes, on "
+                f"{len(self.whole)} and {len(other.whole)} outputs; measure both with the same "
+                "value function and the same shares"
+            )
+        if not np.allclose(self.whole, other.whole, rtol=1e-2):
+            raise Refused(
+                f"curves on other outputs: the first is {self.whole[0]:.4g} and "
+                f"{other.whole[0]:.4g}; measure both with the same value function"
+            )
+        score, both = scorer(self.whole, seed), np.stack([self.gained, other.gained])
+
+        def difference(area: Callable[[np.ndarray], np.ndarray]) -> Score:
+            return score(
+                both,
+                lambda curves: np.trapezoid(area(curves[0]) - area(curves[1]), self.shares, axis=0),
+            )
+
+        return difference(lambda curve: curve), difference(lambda curve: np.abs(1 - curve))
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a size."""
@@ -251,6 +282,8 @@ def faithfulness_curve(
         scores=tuple(score(row) for row in gained),
         cpr=score(gained, lambda curve: np.trapezoid(curve, shares, axis=0)),
         cmd=score(gained, lambda curve: np.trapezoid(np.abs(1 - curve), shares, axis=0)),
+        gained=gained,
+        whole=whole,
     )
 
 

@@ -20,11 +20,11 @@ LAYERS = [
      "batch_size", "batched_forward"},
     {"decoders", "values", "runs"},
     {"roles", "executors", "evidence", "link", "structure", "adaptive", "local_search",
-     "subset_program", "subset"},
+     "subset_program", "subset", "climbing"},
     {"recovery", "circuit_search"},
     {"validation", "search", "truth"},
     {"answers"},
-    {"screening", "circuit_scores", "circuit"},
+    {"screening", "circuit_scores", "circuit", "circuits_by_size"},
     {"explanation", "circuit_references", "comparison"},
     {"workflow", "ablation_sweep", "circuit_discovery", "pruning"},
     {"repair"},
@@ -33,7 +33,7 @@ LAYERS = [
 ]  # fmt: skip
 MATHEMATICS = {"bch", "spex_design", "indices", "set_function", "scores", "paired", "decoders",
                "evidence", "link", "structure", "adaptive", "recovery", "local_search",
-               "subset_program", "subset", "circuit_search"}  # fmt: skip
+               "subset_program", "subset", "circuit_search", "climbing"}  # fmt: skip
 MODELS = {"metric_names", "toml_lines", "recipe_format", "recipes", "smollm2", "models", "metrics",
           "tasks", "drawing", "bridge", "products", "references", "masked_forward", "twin",
           "short_forward", "batch_size", "batched_forward", "values", "executors",

@@ -76,7 +76,7 @@ class RecordedValues:
 
     @property
     def used(self) -> int:
-        """How many different masks were asked for."""
+        """How many different masks were asked for, those of gradients among them."""
         return len(self._used)
 
     def close(self) -> None:
@@ -105,6 +105,7 @@ class RecordedValues:
                 "give it one, or screen by 'ablation'"
             )
         soft = np.ascontiguousarray(masks, dtype=np.float32)
+        self._used.update(hash(row.tobytes()) for row in soft)
         n_outputs = len(self.outputs)
         found = np.empty((len(soft), n_outputs + self.n_units), dtype=np.float32)
         known = self._store.get_gradients(soft, found.shape[1])

@@ -124,7 +124,7 @@ def screen(
             rejected=scored.rejected,
             configuration=recorded.configuration,
             cost=Cost(
-                masks=recorded.gradients + recorded.used,
+                masks=recorded.used,
                 measured=recorded.gradients + recorded.measured,
                 seconds_measuring=recorded.seconds,
                 seconds=time.perf_counter() - start,

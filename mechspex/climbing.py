@@ -1,0 +1,148 @@
+"""Climbing on the model itself: the slope at a subset proposes exchanges, exact values decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Mask = Bool[np.ndarray, " unit"]
+Measure = Callable[[Bool[np.ndarray, "mask unit"]], Float[np.ndarray, "mask output"]]
+Slopes = Callable[[Float[np.ndarray, "mask unit"]], Float[np.ndarray, "mask unit"]]
+
+# Most sizes stop earlier by themselves.
+_ROUNDS = 10
+# Exchanges that bring one subset near a target: the slope is not true for more.
+_MOST_EXCHANGES = 64
+
+
+def climb(
+    measure: Measure,
+    slopes: Slopes,
+    starts: Mapping[int, tuple[int, ...]],
+    n_units: int,
+    *,
+    target: Float[np.ndarray, " output"] | None = None,
+) -> dict[int, tuple[int, ...]]:
+    """Better subsets of the sizes of `starts`, by exchanges that the slope proposes.
+
+    At a subset S with the slope g = ∂f/∂m (m = 1 on S, 0 elsewhere), exchanging i in S for j
+    outside it changes f by g_j − g_i in first order. Proposed are the 1, 2, 4, … best of such
+    exchanges, and the subsets of the neighbouring sizes with the best units added or the worst
+    taken away. All are measured; the best becomes the next S, as long as it is better. So each
+    answer is at least as good as its start.
+
+    Args:
+        measure: values of masks; one without a finite value is never taken.
+        slopes: of the mean over outputs, at masks of 0 and 1.
+        starts: {size: members, by column}.
+        n_units: width of a mask.
+        target: values to come near to, (f − target)² in the mean over outputs as small as can be;
+            if none are given, the mean of f as large as can be.
+    """
+    sizes = sorted(starts)
+    kept = np.zeros((len(sizes), n_units), dtype=bool)
+    for row, size in enumerate(sizes):
+        kept[row, list(starts[size])] = True
+    values = measure(kept).astype(np.float64)
+    slope = np.zeros((len(sizes), n_units))
+    moving = np.arange(len(sizes))
+    for _ in range(_ROUNDS):
+        slope[moving] = np.nan_to_num(slopes(kept[moving].astype(np.float32)))
+        rows, proposed = [], []
+        for row in range(len(sizes)):
+            found = _resized(kept, slope, row, set(moving.tolist()))
+            if row in moving:
+                gap = None if target is None else float((target - values[row]).mean())
+                found += _exchanged(kept[row], slope[row], gap)
+            rows += [row] * len(found)
+            proposed += found
+        if not proposed:
+            break
+        measured = measure(np.array(proposed)).astype(np.float64)
+        scores = _scores(measured, target)
+        best = _scores(values, target)
+        moved = set()
+        for place, row in enumerate(rows):
+            if scores[place] > best[row]:
+                kept[row], values[row], best[row] = proposed[place], measured[place], scores[place]
+                moved.add(row)
+        if not moved:
+            break
+        moving = np.array(sorted(moved))
+    return {
+        size: tuple(np.flatnonzero(mask).tolist()) for size, mask in zip(sizes, kept, strict=True)
+    }
+
+
+def _scores(
+    values: Float[np.ndarray, "mask output"], target: Float[np.ndarray, " output"] | None
+) -> Float[np.ndarray, " mask"]:
+    """What is to be large; −∞ for a mask without a finite value."""
+    scores = values.mean(axis=1) if target is None else -((values - target) ** 2).mean(axis=1)
+    return np.where(np.isfinite(scores), scores, -np.inf)
+
+
+def _resized(
+    kept: Bool[np.ndarray, "size unit"],
+    slope: Float[np.ndarray, "size unit"],
+    row: int,
+    moving: set[int],
+) -> list[Mask]:
+    """The subsets of the neighbouring sizes that have just changed, brought to this row's size."""
+    found = []
+    for neighbour in {row - 1, row + 1} & moving:
+        mask = kept[neighbour].copy()
+        missing = int(kept[row].sum() - mask.sum())
+        candidates = np.flatnonzero(mask != (missing > 0))
+        order = np.argsort(-np.sign(missing) * slope[neighbour, candidates], kind="stable")
+        mask[candidates[order[: abs(missing)]]] = missing > 0
+        found.append(mask)
+    return found
+
+
+def _exchanged(kept: Mask, slope: Float[np.ndarray, " unit"], gap: float | None) -> list[Mask]:
+    """The subset after 1, 2, 4, … exchanges, and after all that help."""
+    pairs = list(_best_pairs(kept, slope) if gap is None else _nearest_pairs(kept, slope, gap))
+    numbers = {1 << power for power in range(len(pairs).bit_length())} | {len(pairs)}
+    found = []
+    for number in sorted(numbers - {0}):
+        mask = kept.copy()
+        mask[list(sum(pairs[:number], ()))] ^= True
+        found.append(mask)
+    return found
+
+
+def _best_pairs(kept: Mask, slope: Float[np.ndarray, " unit"]) -> Iterator[tuple[int, int]]:
+    """The unit of least slope inside for that of the largest outside, and so on while it gains."""
+    inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
+    inside = inside[np.argsort(slope[inside], kind="stable")]
+    outside = outside[np.argsort(-slope[outside], kind="stable")]
+    for i, j in zip(inside.tolist(), outside.tolist(), strict=False):
+        if not slope[j] > slope[i]:
+            return
+        yield i, j
+
+
+def _nearest_pairs(
+    kept: Mask, slope: Float[np.ndarray, " unit"], gap: float
+) -> Iterator[tuple[int, int]]:
+    """The exchange that leaves least of the gap, and so on while it gets smaller."""
+    inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
+    outside = outside[np.argsort(slope[outside], kind="stable")]
+    for _ in range(_MOST_EXCHANGES):
+        if not len(inside) or not len(outside):
+            return
+        wanted = slope[inside] + gap
+        above = np.searchsorted(slope[outside], wanted).clip(0, len(outside) - 1)
+        below = (above - 1).clip(0)
+        either = np.stack([below, above])
+        left = np.abs(wanted - slope[outside][either])
+        side, place = np.unravel_index(np.argmin(left), left.shape)
+        if not left[side, place] < abs(gap):
+            return
+        other = either[side, place]
+        gap -= float(slope[outside[other]] - slope[inside[place]])
+        yield int(inside[place]), int(outside[other])
+        inside, outside = np.delete(inside, place), np.delete(outside, other)
