@@ -48,7 +48,7 @@ class Discovery:
             links on fresh ones.
         function: what was recovered from masks of all densities.
         best: {size: the units that do most by themselves}.
-        matching: {size: the units that come nearest to the whole model, output by output}.
+        matching: {size: the units that come nearest to the whole model}.
         faithfulness: the exact scores of `circuit`.
         front: one row a size: predicted and measured value of the best subset; its faithfulness
             and, as ``matching``, that of the nearest one, on the search's outputs.

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from mechspex.circuit_search import front, matching_subsets
-from mechspex.climbing import climb
-from mechspex.decoders import Decoder, decode
+from mechspex.circuit_search import matching_subsets
+from mechspex.climbing import climb, score
+from mechspex.decoders import Decoder
 from mechspex.executors.local import RecordedValues
-from mechspex.masks import ablate_sets, pack
+from mechspex.masks import ablate_sets
 from mechspex.set_function import SetFunction
+from mechspex.subset_rounds import AT_RANDOM, SubsetRounds, Subsets, members
 
-Subsets = Mapping[int, tuple[int, ...]]
-
-# Of the budget, what is drawn at all densities; the rest around the subsets found, in rounds.
-_ALL_DENSITIES, _ROUNDS = 0.6, 3
-# How many members of a subset change places in a mask around it, on average.
-_MOVED = 3
 # Seconds for the programs that bound the front.
 _PROOFS = 60.0
 
@@ -33,7 +28,7 @@ class CircuitsBySize:
     Attributes:
         function: recovered from them.
         best: {size: the units that do most by themselves}.
-        matching: {size: the units that come nearest to the whole model, output by output}.
+        matching: {size: the units that come nearest to the whole model}.
         front: one row a size.
     """
 
@@ -65,99 +60,51 @@ def circuits_by_size(
         attributed: the effect of each unit by a screen, whose subsets are measured as well.
     """
     n_units = recorded.n_units
-    rng = np.random.default_rng(seed)
-    measured = _Measured(recorded)
+    rounds = SubsetRounds(recorded, sizes, decoder, seed)
     recorded.stage = "masks of all densities"
-    n_first = int(budget * _ALL_DENSITIES)
+    n_first = int(budget * AT_RANDOM)
+    rng = np.random.default_rng(seed)
     density = rng.uniform(size=(n_first, 1))
     ends = np.repeat([[True], [False]], n_units, axis=1)
-    clean = measured(np.concatenate([ends, rng.random((n_first, n_units)) < density]))[0]
+    clean = rounds.measure(np.concatenate([ends, rng.random((n_first, n_units)) < density]))[0]
 
-    def decoded() -> SetFunction:
-        masks, values = measured.distinct()
-        return decode(masks, values, decoder=decoder, seed=seed)
+    def matching(function: SetFunction) -> list[Subsets]:
+        return _matching(function, sizes, float(clean.mean()), attributed)
 
-    def proposed() -> list[Subsets]:
-        function = decoded()
-        best = {s.size: s.columns for s in front(function, sizes, time_limit=0.0, seed=seed)}
-        return [best, *_matching(function, sizes, float(clean.mean()), attributed)]
-
-    for left in range(_ROUNDS, 0, -1):
-        tried = [columns for found in proposed() for columns in found.values()]
-        number = (budget + len(ends) - len(measured.masks)) // left
-        recorded.stage = "masks around the best subsets"
-        measured(_around(tried, n_units, number, rng))
+    rounds.run(budget - n_first, matching)
     if attributed is not None:
         # What attribution would keep is measured too: nothing worse is reported.
-        measured.subsets([_largest(-attributed, sizes)])
+        rounds.measure_subsets(_largest(-attributed, sizes))
+    near: list[Subsets] = []
     if sloped is not None:
         recorded.stage = sloped.stage = "climbing from the best subsets"
 
         def slopes(masks: Float[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask unit"]:
             return sloped.value_and_gradient(masks)[1]
 
-        measured.subsets(proposed())
-        climb(measured, slopes, measured.best(sizes), n_units)
-        climb(measured, slopes, measured.nearest(sizes, clean), n_units, target=clean)
+        function = rounds.recovered()
+        rounds.measure_subsets(members(rounds.front(function)))
+        climb(rounds.measure, slopes, rounds.best(), n_units)
+        nearest = _nearest(rounds, matching(function), clean)
+        near.append(climb(rounds.measure, slopes, nearest, n_units, target=clean))
     recorded.stage = "best subsets"
-    function = decoded()
-    subsets = front(function, sizes, time_limit=_PROOFS, seed=seed)
-    measured.subsets([{subset.size: subset.columns for subset in subsets}])
-    measured.subsets(_matching(function, sizes, float(clean.mean()), attributed))
-    best, matching = measured.best(sizes), measured.nearest(sizes, clean)
+    function = rounds.recovered()
+    subsets = rounds.front(function, time_limit=_PROOFS)
+    rounds.measure_subsets(members(subsets))
+    nearest = _nearest(rounds, near + matching(function), clean)
     bounds = {subset.size: subset.bound for subset in subsets}
-    table = _table(recorded, function, best, matching, bounds)
-    return CircuitsBySize(function, best, matching, table)
+    best = rounds.best()
+    table = _table(recorded, function, best, nearest, bounds)
+    return CircuitsBySize(function, best, nearest, table)
 
 
-class _Measured:
-    """All masks measured so far, in order, with their values."""
-
-    def __init__(self, recorded: RecordedValues) -> None:
-        self._recorded = recorded
-        self.masks = np.zeros((0, recorded.n_units), dtype=bool)
-        self.values = np.zeros((0, len(recorded.outputs)))
-
-    def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
-        values = self._recorded(masks).astype(np.float64)
-        self.masks = np.concatenate([self.masks, masks])
-        self.values = np.concatenate([self.values, values])
-        return values
-
-    def distinct(
-        self,
-    ) -> tuple[Bool[np.ndarray, "mask unit"], Float[np.ndarray, "mask output"]]:
-        """Each mask with finite values once."""
-        _, first = np.unique(pack(self.masks), axis=0, return_index=True)
-        rows = np.sort(first[np.isfinite(self.values[first]).all(axis=1)])
-        return self.masks[rows], self.values[rows]
-
-    def subsets(self, found: Iterable[Subsets]) -> None:
-        """Measure subsets kept alone."""
-        sets = [columns for subsets in found for columns in subsets.values()]
-        self(~ablate_sets(self._recorded.n_units, sets))
-
-    def best(self, sizes: Sequence[int]) -> dict[int, tuple[int, ...]]:
-        """{size: the subset with the largest mean}."""
-        return self._largest(sizes, self.values.mean(axis=1))
-
-    def nearest(
-        self, sizes: Sequence[int], clean: Float[np.ndarray, " output"]
-    ) -> dict[int, tuple[int, ...]]:
-        """{size: the subset whose values, output by output, are nearest to the whole model's}."""
-        return self._largest(sizes, -((self.values - clean) ** 2).mean(axis=1))
-
-    def _largest(
-        self, sizes: Sequence[int], scores: Float[np.ndarray, " mask"]
-    ) -> dict[int, tuple[int, ...]]:
-        # What has no finite value is never chosen.
-        scores = np.where(np.isfinite(scores), scores, -np.inf)
-        counts = self.masks.sum(axis=1)
-        found = {}
-        for size in sizes:
-            rows = np.flatnonzero(counts == size)
-            found[size] = tuple(np.flatnonzero(self.masks[rows[scores[rows].argmax()]]).tolist())
-        return found
+def _nearest(
+    rounds: SubsetRounds, found: Sequence[Subsets], clean: Float[np.ndarray, " output"]
+) -> dict[int, tuple[int, ...]]:
+    """{size: which of these subsets comes nearest to the whole model}."""
+    scores = score(rounds.measure_subsets(*found), clean).reshape(len(found), -1)
+    closest = scores.argmax(axis=0).tolist()
+    return {size: found[which][size] for size, which in zip(found[0], closest, strict=True)}
 
 
 def _largest(effects: Float[np.ndarray, " unit"], sizes: Sequence[int]) -> dict[int, tuple]:
@@ -185,24 +132,6 @@ def _matching(
         found.append(_largest(np.abs(effect), sizes))
         found.append(matching_subsets(function, sizes, target, ranking))
     return found
-
-
-def _around(
-    subsets: list[tuple[int, ...]], n_units: int, number: int, rng: np.random.Generator
-) -> Bool[np.ndarray, "mask unit"]:
-    """In turn a subset itself and a mask in which some of its units have changed places."""
-    distinct = list(dict.fromkeys(subsets))
-    rows = []
-    for place in range(number):
-        kept = np.zeros(n_units, dtype=bool)
-        kept[list(distinct[place // 2 % len(distinct)])] = True
-        if place % 2:
-            inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
-            moved = min(1 + rng.poisson(_MOVED - 1), len(inside), len(outside))
-            kept[rng.permutation(inside)[:moved]] = False
-            kept[rng.permutation(outside)[:moved]] = True
-        rows.append(kept)
-    return np.array(rows, dtype=bool).reshape(-1, n_units)
 
 
 def _table(

@@ -38,8 +38,8 @@ def climb(
         slopes: of the mean over outputs, at masks of 0 and 1.
         starts: {size: members, by column}.
         n_units: width of a mask.
-        target: values to come near to, (f − target)² in the mean over outputs as small as can be;
-            if none are given, the mean of f as large as can be.
+        target: values to come near to, see `score`; if none are given, the mean of f is to be as
+            large as can be.
     """
     sizes = sorted(starts)
     kept = np.zeros((len(sizes), n_units), dtype=bool)
@@ -61,8 +61,7 @@ def climb(
         if not proposed:
             break
         measured = measure(np.array(proposed)).astype(np.float64)
-        scores = _scores(measured, target)
-        best = _scores(values, target)
+        scores, best = score(measured, target), score(values, target)
         moved = set()
         for place, row in enumerate(rows):
             if scores[place] > best[row]:
@@ -76,12 +75,24 @@ def climb(
     }
 
 
-def _scores(
+def score(
     values: Float[np.ndarray, "mask output"], target: Float[np.ndarray, " output"] | None
 ) -> Float[np.ndarray, " mask"]:
-    """What is to be large; −∞ for a mask without a finite value."""
-    scores = values.mean(axis=1) if target is None else -((values - target) ** 2).mean(axis=1)
-    return np.where(np.isfinite(scores), scores, -np.inf)
+    """What is to be large: the mean over outputs, or minus the distance from a target.
+
+    The distance is what is expected of the means over as many other outputs: with d = f − target,
+    mean(d)² + 2 var(d) / n, as the mean of those and of these each have an error of var(d) / n. So
+    of two subsets equally near in the mean, the one that is near on every output counts.
+
+    −∞ for a mask without a finite value.
+    """
+    if target is None:
+        found = values.mean(axis=1)
+    else:
+        away, n_outputs = values - target, len(target)
+        spread = away.var(axis=1, ddof=1) / n_outputs if n_outputs > 1 else 0.0
+        found = -(away.mean(axis=1) ** 2 + 2 * spread)
+    return np.where(np.isfinite(found), found, -np.inf)
 
 
 def _resized(

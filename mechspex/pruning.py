@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from mechspex.answers import plain, plain_rows, subject
-from mechspex.circuit_search import additive_choice, front
+from mechspex.circuit_search import additive_choice
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import BudgetError, FailedMasksError, Refused
 from mechspex.executors.local import RecordedValues
 from mechspex.paired import Difference, holm, mcnemar, paired_difference
 from mechspex.runs import PRUNING, run_folder, write_json
 from mechspex.set_function import SetFunction, Term
+from mechspex.subset_rounds import AT_RANDOM, SubsetRounds, members
 from mechspex.units import UnitSet
 from mechspex.values import ValueFunction
 from mechspex.values.value_function import in_own_dtype
@@ -96,7 +98,7 @@ class Pruning:
     Attributes:
         units: of the value functions.
         configuration: of the held-out values.
-        function, additive: what both decoders made of the masks of the search.
+        function, additive: what both decoders made of their masks.
         choices: by size, then by method.
         clean, ablated: held-out values with all units kept and with all ablated.
         masks: measured on the outputs of the search.
@@ -231,7 +233,7 @@ def prune_heads(
     *,
     shares: Sequence[float] = (1 / 2, 2 / 3, 5 / 6),
     budget: int = 1_000,
-    decoder: str | Decoder = "automatic",
+    decoder: str | Decoder = "kernel",
     n_random: int = 20,
     run: str | Path | None = None,
     seed: int = 0,
@@ -242,13 +244,14 @@ def prune_heads(
     The experiment of ProxySPEX (Butler et al. 2025) on attention heads, with the paired tests on
     held-out outputs that tell its methods apart. For each k = share · n, rounded:
 
-    - ``recovered``: argmax_{|S|=k} f̂(S kept, the rest ablated) of the decoder's answer;
-    - ``additive``: the k largest coefficients of the additive decoder, from the same masks;
-    - ``best sampled``: of the masks that were measured with k units or fewer the one with the
-      largest mean value;
+    - ``recovered``: argmax_{|S|=k} f̂(S kept, the rest ablated), measured with masks around it, in
+      rounds: three fifths of the masks are random, the others lie where f̂ is best. Of those
+      measured the best, f̂'s last answer among them;
+    - ``additive``: the k largest coefficients of the additive decoder, from as many random masks;
+    - ``best sampled``: of these with k units or fewer the one with the largest mean value;
     - ``random``: `n_random` subsets of k units.
 
-    The masks keep exactly k random units, the sizes in turn. So a sampled mask of each size
+    The random masks keep exactly k units, the sizes in turn. So a sampled mask of each size
     exists, and is no worse for having fewer units; and no mask is spent on how the value changes
     with the number kept, which no choice of k units can use. Within one size units are all but
     uncorrelated, −1/(n − 1).
@@ -258,7 +261,8 @@ def prune_heads(
         fresh: the same units on other outputs, for the scores. Where the metric is a difference
             between right and wrong, a value above 0 is a right answer.
         shares: of the units, kept.
-        budget: masks of the search, at least 50.
+        budget: masks of each choice, at least 50; in all two fifths more are measured, as the
+            rivals have random ones where f̂ has those around its best.
         decoder: of the recovered function.
         n_random: random subsets of each size, at least 2.
         run: name or folder in which every value is kept, and the answer as ``pruning.json``; the
@@ -289,21 +293,26 @@ def prune_heads(
         scored = stack.enter_context(closing(scored))
         searched.stage = "masks of the sizes"
         values = searched(masks).astype(np.float64)
+        rounds = SubsetRounds(searched, sizes, chosen, seed)
         good = np.isfinite(values).all(axis=1)
         if not good.any():
             raise FailedMasksError(
                 f"none of {budget:,} masks has a finite value; mend the value function"
             )
         masks, values = masks[good], values[good]
-        function = decode(masks, values, decoder=chosen, seed=seed)
+        n_first = int(len(masks) * AT_RANDOM)
+        rounds.measure(masks[:n_first])
+        rounds.run(len(masks) - n_first)
+        function = rounds.recovered()
+        rounds.measure_subsets(members(rounds.front(function, time_limit=_TO_PROVE)))
+        best = rounds.best()
         additive = decode(masks, values, decoder="additive", seed=seed)
-        best = front(function, sizes, time_limit=_TO_PROVE, seed=seed)
         kept: list[tuple[Method, int, Bool[np.ndarray, "_ unit"]]] = []
         for size in sizes:
             by_sum = np.isin(np.arange(n_units), additive_choice(additive, size))
             met = _best_sampled(masks, values, size)
             kept += [
-                ("recovered", size, best[size].mask[None]),
+                ("recovered", size, np.isin(np.arange(n_units), best[size])[None]),
                 ("additive", size, by_sum[None]),
                 ("best sampled", size, met[None]),
                 ("random", size, random[size]),
@@ -362,7 +371,7 @@ def _checked_decoder(decoder: str | Decoder, n_units: int, budget: int) -> Decod
             f"decoder = {chosen.name!r} reads a design of its own; choose one for random masks, "
             "such as 'automatic'"
         )
-    fewest = max(_FEWEST_MASKS, chosen.minimum_masks(n_units))
+    fewest = max(_FEWEST_MASKS, math.ceil(chosen.minimum_masks(n_units) / AT_RANDOM))
     if budget < fewest:
         raise BudgetError(f"budget = {budget} masks: {chosen.name} needs at least {fewest} here")
     return chosen

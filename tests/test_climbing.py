@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mechspex.climbing import climb
+from mechspex.climbing import climb, score
 
 N = 10
 
@@ -71,20 +71,29 @@ def test_a_size_starts_again_from_what_its_neighbour_found():
     assert climb(values, slopes, {2: (8, 9), 3: (0, 1, 2)}, N) == {2: (0, 1), 3: (0, 1, 9)}
 
 
-def test_towards_a_target_it_comes_nearer_output_by_output():
+def test_towards_a_target_it_comes_nearer():
     _, values, slopes = additive(seed=3, n_outputs=4)
     target = values(np.ones((1, N)))[0]
     first = starts(4)
 
     def away(subsets):
-        return {
-            k: float(((values(masks([columns])) - target) ** 2).mean())
-            for k, columns in subsets.items()
-        }
+        return {k: -score(values(masks([c])), target)[0] for k, c in subsets.items()}
 
     before, after = away(first), away(climb(values, slopes, first, N, target=target))
     assert all(after[k] <= before[k] for k in first)
     assert sum(after.values()) < 0.5 * sum(before.values())
+
+
+def test_the_distance_is_that_expected_of_other_outputs():
+    """Given d on n outputs, μ ~ N(mean(d), var(d)/n), and the mean of n others ~ N(μ, var(d)/n)."""
+    rng, target = np.random.default_rng(0), np.zeros(6)
+    seen = rng.standard_normal(6) + 0.4
+    error = seen.std(ddof=1) / np.sqrt(6)
+    others = rng.normal(rng.normal(seen.mean(), error, 400_000), error)
+    assert -score(seen[None], target)[0] == pytest.approx(np.mean(others**2), rel=0.01)
+    even, spread = np.full(6, 0.4), 0.4 + np.array([1, -1] * 3)
+    assert np.argmax(score(np.array([spread, even, np.full(6, np.nan)]), target)) == 1
+    assert score(np.array([[3.0]]), np.array([1.0]))[0] == -4
 
 
 def test_towards_the_target_of_one_output_it_is_the_exchange_that_leaves_least():
