@@ -284,7 +284,9 @@ def prune_heads(
     n_units = value_function.n_units
     rng = np.random.default_rng(seed)
     masks = _subsets([sizes[row % len(sizes)] for row in range(budget)], n_units, rng)
-    random = {size: _subsets([size] * n_random, n_units, rng) for size in sizes}
+    # Drawn apart, so that they are the same for every budget.
+    apart = np.random.default_rng((seed, 1))
+    random = {size: _subsets([size] * n_random, n_units, apart) for size in sizes}
     with ExitStack() as stack:
         searched = RecordedValues(value_function, folder, progress=progress)
         searched = stack.enter_context(closing(searched))

@@ -92,12 +92,15 @@ class SubsetRounds:
         return found
 
     def _around(self, subsets: list[tuple[int, ...]], number: int) -> Bool[np.ndarray, "mask unit"]:
-        """In turn a subset itself and a mask in which some of its units have changed places."""
+        """The subsets, as far as half of the masks go, and masks in which some units of each in
+        turn have changed places."""
         distinct = list(dict.fromkeys(subsets))
+        n_themselves = min(len(distinct), (number + 1) // 2)
         masks = np.zeros((number, self._recorded.n_units), dtype=bool)
         for place, kept in enumerate(masks):
-            kept[list(distinct[place // 2 % len(distinct)])] = True
-            if place % 2:
+            moving = place >= n_themselves
+            kept[list(distinct[(place - moving * n_themselves) % len(distinct)])] = True
+            if moving:
                 inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
                 moved = min(1 + self._rng.poisson(_MOVED - 1), len(inside), len(outside))
                 kept[self._rng.permutation(inside)[:moved]] = False
