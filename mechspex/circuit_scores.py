@@ -153,14 +153,16 @@ class Curve:
         """
         if self.shares != other.shares or self.whole.shape != other.whole.shape:
             raise Refused(
-                f"curves at {len(self.shares)} and {len(other.shares)} sizes, on "
-                f"{len(self.whole)} and {len(other.whole)} outputs; measure both with the same "
-                "value function and the same shares"
+                f"curves at shares {self.shares} on {len(self.whole)} outputs, and at "
+                f"{other.shares} on {len(other.whole)}; measure both with the same value function "
+                "and the same shares"
             )
-        if not np.allclose(self.whole, other.whole, rtol=1e-2):
+        away = np.abs(self.whole - other.whole)
+        if away.max() > 1e-2 * np.abs(self.whole).mean():
+            place = int(away.argmax())
             raise Refused(
-                f"curves on other outputs: the first is {self.whole[0]:.4g} and "
-                f"{other.whole[0]:.4g}; measure both with the same value function"
+                f"curves on other outputs: output {place} is {self.whole[place]:.4g} and "
+                f"{other.whole[place]:.4g}; measure both with the same value function"
             )
         score, both = scorer(self.whole, seed), np.stack([self.gained, other.gained])
 

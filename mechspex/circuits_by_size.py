@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechspex.circuit_search import matching_subsets
-from mechspex.climbing import climb, score
+from mechspex.climbing import climb
 from mechspex.decoders import Decoder
 from mechspex.executors.local import RecordedValues
 from mechspex.masks import ablate_sets
@@ -61,6 +61,7 @@ def circuits_by_size(
     """
     n_units = recorded.n_units
     rounds = SubsetRounds(recorded, sizes, decoder, seed)
+    sizes = rounds.sizes
     recorded.stage = "masks of all densities"
     n_first = int(budget * AT_RANDOM)
     rng = np.random.default_rng(seed)
@@ -75,7 +76,6 @@ def circuits_by_size(
     if attributed is not None:
         # What attribution would keep is measured too: nothing worse is reported.
         rounds.measure_subsets(_largest(-attributed, sizes))
-    near: list[Subsets] = []
     if sloped is not None:
         recorded.stage = sloped.stage = "climbing from the best subsets"
 
@@ -85,26 +85,16 @@ def circuits_by_size(
         function = rounds.recovered()
         rounds.measure_subsets(members(rounds.front(function)))
         climb(rounds.measure, slopes, rounds.best(), n_units)
-        nearest = _nearest(rounds, matching(function), clean)
-        near.append(climb(rounds.measure, slopes, nearest, n_units, target=clean))
+        rounds.measure_subsets(*matching(function))
+        climb(rounds.measure, slopes, rounds.best(clean), n_units, target=clean)
     recorded.stage = "best subsets"
     function = rounds.recovered()
     subsets = rounds.front(function, time_limit=_PROOFS)
-    rounds.measure_subsets(members(subsets))
-    nearest = _nearest(rounds, near + matching(function), clean)
+    rounds.measure_subsets(members(subsets), *matching(function))
     bounds = {subset.size: subset.bound for subset in subsets}
-    best = rounds.best()
+    best, nearest = rounds.best(), rounds.best(clean)
     table = _table(recorded, function, best, nearest, bounds)
     return CircuitsBySize(function, best, nearest, table)
-
-
-def _nearest(
-    rounds: SubsetRounds, found: Sequence[Subsets], clean: Float[np.ndarray, " output"]
-) -> dict[int, tuple[int, ...]]:
-    """{size: which of these subsets comes nearest to the whole model}."""
-    scores = score(rounds.measure_subsets(*found), clean).reshape(len(found), -1)
-    closest = scores.argmax(axis=0).tolist()
-    return {size: found[which][size] for size, which in zip(found[0], closest, strict=True)}
 
 
 def _largest(effects: Float[np.ndarray, " unit"], sizes: Sequence[int]) -> dict[int, tuple]:

@@ -30,15 +30,16 @@ def climb(
     At a subset S with the slope g = ∂f/∂m (m = 1 on S, 0 elsewhere), exchanging i in S for j
     outside it changes f by g_j − g_i in first order. Proposed are the 1, 2, 4, … best of such
     exchanges, and the subsets of the neighbouring sizes with the best units added or the worst
-    taken away. All are measured; the best becomes the next S, as long as it is better. So each
-    answer is at least as good as its start.
+    taken away (towards a target, those of the largest and the least |g|). All are measured; the
+    best becomes the next S, as long as it is better. So each answer is at least as good as its
+    start.
 
     Args:
         measure: values of masks; one without a finite value is never taken.
         slopes: of the mean over outputs, at masks of 0 and 1.
         starts: {size: members, by column}.
         n_units: width of a mask.
-        target: values to come near to, see `score`; if none are given, the mean of f is to be as
+        target: values to come near to, see `good`; if none are given, the mean of f is to be as
             large as can be.
     """
     sizes = sorted(starts)
@@ -52,7 +53,8 @@ def climb(
         slope[moving] = np.nan_to_num(slopes(kept[moving].astype(np.float32)))
         rows, proposed = [], []
         for row in range(len(sizes)):
-            found = _resized(kept, slope, row, set(moving.tolist()))
+            worth = slope if target is None else np.abs(slope)
+            found = _resized(kept, worth, row, set(moving.tolist()))
             if row in moving:
                 gap = None if target is None else float((target - values[row]).mean())
                 found += _exchanged(kept[row], slope[row], gap)
@@ -61,7 +63,7 @@ def climb(
         if not proposed:
             break
         measured = measure(np.array(proposed)).astype(np.float64)
-        scores, best = score(measured, target), score(values, target)
+        scores, best = good(measured, target), good(values, target)
         moved = set()
         for place, row in enumerate(rows):
             if scores[place] > best[row]:
@@ -75,10 +77,10 @@ def climb(
     }
 
 
-def score(
+def good(
     values: Float[np.ndarray, "mask output"], target: Float[np.ndarray, " output"] | None
 ) -> Float[np.ndarray, " mask"]:
-    """What is to be large: the mean over outputs, or minus the distance from a target.
+    """How good each mask is: the mean over outputs, or minus the distance from a target.
 
     The distance is what is expected of the means over as many other outputs: with d = f − target,
     mean(d)² + 2 var(d) / n, as the mean of those and of these each have an error of var(d) / n. So
@@ -90,24 +92,25 @@ def score(
         found = values.mean(axis=1)
     else:
         away, n_outputs = values - target, len(target)
-        spread = away.var(axis=1, ddof=1) / n_outputs if n_outputs > 1 else 0.0
-        found = -(away.mean(axis=1) ** 2 + 2 * spread)
+        with np.errstate(invalid="ignore"):
+            spread = away.var(axis=1, ddof=1) / n_outputs if n_outputs > 1 else 0.0
+            found = -(away.mean(axis=1) ** 2 + 2 * spread)
     return np.where(np.isfinite(found), found, -np.inf)
 
 
 def _resized(
     kept: Bool[np.ndarray, "size unit"],
-    slope: Float[np.ndarray, "size unit"],
+    worth: Float[np.ndarray, "size unit"],
     row: int,
     moving: set[int],
 ) -> list[Mask]:
     """The subsets of the neighbouring sizes that have just changed, brought to this row's size."""
     found = []
-    for neighbour in {row - 1, row + 1} & moving:
+    for neighbour in sorted({row - 1, row + 1} & moving):
         mask = kept[neighbour].copy()
         missing = int(kept[row].sum() - mask.sum())
         candidates = np.flatnonzero(mask != (missing > 0))
-        order = np.argsort(-np.sign(missing) * slope[neighbour, candidates], kind="stable")
+        order = np.argsort(-np.sign(missing) * worth[neighbour, candidates], kind="stable")
         mask[candidates[order[: abs(missing)]]] = missing > 0
         found.append(mask)
     return found
@@ -120,7 +123,7 @@ def _exchanged(kept: Mask, slope: Float[np.ndarray, " unit"], gap: float | None)
     found = []
     for number in sorted(numbers - {0}):
         mask = kept.copy()
-        mask[list(sum(pairs[:number], ()))] ^= True
+        mask[np.ravel(pairs[:number])] ^= True
         found.append(mask)
     return found
 

@@ -261,9 +261,10 @@ def prune_heads(
         fresh: the same units on other outputs, for the scores. Where the metric is a difference
             between right and wrong, a value above 0 is a right answer.
         shares: of the units, kept.
-        budget: masks of each choice, at least 50; in all two fifths more are measured, as the
-            rivals have random ones where f̂ has those around its best.
-        decoder: of the recovered function.
+        budget: masks of each choice, at least 50; in all up to two fifths more are measured, as
+            the rivals have random ones where the search has those around its best.
+        decoder: of the recovered function; with ``additive`` the same search without interactions,
+            which tells what these add.
         n_random: random subsets of each size, at least 2.
         run: name or folder in which every value is kept, and the answer as ``pruning.json``; the
             same call measures nothing twice.
@@ -279,13 +280,13 @@ def prune_heads(
     if seed < 0:
         raise Refused(f"seed = {seed}: give a whole number from 0 up")
     sizes = _checked(value_function, fresh, shares, n_random)
-    chosen = _checked_decoder(decoder, value_function.n_units, budget)
+    recoverer = _checked_decoder(decoder, value_function.n_units, budget)
     folder = None if run is None else run_folder(run)
     n_units = value_function.n_units
     rng = np.random.default_rng(seed)
     masks = _subsets([sizes[row % len(sizes)] for row in range(budget)], n_units, rng)
     # Drawn apart, so that they are the same for every budget.
-    apart = np.random.default_rng((seed, 1))
+    apart = np.random.default_rng((seed, 2))
     random = {size: _subsets([size] * n_random, n_units, apart) for size in sizes}
     with ExitStack() as stack:
         searched = RecordedValues(value_function, folder, progress=progress)
@@ -295,30 +296,23 @@ def prune_heads(
         scored = stack.enter_context(closing(scored))
         searched.stage = "masks of the sizes"
         values = searched(masks).astype(np.float64)
-        rounds = SubsetRounds(searched, sizes, chosen, seed)
         good = np.isfinite(values).all(axis=1)
         if not good.any():
             raise FailedMasksError(
                 f"none of {budget:,} masks has a finite value; mend the value function"
             )
         masks, values = masks[good], values[good]
-        n_first = int(len(masks) * AT_RANDOM)
-        rounds.measure(masks[:n_first])
-        rounds.run(len(masks) - n_first)
-        function = rounds.recovered()
-        rounds.measure_subsets(members(rounds.front(function, time_limit=_TO_PROVE)))
-        best = rounds.best()
+        function, best = _searched(searched, sizes, recoverer, masks, seed)
         additive = decode(masks, values, decoder="additive", seed=seed)
         kept: list[tuple[Method, int, Bool[np.ndarray, "_ unit"]]] = []
         for size in sizes:
-            by_sum = np.isin(np.arange(n_units), additive_choice(additive, size))
-            met = _best_sampled(masks, values, size)
-            kept += [
-                ("recovered", size, np.isin(np.arange(n_units), best[size])[None]),
-                ("additive", size, by_sum[None]),
-                ("best sampled", size, met[None]),
-                ("random", size, random[size]),
-            ]
+            subsets: dict[Method, np.ndarray] = {
+                "recovered": _mask(best[size], n_units),
+                "additive": _mask(additive_choice(additive, size), n_units),
+                "best sampled": _best_sampled(masks, values, size)[None],
+                "random": random[size],
+            }
+            kept.extend((method, size, masked) for method, masked in subsets.items())
         scored.stage = "held-out outputs"
         clean, ablated, *choices = _scored(scored, kept)
     pruning = Pruning(
@@ -415,6 +409,27 @@ def _scored(
             "outputs; mend the value function"
         )
     return np.split(values, np.cumsum([len(group) for group in groups])[:-1])
+
+
+def _searched(
+    searched: RecordedValues,
+    sizes: Sequence[int],
+    decoder: Decoder,
+    masks: Bool[np.ndarray, "mask unit"],
+    seed: int,
+) -> tuple[SetFunction, dict[int, Term]]:
+    """f̂, and of each size the best of all masks of its rounds, which begin with random ones."""
+    rounds = SubsetRounds(searched, sizes, decoder, seed)
+    n_first = int(len(masks) * AT_RANDOM)
+    rounds.measure(masks[:n_first])
+    rounds.run(len(masks) - n_first)
+    function = rounds.recovered()
+    rounds.measure_subsets(members(rounds.front(function, time_limit=_TO_PROVE)))
+    return function, rounds.best()
+
+
+def _mask(columns: Sequence[int], n_units: int) -> Bool[np.ndarray, "1 unit"]:
+    return np.isin(np.arange(n_units), columns)[None]
 
 
 def _columns(mask: Bool[np.ndarray, " unit"]) -> Term:

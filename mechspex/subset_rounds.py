@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.circuit_search import front
-from mechspex.decoders import Decoder, decode
+from mechspex.climbing import good
+from mechspex.decoders import Decoder, decode, find_decoder
+from mechspex.errors import FailedMasksError
 from mechspex.executors.local import RecordedValues
 from mechspex.masks import ablate_sets, pack
 from mechspex.set_function import SetFunction
@@ -42,7 +44,7 @@ class SubsetRounds:
     ) -> None:
         self._recorded, self._decoder, self._seed = recorded, decoder, seed
         self._rng = np.random.default_rng((seed, 1))
-        self.sizes = tuple(sizes)
+        self.sizes = tuple(sorted(set(sizes)))
         self.masks = np.zeros((0, recorded.n_units), dtype=bool)
         self.values = np.zeros((0, len(recorded.outputs)))
 
@@ -59,9 +61,13 @@ class SubsetRounds:
         return self.measure(~ablate_sets(self._recorded.n_units, sets))
 
     def recovered(self) -> SetFunction:
-        """f̂ from all masks with finite values, each once."""
-        _, first = np.unique(pack(self.masks), axis=0, return_index=True)
-        rows = np.sort(first[np.isfinite(self.values[first]).all(axis=1)])
+        """f̂ from all masks with finite values, each once if these are enough."""
+        finite = np.asarray(np.isfinite(self.values).all(axis=1))
+        rows = np.sort(np.unique(pack(self.masks), axis=0, return_index=True)[1])
+        rows = rows[finite[rows]]
+        # Of a handful of units there are fewer masks than a decoder asks for.
+        if len(rows) < find_decoder(self._decoder).minimum_masks(self.masks.shape[1]):
+            rows = np.flatnonzero(finite)
         return decode(self.masks[rows], self.values[rows], decoder=self._decoder, seed=self._seed)
 
     def front(self, function: SetFunction, time_limit: float = 0.0) -> Front:
@@ -79,22 +85,32 @@ class SubsetRounds:
             self.measure(self._around(tried, number))
             n_masks -= number
 
-    def best(self) -> dict[int, tuple[int, ...]]:
-        """{size: of all that were measured the subset with the largest mean}."""
-        # What has no finite value is never chosen.
-        means = self.values.mean(axis=1)
-        means[~np.isfinite(means)] = -np.inf
+    def best(
+        self, target: Float[np.ndarray, " output"] | None = None
+    ) -> dict[int, tuple[int, ...]]:
+        """{size: of all that were measured the subset that does most, or is nearest to a target}.
+
+        Raises:
+            FailedMasksError: no mask of a size has a finite value.
+        """
+        goodness = good(self.values, target)
         counts = self.masks.sum(axis=1)
         found = {}
         for size in self.sizes:
-            rows = np.flatnonzero(counts == size)
-            found[size] = tuple(np.flatnonzero(self.masks[rows[means[rows].argmax()]]).tolist())
+            rows = np.flatnonzero((counts == size) & (goodness > -np.inf))
+            if not len(rows):
+                raise FailedMasksError(
+                    f"no mask of {size} units has a finite value; mend the value function"
+                )
+            found[size] = tuple(np.flatnonzero(self.masks[rows[goodness[rows].argmax()]]).tolist())
         return found
 
     def _around(self, subsets: list[tuple[int, ...]], number: int) -> Bool[np.ndarray, "mask unit"]:
-        """The subsets, as far as half of the masks go, and masks in which some units of each in
-        turn have changed places."""
+        """Subsets, as far as half of the masks go, and masks in which some of their units have
+        changed places."""
         distinct = list(dict.fromkeys(subsets))
+        # There are more than masks for them: another part in each round.
+        distinct = [distinct[place] for place in self._rng.permutation(len(distinct))]
         n_themselves = min(len(distinct), (number + 1) // 2)
         masks = np.zeros((number, self._recorded.n_units), dtype=bool)
         for place, kept in enumerate(masks):

@@ -52,6 +52,56 @@ def test_matching_circuits_do_what_the_whole_model_does():
     assert abs(matching - whole) < 0.1
 
 
+class Sloped(mx.FunctionValues):
+    """Sixty units, alone and in 180 pairs, more than 100 masks tell; with its slope at soft masks.
+
+    `measured` and `sloped` count masks and gradients.
+    """
+
+    def __init__(self, n_units=60, n_outputs=8, seed=0):
+        rng = np.random.default_rng(7)
+        self._weights = rng.standard_normal(n_units) + 1
+        there = np.triu(rng.random((n_units, n_units)) < 0.1, 1)
+        pairs = there * rng.standard_normal((n_units, n_units))
+        self._pairs = pairs + pairs.T
+        self._scale = 1 + 0.1 * np.random.default_rng(seed).standard_normal(n_outputs)
+        self.measured = self.sloped = 0
+        super().__init__(self._of, mx.parts(f"u{i}" for i in range(n_units)))
+
+    def _of(self, masks):
+        self.measured += len(masks)
+        soft = masks.astype(float)
+        value = soft @ self._weights + 0.5 * ((soft @ self._pairs) * soft).sum(axis=1)
+        return np.outer(value, self._scale)
+
+    def value_and_gradient(self, masks):
+        self.sloped += len(masks)
+        soft = masks.astype(float)
+        slope = self._weights + soft @ self._pairs
+        values = np.outer((soft * (self._weights + slope)).sum(axis=1) / 2, self._scale)
+        return values, slope[:, None] * self._scale[:, None]
+
+
+def without_slopes(values):
+    return mx.FunctionValues(values._of, values.units)
+
+
+def test_slopes_find_better_and_nearer_subsets_and_a_run_takes_none_twice(tmp_path):
+    sloped, fresh = Sloped(), without_slopes(Sloped(seed=1))
+    options = {"budget": 100, "sizes": (5, 10, 20, 30), "size": 10}
+    plain = mx.find_circuit(without_slopes(sloped), fresh, **options)
+    found = mx.find_circuit(sloped, fresh, run=tmp_path / "run", **options)
+    assert (found.front["value"] >= plain.front["value"]).all()
+    assert (found.front["value"] > plain.front["value"]).any()
+    away, plain_away = ((one.front["matching"] - 1).abs() for one in (found, plain))
+    assert away.sum() < plain_away.sum()
+    sloped.measured = sloped.sloped = 0
+    again = mx.find_circuit(sloped, fresh, run=tmp_path / "run", **options)
+    assert (sloped.measured, sloped.sloped) == (0, 0)
+    assert again.masks == found.masks
+    assert again.circuit == found.circuit
+
+
 def test_a_run_measures_nothing_twice(tmp_path):
     calls = []
     values = planted()

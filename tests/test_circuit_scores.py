@@ -115,3 +115,29 @@ def test_what_cannot_be_scored_is_refused():
 
     with pytest.raises(FailedMasksError, match="1 of "):
         mx.faithfulness(mx.FunctionValues(fails, mx.parts("abc")), "a", n_random=0)
+
+
+def test_the_difference_of_two_curves_is_paired():
+    """Two rankings that differ a little, on outputs that differ much: the pairing tells them
+    apart where the intervals of both overlap."""
+    rng = np.random.default_rng(0)
+    weights = np.linspace(2.0, 0.5, 12)[:, None] * rng.uniform(0.2, 3.0, 20)
+    values = mx.FunctionValues(lambda masks: masks @ weights, mx.parts(map(str, range(12))))
+    first, second = list(range(12)), [1, 0, *range(2, 12)]
+    shares = (0.1, 0.5, 1.0)
+    ours, theirs = (
+        mx.faithfulness_curve(values, order, shares=shares) for order in (first, second)
+    )
+    cpr, cmd = ours.minus(theirs)
+    assert cpr.value == pytest.approx(ours.cpr.value - theirs.cpr.value)
+    assert cmd.value == pytest.approx(ours.cmd.value - theirs.cmd.value)
+    assert 0 == ours.minus(ours)[0].low == ours.minus(ours)[1].high
+    assert cpr.low <= cpr.value <= cpr.high
+    assert cpr.high - cpr.low <= ours.cpr.high - ours.cpr.low + 1e-12
+    reverse, _ = theirs.minus(ours)
+    assert reverse.value == pytest.approx(-cpr.value)
+    with pytest.raises(Refused, match="at shares"):
+        ours.minus(mx.faithfulness_curve(values, first))
+    other = mx.FunctionValues(lambda masks: masks @ weights[:, ::-1], values.units)
+    with pytest.raises(Refused, match="curves on other outputs: output"):
+        ours.minus(mx.faithfulness_curve(other, first, shares=shares))

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mechspex.climbing import climb, score
+from mechspex.climbing import climb, good
 
 N = 10
 
@@ -77,7 +77,7 @@ def test_towards_a_target_it_comes_nearer():
     first = starts(4)
 
     def away(subsets):
-        return {k: -score(values(masks([c])), target)[0] for k, c in subsets.items()}
+        return {k: -good(values(masks([c])), target)[0] for k, c in subsets.items()}
 
     before, after = away(first), away(climb(values, slopes, first, N, target=target))
     assert all(after[k] <= before[k] for k in first)
@@ -90,10 +90,31 @@ def test_the_distance_is_that_expected_of_other_outputs():
     seen = rng.standard_normal(6) + 0.4
     error = seen.std(ddof=1) / np.sqrt(6)
     others = rng.normal(rng.normal(seen.mean(), error, 400_000), error)
-    assert -score(seen[None], target)[0] == pytest.approx(np.mean(others**2), rel=0.01)
+    assert -good(seen[None], target)[0] == pytest.approx(np.mean(others**2), rel=0.01)
     even, spread = np.full(6, 0.4), 0.4 + np.array([1, -1] * 3)
-    assert np.argmax(score(np.array([spread, even, np.full(6, np.nan)]), target)) == 1
-    assert score(np.array([[3.0]]), np.array([1.0]))[0] == -4
+    assert (
+        np.argmax(good(np.array([spread, even, np.full(6, np.nan), np.full(6, np.inf)]), target))
+        == 1
+    )
+    assert good(np.array([[3.0]]), np.array([1.0]))[0] == -4
+
+
+def test_towards_a_target_a_neighbour_is_resized_by_what_matters_least():
+    """4 and 5 cancel each other; the nearest three of (0, 1, 2, 6) leave out 6, which does least,
+    and not 2, which hurts."""
+    weights = np.array([3.0, 2.0, -1.5, 0, 0, 0, 0.1, 0, 0, 0])
+    proposed = []
+
+    def values(m):
+        proposed.extend(tuple(np.flatnonzero(row)) for row in m)
+        return (m @ weights)[:, None]
+
+    slopes = np.tile(weights, (1, 1))
+    target = np.array([3.6])
+    climb(values, lambda m: np.repeat(slopes, len(m), axis=0), {3: (7, 8, 9), 4: (0, 1, 2, 6)}, N,
+          target=target)  # fmt: skip
+    assert (0, 1, 2) in proposed
+    assert (0, 1, 6) not in proposed
 
 
 def test_towards_the_target_of_one_output_it_is_the_exchange_that_leaves_least():

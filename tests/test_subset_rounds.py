@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mechspex as mx
+from mechspex.errors import FailedMasksError
 from mechspex.executors.local import RecordedValues
 from mechspex.subset_rounds import SubsetRounds
 
@@ -90,3 +91,34 @@ def test_what_else_is_proposed_is_measured_around_too():
     rounds.run(30, lambda function: [wanted])
     for columns in wanted.values():
         assert (rounds.masks == np.isin(np.arange(N), columns)).all(axis=1).any()
+
+
+def test_of_more_proposals_than_masks_every_round_takes_others():
+    rounds = rounds_of(crowded, sizes=(5,))
+    rounds.measure(random_masks(40))
+    many = [{5: columns} for columns in combinations(range(12), 5)]
+    asked = []
+    rounds.run(60, lambda function: asked.append(len(many)) or many)
+    proposed = {row[5] for row in many}
+    met = {tuple(np.flatnonzero(mask).tolist()) for mask in rounds.masks[40:]}
+    assert asked == [792] * 3
+    assert len(met & proposed) > 25
+
+
+@pytest.mark.parametrize("n_units", [2, 3, 4])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_a_handful_of_units_has_its_best_subset_too(n_units, n_outputs):
+    weights = np.linspace(1, 2, n_outputs)
+    values = mx.FunctionValues(
+        lambda masks: np.outer(masks @ np.arange(1.0, n_units + 1), weights),
+        mx.parts(map(str, range(n_units))),
+    )
+    found = mx.find_circuit(values, values, budget=60, size=1)
+    assert found.best[1] == (n_units - 1,)
+
+
+def test_a_size_without_any_value_is_refused():
+    rounds = rounds_of(lambda masks: np.where(masks.sum(axis=1) == 5, np.nan, 1.0)[:, None])
+    rounds.measure(random_masks(20))
+    with pytest.raises(FailedMasksError, match="no mask of 5 units has a finite value"):
+        rounds.best()
