@@ -48,7 +48,9 @@ def circuit(
         Literal["match", "best"],
         typer.Option(help="match: does what the whole model does; best: does as much as it can."),
     ] = "match",
-    budget: Annotated[int, typer.Option(help="Masks of the search.")] = 1000,
+    budget: Annotated[
+        int, typer.Option(help="Masks before climbing, which takes some more.")
+    ] = 1000,
     prompts: Annotated[
         int,
         typer.Option(help="How many prompts of the search; four times as many fresh ones score."),

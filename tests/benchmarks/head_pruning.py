@@ -137,7 +137,7 @@ def print_interactions(searches) -> None:
     pairs = [
         tuple(found.choice(size).values[0] for found in both) for _, _, size, *both in searches
     ]
-    differences = [paired_difference(ours, theirs) for ours, theirs in pairs]
+    differences = [paired_difference(ours, theirs[None]) for ours, theirs in pairs]
     corrected = holm(np.array([one.p_value for one in differences]))
     print(
         "\nThe same search with an additive function in place of the recovered one (p corrected by "
