@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from mechspex.link import Link, monotone_link
     from mechspex.masks import pair_ablations, sample_masks, single_ablations
     from mechspex.models import heads, load_model, mlps, neurons
-    from mechspex.pruning import Pruning, prune_heads
+    from mechspex.pruned import Pruning
+    from mechspex.pruning import prune_heads
     from mechspex.recovery import Recovery, recover
-    from mechspex.repair import SelfRepair, self_repair
+    from mechspex.repair import self_repair
+    from mechspex.repair_map import SelfRepair
     from mechspex.roles import head_roles
     from mechspex.screening import Agreement, Candidates, Missed, agreement, missed, screen
     from mechspex.set_function import SetFunction
@@ -110,9 +112,9 @@ _HOMES = {
     "FunctionValues": "values",
     "Link": "link",
     "Missed": "screening",
-    "Pruning": "pruning",
+    "Pruning": "pruned",
     "Recovery": "recovery",
-    "SelfRepair": "repair",
+    "SelfRepair": "repair_map",
     "SetFunction": "set_function",
     "SpexDesign": "spex_design",
     "Structure": "structure",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mechspex.ablation_sweep import Sweep
 from mechspex.errors import Refused
 from mechspex.explanation import Explanation
-from mechspex.repair import SelfRepair
+from mechspex.repair_map import SelfRepair
 
 _NEGATIVE, _POSITIVE, _PALE = "#b5403a", "#2b6ca3", "#b9bec4"
 _UNKNOWN = "#d5d8db"

@@ -20,7 +20,7 @@ import numpy as np
 
 import mechspex as mx
 from mechspex.paired import holm, paired_difference
-from mechspex.pruning import Pruning
+from mechspex.pruned import Pruning
 
 TASKS = ("ioi", "pronoun")
 GROUPS = ((8, 14), (20, 26))
