@@ -158,7 +158,10 @@ def self_repair_map(found: SelfRepair, *, metric: str = "value") -> Figure:
     axes.set(xlabel="layer", ylabel="head", xlim=(-0.7, len(layers) - 0.3))
     axes.set_ylim(-0.7, n_heads - 0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    title = "arrow: from an ablated head to one that repairs it, confirmed"
+    title = (
+        "arrow: from an ablated head to one that repairs it, confirmed; dashed where that only "
+        "opposes less"
+    )
     axes.set_title(title if effects else "no repair is confirmed", loc="left", fontsize=8)
     figure.colorbar(discs, ax=axes, label=f"effect of ablation on {metric}", shrink=0.9)
     return figure

@@ -70,7 +70,7 @@ def main() -> None:
     model = mx.load_model("smollm2-135m")
     heads = mx.heads(model)
     per_layer = model.cfg.n_heads
-    lines, ends, searches, seconds = [], [], [], time.perf_counter()
+    lines, ends, searches = [], [], []
     for name in TASKS:
         search, held_out = prompts_of(name, model)
         for first, last in GROUPS:
@@ -104,8 +104,7 @@ def main() -> None:
         f"""# Head pruning: SmolLM2-135M, {len(units)} heads of six layers
 
 Made by `OMP_NUM_THREADS=1 python tests/benchmarks/head_pruning.py FOLDER > head_pruning.md`
-(`--decoder {arguments.decoder}`) in {time.perf_counter() - seconds:.0f} s on one thread of a
-shared machine.
+(`--decoder {arguments.decoder}`).
 
 Pruned heads are replaced by zeros and the kept heads of a layer multiplied by (heads of the layer)
 / (heads kept), as in ProxySPEX (Butler et al. 2025). The heads of the other layers stay. Choices
