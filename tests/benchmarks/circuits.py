@@ -1,6 +1,6 @@
 """Circuits of SmolLM2 among its 270 heads: found, scored on fresh prompts, beside baselines.
 
-    python tests/benchmarks/circuits.py ioi capital pronoun colour > tests/benchmarks/circuits.md
+    python tests/benchmarks/circuits.py ioi capital hypernymy greater_than colour > circuits.md
 
 Mean reference. 16 prompts are searched (in bf16), 48 others score (float32); in `ioi` they share no
 names. At equal cost: attribution patching (midpoint) gets as many prompts as the seconds of the
