@@ -100,8 +100,8 @@ def find_circuit(
             size, which may do more than the whole model as it leaves out what opposes the
             behaviour.
         budget: masks of all densities and around the subsets. Measured besides: the subsets of all
-            sizes that f̂ and the screen propose, and climbing, which takes about as many masks again
-            for 400 and 270 units, and some hundred gradients.
+            sizes that f̂ and the screen propose, and those met in climbing; of 270 units 350 to 750
+            in all, and about a hundred gradients.
         sizes: that are searched; 1 … 20 and those of the MIB benchmark if not given.
         decoder: of masks of all densities; ``kernel`` is the best at that.
         run: name or folder in which every value and the circuit are kept.

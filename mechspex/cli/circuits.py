@@ -49,7 +49,7 @@ def circuit(
         typer.Option(help="match: does what the whole model does; best: does as much as it can."),
     ] = "match",
     budget: Annotated[
-        int, typer.Option(help="Masks before climbing, which takes some more.")
+        int, typer.Option(help="Masks before climbing, which takes some hundreds.")
     ] = 1000,
     prompts: Annotated[
         int,
