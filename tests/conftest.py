@@ -1,12 +1,15 @@
 """Models and tasks that several test files share; none of them needs a network."""
 
+import signal
+import sys
+
 import pytest
-import torch
+from small_models import save_gpt2, save_random
 from threadpoolctl import threadpool_limits
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import mechspex as mx
-from mechspex.models import _TINY
+from mechspex import cli
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,26 +27,6 @@ def tiny():
 @pytest.fixture(scope="session")
 def tiny_task(tiny):
     return mx.load_task("induction", tiny, n_prompts=6)
-
-
-def save_random(model_class, config, folder):
-    """A random model of the tiny vocabulary, saved as a user would have it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = model_class(config).eval()
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(_TINY).save_pretrained(folder)
-    return folder
-
-
-def save_gpt2(folder, n_layers):
-    config = GPT2Config(
-        vocab_size=206, n_positions=32, n_embd=24, n_layer=n_layers, n_head=3, n_inner=40,
-        bos_token_id=1, eos_token_id=1,
-    )  # fmt: skip
-    return save_random(GPT2LMHeadModel, config, folder)
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +53,21 @@ def gpt2(gpt2_folder):
 @pytest.fixture(scope="session")
 def llama(llama_folder):
     return mx.load_model(llama_folder)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capfd):
+    """Call the command line in this process; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MECHSPEX_RUNS", raising=False)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mechspex", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capfd.readouterr()
+        return stopped.value.code or 0, out, err
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, handler)

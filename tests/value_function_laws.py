@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mechspex.masks import sample_masks
-from mechspex.values import ValueFunction
+from mechspex.core.masks import sample_masks
+from mechspex.core.value_function import ValueFunction
 
 
 def check_laws(values: ValueFunction, untouched: np.ndarray, *, tolerance: float = 2e-4) -> None:

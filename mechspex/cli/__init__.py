@@ -8,8 +8,9 @@ import sys
 
 import typer
 
-from mechspex.cli import circuits, explain, inspection, screening, sweep
-from mechspex.cli.question import Terminated
+from mechspex.cli import circuits, explain, screening, sweep
+from mechspex.cli import status as inspection
+from mechspex.cli.experiment import Terminated
 from mechspex.errors import MechspexError
 
 __all__ = ["app", "main"]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mechspex.cli.question import (
+from mechspex.cli.experiment import (
     Ablation,
     Device,
     Dtype,
@@ -67,8 +67,8 @@ def circuit(
 ) -> None:
     """Find the few units that carry a task by themselves, and score them on fresh prompts."""
     import mechspex as mx
-    from mechspex.executors.local import RecordedValues
-    from mechspex.runs import CIRCUIT, VALIDATION, run_folder
+    from mechspex.runs.recorded import RecordedValues
+    from mechspex.runs.run import CIRCUIT, VALIDATION, run_folder
 
     question = Question(task, model, units, ablation, dtype, device, run, seed, precision)
     refuse_unwritable(graphml)
@@ -131,7 +131,7 @@ class _Answer:
     references: Any
 
     def to_dict(self) -> dict[str, Any]:
-        from mechspex.answers import plain, plain_rows
+        from mechspex.runs.json_values import plain, plain_rows
 
         columns = ["faithfulness", "low", "high"]
         fresh = self.front.to_pandas()[columns].add_prefix("fresh ")
@@ -208,7 +208,7 @@ def compare(
 def _loaded(named: str) -> Any:
     """A circuit from its file, or from the folder of a run."""
     import mechspex as mx
-    from mechspex.runs import CIRCUIT, run_folder
+    from mechspex.runs.run import CIRCUIT, run_folder
 
     path = Path(named)
     if not path.is_file() and path.suffix != ".json":
@@ -219,7 +219,7 @@ def _loaded(named: str) -> Any:
 def _published(found: Any) -> Any:
     """The circuit that the task file has for the model in which `found` lies."""
     import mechspex as mx
-    from mechspex.recipes import read_recipe, task_files
+    from mechspex.tasks.task_file import read_recipe, task_files
 
     task = found.configuration.get("task", "").split(",")[0]
     model = found.configuration.get("model", "").rsplit(" ", 1)[0]
@@ -252,9 +252,9 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Score every decoder and screen on models whose circuits are known."""
-    from mechspex.answers import plain_rows
-    from mechspex.bench import ABLATIONS, BUDGETS, summary
-    from mechspex.bench import bench as run_bench
+    from mechspex.experiments.bench import ABLATIONS, BUDGETS, summary
+    from mechspex.experiments.bench import bench as run_bench
+    from mechspex.runs.json_values import plain_rows
 
     scored = run_bench(
         models,

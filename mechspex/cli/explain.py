@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mechspex.cli.question import (
+from mechspex.cli.experiment import (
     Ablation,
     Device,
     Dtype,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mechspex.cli.question import (
+from mechspex.cli.experiment import (
     Ablation,
     Device,
     Dtype,
@@ -105,9 +105,10 @@ def validate(
 ) -> None:
     """Measure sets of units exactly, by ablating every part of each of them."""
     import mechspex as mx
-    from mechspex.answers import effect_tables, plain_rows
-    from mechspex.executors.local import RecordedValues
-    from mechspex.runs import run_folder
+    from mechspex.runs.json_values import plain_rows
+    from mechspex.runs.recorded import RecordedValues
+    from mechspex.runs.run import run_folder
+    from mechspex.runs.text import effect_tables
 
     terms = _sets(sets)
     question = Question(task, model, _kinds(terms), ablation, dtype, device, run, seed)

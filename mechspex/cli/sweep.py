@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mechspex.cli.question import (
+from mechspex.cli.experiment import (
     Ablation,
     Device,
     Dtype,
@@ -82,7 +82,7 @@ def _write_files(swept: Any, csv: Path | None, figure: Path | None) -> None:
         if csv is not None:
             swept.to_pandas().to_csv(csv, index=False)
         if figure is not None:
-            from mechspex.figures import head_map
+            from mechspex.figures.heads import head_map
 
             metric = swept.configuration["metric"].replace("_", " ")
             head_map(swept, metric=metric).savefig(figure, dpi=150)

@@ -15,10 +15,10 @@ from mechspex.decoders.kernel import Kernel
 from mechspex.decoders.proxyspex import ProxySpex
 from mechspex.decoders.pursuit import Pursuit
 from mechspex.decoders.residual import Residual
-from mechspex.decoders.spex import Spex
+from mechspex.decoders.spex.decoder import Spex
+from mechspex.decoders.spex.design import SpexDesign
 from mechspex.errors import Refused
-from mechspex.set_function import SetFunction
-from mechspex.spex_design import SpexDesign
+from mechspex.set_functions.set_function import SetFunction
 
 __all__ = [
     "DECODERS",

@@ -9,15 +9,16 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.units import Term
 from mechspex.decoders.additive import Additive
 from mechspex.decoders.cross_validation import folds, held_out_predictions
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.kernel import Kernel
 from mechspex.decoders.proxyspex import ProxySpex
 from mechspex.decoders.pursuit import Pursuit, charged_r2
-from mechspex.decoders.spex import Spex
-from mechspex.scores import r_squared
-from mechspex.set_function import SetFunction, Term
+from mechspex.decoders.spex.decoder import Spex
+from mechspex.set_functions.r_squared import r_squared
+from mechspex.set_functions.set_function import SetFunction
 
 _HELD_OUT = 250
 # Whatever leaves less than this share of the variance is exact, and nothing is better.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.set_function import Term
 
 _FOLDS = 5
 

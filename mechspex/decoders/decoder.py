@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mechspex.core.masks import check_masks
+from mechspex.core.units import Term
+from mechspex.decoders.spex.design import AliasedGroup, SpexDesign
 from mechspex.errors import BudgetError, FailedMasksError, Refused, ShapeError
-from mechspex.masks import check_masks
-from mechspex.set_function import Basis, SetFunction, Term
-from mechspex.spex_design import AliasedGroup, SpexDesign
+from mechspex.set_functions.set_function import Basis, SetFunction
 
 # Rows of masks that become floats at once.
 _ROWS = 256

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.errors import BudgetError, Refused
-from mechspex.scores import rounding
-from mechspex.set_function import SetFunction, Term
+from mechspex.set_functions.r_squared import rounding
+from mechspex.set_functions.set_function import SetFunction
 
 _MOST_UNITS = 20
 

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from scipy.linalg import cho_solve, get_lapack_funcs
 from scipy.optimize import minimize
 
+from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.set_function import SetFunction, Term, features
+from mechspex.set_functions.set_function import SetFunction, features
 
 _LARGEST_ORDER = 3
 # Prior variance of the constant, in variances of the values.

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.units import Term
 from mechspex.decoders.cross_validation import Split, folds
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.ridge import ridge
@@ -23,7 +24,7 @@ from mechspex.decoders.trees import (
     grow_while_better,
 )
 from mechspex.errors import Refused
-from mechspex.set_function import SetFunction, Term, features
+from mechspex.set_functions.set_function import SetFunction, features
 
 _HELD_OUT = 150
 # A term is refitted if that many masks at least carry its variance.

@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
+from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.scan import BEAM, Columns, Factors, Residual
-from mechspex.decoders.spex import Spex
-from mechspex.scores import r_squared
-from mechspex.set_function import Basis, SetFunction, Term, features
+from mechspex.decoders.spex.decoder import Spex
+from mechspex.set_functions.r_squared import r_squared
+from mechspex.set_functions.set_function import Basis, SetFunction, features
 
 _LARGEST_ORDER = 5
 # Interactions after which the bases are compared and only the best one goes on.

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.errors import ShapeError
-from mechspex.set_function import SetFunction, Term
+from mechspex.set_functions.set_function import SetFunction
 
 
 @dataclass(frozen=True)

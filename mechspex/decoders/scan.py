@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mechspex.set_function import Basis, Term, affine
+from mechspex.core.units import Term
+from mechspex.set_functions.set_function import Basis, affine
 
 # Candidates kept of each order in a scan of one round.
 BEAM = 60

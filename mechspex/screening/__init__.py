@@ -2,7 +2,7 @@
 
 from mechspex.screening.agreement import Agreement, agreement
 from mechspex.screening.candidates import Candidates, Stratum
-from mechspex.screening.missed import Missed, missed
+from mechspex.screening.recall import Missed, missed
 from mechspex.screening.screen import screen
 from mechspex.screening.survivors import Screening, survivors
 

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from mechspex.core.units import Term
+from mechspex.core.value_function import ValueFunction
+from mechspex.effects.validate import validate
 from mechspex.errors import Refused
 from mechspex.screening.candidates import Candidates
-from mechspex.set_function import Term
-from mechspex.validation import validate
-from mechspex.values import ValueFunction
 
 
 @dataclass(frozen=True)

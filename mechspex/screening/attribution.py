@@ -7,10 +7,10 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float, Int
 
-from mechspex.executors.local import RecordedValues
-from mechspex.masks import sample_masks
-from mechspex.screening.all_pairs import PairScores
-from mechspex.set_function import Term
+from mechspex.core.masks import sample_masks
+from mechspex.core.units import Term
+from mechspex.runs.recorded import RecordedValues
+from mechspex.screening.pair_scores import PairScores
 
 # How far probes move each unit, up or down: small against the unit itself, large against rounding.
 _STEP = 0.02

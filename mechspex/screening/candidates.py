@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from mechspex.answers import Cost, plain, subject
-from mechspex.set_function import SetFunction, Term
-from mechspex.units import UnitSet
+from mechspex.core.units import Term, UnitSet
+from mechspex.runs.cost import Cost
+from mechspex.runs.json_values import plain
+from mechspex.runs.text import subject
+from mechspex.set_functions.set_function import SetFunction
 
 SCHEMA = "mechspex.candidates/1"
 # Rows that the text shows.
@@ -79,6 +81,10 @@ class Candidates:
         pairs = zip(self.terms, self.scores.tolist(), strict=True)
         sets = {term: score for term, score in pairs if len(term) > 1}
         return SetFunction.from_mapping(len(self.units), singles | sets, basis="ablated")
+
+    def ablated_effects(self) -> dict[Term, float]:
+        """{term: its coefficient in the ``ablated`` basis, mean over outputs}."""
+        return self.function.ablated_effects()
 
     def to_pandas(self) -> pd.DataFrame:
         """A frame with one row a term, best first."""

@@ -8,10 +8,9 @@ from itertools import combinations, islice, takewhile
 import numpy as np
 from jaxtyping import Float
 
-from mechspex.executors.local import RecordedValues
-from mechspex.masks import ablate_sets
-from mechspex.set_function import Term
-from mechspex.units import UnitSet
+from mechspex.core.masks import ablate_sets
+from mechspex.core.units import Term, UnitSet
+from mechspex.runs.recorded import RecordedValues
 
 # Groups that are split between two calls of the value function, so that it can batch.
 _AT_ONCE = 8

@@ -11,16 +11,16 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from mechspex.answers import Cost
+from mechspex.core.units import Term
+from mechspex.core.value_function import ValueFunction
 from mechspex.errors import Refused
-from mechspex.executors.local import RecordedValues
-from mechspex.runs import run_folder
-from mechspex.screening.all_pairs import PairScores
+from mechspex.runs.cost import Cost
+from mechspex.runs.recorded import RecordedValues
+from mechspex.runs.run import run_folder
 from mechspex.screening.attribution import extensions, first_order, pair_scores
 from mechspex.screening.candidates import Candidates, Stratum
 from mechspex.screening.coarse_to_fine import coarse_to_fine
-from mechspex.set_function import Term
-from mechspex.values import ValueFunction
+from mechspex.screening.pair_scores import PairScores
 
 Method = Literal["first_order", "second_order", "ablation"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mechspex.executors.local import RecordedValues
-from mechspex.masks import sample_masks
+from mechspex.core.masks import sample_masks
+from mechspex.core.units import Term
+from mechspex.runs.recorded import RecordedValues
 from mechspex.screening.candidates import Candidates
-from mechspex.screening.missed import Missed
-from mechspex.set_function import Term
+from mechspex.screening.recall import Missed
 
 # Random masks from which the share that the survivors explain is estimated.
 _MASKS = 60

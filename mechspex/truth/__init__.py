@@ -9,7 +9,7 @@ from mechspex.errors import Refused
 from mechspex.truth.brute_force import truth
 from mechspex.truth.gates import GATES, load_gates
 from mechspex.truth.known_model import KnownModel
-from mechspex.truth.letters import ADDITIVE, BACKUP, load_additive, load_backup
+from mechspex.truth.letter_models import ADDITIVE, BACKUP, load_additive, load_backup
 from mechspex.truth.programs import PROGRAMS, load_program
 
 __all__ = ["KNOWN_MODELS", "KnownModel", "known_model", "truth"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.masks import all_masks
+from mechspex.core.value_function import ValueFunction
 from mechspex.errors import Refused
-from mechspex.masks import all_masks
-from mechspex.set_function import Basis, SetFunction, affine
-from mechspex.values import ValueFunction
+from mechspex.set_functions.set_function import Basis, SetFunction, affine
 
 # A coefficient below this share of the values' largest spread is rounding and no term: masked
 # forwards in float32, and compiled attention that is hard up to a softmax, leave some everywhere.

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechspex.models import heads, native_model
-from mechspex.tasks import Task
+from mechspex.models.load_model import native_model
+from mechspex.models.units import heads
+from mechspex.tasks.task import Task
 from mechspex.truth.known_model import PAD, KnownModel, LogitOf, word_tokenizer
 
 GateKind = Literal["and", "or", "adder"]

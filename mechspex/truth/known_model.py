@@ -11,12 +11,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from mechspex.components.component_values import ComponentValues
+from mechspex.core.units import UnitSet
 from mechspex.errors import Refused
-from mechspex.metrics import Metric
-from mechspex.models import Model
-from mechspex.tasks import Task
-from mechspex.units import UnitSet
-from mechspex.values import ComponentValues
+from mechspex.models.load_model import Model
+from mechspex.tasks.metrics import Metric
+from mechspex.tasks.task import Task
 
 PAD = "<pad>"
 

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mechspex.models import Model, heads, mlps, native_model
-from mechspex.tasks import Task
+from mechspex.core.units import UnitSet
+from mechspex.models.load_model import Model, native_model
+from mechspex.models.units import heads, mlps
+from mechspex.tasks.task import Task
 from mechspex.truth.known_model import (
     KnownModel,
     LogitOf,
@@ -21,7 +23,6 @@ from mechspex.truth.known_model import (
     RightWord,
     word_tokenizer,
 )
-from mechspex.units import UnitSet
 
 _FOLDER = Path(__file__).parent / "programs"
 # The word by whose logit numerical programs answer.

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mechspex.models import Model, native_model
+from mechspex.models.load_model import Model, native_model
 from mechspex.truth.known_model import word_tokenizer
-from mechspex.truth.letters import (
+from mechspex.truth.letter_models import (
     BACKUP_CONFIG,
     BEFORE,
     LENGTH,

@@ -19,11 +19,11 @@ import time
 
 import numpy as np
 
+from mechspex.core.masks import sample_masks
 from mechspex.decoders import decode
-from mechspex.masks import sample_masks
-from mechspex.scores import r_squared
-from mechspex.set_function import SetFunction
-from mechspex.spex_design import SpexDesign
+from mechspex.decoders.spex.design import SpexDesign
+from mechspex.set_functions.r_squared import r_squared
+from mechspex.set_functions.set_function import SetFunction
 
 UNITS = (270, 1_024, 4_096, 46_080)
 MASKS = (1_000, 2_000, 4_000)

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import mechspex as mx
-from mechspex.paired import holm, paired_difference
-from mechspex.pruned import Pruning
+from mechspex.circuits.pruning import Pruning
+from mechspex.core.statistics import holm, paired_difference
 
 TASKS = ("ioi", "pronoun")
 GROUPS = ((8, 14), (20, 26))

@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from transformers.utils import logging as transformers_logging
 
 import mechspex as mx
-from mechspex.masks import sample_masks
-from mechspex.models import _TINY
-from mechspex.smollm2 import smollm2_folder
+from mechspex.core.masks import sample_masks
+from mechspex.models.load_model import _TINY
+from mechspex.models.smollm2 import smollm2_folder
 
 PROMPTS, ROUNDS = 8, 4
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}

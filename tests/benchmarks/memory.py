@@ -12,8 +12,8 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import mechspex as mx
-from mechspex.masks import sample_masks
-from mechspex.models import _TINY
+from mechspex.core.masks import sample_masks
+from mechspex.models.load_model import _TINY
 
 MASKS, BLOCK = 100_000, 10_000
 

@@ -34,10 +34,11 @@ from typing import Any
 
 import numpy as np
 
+from mechspex.core.masks import sample_masks
+from mechspex.core.units import Term
 from mechspex.errors import BudgetError, MechspexError
-from mechspex.masks import sample_masks
-from mechspex.scores import r_squared
-from mechspex.set_function import Basis, SetFunction, Term
+from mechspex.set_functions.r_squared import r_squared
+from mechspex.set_functions.set_function import Basis, SetFunction
 
 OURS = ("automatic@design", "automatic", "pursuit", "spex@design", "proxyspex", "kernel")
 OTHERS = ("shapiq-spex", "shapiq-proxyspex", "sparse-transform", "lightgbm", "lasso")
@@ -199,7 +200,7 @@ def _ours(
     They are SPEX's at p = ½ if they fit in the budget, and mixed with p = ½ at others.
     """
     from mechspex.decoders import decode
-    from mechspex.spex_design import SpexDesign
+    from mechspex.decoders.spex.design import SpexDesign
 
     decoder, _, wanted = method.partition("@")
     design, kind = None, "mixed" if wanted and keep != 0.5 else "biased"

@@ -20,8 +20,8 @@ from sparse_transform.qsft.qsft import transform
 from sparse_transform.qsft.signals.input_signal_subsampled import SubsampledSignal
 from sparse_transform.qsft.utils.query import get_bch_decoder
 
-from mechspex.masks import sample_masks
-from mechspex.set_function import SetFunction
+from mechspex.core.masks import sample_masks
+from mechspex.set_functions.set_function import SetFunction
 
 Measure = Callable[[np.ndarray], np.ndarray]
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 import mechspex as mx
-from mechspex.executors.local import RecordedValues
+from mechspex.runs.recorded import RecordedValues
 from mechspex.screening.attribution import extensions, first_order
 
 TRUTH = Path(__file__).with_suffix(".npz")

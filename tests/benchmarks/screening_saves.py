@@ -16,7 +16,7 @@ import numpy as np
 
 import mechspex as mx
 from mechspex.decoders import Residual, find_decoder
-from mechspex.scores import r_squared
+from mechspex.set_functions.r_squared import r_squared
 
 KEEP = 0.9
 # {units: (decoders, held-out masks, budgets in masks' worth of seconds)}; additive is the baseline.

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mechspex.circuit_search import Objective, additive_choice, best_subset, front, greedy
 from mechspex.decoders import decode
-from mechspex.set_function import SetFunction
+from mechspex.set_functions.set_function import SetFunction
+from mechspex.subsets.best_subset import Objective, additive_choice, best_subset, front, greedy
 
 DATA = Path(__file__).parents[1] / "data" / "ioi_heads_p90.npz"
 

@@ -17,9 +17,9 @@ import torch
 from scipy import stats
 
 import mechspex as mx
-from mechspex.metrics import bind_metric
-from mechspex.recipes import read_recipe, task_files
-from mechspex.tasks import tokenize
+from mechspex.tasks.metrics import bind_metric
+from mechspex.tasks.task import tokenize
+from mechspex.tasks.task_file import read_recipe, task_files
 
 MODEL, PROMPTS, ACCURATE = "smollm2-135m", 64, 0.75
 

@@ -5,7 +5,7 @@ OMP_NUM_THREADS=1 python tests/benchmarks/truth_bench.py > tests/benchmarks/trut
 
 import pandas as pd
 
-from mechspex.bench import bench, summary
+from mechspex.experiments.bench import bench, summary
 
 ABLATIONS = ("zero", "resample", "mean")
 INTRODUCTION = """# Truth bench

@@ -1,0 +1,155 @@
+"""Of every size the best subset and the one nearest to the model: recovered, then measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, Subsets, members
+from mechspex.core.masks import ablate_sets
+from mechspex.decoders import Decoder
+from mechspex.runs.recorded import RecordedValues
+from mechspex.set_functions.set_function import SetFunction
+from mechspex.subsets.best_subset import matching_subsets
+from mechspex.subsets.gradient_climb import climb
+
+# Seconds for the programs that bound the front.
+_PROOFS = 60.0
+
+
+@dataclass(frozen=True)
+class CircuitsBySize:
+    """What was found among all masks measured.
+
+    Attributes:
+        function: recovered from them.
+        best: {size: the units that do most by themselves}.
+        matching: {size: the units that come nearest to the whole model}.
+        front: one row a size.
+    """
+
+    function: SetFunction
+    best: dict[int, tuple[int, ...]]
+    matching: dict[int, tuple[int, ...]]
+    front: pd.DataFrame
+
+
+def circuits_by_size(
+    recorded: RecordedValues,
+    sizes: Sequence[int],
+    *,
+    budget: int,
+    decoder: str | Decoder,
+    seed: int,
+    sloped: RecordedValues | None = None,
+    attributed: Float[np.ndarray, " unit"] | None = None,
+) -> CircuitsBySize:
+    """Recover, look for the best subsets, measure around them, recover again; then climb.
+
+    Args:
+        recorded: the model.
+        sizes: of the subsets.
+        budget: masks of all densities and around the subsets.
+        decoder: of f̂.
+        seed: of masks and search.
+        sloped: where the slopes for climbing come from; without them f̂ alone proposes.
+        attributed: the effect of each unit by a screen, whose subsets are measured as well.
+    """
+    n_units = recorded.n_units
+    rounds = SubsetRounds(recorded, sizes, decoder, seed)
+    sizes = rounds.sizes
+    recorded.stage = "masks of all densities"
+    n_first = int(budget * AT_RANDOM)
+    rng = np.random.default_rng(seed)
+    density = rng.uniform(size=(n_first, 1))
+    ends = np.repeat([[True], [False]], n_units, axis=1)
+    clean = rounds.measure(np.concatenate([ends, rng.random((n_first, n_units)) < density]))[0]
+
+    def matching(function: SetFunction) -> list[Subsets]:
+        return _matching(function, sizes, float(clean.mean()), attributed)
+
+    rounds.run(budget - n_first, matching)
+    if attributed is not None:
+        # What attribution would keep is measured too: nothing worse is reported.
+        rounds.measure_subsets(_largest(-attributed, sizes))
+    if sloped is not None:
+        recorded.stage = sloped.stage = "climbing from the best subsets"
+
+        def slopes(masks: Float[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask unit"]:
+            return sloped.value_and_gradient(masks)[1]
+
+        function = rounds.recovered()
+        rounds.measure_subsets(members(rounds.front(function)))
+        climb(rounds.measure, slopes, rounds.best(), n_units)
+        rounds.measure_subsets(*matching(function))
+        climb(rounds.measure, slopes, rounds.best(clean), n_units, target=clean)
+    recorded.stage = "best subsets"
+    function = rounds.recovered()
+    subsets = rounds.front(function, time_limit=_PROOFS)
+    rounds.measure_subsets(members(subsets), *matching(function))
+    bounds = {subset.size: subset.bound for subset in subsets}
+    best, nearest = rounds.best(), rounds.best(clean)
+    table = _table(recorded, function, best, nearest, bounds)
+    return CircuitsBySize(function, best, nearest, table)
+
+
+def _largest(effects: Float[np.ndarray, " unit"], sizes: Sequence[int]) -> dict[int, tuple]:
+    """{size: the units with the largest effects}."""
+    ranking = np.argsort(-effects, kind="stable").tolist()
+    return {size: tuple(sorted(ranking[:size])) for size in sizes}
+
+
+def _matching(
+    function: SetFunction,
+    sizes: Sequence[int],
+    target: float,
+    attributed: Float[np.ndarray, " unit"] | None,
+) -> list[Subsets]:
+    """Subsets that may do what the whole model does: the units with the largest effects, recovered
+    in the whole model and on average over masks, or attributed, as they are and with some
+    exchanged."""
+    effects = [
+        np.array([singles[(column,)] for column in range(function.n_units)])
+        for singles in (function.to_basis("ablated"), function.to_basis("fourier"))
+    ]
+    found: list[Subsets] = []
+    for effect in effects if attributed is None else [*effects, attributed]:
+        ranking = np.argsort(-np.abs(effect), kind="stable").tolist()
+        found.append(_largest(np.abs(effect), sizes))
+        found.append(matching_subsets(function, sizes, target, ranking))
+    return found
+
+
+def _table(
+    recorded: RecordedValues,
+    function: SetFunction,
+    best: Subsets,
+    matching: Subsets,
+    bounds: Mapping[int, float],
+) -> pd.DataFrame:
+    """One row a size: what f̂ and the model say of its best subset, and of the nearest one."""
+    n_units, sizes = recorded.n_units, list(best)
+    kept = ~ablate_sets(n_units, [(), tuple(range(n_units)), *best.values(), *matching.values()])
+    empty, clean, *means = recorded(kept).astype(np.float64).mean(axis=1)
+    share = (np.array(means).reshape(2, len(sizes)) - empty) / (clean - empty)
+    names = recorded.units.names
+    named = [
+        [", ".join(names[column] for column in columns) for columns in found.values()]
+        for found in (best, matching)
+    ]
+    return pd.DataFrame(
+        {
+            "size": sizes,
+            "predicted": function.predict(kept[2 : 2 + len(sizes)]),
+            "bound": [bounds[size] for size in sizes],
+            "value": means[: len(sizes)],
+            "faithfulness": share[0],
+            "units": named[0],
+            "matching": share[1],
+            "matching units": named[1],
+        }
+    )

@@ -1,0 +1,314 @@
+"""A circuit: the few units that carry a behaviour, and how they act together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from mechspex.core.units import Term, Unit, UnitSet
+from mechspex.effects.validation import Validation
+from mechspex.errors import Refused
+from mechspex.runs.json_values import write_json
+from mechspex.runs.text import subject
+
+Relation = Literal["together", "backup", "opposed"]
+
+SCHEMA = "mechspex.circuit/1"
+# Rows that the text shows.
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Link:
+    """A confirmed pair of members.
+
+    With a_T = ablated(T), and a single effect that is not confirmed taken as 0:
+
+    * ``opposed``: a_i and a_j have opposite signs. One unit undoes what the other writes.
+    * ``backup``: |a_i + a_j + a_ij| > |a_i| + |a_j|. Ablating both does more than either: each
+      stands in for the other, as in an OR.
+    * ``together``: it does less, or no more: each needs the other, as in an AND.
+
+    Attributes:
+        members: columns of both.
+        effect: a_ij, in the units of the value, with its interval.
+        relation: of the three above.
+    """
+
+    members: tuple[int, int]
+    effect: float
+    interval: tuple[float, float]
+    relation: Relation
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A set of units that carries a behaviour.
+
+    Attributes:
+        units: all units it was chosen from.
+        members: columns of the chosen ones, ascending.
+        configuration: of the values it was found with: model, task, ablation, metric.
+        method: how it was found, in words.
+        predicted: value of the circuit alone that the recovered function predicts; None where
+            nothing predicts it.
+        scores: what `mechspex.faithfulness` measured, as plain numbers; empty where it did not.
+        effects: {column: exact effect of ablating that member in the whole model}.
+        links: confirmed pairs of members.
+        roles: {role: columns}, published or proposed from attention patterns.
+        evidence: {column: why it has its role}.
+    """
+
+    units: UnitSet
+    members: Term
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    method: str = ""
+    predicted: float | None = None
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    effects: Mapping[int, float] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
+    roles: Mapping[str, Term] = field(default_factory=dict)
+    evidence: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if list(self.members) != sorted(set(self.members)):
+            raise Refused(f"members {list(self.members)} must ascend, each once")
+        if self.members and not 0 <= self.members[0] <= self.members[-1] < len(self.units):
+            raise Refused(
+                f"members {list(self.members)} lie outside the columns 0 … {len(self.units) - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members by name."""
+        return tuple(self.units.names[column] for column in self.members)
+
+    @property
+    def mask(self) -> Bool[np.ndarray, " unit"]:
+        """The mask that keeps the circuit alone."""
+        kept = np.zeros(len(self.units), dtype=bool)
+        kept[list(self.members)] = True
+        return kept
+
+    @classmethod
+    def published(cls, roles: Mapping[str, Sequence[str]], units: UnitSet) -> Circuit:
+        """The circuit of a task file, {role: names}; names that `units` lack are an error."""
+        columns = {role: tuple(sorted(units.columns(names))) for role, names in roles.items()}
+        members = tuple(sorted({column for role in columns.values() for column in role}))
+        return cls(units, members, method="published", roles=columns)
+
+    def groups(self, relation: Relation) -> tuple[Term, ...]:
+        """Members that links of one relation join, directly or by way of others; largest first."""
+        graph = nx.Graph()
+        graph.add_edges_from(link.members for link in self.links if link.relation == relation)
+        found = [tuple(sorted(group)) for group in nx.connected_components(graph)]
+        return tuple(sorted(found, key=lambda group: (-len(group), group)))
+
+    def with_links(self, validation: Validation) -> Circuit:
+        """The same with what exact single and pair effects say of its members.
+
+        Args:
+            validation: of single members and pairs of them, over the same units.
+        """
+        held = zip(
+            validation.terms,
+            validation.effects.tolist(),
+            validation.intervals.tolist(),
+            validation.confirmed.tolist(),
+            strict=True,
+        )
+        rows = {term: (effect, (low, high), sure) for term, effect, (low, high), sure in held}
+        alone = {c: rows[(c,)] for c in self.members if (c,) in rows}
+        effects = {column: effect for column, (effect, _, _) in alone.items()}
+        links = []
+        for term, (effect, interval, sure) in rows.items():
+            if sure and len(term) == 2 and all(column in alone for column in term):
+                i, j = term
+                one, other = (alone[column][0] * alone[column][2] for column in (i, j))
+                links.append(Link((i, j), effect, interval, _relation(one, other, effect)))
+        links.sort(key=lambda link: -abs(link.effect))
+        return replace(self, effects=effects, links=tuple(links))
+
+    def with_roles(self, roles: pd.DataFrame) -> Circuit:
+        """The same with the roles that attention patterns propose.
+
+        Args:
+            roles: a row a unit with ``unit``, ``role`` (empty for none) and ``evidence``, as
+                `mechspex.head_roles` gives them; units outside the circuit are left out.
+
+        Raises:
+            UnknownUnitError: a unit that is not among these.
+        """
+        columns = self.units.columns(roles["unit"])
+        members: dict[str, list[int]] = {}
+        evidence = {}
+        for column, role, why in zip(columns, roles["role"], roles["evidence"], strict=True):
+            if role and column in self.members:
+                members.setdefault(role, []).append(column)
+                evidence[column] = why
+        named = {role: tuple(sorted(columns)) for role, columns in members.items()}
+        return replace(self, roles=named, evidence=evidence)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a member: unit, effect of ablating it, what it adds to the circuit, its role."""
+        role_of = {column: role for role, columns in self.roles.items() for column in columns}
+        adds = dict(zip(self.scores.get("members", []), self.scores.get("minimality", []),
+                        strict=True))  # fmt: skip
+        return pd.DataFrame(
+            {
+                "unit": self.names,
+                "effect": [self.effects.get(column, np.nan) for column in self.members],
+                "adds": [adds.get(name, [np.nan])[0] for name in self.names],
+                "role": [role_of.get(column, "") for column in self.members],
+                "evidence": [self.evidence.get(column, "") for column in self.members],
+            }
+        )
+
+    def links_to_pandas(self) -> pd.DataFrame:
+        """One row a confirmed pair, strongest first."""
+        return pd.DataFrame(
+            {
+                "units": [self.units.label(link.members) for link in self.links],
+                "effect": [link.effect for link in self.links],
+                "low": [link.interval[0] for link in self.links],
+                "high": [link.interval[1] for link in self.links],
+                "relation": [link.relation for link in self.links],
+            }
+        )
+
+    def to_graph(self) -> nx.Graph:
+        """Members as nodes, confirmed pairs as edges, with attributes that GraphML holds."""
+        graph = nx.Graph(method=self.method)
+        for row in self.to_pandas().to_dict("records"):
+            attributes = {key: value for key, value in row.items() if value == value}
+            graph.add_node(attributes.pop("unit"), **attributes)
+        for link in self.links:
+            one, other = (self.units.names[column] for column in link.members)
+            graph.add_edge(one, other, effect=link.effect, relation=link.relation)
+        return graph
+
+    def to_graphml(self, path: str | Path) -> None:
+        """Write the graph for Gephi, Cytoscape or networkx."""
+        nx.write_graphml(self.to_graph(), path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The circuit as plain numbers and lists, with a schema name; JSON can hold it."""
+        name = self.units.names
+        return {
+            "schema": SCHEMA,
+            "units": [list(unit) for unit in self.units],
+            "members": list(self.names),
+            "configuration": dict(self.configuration),
+            "method": self.method,
+            "predicted": self.predicted,
+            "scores": dict(self.scores),
+            "effects": {name[column]: effect for column, effect in self.effects.items()},
+            "links": [
+                {
+                    "members": [name[column] for column in link.members],
+                    "effect": link.effect,
+                    "interval": list(link.interval),
+                    "relation": link.relation,
+                }
+                for link in self.links
+            ],
+            "roles": {role: [name[c] for c in columns] for role, columns in self.roles.items()},
+            "evidence": {name[column]: text for column, text in self.evidence.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Circuit:
+        """What `to_dict` gave.
+
+        Raises:
+            Refused: another schema, or a record that breaks it.
+        """
+        found = record.get("schema") if isinstance(record, dict) else None
+        if found != SCHEMA:
+            raise Refused(f"this is no circuit: schema {found!r}, expected {SCHEMA!r}")
+        try:
+            units = UnitSet(tuple(Unit(*unit) for unit in record["units"]))
+            column = units.column_of
+            return cls(
+                units=units,
+                members=tuple(sorted(units.columns(record["members"]))),
+                configuration=record["configuration"],
+                method=record["method"],
+                predicted=record["predicted"],
+                scores=record["scores"],
+                effects={column[name]: effect for name, effect in record["effects"].items()},
+                links=tuple(
+                    Link(
+                        (column[one], column[other]), link["effect"], (low, high), link["relation"]
+                    )
+                    for link in record["links"]
+                    for one, other in [link["members"]]
+                    for low, high in [link["interval"]]
+                ),
+                roles={
+                    role: tuple(column[name] for name in names)
+                    for role, names in record["roles"].items()
+                },
+                evidence={column[name]: text for name, text in record["evidence"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Refused(f"this circuit is incomplete or malformed ({error!r})") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the circuit as JSON."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Circuit:
+        """Read what `save` wrote.
+
+        Raises:
+            Refused: no such file, or one that is not JSON of this schema.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_bytes()))
+        except (OSError, ValueError, RecursionError, Refused) as error:
+            raise Refused(f"{path} is refused ({error}); give a file that save() wrote") from None
+
+    def __str__(self) -> str:
+        lines = [subject(dict(self.configuration), self.units)] if self.configuration else []
+        lines.append(f"circuit of {len(self)} of {len(self.units)} units ({self.method})")
+        if self.scores:
+            share, rest = self.scores["faithfulness"], self.scores["completeness"]
+            lines.append(
+                f"faithfulness {share[0]:.3f} [{share[1]:.3f}, {share[2]:.3f}], the others alone "
+                f"{rest[0]:.3f} [{rest[1]:.3f}, {rest[2]:.3f}]; random circuits "
+                f"{np.mean(self.scores['random']):.3f}; {self.scores['n_outputs']} prompts"
+            )
+        lines += ["", self.to_pandas().to_string(index=False, float_format="{:+.3f}".format)]
+        if self.links:
+            pairs = self.links_to_pandas()
+            lines += [
+                "",
+                f"{len(pairs)} pairs act together, back each other up or oppose each other:",
+                pairs.head(_SHOWN).to_string(index=False, float_format="{:+.3f}".format),
+            ]
+            if len(pairs) > _SHOWN:
+                lines.append(f"… and {len(pairs) - _SHOWN} weaker ones")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        style = {"index": False, "float_format": "{:+.3f}".format}
+        return self.to_pandas().to_html(**style) + self.links_to_pandas().to_html(**style)
+
+
+def _relation(one: float, other: float, joint: float) -> Relation:
+    if one * other < 0:
+        return "opposed"
+    return "backup" if abs(one + other + joint) > abs(one) + abs(other) else "together"

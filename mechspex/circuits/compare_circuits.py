@@ -1,0 +1,98 @@
+"""Two circuits side by side: a found one held against a published one, or any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from mechspex.circuits.circuit import Circuit
+from mechspex.errors import Refused
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A circuit held against another, taken as the truth.
+
+    Attributes:
+        both, only_found, only_truth: names of units in both, in one alone.
+        precision: |both| / |found|.
+        recall: |both| / |truth|.
+        f1: their harmonic mean.
+        auc: the chance that a member of the truth is ranked above any other unit (area under the
+            receiver operating curve), where the found circuit comes with a ranking; else of
+            membership alone.
+        expected: precision of a random circuit of the same size.
+    """
+
+    both: tuple[str, ...]
+    only_found: tuple[str, ...]
+    only_truth: tuple[str, ...]
+    precision: float
+    recall: float
+    f1: float
+    auc: float
+    expected: float
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"precision {self.precision:.2f} (by chance {self.expected:.2f})   recall "
+                f"{self.recall:.2f}   F1 {self.f1:.2f}   area under the curve {self.auc:.2f}",
+                f"in both: {', '.join(self.both) or '–'}",
+                f"only found: {', '.join(self.only_found) or '–'}",
+                f"only in the other: {', '.join(self.only_truth) or '–'}",
+            ]
+        )
+
+
+def compare_circuits(
+    found: Circuit, truth: Circuit, *, ranking: Iterable[int | str] | None = None
+) -> Comparison:
+    """Hold a circuit against another one over the same units, such as a published one.
+
+    Args:
+        found: the one that is judged.
+        truth: the other.
+        ranking: of all units, best first, from which `found` was cut; for the area under the curve.
+
+    Raises:
+        Refused: circuits over different units, an empty truth.
+    """
+    if found.units != truth.units:
+        raise Refused(
+            f"the circuits lie in {found.units} and {truth.units}; compare circuits of one model"
+        )
+    if not 0 < len(truth) < len(truth.units):
+        raise Refused(f"the other circuit has {len(truth)} of {len(truth.units)} units; it needs "
+                      "some and not all")  # fmt: skip
+    names = found.units.names
+    mine, theirs = set(found.members), set(truth.members)
+    both = mine & theirs
+    precision = len(both) / len(mine) if mine else 0.0
+    recall = len(both) / len(theirs)
+    score = found.mask.astype(float)
+    if ranking is not None:
+        order = [found.units.column_of[u] if isinstance(u, str) else int(u) for u in ranking]
+        if sorted(order) != list(range(len(names))):
+            raise Refused(f"the ranking has {len(order)} units; give all {len(names)}, each once")
+        score[order] = -np.arange(len(names))
+    return Comparison(
+        both=tuple(names[c] for c in sorted(both)),
+        only_found=tuple(names[c] for c in sorted(mine - theirs)),
+        only_truth=tuple(names[c] for c in sorted(theirs - mine)),
+        precision=precision,
+        recall=recall,
+        f1=2 * len(both) / (len(mine) + len(theirs)),
+        auc=_area(score, truth.mask),
+        expected=len(theirs) / len(names),
+    )
+
+
+def _area(score: np.ndarray, truth: Bool[np.ndarray, " unit"]) -> float:
+    """P(score of a true unit > score of another), ties counting half."""
+    inside, outside = score[truth], score[~truth]
+    above = (inside[:, None] > outside).mean() + 0.5 * (inside[:, None] == outside).mean()
+    return float(above)

@@ -1,0 +1,363 @@
+"""What a circuit does by itself on the real model: faithfulness, completeness, minimality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from mechspex.core.units import UnitSet
+from mechspex.core.value_function import ValueFunction
+from mechspex.effects.validate import columns_of
+from mechspex.errors import FailedMasksError, Refused
+
+# Shares of the units at which the MIB benchmark measures circuits (Mueller et al. 2025).
+MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_LEVEL = 0.95
+_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Score:
+    """A share of the behaviour, and its 95% interval over outputs (bootstrap of prompts)."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:z.3f} [{self.low:z.3f}, {self.high:z.3f}]"
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How much of the behaviour a circuit C carries.
+
+    Shares of f(all) − f(∅), mean over outputs, where f(S) keeps S and ablates the rest.
+
+    Attributes:
+        units: of the value function.
+        members: columns of the circuit.
+        configuration: of the values: model, task, ablation, metric.
+        clean, ablated: f(all) and f(∅), mean over outputs.
+        n_outputs: prompts that the intervals are about.
+        faithfulness: (f(C) − f(∅)) / (f(all) − f(∅)).
+        completeness: the same of all units but C; near 0 where nothing outside C carries the
+            behaviour.
+        minimality: of each member i, what it adds: (f(C) − f(C without i)) / (f(all) − f(∅)).
+        random: faithfulness of random circuits of the same size, the control.
+        correct: share of outputs above 0 with C alone, and `clean_correct` with all units: the
+            accuracy, where the metric is a difference between right and wrong.
+    """
+
+    units: UnitSet
+    members: tuple[int, ...]
+    configuration: Mapping[str, str]
+    clean: float
+    ablated: float
+    n_outputs: int
+    faithfulness: Score
+    completeness: Score
+    minimality: tuple[Score, ...]
+    random: Float[np.ndarray, " circuit"]
+    correct: float
+    clean_correct: float
+
+    @property
+    def idle(self) -> tuple[int, ...]:
+        """Members whose interval of what they add does not leave out zero."""
+        scores = zip(self.members, self.minimality, strict=True)
+        return tuple(column for column, score in scores if score.low <= 0 <= score.high)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a member, what it adds with its interval, most first."""
+        frame = pd.DataFrame(
+            {
+                "unit": [self.units.names[column] for column in self.members],
+                "adds": [score.value for score in self.minimality],
+                "low": [score.low for score in self.minimality],
+                "high": [score.high for score in self.minimality],
+            }
+        )
+        return frame.sort_values("adds", ascending=False, ignore_index=True, kind="stable")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        return {
+            "members": [self.units.names[column] for column in self.members],
+            "configuration": dict(self.configuration),
+            "clean": self.clean,
+            "ablated": self.ablated,
+            "n_outputs": self.n_outputs,
+            "faithfulness": _plain(self.faithfulness),
+            "completeness": _plain(self.completeness),
+            "minimality": [_plain(score) for score in self.minimality],
+            "random": self.random.tolist(),
+            "correct": self.correct,
+            "clean_correct": self.clean_correct,
+        }
+
+    def __str__(self) -> str:
+        control = (
+            f"{len(self.random)} random circuits of the same size: mean {self.random.mean():.3f}, "
+            f"best {self.random.max():.3f}"
+            if len(self.random)
+            else "no random circuits"
+        )
+        return "\n".join(
+            [
+                f"{len(self.members)} of {len(self.units)} units, {self.n_outputs} prompts; "
+                f"clean {self.clean:+.3f}, all ablated {self.ablated:+.3f}",
+                f"faithfulness {self.faithfulness}   completeness {self.completeness} "
+                "(the others alone)",
+                f"right on {self.correct:.0%} of the prompts, the whole model on "
+                f"{self.clean_correct:.0%}; {len(self.idle)} members add nothing for sure",
+                control,
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Faithfulness of circuits of growing size.
+
+    Attributes:
+        sizes: units kept.
+        shares: of all units; the horizontal axis of both areas.
+        scores: faithfulness at each size.
+        cpr: ∫ faithfulness, from the smallest share to 1, by the trapezoidal rule: how much
+            behaviour a ranking carries (circuit performance ratio, Mueller et al. 2025).
+        cmd: ∫ |1 − faithfulness|, how far it is from the model (circuit-model distance).
+        gained: f(circuit) − f(∅), and
+        whole: f(all) − f(∅), of each output.
+    """
+
+    sizes: tuple[int, ...]
+    shares: tuple[float, ...]
+    scores: tuple[Score, ...]
+    cpr: Score
+    cmd: Score
+    gained: Float[np.ndarray, "size output"] = field(repr=False, compare=False)
+    whole: Float[np.ndarray, " output"] = field(repr=False, compare=False)
+
+    def minus(self, other: Curve, *, seed: int = 0) -> tuple[Score, Score]:
+        """CPR and CMD less those of another curve on the same outputs, with paired intervals.
+
+        Raises:
+            Refused: the other is on other outputs, or at other sizes.
+        """
+        if self.shares != other.shares or self.whole.shape != other.whole.shape:
+            raise Refused(
+                f"curves at shares {self.shares} on {len(self.whole)} outputs, and at "
+                f"{other.shares} on {len(other.whole)}; measure both with the same value function "
+                "and the same shares"
+            )
+        away = np.abs(self.whole - other.whole)
+        if away.max() > 1e-2 * np.abs(self.whole).mean():
+            place = int(away.argmax())
+            raise Refused(
+                f"curves on other outputs: output {place} is {self.whole[place]:.4g} and "
+                f"{other.whole[place]:.4g}; measure both with the same value function"
+            )
+        score, both = scorer(self.whole, seed), np.stack([self.gained, other.gained])
+
+        def difference(area: Callable[[np.ndarray], np.ndarray]) -> Score:
+            return score(
+                both,
+                lambda curves: np.trapezoid(area(curves[0]) - area(curves[1]), self.shares, axis=0),
+            )
+
+        return difference(lambda curve: curve), difference(lambda curve: np.abs(1 - curve))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a size."""
+        return pd.DataFrame(
+            {
+                "size": self.sizes,
+                "share": self.shares,
+                "faithfulness": [score.value for score in self.scores],
+                "low": [score.low for score in self.scores],
+                "high": [score.high for score in self.scores],
+            }
+        )
+
+    def __str__(self) -> str:
+        rows = [
+            f"  {k:5d} units ({share:6.1%})  {score}"
+            for k, share, score in zip(self.sizes, self.shares, self.scores, strict=True)
+        ]
+        return "\n".join([f"CPR {self.cpr}   CMD {self.cmd}", *rows])
+
+
+def faithfulness(
+    value_function: ValueFunction,
+    circuit: Iterable[int | str],
+    *,
+    n_random: int = 20,
+    seed: int = 0,
+) -> Faithfulness:
+    """Measure what a circuit carries by itself, and what each member adds.
+
+    On outputs (prompts) that were not used to find it; else the scores flatter it.
+
+    Args:
+        value_function: the model, with a task and a reference of its own: all scores depend on
+            the reference.
+        circuit: its members, by name or column.
+        n_random: random circuits of the same size, the control.
+        seed: of those, and of the bootstrap.
+
+    Raises:
+        Refused: a member that is not there, or a value that ablating all units does not change.
+        FailedMasksError: a mask of the circuit has no finite value.
+    """
+    members = columns_of(circuit, value_function.units)
+    n_units = value_function.n_units
+    rng = np.random.default_rng(seed)
+    kept = np.zeros((4 + len(members) + n_random, n_units), dtype=bool)
+    kept[0], kept[2, list(members)], kept[3] = True, True, True
+    kept[3, list(members)] = False
+    kept[4 : 4 + len(members), list(members)] = True
+    kept[4 + np.arange(len(members)), list(members)] = False
+    for row in range(4 + len(members), len(kept)):
+        kept[row, rng.permutation(n_units)[: len(members)]] = True
+    values = finite_values(value_function, kept)
+    clean, empty, alone, others = values[:4]
+    whole = behaviour(clean, empty)
+    score = scorer(whole, seed)
+    rest = values[4:]
+    return Faithfulness(
+        units=value_function.units,
+        members=members,
+        configuration=getattr(value_function, "configuration", {}),
+        clean=float(clean.mean()),
+        ablated=float(empty.mean()),
+        n_outputs=values.shape[1],
+        faithfulness=score(alone - empty),
+        completeness=score(others - empty),
+        minimality=tuple(score(alone - without) for without in rest[: len(members)]),
+        random=(rest[len(members) :] - empty).mean(axis=1) / whole.mean(),
+        correct=float((alone > 0).mean()),
+        clean_correct=float((clean > 0).mean()),
+    )
+
+
+def faithfulness_curve(
+    value_function: ValueFunction,
+    circuits: Sequence[int | str] | Mapping[int, Sequence[int | str]],
+    *,
+    shares: Sequence[float] = MIB_SHARES,
+    seed: int = 0,
+) -> Curve:
+    """Faithfulness over sizes, and the areas CPR and CMD.
+
+    Args:
+        value_function: the model, on outputs that were not used to find the circuits.
+        circuits: a ranking of all units, best first; or {size: members} for every size asked for.
+        shares: of the units, ascending up to 1; each is rounded up to whole units.
+        seed: of the bootstrap.
+
+    Raises:
+        Refused: a size without a circuit, shares that are not ascending in (0, 1].
+    """
+    n_units = value_function.n_units
+    if not all(0 < share <= 1 for share in shares) or list(shares) != sorted(set(shares)):
+        raise Refused(f"shares = {list(shares)}: give ascending numbers above 0, up to 1")
+    sizes = [math.ceil(share * n_units - 1e-9) for share in shares]
+    kept = np.zeros((2 + len(sizes), n_units), dtype=bool)
+    kept[0] = True
+    for row, size in enumerate(sizes, 2):
+        kept[row, list(_of_size(circuits, size, value_function.units))] = True
+    values = finite_values(value_function, kept)
+    clean, empty = values[:2]
+    gained = values[2:] - empty
+    whole = behaviour(clean, empty)
+    score = scorer(whole, seed)
+    return Curve(
+        sizes=tuple(sizes),
+        shares=tuple(shares),
+        scores=tuple(score(row) for row in gained),
+        cpr=score(gained, lambda curve: np.trapezoid(curve, shares, axis=0)),
+        cmd=score(gained, lambda curve: np.trapezoid(np.abs(1 - curve), shares, axis=0)),
+        gained=gained,
+        whole=whole,
+    )
+
+
+def mib_sizes(n_units: int) -> tuple[int, ...]:
+    """The sizes at which `faithfulness_curve` measures, each once."""
+    return tuple(sorted({math.ceil(share * n_units - 1e-9) for share in MIB_SHARES}))
+
+
+def _of_size(
+    circuits: Sequence[int | str] | Mapping[int, Sequence[int | str]], size: int, units: UnitSet
+) -> tuple[int, ...]:
+    if isinstance(circuits, Mapping):
+        if size == len(units):
+            return tuple(range(size))
+        if size not in circuits:
+            raise Refused(f"no circuit of {size} units among {sorted(circuits)}; give one a size")
+        members = circuits[size]
+    else:
+        members = circuits[:size]
+    columns = columns_of(members, units)
+    if len(columns) != size:
+        raise Refused(f"{len(columns)} different units where {size} were asked for")
+    return columns
+
+
+def finite_values(
+    value_function: ValueFunction, kept: Bool[np.ndarray, "mask unit"]
+) -> Float[np.ndarray, "mask output"]:
+    values = value_function(kept).astype(np.float64)
+    failed = int((~np.isfinite(values).all(axis=1)).sum())
+    if failed:
+        raise FailedMasksError(
+            f"{failed} of {len(kept)} masks of the circuit have no finite value; mend the value "
+            "function"
+        )
+    return values
+
+
+def behaviour(
+    clean: Float[np.ndarray, " output"], empty: Float[np.ndarray, " output"]
+) -> Float[np.ndarray, " output"]:
+    """f(all) − f(∅) for each output; its mean is what scores are shares of."""
+    whole = clean - empty
+    size = max(float(np.abs(clean).max()), float(np.abs(empty).max()), 1e-30)
+    if abs(whole.mean()) <= 1e-5 * size:
+        raise Refused(
+            f"the value is {clean.mean():.4g} with all units kept and {empty.mean():.4g} with all "
+            "ablated: there is no behaviour for a circuit to carry; choose other units or prompts"
+        )
+    return whole
+
+
+def scorer(whole: Float[np.ndarray, " output"], seed: int) -> Callable[..., Score]:
+    """Ratios of means over outputs, with intervals from outputs drawn again (Efron 1979)."""
+    n_outputs = len(whole)
+    rng = np.random.default_rng((seed, 1))
+    drawn = rng.multinomial(n_outputs, np.full(n_outputs, 1 / n_outputs), size=_RESAMPLES)
+
+    def score(
+        gained: Float[np.ndarray, "*size output"],
+        area: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Score:
+        shares = gained @ drawn.T / (whole @ drawn.T)
+        share = gained.mean(axis=-1) / whole.mean()
+        if area is not None:
+            shares, share = area(shares), area(share)
+        tail = (1 - _LEVEL) / 2
+        low, high = np.quantile(shares, [tail, 1 - tail])
+        return Score(float(share), float(low), float(high))
+
+    return score
+
+
+def _plain(score: Score) -> list[float]:
+    return [score.value, score.low, score.high]

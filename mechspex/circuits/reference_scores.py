@@ -1,0 +1,165 @@
+"""A circuit's scores under several references: what it carries depends on what ablation puts in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from mechspex.circuits.circuit import Circuit
+from mechspex.circuits.faithfulness import Score, behaviour, finite_values, scorer
+from mechspex.components.component_values import ComponentValues
+from mechspex.errors import FailedMasksError, MeasurementError, Refused
+from mechspex.models.load_model import Model
+from mechspex.runs.recorded import RecordedValues
+from mechspex.runs.run import run_folder
+from mechspex.tasks.metric_names import DIFFERENCES
+from mechspex.tasks.task import Task
+
+SCHEMA = "mechspex.reference_scores/1"
+_KL = "kl_divergence"
+
+
+@dataclass(frozen=True)
+class ReferenceScores:
+    """What a circuit C does by itself under each reference, with 95% intervals over prompts.
+
+    Attributes:
+        scores: {reference: {``faithfulness``, ``completeness``, ``kl_divergence``, and for a
+            difference of answer and distractor ``accuracy`` and ``clean_accuracy``}}. The first
+            two are those of `mechspex.Faithfulness`; then KL(model ‖ C) of the next token in nats,
+            and the share of prompts on which C, or the whole model, prefers the answer.
+        refused: {reference: why it has no scores}.
+        n_prompts: that the intervals are about.
+    """
+
+    scores: Mapping[str, Mapping[str, Score]]
+    refused: Mapping[str, str]
+    n_prompts: int
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a reference and score: value, low, high."""
+        rows = [
+            {"reference": reference, "score": name, **vars(score)}
+            for reference, row in self.scores.items()
+            for name, score in row.items()
+        ]
+        return pd.DataFrame(rows, columns=["reference", "score", "value", "low", "high"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, with a schema name."""
+        return {
+            "schema": SCHEMA,
+            "n_prompts": self.n_prompts,
+            "scores": {
+                reference: {name: [s.value, s.low, s.high] for name, s in row.items()}
+                for reference, row in self.scores.items()
+            },
+            "refused": dict(self.refused),
+        }
+
+    def __str__(self) -> str:
+        frame = pd.DataFrame(
+            [
+                {"reference": reference} | {n.replace("_", " "): str(s) for n, s in row.items()}
+                for reference, row in self.scores.items()
+            ]
+        )
+        lines = [frame.to_string(index=False)] if len(frame) else []
+        return "\n".join(
+            [*lines, *(f"{r} has no scores: {why}" for r, why in self.refused.items())]
+        )
+
+
+def reference_scores(
+    model: Model,
+    task: Task,
+    circuit: Circuit,
+    references: Sequence[str] | None = None,
+    *,
+    run: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> ReferenceScores:
+    """Score a circuit under several references.
+
+    Args:
+        model: the one the circuit is of.
+        task: prompts that were not used to find it.
+        circuit: of heads, neurons or MLPs.
+        references: ablations by name; if not given ``mean``, ``zero``, ``resample`` and, where the
+            task has corrupted prompts, ``corrupted``.
+        run: name or folder in which the values are kept, one folder a reference.
+        seed: of ``resample`` and of the bootstrap.
+        progress: progress bars on stderr.
+
+    Raises:
+        Refused: no reference gives scores; of some that do not, the answer says why.
+    """
+    if references is None:
+        references = ["mean", "zero", "resample", *(["corrupted"] if task.corrupted else [])]
+    scores, refused = {}, {}
+    for reference in references:
+        folder = None if run is None else run_folder(run) / "references" / reference
+        try:
+            values, divergences = (
+                _measured(
+                    ComponentValues(model, read, circuit.units, reference, seed=seed),
+                    circuit,
+                    folder,
+                    progress,
+                )
+                for read in (task, replace(task, metric=_KL))
+            )
+            scores[reference] = _scores(values, divergences, task.metric in DIFFERENCES, seed)
+        except (Refused, FailedMasksError, MeasurementError) as error:
+            refused[reference] = str(error)
+    if not scores:
+        reasons = dict.fromkeys(refused.values())
+        raise Refused(f"no reference gives scores: {'; '.join(reasons) or 'name at least one'}")
+    return ReferenceScores(scores, refused, len(task))
+
+
+def _measured(
+    values: ComponentValues, circuit: Circuit, folder: Path | None, progress: bool
+) -> Float[np.ndarray, "4 prompt"]:
+    """Of the whole model, of nothing, of the circuit alone, and of all the others."""
+    alone = circuit.mask
+    kept = np.stack([np.ones_like(alone), np.zeros_like(alone), alone, ~alone])
+    metric = values.configuration["metric"]
+    below = None if folder is None else folder / metric
+    with closing(RecordedValues(values, below, progress=progress)) as recorded:
+        recorded.stage = f"{metric.replace('_', ' ')}, reference {values.ablation}"
+        return finite_values(recorded, kept)
+
+
+def _scores(
+    values: Float[np.ndarray, "4 prompt"],
+    divergences: Float[np.ndarray, "4 prompt"],
+    is_difference: bool,
+    seed: int,
+) -> dict[str, Score]:
+    clean, empty, alone, others = values
+    share = scorer(behaviour(clean, empty), seed)
+    scores = {
+        "faithfulness": share(alone - empty),
+        "completeness": share(others - empty),
+        _KL: scorer(np.ones_like(clean), seed)(divergences[2]),
+    }
+    if is_difference:
+        scores["accuracy"], scores["clean_accuracy"] = _right(alone), _right(clean)
+    return scores
+
+
+def _right(values: Float[np.ndarray, " prompt"]) -> Score:
+    """The share of prompts above 0; of few prompts, all right, it is not sure to be 1 (Wilson)."""
+    right = int((values > 0).sum())
+    interval = stats.binomtest(right, len(values)).proportion_ci(0.95, "wilson")
+    return Score(right / len(values), float(interval.low), float(interval.high))

@@ -1,0 +1,1 @@
+"""The value function of model components: heads, neurons and MLPs under ablation."""

@@ -1,0 +1,209 @@
+"""Many masks on prompts of one length, in forwards that fit in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechspex.components.cached_forward import ShortForward
+from mechspex.components.masked_forward import MaskedForward, Masks
+from mechspex.errors import ShapeError
+from mechspex.forward.batch_size import BatchSize
+from mechspex.models.bridge import HookWatch
+from mechspex.tasks.metrics import LogitDifference, Metric
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class BatchedForward:
+    """The metric of every mask on every prompt of one token length.
+
+    Attributes:
+        prompts: their numbers in the task.
+        metric: of the task.
+        plain: the forward through the bridge.
+        short: the forward on the model's twin; taken where it is given, unless `hooks` sees any.
+        hooks: watches the bridge.
+        size: of one forward.
+        gradient_size: of one forward with gradients, which holds every block's activations.
+    """
+
+    prompts: tuple[int, ...]
+    metric: Metric
+    plain: MaskedForward
+    short: ShortForward | None
+    hooks: HookWatch
+    size: BatchSize
+    gradient_size: BatchSize
+
+    @classmethod
+    def of(
+        cls, prompts: tuple[int, ...], metric: Metric, plain: MaskedForward, hooks: HookWatch
+    ) -> BatchedForward:
+        """Through the bridge."""
+        blocks = plain.model.cfg.n_layers
+        return cls(prompts, metric, plain, None, hooks, _size(plain), _size(plain, blocks=blocks))
+
+    def shortened(self, short: ShortForward) -> BatchedForward:
+        """The same on the model's twin."""
+        return replace(self, short=short, size=_size(self.plain))
+
+    def values(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask prompt"]:
+        """Values of all masks, in the metric's units.
+
+        Raises:
+            MeasurementError: out of memory even for one mask on one prompt.
+        """
+        short = self._usable()
+        blocks = positions = np.zeros(len(masks), dtype=int)
+        if short is not None:
+            blocks, positions = short.starts(masks)
+        values = np.empty((len(masks), len(self.prompts)), dtype=np.float32)
+        return self._fill(
+            values, masks, blocks, positions, self.size, partial(self._forward, short)
+        )
+
+    def values_and_gradients(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> Float[np.ndarray, "mask prompt value_and_unit"]:
+        """Values of soft masks, each followed by its gradient in the mask.
+
+        Raises:
+            MeasurementError: out of memory even for one mask on one prompt.
+        """
+        short = self._usable()
+        n_masks, n_units = masks.shape
+        blocks = np.full(n_masks, 0 if short is None else short.first_block)
+        positions = np.zeros(n_masks, dtype=int)
+        found = np.empty((n_masks, len(self.prompts), 1 + n_units), dtype=np.float32)
+        measure = partial(self._forward_and_back, short)
+        return self._fill(found, masks, blocks, positions, self.gradient_size, measure)
+
+    def _usable(self) -> ShortForward | None:
+        return None if self.hooks.sees_any() else self.short
+
+    def _fill(
+        self,
+        results: np.ndarray,
+        masks: np.ndarray,
+        blocks: Int[np.ndarray, " mask"],
+        positions: Int[np.ndarray, " mask"],
+        size: BatchSize,
+        measure: Callable[[Tensor, slice, int, int], Tensor],
+    ) -> np.ndarray:
+        """`results` ``[mask, prompt, …]``, filled by forwards that begin where their masks do.
+
+        Args:
+            blocks, positions: where each mask begins.
+            measure: (masks ``[mask, 1, unit]``, some of the prompts, block, position) → results.
+        """
+        n_prompts, length = self.plain.tokens.shape
+        n_blocks = self.plain.model.cfg.n_layers
+        # Masks that begin alike share a forward, which begins where the first of them does.
+        order = np.lexsort((blocks, positions))
+        done = 0
+        while done < len(order):
+            position = int(positions[order[done]])
+            window = length - position
+            rows = max(1, size.tokens // window)
+            batch = order[done : done + max(1, rows // n_prompts)]
+            block = int(blocks[batch].min())
+            at_once = min(rows, n_prompts)
+            start = time.perf_counter()
+            measured = _unless_out_of_memory(
+                partial(self._measure_batch, measure, masks[batch], at_once, block, position)
+            )
+            if measured is None:
+                # Outside the except block, so that the failed forward's tensors are freed.
+                size.ran_out(len(batch) * at_once, window)
+                continue
+            if at_once == n_prompts:
+                tokens = len(batch) * n_prompts * window
+                size.took(tokens, tokens * (n_blocks - block), time.perf_counter() - start)
+            results[batch] = measured
+            done += len(batch)
+        return results
+
+    def _measure_batch(
+        self,
+        measure: Callable[[Tensor, slice, int, int], Tensor],
+        masks: np.ndarray,
+        prompts_at_once: int,
+        block: int,
+        position: int,
+    ) -> np.ndarray:
+        """A few masks on all prompts, as many prompts a forward as were found to fit."""
+        on_device = torch.from_numpy(masks).to(self.plain.tokens.device)[:, None]
+        starts = range(0, len(self.prompts), prompts_at_once)
+        parts = [slice(i, min(i + prompts_at_once, len(self.prompts))) for i in starts]
+        measured = [measure(on_device, part, block, position).cpu() for part in parts]
+        return torch.cat(measured, dim=1).numpy()
+
+    def _forward_and_back(
+        self, short: ShortForward | None, masks: Tensor, part: slice, block: int, position: int
+    ) -> Float[Tensor, "mask prompt value_and_unit"]:
+        """Values of some soft masks on some prompts, each followed by its gradient."""
+        # One leaf a row, so that the gradients of the prompts stay apart.
+        soft = masks.expand(-1, part.stop - part.start, -1).clone().requires_grad_()
+        with torch.enable_grad():
+            values = self._forward(short, soft, part, block, position)
+            (gradients,) = torch.autograd.grad(values.sum(), soft)
+        return torch.cat([values.detach()[..., None], gradients.float()], dim=-1)
+
+    def _forward(
+        self, short: ShortForward | None, masks: Masks, part: slice, block: int, position: int
+    ) -> Float[Tensor, "mask prompt"]:
+        """Values of some masks on some prompts, in one forward."""
+        numbers = torch.tensor(self.prompts[part], device=self.plain.tokens.device)
+        prompts = numbers.repeat(len(masks))
+        metric, read = self.metric, None
+        if short is None:
+            logits = self.plain(masks, part)
+        else:
+            if isinstance(metric, LogitDifference):
+                metric, read = metric.reading_few()
+            logits = short(masks, part, block=block, position=position, read=read)
+        return checked_values(metric, logits, prompts).view(len(masks), -1)
+
+
+def _unless_out_of_memory(measure: Callable[[], _T]) -> _T | None:
+    """What `measure` returns; None when memory did not suffice."""
+    try:
+        return measure()
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:  # the CPU allocator has no exception class of its own
+        if "can't allocate memory" not in str(error):
+            raise
+        return None
+
+
+def checked_values(metric: Metric, logits: Tensor, prompts: Tensor) -> Float[Tensor, " row"]:
+    """The metric of every row.
+
+    Raises:
+        ShapeError: the metric returned anything but one number a row.
+    """
+    values = metric(logits, prompts)
+    if values.shape != prompts.shape:
+        raise ShapeError(
+            f"the metric returned shape {list(values.shape)} for {len(prompts)} rows of "
+            f"logits; return one number a row, [{len(prompts)}]"
+        )
+    return values.float()
+
+
+def _size(plain: MaskedForward, blocks: int = 1) -> BatchSize:
+    cfg, (_, length) = plain.model.cfg, plain.tokens.shape
+    # The widest moment of a block: the residual stream, the MLP's inside, the scores.
+    widest = 8 * cfg.d_model + 4 * (cfg.d_mlp or 4 * cfg.d_model) + 2 * cfg.n_heads * length
+    return BatchSize(plain.tokens.device, bytes_per_token=4 * widest * blocks)

@@ -1,0 +1,115 @@
+"""The short forward: the masked forward, from the blocks and positions that change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechspex.components.masked_forward import Ablation, Masks
+from mechspex.core.units import UnitSet
+from mechspex.forward.plain_model import Start, Twin
+from mechspex.models.bridge import in_parts
+
+
+@dataclass(frozen=True)
+class ShortForward:
+    """The masked forward on the twin of a model, from the first thing that an ablation changes.
+
+    Blocks below the first ablated unit are taken from the clean pass; so are, in a causal model,
+    the keys and values of the positions before the first ablated one. The last MLP and the
+    unembedding run where the metric reads, and only for the tokens it reads.
+
+    Attributes:
+        twin: the model without its bridge.
+        tokens: the prompts.
+        ablation: what ablated activations become.
+        entering: {block: what enters it in the clean pass, ``[prompt, pos, d_model]``}.
+        cache: clean keys and values ``[prompt, head, pos, d_head]``, one pair a block; empty where
+            no ablation spares a position.
+        layers, positions: block and first position that each unit changes.
+    """
+
+    twin: Twin
+    tokens: Int[Tensor, "prompt pos"]
+    ablation: Ablation
+    entering: dict[int, Tensor]
+    cache: tuple[tuple[Tensor, Tensor], ...]
+    layers: Int[np.ndarray, " unit"]
+    positions: Int[np.ndarray, " unit"]
+
+    @classmethod
+    def of(
+        cls, twin: Twin, tokens: Int[Tensor, "prompt pos"], ablation: Ablation, units: UnitSet
+    ) -> ShortForward:
+        """Run the clean pass and keep what later forwards can start from.
+
+        Raises:
+            ModelError: a hook point that the twin does not have.
+        """
+        twin.attach((site.hook, site.kind) for site in ablation.sites)
+        layers = np.array([unit.layer for unit in units])
+        positions = np.array([0 if unit.position is None else unit.position for unit in units])
+        wanted = {site.layer for site in ablation.sites} - {0}
+        with_cache = bool(positions.any())
+        parts = [twin.record(part, wanted, with_cache=with_cache) for part in in_parts(tokens)]
+        entering = {block: torch.cat([part[0][block] for part in parts]) for block in wanted}
+        pairs = zip(*(part[1] for part in parts), strict=True)
+        cache = tuple(
+            (torch.cat([keys for keys, _ in pair]), torch.cat([values for _, values in pair]))
+            for pair in pairs
+        )
+        return cls(twin, tokens, ablation, entering, cache, layers, positions)
+
+    @property
+    def first_block(self) -> int:
+        """The first block that any mask changes."""
+        return int(self.layers.min())
+
+    def starts(
+        self, masks: Bool[np.ndarray, "mask unit"]
+    ) -> tuple[Int[np.ndarray, " mask"], Int[np.ndarray, " mask"]]:
+        """The first block and the first position that each mask changes."""
+        blocks = _first(masks, self.layers, if_none=int(self.layers.max()))
+        if not self.cache:
+            return blocks, np.zeros(len(masks), dtype=int)
+        return blocks, _first(masks, self.positions, if_none=self.tokens.shape[1] - 1)
+
+    def __call__(
+        self,
+        masks: Masks,
+        prompts: slice = slice(None),
+        *,
+        block: int = 0,
+        position: int = 0,
+        read: Int[Tensor, " read"] | None = None,
+    ) -> Float[Tensor, "row read"]:
+        """Last-token logits of every mask on every prompt; row = mask · n_prompts + prompt.
+
+        Args:
+            masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
+            block, position: nothing changes before them.
+            read: the tokens wanted; the whole vocabulary if not given.
+        """
+        tokens = self.tokens[prompts, position:]
+        edits = self.ablation.edits(masks, prompts, len(tokens))
+        entering = None
+        if block:
+            entering = self.entering[block][prompts, position:].repeat(len(masks), 1, 1)
+        cache = tuple(
+            (keys[prompts, :, :position], values[prompts, :, :position])
+            for keys, values in (self.cache if position else ())
+        )
+        start = Start(block, entering, cache)
+        return self.twin.logits(tokens.repeat(len(masks), 1), edits, start=start, read=read)
+
+
+def _first(
+    masks: Bool[np.ndarray, "mask unit"], place: Int[np.ndarray, " unit"], *, if_none: int
+) -> Int[np.ndarray, " mask"]:
+    """The first place of any ablated unit; no table larger than the masks themselves is made."""
+    order = np.argsort(place, kind="stable")
+    return np.where(masks.all(axis=1), if_none, place[order][masks[:, order].argmin(axis=1)])

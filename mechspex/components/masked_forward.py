@@ -1,0 +1,224 @@
+"""The masked forward: many masks in one batched, hooked forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from mechspex.core.units import Kind, Unit, UnitSet
+from mechspex.errors import AblationError, ModelError, UnknownUnitError
+from mechspex.models.bridge import HOOKS, Edits, edited_logits, hook_point
+from mechspex.models.load_model import Model
+
+Masks = Bool[Tensor, "mask #prompt unit"] | Float[Tensor, "mask #prompt unit"]
+"""Masks of rows: one for all prompts, or one each; soft ones lie between 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hook point and the units that are ablated there.
+
+    Attributes:
+        hook: its name in TransformerLens.
+        kind: of its units.
+        layer: the block it lies in.
+        columns: mask columns of the units ablated at every position.
+        numbers: their places along the hook's unit axis.
+        columns_at, numbers_at, positions: the same for units ablated at one position.
+    """
+
+    hook: str
+    kind: Kind
+    layer: int
+    columns: tuple[int, ...]
+    numbers: tuple[int, ...]
+    columns_at: tuple[int, ...]
+    numbers_at: tuple[int, ...]
+    positions: tuple[int, ...]
+
+    def n_along(self, activation: Tensor) -> int:
+        """How many units of this kind an activation ``[row, pos, …]`` of this hook holds."""
+        return 1 if self.kind == "mlp" else activation.shape[2]
+
+    def keep(
+        self, masks: Masks, positions: range, n_along: int
+    ) -> Shaped[Tensor, "mask *shared along"]:
+        """How much of each unit here is kept; one position stands for all where they are alike."""
+        n_positions = len(positions) if self.positions else 1
+        keep = masks.new_ones((*masks.shape[:2], n_positions, n_along))
+        keep[..., _span(self.numbers)] = masks[:, :, None, _span(self.columns)]
+        inside = [i for i, position in enumerate(self.positions) if position in positions]
+        if inside:
+            at = [self.positions[i] - positions.start for i in inside]
+            numbers = [self.numbers_at[i] for i in inside]
+            keep[:, :, at, numbers] *= masks[:, :, [self.columns_at[i] for i in inside]]
+        return keep
+
+
+def _span(indices: Sequence[int]) -> slice | list[int]:
+    """Neighbours as a slice, which costs no copy."""
+    if indices and list(indices) == list(range(indices[0], indices[0] + len(indices))):
+        return slice(indices[0], indices[0] + len(indices))
+    return list(indices)
+
+
+def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
+    """The hook points at which units of a model are ablated, from the first layer to the last.
+
+    Raises:
+        AblationError: a unit that is no part of a transformer.
+    """
+    at: dict[tuple[int, Kind], list[tuple[int, Unit]]] = {}
+    for column, unit in enumerate(units):
+        if unit.kind not in HOOKS:
+            raise AblationError(
+                f"unit {unit.name!r} is not a head, neuron or MLP; take units from heads(model), "
+                "neurons(model) or mlps(model)"
+            )
+        at.setdefault((unit.layer, unit.kind), []).append((column, unit))
+    sites = []
+    for (layer, kind), found in sorted(at.items()):
+        everywhere = [(column, unit) for column, unit in found if unit.position is None]
+        placed = [(c, unit, unit.position) for c, unit in found if unit.position is not None]
+        sites.append(
+            Site(
+                hook=hook_point(model, kind, layer),
+                kind=kind,
+                layer=layer,
+                columns=tuple(column for column, _ in everywhere),
+                numbers=tuple(unit.number for _, unit in everywhere),
+                columns_at=tuple(column for column, _, _ in placed),
+                numbers_at=tuple(unit.number for _, unit, _ in placed),
+                positions=tuple(position for _, _, position in placed),
+            )
+        )
+    return tuple(sites)
+
+
+def check_sites(
+    model: Model, sites: Iterable[Site], clean: Mapping[str, Tensor], length: int
+) -> None:
+    """Hold sites against the activations found there on prompts of `length` tokens.
+
+    Raises:
+        ModelError: a hook point that holds something else than one activation a unit.
+        UnknownUnitError: a head, neuron or position that is not there.
+    """
+    cfg = model.cfg
+    along = {"head": (cfg.n_heads, 4), "neuron": (cfg.d_mlp, 3), "mlp": (1, 3)}
+    for site in sites:
+        size, ndim = along[site.kind]
+        shape = list(clean[site.hook].shape)
+        if len(shape) != ndim or (site.kind != "mlp" and shape[2] != size):
+            raise ModelError(
+                f"{site.hook} of {cfg.architecture} has shape {shape}, which is not one "
+                f"activation a {site.kind}; choose other units"
+            )
+        for number in (*site.numbers, *site.numbers_at):
+            if not 0 <= number < size:
+                raise UnknownUnitError(
+                    f"{site.hook} has no {site.kind} {number}; it has 0 … {size - 1}"
+                )
+        for position in site.positions:
+            if not 0 <= position < length:
+                raise UnknownUnitError(
+                    f"no position {position} in a prompt of {length} tokens; "
+                    f"it has 0 … {length - 1}"
+                )
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What ablated activations become, on prompts of one length.
+
+    Activation at every site = keep · activation + (1 − keep) · reference; with `rescale`, what is
+    kept of the heads of a layer is multiplied by (heads of the layer) / (heads kept), as in
+    ProxySPEX's head pruning.
+
+    Attributes:
+        sites: where units are ablated.
+        references: {hook: what replaces an ablated activation}, ``[1 or prompt, 1 or pos, …]``.
+        length: of the prompts, in tokens.
+        rescale: multiply what is kept.
+    """
+
+    sites: tuple[Site, ...]
+    references: Mapping[str, Tensor]
+    length: int
+    rescale: bool = False
+
+    def in_dtype(self, dtype: torch.dtype) -> Ablation:
+        """The same with its references in another dtype."""
+        return replace(self, references={k: r.to(dtype) for k, r in self.references.items()})
+
+    def edits(self, masks: Masks, prompts: slice, n_prompts: int) -> Edits:
+        """Edits of activations ``[mask · n_prompts + prompt, pos, unit, …]``.
+
+        An activation of fewer positions than the prompts have holds their last ones.
+
+        Args:
+            masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
+        """
+        return {site.hook: self._edit(site, masks, prompts, n_prompts) for site in self.sites}
+
+    def _edit(
+        self, site: Site, masks: Tensor, prompts: slice, n_prompts: int
+    ) -> Callable[[Tensor], Tensor]:
+        reference = self.references[site.hook]
+        reference = reference[prompts] if len(reference) > 1 else reference
+
+        def edit(activation: Tensor) -> Tensor:
+            n_positions = activation.shape[1]
+            positions = range(self.length - n_positions, self.length)
+            keep = site.keep(masks.to(activation.device), positions, site.n_along(activation))
+            # [mask, prompt, pos, unit, …]: views, so neither masks nor references are repeated.
+            rows = activation.unflatten(0, (len(masks), n_prompts))
+            others = reference[:, -n_positions:].to(rows)
+            wide = keep.to(rows.dtype).view(*keep.shape, *[1] * (rows.ndim - 4))
+            # Exact for masks of zeros and ones, and several times as fast as choosing by them.
+            edited = torch.addcmul(others * (1 - wide), rows, wide)
+            if self.rescale and site.kind == "head":
+                edited = torch.where(wide > 0, edited * _factor(keep, rows), edited)
+            return edited.flatten(0, 1)
+
+        return edit
+
+
+def _factor(keep: Tensor, rows: Tensor) -> Tensor:
+    """(heads of the layer) / (heads kept), 1 where none is kept, in the shape of the rows."""
+    kept = keep.sum(-1, keepdim=True).clamp(min=1)
+    return (keep.shape[-1] / kept).to(rows.dtype).view(*kept.shape, *[1] * (rows.ndim - 4))
+
+
+@dataclass(frozen=True)
+class MaskedForward:
+    """A model whose units can be ablated, row by row, on prompts of one length.
+
+    The plain way: every block, every position, through the hooks of the bridge.
+
+    Attributes:
+        model: the bridge; its own hooks stay and run first.
+        tokens: the prompts.
+        ablation: what ablated activations become.
+    """
+
+    model: Model
+    tokens: Int[Tensor, "prompt pos"]
+    ablation: Ablation
+
+    def __call__(
+        self, masks: Masks, prompts: slice = slice(None)
+    ) -> Float[Tensor, "row vocabulary"]:
+        """Logits of every mask on every prompt, where the model is read; row = mask · n_prompts +
+        prompt.
+
+        Args:
+            masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
+        """
+        tokens = self.tokens[prompts]
+        edits = self.ablation.edits(masks, prompts, len(tokens))
+        return edited_logits(self.model, tokens.repeat(len(masks), 1), edits)

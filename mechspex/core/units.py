@@ -1,0 +1,152 @@
+"""Units: the parts that a mask keeps or ablates, in the order of the mask's columns."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, overload
+
+from mechspex.errors import Refused, UnknownUnitError
+
+Kind = Literal["head", "neuron", "mlp", "part"]
+Term = tuple[int, ...]
+"""A set of units, as their columns in a mask, in rising order."""
+
+_PLURAL = {"head": "heads", "neuron": "neurons", "mlp": "MLPs", "part": "parts"}
+_NAME = re.compile(r"L\d+(?:(?P<head>H\d+)|(?P<neuron>N\d+)|(?P<mlp>MLP))(?:@\d+)?")
+
+
+class Unit(NamedTuple):
+    """One part of a model: a head, a neuron, a whole MLP; or any other part, known by its label.
+
+    Attributes:
+        kind: ``head``, ``neuron``, ``mlp``, or ``part`` for anything else.
+        layer: the block it sits in (0 for a ``part``).
+        number: its place in the block (0 for an ``mlp``; its place in the list for a ``part``).
+        position: the token position at which it is ablated; None for all of them.
+        label: the name of a ``part``.
+    """
+
+    kind: Kind
+    layer: int
+    number: int
+    position: int | None = None
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """``L9H6``, ``L3N1021``, ``L5MLP``; with a position ``L9H6@12``; a part's label."""
+        if self.kind == "part":
+            return self.label
+        inner = {"head": f"H{self.number}", "neuron": f"N{self.number}", "mlp": "MLP"}[self.kind]
+        at = "" if self.position is None else f"@{self.position}"
+        return f"L{self.layer}{inner}{at}"
+
+
+@dataclass(frozen=True)
+class UnitSet(Sequence[Unit]):
+    """Ordered units, one a mask column; slice them, add them, select them by name.
+
+    >>> units = UnitSet((Unit("head", 0, 0), Unit("head", 0, 1), Unit("mlp", 0, 0)))
+    >>> units["L0H1"] + units[2:]
+    UnitSet(2: L0H1, L0MLP)
+
+    Raises:
+        Refused: two units of the same name.
+    """
+
+    units: tuple[Unit, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.column_of) == len(self.units):
+            return
+        seen: set[str] = set()
+        for name in self.names:
+            if name in seen:
+                raise Refused(f"unit {name!r} is listed twice; list every unit once")
+            seen.add(name)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The unit names, in order."""
+        return tuple(unit.name for unit in self.units)
+
+    @cached_property
+    def column_of(self) -> dict[str, int]:
+        """{name: mask column}."""
+        return {name: column for column, name in enumerate(self.names)}
+
+    @property
+    def description(self) -> str:
+        """How many of which kind: ``270 heads + 30 MLPs``."""
+        counts = Counter(unit.kind for unit in self.units)
+        return " + ".join(f"{count} {_PLURAL[kind]}" for kind, count in counts.items())
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    @overload
+    def __getitem__(self, index: int) -> Unit: ...
+    @overload
+    def __getitem__(self, index: slice | str | Iterable[str]) -> UnitSet: ...
+
+    def __getitem__(self, index: int | slice | str | Iterable[str]) -> Unit | UnitSet:
+        """A unit by column; a set by slice, by one name (``"L9H6"``) or by several names."""
+        if isinstance(index, int):
+            return self.units[index]
+        if isinstance(index, slice):
+            return UnitSet(self.units[index])
+        names = [index] if isinstance(index, str) else index
+        return UnitSet(tuple(self.units[column] for column in self.columns(names)))
+
+    def __add__(self, other: UnitSet) -> UnitSet:
+        return UnitSet(self.units + other.units)
+
+    def columns(self, names: Iterable[str]) -> tuple[int, ...]:
+        """The mask columns of units given by name.
+
+        Raises:
+            UnknownUnitError: a name that is not among these units.
+        """
+        columns = []
+        for name in names:
+            if name not in self.column_of:
+                raise UnknownUnitError(f"no unit {name!r} here; {self._valid_range(name)}")
+            columns.append(self.column_of[name])
+        return tuple(columns)
+
+    def label(self, term: Iterable[int]) -> str:
+        """A term in names: ``L2H1 × L9H6``."""
+        return " × ".join(self.names[column] for column in term)
+
+    def _valid_range(self, name: str) -> str:
+        if not self.units:
+            return "the set is empty"
+        match = _NAME.fullmatch(name)
+        kind = match.lastgroup if match else None
+        alike = [unit for unit in self.units if unit.kind == kind] or list(self.units)
+        if alike[0].kind == "part":
+            return f"its units are {', '.join(self.names[:12])}{' …' if len(self) > 12 else ''}"
+        plural = _PLURAL[alike[0].kind]
+        layers = [unit.layer for unit in alike]
+        numbers = [unit.number for unit in alike]
+        within = "" if plural == "MLPs" else f", {plural} {min(numbers)} … {max(numbers)}"
+        return f"it has {plural} of layers {min(layers)} … {max(layers)}{within}"
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[:4]) + (", …" if len(self) > 4 else "")
+        return f"UnitSet({len(self)}: {shown})"
+
+
+def parts(labels: Iterable[object]) -> UnitSet:
+    """Units known by label alone: words, examples, or the arguments of any function of a mask.
+
+    >>> parts(["flour", "water", "salt"])
+    UnitSet(3: flour, water, salt)
+    """
+    return UnitSet(
+        tuple(Unit("part", 0, place, None, str(label)) for place, label in enumerate(labels))
+    )

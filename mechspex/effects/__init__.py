@@ -1,0 +1,1 @@
+"""Exact effects: sets of units ablated on the full model, and what repairs them."""

@@ -1,0 +1,239 @@
+"""What self-repair answers: for every unit which others make up for it, as a table and a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from mechspex.core.units import Term, UnitSet
+from mechspex.runs.json_values import plain
+from mechspex.runs.text import subject
+
+SCHEMA = "mechspex.self_repair/1"
+Relation = Literal["takes over", "opposes less", "no repair"]
+
+# Rows that the text shows.
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Of an ablation, mean over outputs, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What ablating `unit` costs with `by` in place and without it; see `self_repair`.
+
+    Attributes:
+        unit, by: columns i and j.
+        loss: a_i, of ablating i in the whole model.
+        direct: a_{i|j} = a_i + a_ij, of ablating i where j is ablated already.
+        before: a_j, of ablating j in the whole model.
+        after: a_{j|i} = a_j + a_ij, of ablating j where i is ablated already.
+        interaction: a_ij, with the interval of `validate`, which leaves out zero where the
+            interaction is confirmed.
+        confirmed: whether it holds beyond the spread over outputs.
+    """
+
+    unit: int
+    by: int
+    loss: Effect
+    direct: Effect
+    before: Effect
+    after: Effect
+    interaction: Effect
+    confirmed: bool
+
+    @property
+    def share(self) -> float:
+        """Of i's direct effect, how much j makes up: a_ij / a_{i|j}; 1 is all, above 1 more than
+        all. NaN where nothing is repaired."""
+        if self.relation == "no repair":
+            return float("nan")
+        return self.interaction.value / self.direct.value
+
+    @property
+    def relation(self) -> Relation:
+        """How j repairs i."""
+        if not is_repair(self.loss.value, self.interaction.value):
+            return "no repair"
+        same = self.interaction.value * self.after.value > 0
+        return "takes over" if same else "opposes less"
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A unit and all that is confirmed to repair it, ablated together.
+
+    Attributes:
+        unit: column i.
+        by: columns B of its confirmed repairers, the strongest first.
+        loss: a_i, of ablating i in the whole model.
+        direct: a_{i|B}, of ablating i where all of B are ablated already.
+    """
+
+    unit: int
+    by: Term
+    loss: Effect
+    direct: Effect
+
+    @property
+    def share(self) -> float:
+        """Of i's direct effect, how much all of B make up: 1 − a_i / a_{i|B}. NaN where the
+        interval of a_{i|B} does not leave out zero."""
+        if self.direct.low <= 0 <= self.direct.high:
+            return float("nan")
+        return 1 - self.loss.value / self.direct.value
+
+
+@dataclass(frozen=True)
+class SelfRepair:
+    """Which units make up for which, measured exactly.
+
+    Attributes:
+        units: what the columns stand for.
+        configuration: of the values.
+        repairs: the tested directions, confirmed ones first, then by the size of a_ij.
+        repaired: the units with confirmed repairers, the best repaired first.
+        n_pairs: pairs that were measured.
+        level: the false discovery rate of the interactions among them.
+        n_outputs: that the intervals are about.
+        masks: measured.
+    """
+
+    units: UnitSet
+    configuration: Mapping[str, str]
+    repairs: tuple[Repair, ...]
+    repaired: tuple[Repaired, ...]
+    n_pairs: int
+    level: float
+    n_outputs: int
+    masks: int
+
+    @property
+    def confirmed(self) -> tuple[Repair, ...]:
+        """The repairs that hold beyond the spread over outputs."""
+        return tuple(repair for repair in self.repairs if repair.confirmed)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a direction: the ablated unit, who repairs it and how, their effects before and
+        after, in the order of `repairs`."""
+        return pd.DataFrame([self._row(repair) for repair in self.repairs], columns=_COLUMNS)
+
+    def graph(self) -> nx.DiGraph:
+        """An edge i → j for every confirmed repair: when i is ablated, j steps in."""
+        graph = nx.DiGraph()
+        for repair in self.confirmed:
+            for column, effect in ((repair.unit, repair.loss), (repair.by, repair.before)):
+                graph.add_node(self.units.names[column], effect=effect.value)
+            graph.add_edge(
+                self.units.names[repair.unit],
+                self.units.names[repair.by],
+                interaction=repair.interaction.value,
+                share=repair.share,
+                relation=repair.relation,
+            )
+        return graph
+
+    def __str__(self) -> str:
+        names = self.units.names
+        width = max((len(name) for name in names), default=4)
+        lines = [
+            subject(dict(self.configuration), self.units),
+            f"{self.n_pairs} pairs measured on {self.n_outputs} outputs with {self.masks:,} masks; "
+            f"{len(self.confirmed)} repairs confirmed (false discovery rate {self.level:g} among "
+            "the pairs)",
+        ]
+        if self.repaired:
+            lines += ["", f"  {'ablated':{width + 2}} {'effect':26} without its backups"]
+        for one in self.repaired[:_SHOWN]:
+            share = "      " if np.isnan(one.share) else f"{one.share:5.0%} "
+            backups = ", ".join(names[column] for column in one.by)
+            lines.append(
+                f"  {names[one.unit]:{width + 2}} {one.loss!s:26} {one.direct!s:26} {share} "
+                f"repaired by {backups}"
+            )
+        if self.repairs:
+            lines += ["", f"  {'ablated → backup':{2 * width + 3}}  backup before → after"]
+        for repair in self.repairs[:_SHOWN]:
+            pair = f"{names[repair.unit]} → {names[repair.by]}"
+            lines.append(
+                f"  {pair:{2 * width + 3}}  {repair.before.value:+.3f} → {repair.after!s:26} "
+                f"{repair.relation}{'' if repair.confirmed else '   not confirmed'}"
+            )
+        if len(self.repairs) > _SHOWN:
+            lines.append(f"  … and {len(self.repairs) - _SHOWN:,} more")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return self.to_pandas().to_html(index=False, float_format="{:+.3f}".format)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, with a schema name; JSON can hold it."""
+        names = self.units.names
+        return {
+            "schema": SCHEMA,
+            "configuration": dict(self.configuration),
+            "repairs": [plain(self._row(repair)) for repair in self.repairs],
+            "repaired": [
+                {
+                    "unit": names[one.unit],
+                    "by": [names[column] for column in one.by],
+                    "loss": plain(asdict(one.loss)),
+                    "direct": plain(asdict(one.direct)),
+                    "share": plain(one.share),
+                }
+                for one in self.repaired
+            ],
+            "n_pairs": self.n_pairs,
+            "level": self.level,
+            "n_outputs": self.n_outputs,
+            "masks": self.masks,
+        }
+
+    def _row(self, repair: Repair) -> dict[str, Any]:
+        return dict(
+            zip(
+                _COLUMNS,
+                (
+                    self.units.names[repair.unit],
+                    self.units.names[repair.by],
+                    repair.relation,
+                    repair.loss.value,
+                    repair.direct.value,
+                    repair.before.value,
+                    repair.after.value,
+                    repair.after.low,
+                    repair.after.high,
+                    repair.interaction.value,
+                    repair.interaction.low,
+                    repair.interaction.high,
+                    repair.share,
+                    repair.confirmed,
+                ),
+                strict=True,
+            )
+        )
+
+
+_COLUMNS = ["ablated", "by", "relation", "effect", "effect without backup", "before", "after",
+            "after low", "after high", "interaction", "low", "high", "share",
+            "confirmed"]  # fmt: skip
+
+
+def is_repair(loss: float, interaction: float) -> bool:
+    """Whether |a_i| < |a_i + a_ij|."""
+    return bool(abs(loss) < abs(loss + interaction))

@@ -1,0 +1,265 @@
+"""Self-repair: which units take over when one is ablated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from mechspex.core.masks import ablate_sets
+from mechspex.core.units import Term, UnitSet
+from mechspex.core.value_function import ValueFunction, in_own_dtype
+from mechspex.effects.repair_map import Effect, Repair, Repaired, SelfRepair, is_repair
+from mechspex.effects.validate import validate
+from mechspex.effects.validation import Validation
+from mechspex.errors import FailedMasksError, Refused
+from mechspex.runs.json_values import write_json
+from mechspex.runs.recorded import RecordedValues
+from mechspex.runs.run import REPAIR, run_folder
+from mechspex.set_functions.set_function import SetFunction
+
+
+@runtime_checkable
+class Effects(Protocol):
+    """Units and what ablating sets of them does: an explanation, a screen's candidates, a
+    validation, a sweep."""
+
+    @property
+    def units(self) -> UnitSet: ...
+
+    def ablated_effects(self) -> dict[Term, float]:
+        """{term: coefficient in the ``ablated`` basis}."""
+        ...
+
+
+Source = SetFunction | Effects
+
+# Coverage of the intervals of single effects.
+_COVERAGE = 0.95
+# What float32 makes of sums of values, relative to the largest of them.
+_ROUNDING = 1e-5
+
+
+def self_repair(
+    source: Source,
+    fresh: ValueFunction,
+    *,
+    most: int = 50,
+    level: float = 0.05,
+    run: str | Path | None = None,
+    progress: bool = False,
+) -> SelfRepair:
+    """For every unit, which others make up for it when it is ablated, confirmed exactly.
+
+    Effects are those of ablation, as everywhere (a unit that supports the behaviour has a negative
+    one). With a_i, a_j and a_ij the coefficients of the ``ablated`` basis,
+
+    - a_i = f(all but i) − f(all) is what ablating i does in the whole model;
+    - a_{i|j} = a_i + a_ij = f(all but i, j) − f(all but j), what it does where j is gone: i's
+      direct effect, with nothing that j could make up for;
+    - j repairs i where |a_i| < |a_{i|j}|: ablating i does less with j in place. The share of the
+      direct effect that is repaired is 1 − a_i / a_{i|j} = a_ij / a_{i|j}, between 0 and 2; 1 is
+      a full backup, an OR.
+
+    Seen from j, whose effect was a_j before and is a_{j|i} = a_j + a_ij after i is ablated: j
+    *takes over* where its effect grows in the direction of i's direct effect (a_{j|i} has the sign
+    of a_ij), and *opposes less* where it worked against i and does so less (Wang et al. 2023 saw
+    both in GPT-2's name movers). Nothing of this asks for the sign of i: heads that work against
+    the behaviour have backups too. An AND is no repair: there |a_{i|j}| < |a_i|.
+
+    The pairs with the largest proposed |a_ij| for which this is predicted in either direction are
+    measured on `fresh`, in the whole model. A repair is confirmed where a_ij is (see `validate`)
+    and 2a_i + a_ij has its sign by a one-sided Student's t, which is the same as |a_i| < |a_{i|j}|:
+    the larger p of the two counts, with the false discovery rate `level` among both directions of
+    all pairs measured (Benjamini & Hochberg 1995).
+
+    Args:
+        source: where a_i and a_ij are predicted: a recovered function, the `Explanation` that
+            holds one, `Candidates` of a screen, a `Validation`, or a `Sweep` of order 2. What is
+            not among its terms counts as 0.
+        fresh: the model, on outputs (prompts) that `source` has not seen.
+        most: pairs that are measured, at most.
+        level: the expected share of false interactions among the confirmed.
+        run: name or folder in which every value is kept, and the answer as ``self_repair.json``.
+        progress: a progress bar on stderr.
+
+    Raises:
+        Refused: a source of other units, or a number of pairs or a level that makes no sense.
+        FailedMasksError: a mask of a pair has no finite value.
+    """
+    if most < 1:
+        raise Refused(f"most = {most}: measure at least 1 pair")
+    if not 0 < level < 1:
+        raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
+    predicted = _predicted(source, fresh.units)
+    pairs = _proposed(predicted, most)
+    folder = None if run is None else run_folder(run)
+    recorded = RecordedValues(in_own_dtype(fresh), folder, progress=progress)
+    with closing(recorded):
+        recorded.stage = "pairs"
+        tested = validate(recorded, pairs, level=level)
+        single = _single_effects(recorded, pairs)
+        repairs = tuple(
+            sorted(_repairs_of(tested, single, predicted, level), key=_confirmed_and_strong)
+        )
+        recorded.stage = "without the backups"
+        repaired = _without_backups(recorded, repairs)
+    found = SelfRepair(
+        units=fresh.units,
+        configuration=recorded.configuration,
+        repairs=repairs,
+        repaired=repaired,
+        n_pairs=len(pairs),
+        level=level,
+        n_outputs=len(fresh.outputs),
+        masks=recorded.used,
+    )
+    if folder is not None:
+        write_json(folder / REPAIR, found.to_dict())
+    return found
+
+
+def _predicted(source: Source, units: UnitSet) -> dict[Term, float]:
+    """{term: coefficient in the ``ablated`` basis}."""
+    if isinstance(source, SetFunction):
+        if source.n_units != len(units):
+            raise Refused(
+                f"the function has {source.n_units} units and fresh {len(units)}; give both the "
+                "same units"
+            )
+    elif source.units != units:
+        raise Refused(f"the source has {source.units}, fresh {units}; give both the same units")
+    return source.ablated_effects()
+
+
+def _proposed(predicted: Mapping[Term, float], most: int) -> list[Term]:
+    """The pairs that are predicted to repair, in either direction, strongest first."""
+    rounding = _ROUNDING * max(
+        (abs(effect) for term, effect in predicted.items() if term), default=0
+    )
+    pairs = [
+        term
+        for term, effect in predicted.items()
+        if len(term) == 2
+        and abs(effect) > rounding
+        and any(is_repair(predicted.get((i,), 0.0), effect) for i in term)
+    ]
+    return sorted(pairs, key=lambda pair: (-abs(predicted[pair]), pair))[:most]
+
+
+def _single_effects(
+    recorded: RecordedValues, pairs: list[Term]
+) -> dict[int, Float[np.ndarray, " output"]]:
+    """{i: a_i on every output}, of all units in the pairs; all of it is in the store by now."""
+    columns = sorted(set(chain.from_iterable(pairs)))
+    clean, *without = _values(recorded, [(), *((column,) for column in columns)])
+    return {column: value - clean for column, value in zip(columns, without, strict=True)}
+
+
+def _values(recorded: RecordedValues, sets: list[Term]) -> Float[np.ndarray, "set output"]:
+    """The value with each set ablated."""
+    values = recorded(ablate_sets(recorded.n_units, sets)).astype(np.float64)
+    failed = int((~np.isfinite(values).all(axis=1)).sum())
+    if failed:
+        raise FailedMasksError(
+            f"{failed} of {len(sets)} ablations have no finite value; mend the value function"
+        )
+    return values
+
+
+def _repairs_of(
+    tested: Validation,
+    single: Mapping[int, Float[np.ndarray, " output"]],
+    predicted: Mapping[Term, float],
+    level: float,
+) -> list[Repair]:
+    """Both directions of each pair, where repair is predicted or measured."""
+    if tested.failed.any():
+        label = tested.units.label(tested.terms[int(tested.failed.argmax())])
+        raise FailedMasksError(f"ablating {label} gives no finite value; mend the value function")
+    found = []
+    rows = zip(tested.terms, tested.output_effects, tested.intervals, tested.confirmed, strict=True)
+    p_values = [
+        _p_value(single[unit], joint)
+        for pair, joint in zip(tested.terms, tested.output_effects, strict=True)
+        for unit in pair
+    ]
+    directions = iter(stats.false_discovery_control(p_values) <= level if p_values else [])
+    for pair, joint, (low, high), holds in rows:
+        for unit, by in (pair, pair[::-1]):
+            loss = single[unit]
+            sure = bool(next(directions)) and bool(holds)
+            foretold = is_repair(predicted.get((unit,), 0.0), predicted[pair])
+            if not foretold and not is_repair(loss.mean(), joint.mean()):
+                continue
+            found.append(
+                Repair(
+                    unit=unit,
+                    by=by,
+                    loss=_effect(loss),
+                    direct=_effect(loss + joint),
+                    before=_effect(single[by]),
+                    after=_effect(single[by] + joint),
+                    interaction=Effect(float(joint.mean()), float(low), float(high)),
+                    confirmed=sure,
+                )
+            )
+    return found
+
+
+def _p_value(loss: Float[np.ndarray, " output"], joint: Float[np.ndarray, " output"]) -> float:
+    """Of a_ij = 0, or of 2a_i + a_ij without its sign: the larger one. Of a single output, which
+    has no spread, 0 or 1."""
+    along = (2 * loss + joint) * np.sign(joint.mean())
+    if not along.mean() > _ROUNDING * max(np.abs(loss).max(), np.abs(joint).max()):
+        return 1.0
+    if len(along) == 1:
+        return 0.0
+    sizes = np.array([abs(joint.mean()), along.mean()])
+    errors = np.array([part.std(ddof=1) for part in (joint, along)]) / np.sqrt(len(along))
+    with np.errstate(divide="ignore"):
+        interaction, direction = stats.t.sf(sizes / errors, len(along) - 1)
+    return float(max(2 * interaction, direction))
+
+
+def _without_backups(recorded: RecordedValues, repairs: tuple[Repair, ...]) -> tuple[Repaired, ...]:
+    """Each unit's effect where all that is confirmed to repair it is gone. The backups were chosen
+    on the same outputs, so these shares lean high."""
+    backups: dict[int, list[int]] = {}
+    for repair in repairs:
+        if repair.confirmed:
+            backups.setdefault(repair.unit, []).append(repair.by)
+    if not backups:
+        return ()
+    sets = [
+        ablated for unit, by in backups.items() for ablated in ((), (unit,), tuple(by), (*by, unit))
+    ]
+    values = _values(recorded, sets).reshape(len(backups), 4, -1)
+    found = [
+        Repaired(unit, tuple(by), _effect(without - clean), _effect(all_gone - gone))
+        for (unit, by), (clean, without, gone, all_gone) in zip(
+            backups.items(), values, strict=True
+        )
+    ]
+    return tuple(sorted(found, key=lambda one: -abs(one.direct.value - one.loss.value)))
+
+
+def _effect(values: Float[np.ndarray, " output"]) -> Effect:
+    """Mean over outputs with Student's interval; of one output its value alone."""
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Effect(mean, mean, mean)
+    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    halfwidth = float(stats.t.ppf((1 + _COVERAGE) / 2, len(values) - 1)) * error
+    return Effect(mean, mean - halfwidth, mean + halfwidth)
+
+
+def _confirmed_and_strong(repair: Repair) -> tuple[bool, bool, float]:
+    idle = repair.relation == "no repair"
+    return not repair.confirmed, idle, -abs(repair.interaction.value)

@@ -1,0 +1,197 @@
+"""Validation: the interactions a decoder or a screen proposes, measured exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import stats
+
+from mechspex.core.masks import ablate_sets, sample_masks
+from mechspex.core.units import Term, UnitSet
+from mechspex.core.value_function import ValueFunction
+from mechspex.effects.validation import Validation, _by_size
+from mechspex.errors import Refused
+
+# 2^12 masks a term; a larger one is not an interaction that anyone can read.
+LARGEST_ORDER = 12
+
+
+def validate(
+    value_function: ValueFunction,
+    terms: Iterable[Sequence[int | str]],
+    *,
+    level: float = 0.05,
+    contexts: int = 0,
+    keep: float = 0.9,
+    seed: int = 0,
+) -> Validation:
+    """Measure sets of units exactly, by factorial ablation in the otherwise whole model.
+
+    ablated(T) = Σ_{S⊆T} (−1)^{|T|−|S|} f(all but S), from 2^{|T|} masks a term; what terms share
+    is asked for once. Student's t over outputs (prompts) tests each mean effect against zero, and
+    the number tested is corrected for by the false discovery rate (Benjamini & Hochberg 1995); the
+    intervals are at the level that this leaves, `level` · R/m with R of m terms confirmed
+    (Benjamini & Yekutieli 2005), so a term is confirmed where its interval leaves out zero. A value
+    function with one output has no spread: its interval is the rounding of its values.
+
+    All this holds for terms fixed beforehand or chosen on other outputs. Terms that were chosen
+    for standing out on these very outputs are confirmed too often.
+
+    With `contexts` the same is measured with the other units not all kept but drawn at random, and
+    averaged: what the set does in a damaged model. The intervals then allow for the spread over
+    contexts as well, by adding its variance to that over outputs.
+
+    Args:
+        terms: sets of units, by column or by name.
+        level: the expected share of false terms among the confirmed.
+        contexts: random masks of the other units, at least 2, the same for every term; 0 keeps
+            them all.
+        keep: the probability with which a context keeps a unit.
+        seed: of the contexts.
+
+    Raises:
+        Refused: an empty or too large term, a column out of range, or a level outside (0, 1).
+        UnknownUnitError: an unknown name.
+    """
+    if not 0 < level < 1:
+        raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
+    units = value_function.units
+    columns = tuple(_columns(term, units) for term in terms)
+    if contexts:
+        if contexts < 2:
+            raise Refused(f"contexts = {contexts}: give at least 2, or 0 for the whole model")
+        around = sample_masks(value_function.n_units, contexts, keep=keep, seed=seed)
+        return _effects_around(value_function, columns, around, level)
+    subsets = sorted({s for term in [(), *columns] for s in _subsets(term)}, key=_by_size)
+    measured = value_function(ablate_sets(value_function.n_units, subsets)).astype(np.float64)
+    return exact_effects(units, columns, dict(zip(subsets, measured, strict=True)), level=level)
+
+
+def exact_effects(
+    units: UnitSet,
+    terms: tuple[Term, ...],
+    value: Mapping[Term, Float[np.ndarray, " output"]],
+    *,
+    level: float = 0.05,
+) -> Validation:
+    """What `validate` says of `terms`, from the value with T ablated for every T ⊆ every term."""
+    tables = [np.array([value[s] for s in _subsets(term)]) for term in terms]
+    effects = np.array([_effect(table) for table in tables]).reshape(len(terms), len(value[()]))
+    rounding = np.array([_rounding(table) for table in tables])
+    error = _standard_error(effects)
+    return _judged(units, terms, effects, error, effects.shape[1] - 1, rounding, level)
+
+
+def _effects_around(
+    value_function: ValueFunction,
+    terms: tuple[Term, ...],
+    around: Bool[np.ndarray, "context unit"],
+    level: float,
+) -> Validation:
+    """The effects of `terms` averaged over what is kept of the other units."""
+    n_contexts, n_outputs = len(around), len(value_function.outputs)
+    effects = np.empty((len(terms), n_outputs))
+    rounding, variance = np.empty(len(terms)), np.empty(len(terms))
+    for row, term in enumerate(terms):
+        subsets = _subsets(term)
+        masks = np.repeat(around[None], len(subsets), axis=0)
+        masks[:, :, list(term)] = True
+        for number, subset in enumerate(subsets):
+            masks[number][:, list(subset)] = False
+        measured = value_function(masks.reshape(-1, around.shape[1])).astype(np.float64)
+        table = measured.reshape(len(subsets), n_contexts, n_outputs)
+        each = _effect(table)
+        effects[row], rounding[row] = each.mean(axis=0), _rounding(table)
+        variance[row] = each.mean(axis=1).var(ddof=1) / n_contexts
+    error = np.sqrt(_standard_error(effects) ** 2 + variance)
+    fewest = n_contexts if n_outputs == 1 else min(n_contexts, n_outputs)
+    return _judged(value_function.units, terms, effects, error, fewest - 1, rounding, level)
+
+
+def _effect(table: np.ndarray) -> np.ndarray:
+    """Σ_{S⊆T} (−1)^{|T|−|S|} value[S], from values ``[subset, …]`` in the order of `_subsets`."""
+    order = len(table).bit_length() - 1
+    signs = [(-1.0) ** (order - len(subset)) for subset in _subsets(tuple(range(order)))]
+    return np.tensordot(np.array(signs), table, axes=1)
+
+
+def _rounding(table: np.ndarray) -> float:
+    """What float32 makes of a sum of so many values."""
+    return float(len(table) * np.finfo(np.float32).eps * np.abs(table).max())
+
+
+def _judged(
+    units: UnitSet,
+    terms: tuple[Term, ...],
+    effects: Float[np.ndarray, "term output"],
+    error: Float[np.ndarray, " term"],
+    degrees: int,
+    rounding: Float[np.ndarray, " term"],
+    level: float,
+) -> Validation:
+    """Intervals and discoveries from standard errors of the mean effects."""
+    mean, degrees = effects.mean(axis=1), max(1, degrees)
+    # What float32 cannot tell from zero counts as zero.
+    distance = np.maximum(np.abs(mean) - 4 * rounding, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_values = 2 * stats.t.sf(np.where(distance > 0, distance / error, 0), df=degrees)
+    left = _level_left(p_values, level)
+    halfwidth = stats.t.ppf(1 - left / 2, df=degrees) * error + 4 * rounding
+    return Validation(
+        units=units,
+        terms=terms,
+        output_effects=effects,
+        intervals=np.stack([mean - halfwidth, mean + halfwidth], axis=1),
+        # A failed mask leaves NaN here, which confirms nothing.
+        confirmed=np.abs(mean) > halfwidth,
+        level=level,
+    )
+
+
+def _standard_error(effects: Float[np.ndarray, "term output"]) -> Float[np.ndarray, " term"]:
+    n_outputs = effects.shape[1]
+    if n_outputs == 1:
+        return np.zeros(len(effects))
+    return effects.std(axis=1, ddof=1) / np.sqrt(n_outputs)
+
+
+def _level_left(p_values: Float[np.ndarray, " term"], level: float) -> float:
+    """level · R/m with R the number of discoveries of Benjamini & Hochberg, at least 1."""
+    n_terms = max(1, len(p_values))
+    steps = np.arange(1, len(p_values) + 1) * level / n_terms
+    below = np.flatnonzero(np.sort(np.nan_to_num(p_values, nan=1.0)) <= steps)
+    return level * (below[-1] + 1 if len(below) else 1) / n_terms
+
+
+def _columns(term: Sequence[int | str], units: UnitSet) -> Term:
+    if isinstance(term, str):
+        raise Refused(f"term {term!r} is one name; a term is a set of units, ({term!r},) for one")
+    columns = columns_of(term, units)
+    if not 1 <= len(columns) <= LARGEST_ORDER:
+        raise Refused(
+            f"term {term} has {len(columns)} units; validate terms of 1 … {LARGEST_ORDER}"
+        )
+    return columns
+
+
+def columns_of(chosen: Iterable[int | str], units: UnitSet) -> Term:
+    """The columns of units given by name or by column, in order and each once.
+
+    Raises:
+        Refused: a column out of range.
+        UnknownUnitError: an unknown name.
+    """
+    chosen = list(chosen)
+    named = units.columns(unit for unit in chosen if isinstance(unit, str))
+    columns = sorted({*named, *(int(unit) for unit in chosen if not isinstance(unit, str))})
+    for column in columns:
+        if not 0 <= column < len(units):
+            raise Refused(f"unit {column} lies outside the columns 0 … {len(units) - 1}")
+    return tuple(columns)
+
+
+def _subsets(term: Term) -> list[Term]:
+    return [subset for size in range(len(term) + 1) for subset in combinations(term, size)]

@@ -1,1 +1,0 @@
-"""Executors: who measures the masks, and how nothing is measured twice."""

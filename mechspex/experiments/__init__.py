@@ -1,0 +1,1 @@
+"""Experiments on models and functions whose truth is known."""

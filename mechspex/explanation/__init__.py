@@ -1,0 +1,1 @@
+"""The whole workflow, from masks to terms that are measured exactly."""

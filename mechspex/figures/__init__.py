@@ -1,0 +1,7 @@
+"""Figures of what was found; each returns a matplotlib figure and touches no global state."""
+
+from mechspex.figures.heads import head_map
+from mechspex.figures.interactions import interactions
+from mechspex.figures.repair_map import self_repair_map
+
+__all__ = ["head_map", "interactions", "self_repair_map"]

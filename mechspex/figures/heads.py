@@ -1,0 +1,61 @@
+"""The map of heads: layer × head, the effect of ablating each alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from mechspex.effects.sweep import Sweep
+from mechspex.errors import Refused
+from mechspex.explanation.explanation import Explanation
+from mechspex.figures.style import UNKNOWN
+
+
+def head_map(found: Explanation | Sweep, *, metric: str = "value") -> Figure:
+    """Layers × heads, coloured by the effect of ablating each head alone; unmeasured heads grey.
+
+    The effects are the recovered ones of an explanation, the exact ones of a sweep. A head whose
+    exact effect is confirmed (its interval over outputs leaves out zero) carries a dot.
+
+    Raises:
+        Refused: the units are not all heads.
+    """
+    units = found.units
+    if any(unit.kind != "head" or unit.position is not None for unit in units):
+        raise Refused("a head map needs units that are all heads, at all positions")
+    layers = sorted({unit.layer for unit in units})
+    grid = np.full((max(unit.number for unit in units) + 1, len(layers)), np.nan)
+    for unit, effect in zip(units, found.single_effects, strict=True):
+        grid[unit.number, layers.index(unit.layer)] = effect
+    figure = Figure(
+        figsize=(0.28 * len(layers) + 2.2, 0.28 * len(grid) + 1.4), layout="constrained"
+    )
+    axes = figure.subplots()
+    largest = max(np.nanmax(np.abs(grid), initial=0.0), 1e-9)
+    image = axes.imshow(
+        grid,
+        cmap=colormaps["RdBu"].with_extremes(bad=UNKNOWN),
+        norm=TwoSlopeNorm(0, -largest, largest),
+        origin="lower",
+        aspect="equal",
+    )
+    confirmed = [units[column] for column in found.confirmed_singles]
+    axes.plot(
+        [layers.index(unit.layer) for unit in confirmed],
+        [unit.number for unit in confirmed],
+        linestyle="none",
+        marker="o",
+        markersize=4,
+        color="black",
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+    )
+    step = max(1, len(layers) // 10)
+    axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
+    axes.set_yticks(range(0, len(grid), max(1, len(grid) // 6)))
+    axes.set(xlabel="layer", ylabel="head")
+    axes.set_title("dot: the interval over outputs leaves out zero", loc="left", fontsize=8)
+    figure.colorbar(image, ax=axes, label=f"effect of ablation on {metric}", shrink=0.9)
+    return figure

@@ -1,0 +1,45 @@
+"""The strongest interactions, as bars with their intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mechspex.explanation.explanation import Explanation
+from mechspex.figures.style import NEGATIVE, PALE, POSITIVE, finish
+
+
+def interactions(explanation: Explanation, *, most: int = 15, metric: str = "value") -> Figure:
+    """The strongest validated interactions: exact joint effect less what smaller sets predict.
+
+    Bars are exact effects in the ``ablated`` basis with their intervals over outputs, diamonds
+    what the decoder had recovered; pale bars are not confirmed.
+    """
+    frame = explanation.interactions().head(most).iloc[::-1]
+    figure = Figure(figsize=(6.4, 0.3 * max(len(frame), 2) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    if not len(frame):
+        axes.text(0.5, 0.5, "no interaction to show", ha="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return figure
+    effect = frame["effect"].to_numpy()
+    colors = [
+        PALE if not holds else POSITIVE if value > 0 else NEGATIVE
+        for value, holds in zip(effect, frame["confirmed"], strict=True)
+    ]
+    places = np.arange(len(frame))
+    spread = np.abs(frame[["low", "high"]].to_numpy().T - effect)
+    axes.barh(places, effect, color=colors, height=0.7)
+    axes.errorbar(effect, places, xerr=spread, fmt="none", ecolor="#333333", elinewidth=0.8)
+    axes.plot(
+        frame["recovered"],
+        places,
+        linestyle="none",
+        marker="D",
+        markersize=4,
+        color="black",
+        markerfacecolor="white",
+        label="recovered",
+    )
+    finish(axes, list(frame["units"]), f"interaction effect on {metric}")
+    return figure

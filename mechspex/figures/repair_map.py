@@ -1,0 +1,76 @@
+"""The self-repair map: which heads make up for which."""
+
+from __future__ import annotations
+
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from mechspex.effects.repair_map import SelfRepair
+from mechspex.errors import Refused
+from mechspex.figures.style import UNKNOWN
+
+
+def self_repair_map(found: SelfRepair, *, metric: str = "value") -> Figure:
+    """Layers × heads: an arrow from every head to those that step in when it is ablated.
+
+    Only confirmed repairs. Discs are coloured by the effect of ablating the head in the whole
+    model; an arrow is as wide as the interaction is strong, solid where the backup takes over and
+    dashed where it only opposes less. Two heads that repair each other are joined both ways.
+
+    Raises:
+        Refused: the units are not all heads.
+    """
+    units = found.units
+    if any(unit.kind != "head" or unit.position is not None for unit in units):
+        raise Refused("a map of self-repair needs units that are all heads, at all positions")
+    layers = sorted({unit.layer for unit in units})
+    n_heads = max(unit.number for unit in units) + 1
+    figure = Figure(
+        figsize=(max(0.45 * len(layers) + 2.2, 4.6), 0.4 * n_heads + 1.4), layout="constrained"
+    )
+    axes = figure.subplots()
+    place = {i: (layers.index(unit.layer), unit.number) for i, unit in enumerate(units)}
+    axes.scatter(*zip(*place.values(), strict=True), s=12, color=UNKNOWN, zorder=1)
+    effects = {r.unit: r.loss.value for r in found.confirmed}
+    effects |= {r.by: r.before.value for r in found.confirmed}
+    largest = max((abs(effect) for effect in effects.values()), default=1.0) or 1.0
+    strongest = max((abs(r.interaction.value) for r in found.confirmed), default=1.0)
+    for repair in found.confirmed:
+        axes.annotate(
+            "",
+            xy=place[repair.by],
+            xytext=place[repair.unit],
+            arrowprops={
+                "arrowstyle": "-|>",
+                "connectionstyle": "arc3,rad=0.18",
+                "linewidth": 0.6 + 2.4 * abs(repair.interaction.value) / strongest,
+                "linestyle": "solid" if repair.relation == "takes over" else "dashed",
+                "color": "#555b61",
+                "shrinkA": 7,
+                "shrinkB": 7,
+            },
+        )
+    discs = axes.scatter(
+        [place[i][0] for i in effects],
+        [place[i][1] for i in effects],
+        c=list(effects.values()),
+        s=130,
+        cmap="RdBu",
+        norm=TwoSlopeNorm(0, -largest, largest),
+        edgecolors="#333333",
+        linewidths=0.6,
+        zorder=3,
+    )
+    step = max(1, len(layers) // 10)
+    axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
+    axes.set_yticks(range(0, n_heads, max(1, n_heads // 6)))
+    axes.set(xlabel="layer", ylabel="head", xlim=(-0.7, len(layers) - 0.3))
+    axes.set_ylim(-0.7, n_heads - 0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    title = (
+        "arrow: from an ablated head to one that repairs it, confirmed; dashed where that only "
+        "opposes less"
+    )
+    axes.set_title(title if effects else "no repair is confirmed", loc="left", fontsize=8)
+    figure.colorbar(discs, ax=axes, label=f"effect of ablation on {metric}", shrink=0.9)
+    return figure

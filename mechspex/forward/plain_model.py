@@ -1,0 +1,380 @@
+"""The twin of a model: the same weights in a plain transformers model, without the bridge."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from mechspex.core.units import Kind
+from mechspex.errors import ModelError
+from mechspex.forward.onednn import multiply_by_the_faster_library
+from mechspex.models.bridge import Edits, HookWatch, can_keep_last_logits
+from mechspex.models.load_model import Model
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a forward may begin, because all before it is as in the clean pass.
+
+    Attributes:
+        block: the first block that is run.
+        entering: what enters it, ``[row, pos, d_model]``, at the positions that are run.
+        cache: keys and values ``[prompt, head, pos, d_head]`` of the positions before those, one
+            pair a block; empty where every position is run.
+    """
+
+    block: int
+    entering: Float[Tensor, "row pos d_model"] | None
+    cache: Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What the twin's hooks look at while one forward runs.
+
+    Attributes:
+        edits: made to activations.
+        rows: of the batch.
+        start: where it begins.
+        read: tokens whose logits are wanted; None for all.
+        last_only: nothing but the last position is read.
+        wanted: blocks whose input is recorded, in `recorded`.
+    """
+
+    edits: Edits = field(default_factory=dict)
+    rows: int = 0
+    start: Start = Start(0, None, ())
+    read: Tensor | None = None
+    last_only: bool = False
+    wanted: Collection[int] = ()
+    recorded: dict[int, Tensor] = field(default_factory=dict)
+
+
+class Twin:
+    """A model without its bridge: the same weights in a plain transformers model.
+
+    What is done to it (hooks, skipped blocks, another dtype) is never seen by the user's model.
+
+    Args:
+        model: the bridge.
+        dtype: of the twin; weights of the bridge's own dtype are shared, others are converted.
+        fused: compute attention in one kernel, where the architecture allows it.
+        device: of the twin; the bridge's own if not given.
+        n_blocks: how many blocks are run; what leaves the last of them is read as if it left the
+            model (the logit lens, nostalgebraist 2020). All if not given.
+
+    Raises:
+        ModelError: the bridge holds no transformers model, one whose weights were processed, is
+            spread over devices, or carries hooks, or one that cannot be rebuilt from its
+            configuration.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        dtype: torch.dtype,
+        *,
+        fused: bool = True,
+        device: torch.device | None = None,
+        n_blocks: int | None = None,
+    ) -> None:
+        own = model.original_model
+        if not isinstance(own, PreTrainedModel):
+            raise ModelError(f"{model.cfg.model_name} is no model of the transformers library")
+        if not can_keep_last_logits(own):
+            raise ModelError(f"{model.cfg.model_name} is not read at its last position alone")
+        if model.compatibility_mode or HookWatch(model).sees_any():
+            raise ModelError(f"{model.cfg.model_name} carries hooks or processed weights")
+        self.module, bare = _rebuild(own, dtype, fused, device)
+        if dtype == torch.float32:
+            multiply_by_the_faster_library(self.module)
+        self._paths = {id(module): path for path, module in bare.items()}
+        self._owners = _hook_owners(model)
+        self._n_heads = model.cfg.n_heads
+        self._attached: set[str] = set()
+        self._pass = _Pass()
+        self._n_blocks = len(model.blocks) if n_blocks is None else n_blocks
+        self._returns_tuple = False
+        for number, block in enumerate(model.blocks):
+            self._make_skippable(number, self._twin_of(block.original_component))
+        self._trim(model)
+        self._read_columns()
+
+    def logits(
+        self,
+        tokens: Int[Tensor, "row pos"],
+        edits: Edits,
+        *,
+        start: Start | None = None,
+        read: Int[Tensor, " read"] | None = None,
+    ) -> Float[Tensor, "row read"]:
+        """Logits at the last position, of the tokens `read` or of the whole vocabulary.
+
+        Args:
+            tokens: those of the positions that are run.
+            edits: made to the activations on the way.
+            start: where to begin; at the embedding if not given.
+            read: token ids.
+        """
+        start = Start(0, None, ()) if start is None else start
+        run = _Pass(edits, len(tokens), start, read, last_only=True)
+        cache = _prefix(start.cache)
+        return self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
+
+    def record(
+        self, tokens: Int[Tensor, "prompt pos"], blocks: Collection[int], *, with_cache: bool
+    ) -> tuple[dict[int, Tensor], list[tuple[Tensor, Tensor]]]:
+        """What enters each of `blocks` in a clean pass, and every block's keys and values."""
+        run = _Pass(wanted=blocks)
+        cache = DynamicCache() if with_cache else None
+        self._run(run, tokens, use_cache=with_cache, past_key_values=cache)
+        layers: list[Any] = [] if cache is None else cache.layers
+        return run.recorded, [(layer.keys, layer.values) for layer in layers]
+
+    def _run(self, run: _Pass, tokens: Tensor, **options: Any) -> Tensor:
+        self._pass = run
+        try:
+            return self.module(tokens, logits_to_keep=1, **options).logits[:, -1]
+        finally:
+            self._pass = _Pass()
+
+    def attach(self, hooks: Iterable[tuple[str, Kind]]) -> None:
+        """Make hook points of the bridge editable here.
+
+        Args:
+            hooks: each with the kind of the units that lie there; heads come joined at a module.
+
+        Raises:
+            ModelError: a hook point that belongs to no module of the twin.
+        """
+        for hook, kind in hooks:
+            if hook in self._attached:
+                continue
+            if hook not in self._owners:
+                raise ModelError(f"{hook} is at no module's input or output")
+            owner, at_input = self._owners[hook]
+            module = self._twin_of(owner)
+            if at_input:
+                n_units = self._n_heads if kind == "head" else None
+                module.register_forward_pre_hook(self._edit_input(hook, n_units))
+            else:
+                module.register_forward_hook(self._edit_output(hook))
+            self._attached.add(hook)
+
+    def _edit_input(self, hook: str, n_units: int | None) -> Callable[..., Any]:
+        def pre_hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            edit = self._pass.edits.get(hook)
+            if edit is None:
+                return None
+            given = args[0]
+            # OPT hands its MLP flattened rows; heads come joined.
+            rows = given.view(self._pass.rows, -1, given.shape[-1])
+            if n_units is not None:
+                rows = rows.unflatten(-1, (n_units, -1))
+            return edit(rows).reshape(given.shape), *args[1:]
+
+        return pre_hook
+
+    def _edit_output(self, hook: str) -> Callable[..., Any]:
+        def post_hook(_module: nn.Module, _args: object, output: Any) -> Any:
+            edit = self._pass.edits.get(hook)
+            if edit is None:
+                return None
+            first = output[0] if isinstance(output, tuple) else output
+            edited = edit(first.view(self._pass.rows, -1, first.shape[-1])).view(first.shape)
+            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+        return post_hook
+
+    def _twin_of(self, module: Any) -> nn.Module:
+        path = self._paths.get(id(_bare(module)))
+        if path is None:
+            raise ModelError(f"{type(module).__name__} has no counterpart outside the bridge")
+        return self.module.get_submodule(path)
+
+    def _make_skippable(self, number: int, block: nn.Module) -> None:
+        run = block.forward
+
+        def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            start = self._pass.start
+            if number == start.block and start.entering is not None:
+                hidden = start.entering
+            if number in self._pass.wanted:
+                self._pass.recorded[number] = hidden.clone()
+            if not start.block <= number < self._n_blocks:
+                # As the blocks that were run do; the clean pass comes first.
+                return (hidden,) if self._returns_tuple else hidden
+            output = run(hidden, *args, **kwargs)
+            self._returns_tuple = isinstance(output, tuple)
+            return output
+
+        block.forward = forward
+
+    def _trim(self, model: Model) -> None:
+        """Run the last block's MLP at the last position alone: nothing else reads the others."""
+        mlp = getattr(model.blocks[-1], "mlp", None)
+        path = self._paths.get(id(_bare(mlp))) if isinstance(mlp, nn.Module) else None
+        if path is None:
+            return
+        module = self.module.get_submodule(path)
+        run = module.forward
+
+        def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if not self._pass.last_only or args or kwargs or hidden.ndim != 3:
+                return run(hidden, *args, **kwargs)
+            # PyTorch multiplies strided inputs far slower.
+            output = run(hidden[:, -1:].contiguous())
+            # Zeros where nothing is read, so that the residual stream keeps its shape.
+            return nn.functional.pad(output, (0, 0, hidden.shape[1] - 1, 0))
+
+        if _is_position_wise(module, run, self.module.config.hidden_size):
+            module.forward = forward
+
+    def _read_columns(self) -> None:
+        head = self.module.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            return
+        run = head.forward
+
+        def forward(input: Tensor) -> Tensor:
+            input = input.contiguous()
+            read = self._pass.read
+            if read is None:
+                return run(input)
+            bias = None if head.bias is None else head.bias[read]
+            return nn.functional.linear(input, head.weight[read], bias)
+
+        head.forward = forward
+
+
+def _rebuild(
+    own: PreTrainedModel, dtype: torch.dtype, fused: bool, device: torch.device | None
+) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
+    """A new model of the same configuration with the tensors of `own`, and where its modules are.
+
+    Returns:
+        The model, and {path in it: the module of `own` behind the bridge}.
+    """
+    config = copy.deepcopy(own.config)
+    # The bridge asks for attention patterns, which fused attention does not give.
+    config.output_attentions = False
+    # Nor can it cap its scores.
+    fused &= bool(own._supports_sdpa) and not getattr(config, "attn_logit_softcapping", None)
+    with torch.device("meta"):
+        module = type(own)._from_config(
+            config, attn_implementation="sdpa" if fused else "eager", dtype=dtype
+        )
+    bare = {path: _at(own, path) for path, _ in module.named_modules(remove_duplicate=False)}
+    for path, part in module.named_modules():
+        source = bare[path]
+        for name, meta in part._parameters.items():
+            if meta is not None:
+                tensor = _tensor(source._parameters, path, name).detach()
+                part._parameters[name] = nn.Parameter(
+                    _as(tensor, dtype, device), requires_grad=False
+                )
+        for name, meta in part._buffers.items():
+            if meta is not None:
+                tensor = _tensor(source._buffers, path, name)
+                # Rotary frequencies stay in float32 whatever the dtype, as transformers has them.
+                part._buffers[name] = _as(tensor, meta.dtype, device)
+    return module.eval(), bare
+
+
+def _as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def _tensor(tensors: Mapping[str, Tensor | None], path: str, name: str) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise ModelError(f"the bridge has no tensor {path}.{name}")
+    return tensor
+
+
+def _bare(module: Any) -> nn.Module:
+    """A module of transformers, out of whatever components of the bridge wrap it."""
+    while "_original_component" in module._modules:
+        module = module._modules["_original_component"]
+    return module
+
+
+def _at(own: nn.Module, path: str) -> nn.Module:
+    module = _bare(own)
+    for name in path.split(".") if path else ():
+        if name not in module._modules:
+            raise ModelError(f"the bridge has no module {path}")
+        module = _bare(module._modules[name])
+    return module
+
+
+def _hook_owners(model: Model) -> dict[str, tuple[nn.Module, bool]]:
+    """{hook point: (the component it belongs to, whether it is at its input)}."""
+    place = {}
+    for component in model.modules():
+        for name, at_input in (("hook_in", True), ("hook_out", False)):
+            point = component._modules.get(name)
+            if point is not None:
+                place[id(point)] = (component, at_input)
+    points = model.hook_dict.items()
+    return {name: place[id(point)] for name, point in points if id(point) in place}
+
+
+def _is_position_wise(module: nn.Module, run: Callable[..., Any], width: int) -> bool:
+    """Whether a module maps ``[row, pos, d]`` to the same shape, each position by itself."""
+    some = next(module.parameters(), None)
+    if some is None:
+        return False
+    probe = torch.randn(
+        1, 3, width, generator=torch.Generator().manual_seed(0), dtype=torch.float32
+    ).to(some)
+    try:
+        with torch.inference_mode():
+            whole, last = run(probe), run(probe[:, -1:])
+    except (RuntimeError, TypeError, IndexError, ValueError):
+        return False
+    if not isinstance(whole, Tensor) or whole.shape != probe.shape or last.shape != (1, 1, width):
+        return False
+    return torch.allclose(whole[:, -1:].float(), last.float(), rtol=1e-2, atol=1e-3)
+
+
+class _PrefixLayer(DynamicLayer):
+    """Keys and values of the clean positions, shared by all rows of a prompt, joined on demand."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = self._before = keys, values
+        self.dtype, self.device = keys.dtype, keys.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = self._before
+        return _joined(keys, key_states), _joined(values, value_states)
+
+
+def _joined(prefix: Tensor, suffix: Tensor) -> Tensor:
+    """``[prompt, head, before, d]`` and ``[mask · prompt, head, after, d]``, in one copy."""
+    n_prompts, n_heads, before, width = prefix.shape
+    rows, _, after, _ = suffix.shape
+    joined = suffix.new_empty(rows, n_heads, before + after, width)
+    joined.unflatten(0, (-1, n_prompts))[..., :before, :] = prefix
+    joined[:, :, before:] = suffix
+    return joined
+
+
+def _prefix(pairs: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache | None:
+    if not pairs:
+        return None
+    cache = DynamicCache()
+    cache.layers.extend(_PrefixLayer(keys, values) for keys, values in pairs)
+    return cache

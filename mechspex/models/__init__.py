@@ -1,0 +1,1 @@
+"""Models: TransformerLens bridges, loaded by name, and the units they are made of."""

@@ -1,0 +1,115 @@
+"""A bridge at work: its hook points, edits of its activations, and where it is read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mechspex.core.units import Kind
+from mechspex.errors import TaskError
+from mechspex.models.load_model import Model
+
+# Both install hooks of their own, which are part of the model.
+_MACHINERY = ("transformers.", "transformer_lens.model_bridge.")
+# Tokens of one forward that reads many prompts once: memory does not grow with a task.
+_TOKENS_AT_ONCE = 4096
+
+# Where a unit is ablated: a head before the output projection, a neuron after gating, an MLP at
+# its output; the same names in every architecture of TransformerLens.
+HOOKS: dict[Kind, str] = {
+    "head": "blocks.{layer}.attn.hook_z",
+    "neuron": "blocks.{layer}.mlp.hook_post",
+    "mlp": "blocks.{layer}.mlp.hook_out",
+}
+
+
+def hook_point(model: Model, kind: Kind, layer: int) -> str:
+    """The name of the hook point at which units of one kind and layer are ablated."""
+    # All blocks are of one kind; whether there is one of this number is the caller's to check.
+    aliases = getattr(model.blocks[0], "hook_aliases", {})
+    if kind == "mlp" and aliases.get("hook_mlp_out") == "mlp.out.hook_out":
+        # The MLP modules of BLOOM and MPT add the residual stream; their projections do not.
+        return f"blocks.{layer}.mlp.out.hook_out"
+    return HOOKS[kind].format(layer=layer)
+
+
+Edits = Mapping[str, Callable[[Tensor], Tensor]]
+"""{hook point: activation ``[row, pos, unit, …]`` → what takes its place}."""
+
+
+def edited_logits(model: Model, tokens: Int[Tensor, "row pos"], edits: Edits) -> Tensor:
+    """Logits ``[row, vocabulary]`` where the model is read, its activations edited on the way.
+
+    A causal model is read at the last position, a masked language model at its mask token, a
+    classifier at its only output. The wrapped model is called itself: it holds the hooked modules,
+    and models of the transformers library can skip the unembedding of all other positions.
+    """
+    hooks = [(name, _as_hook(edit)) for name, edit in edits.items()]
+    own = model.original_model
+    with model.hooks(fwd_hooks=hooks):
+        if not isinstance(own, PreTrainedModel):
+            return own(tokens)[:, -1]
+        if can_keep_last_logits(own):
+            return own(tokens, logits_to_keep=1, use_cache=False).logits[:, -1]
+        logits = own(tokens).logits
+    if logits.ndim == 2:
+        return logits
+    return logits[torch.arange(len(tokens)), _read_positions(model, tokens)]
+
+
+def _as_hook(edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor, object], Tensor]:
+    def on_hook(activation: Tensor, hook: object) -> Tensor:
+        return edit(activation)
+
+    return on_hook
+
+
+def can_keep_last_logits(own: PreTrainedModel) -> bool:
+    """Whether a model can be told to unembed the last position alone: causal ones can."""
+    return "logits_to_keep" in inspect.signature(own.forward).parameters
+
+
+class HookWatch:
+    """Tells whether a bridge carries hooks; its places are looked up once, asking costs little."""
+
+    def __init__(self, model: Model) -> None:
+        modules: list[Any] = [*{*model.modules(), *model.original_model.modules()}]
+        self._points = [module for module in modules if "fwd_hooks" in module.__dict__]
+        self._modules = [module for module in modules if "fwd_hooks" not in module.__dict__]
+
+    def sees_users(self) -> bool:
+        """Whether there are any of the user's now."""
+        hooks: list[Any] = []
+        for point in self._points:
+            if point.fwd_hooks or point.bwd_hooks:
+                hooks += (handle.user_hook for handle in (*point.fwd_hooks, *point.bwd_hooks))
+        for module in self._modules:
+            if module._forward_hooks or module._forward_pre_hooks:
+                hooks += (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        return any(not getattr(hook, "__module__", "").startswith(_MACHINERY) for hook in hooks)
+
+    def sees_any(self) -> bool:
+        """The same, or of accelerate's, which fetch the weights of a model that is spread out."""
+        return self.sees_users() or any("_hf_hook" in m.__dict__ for m in self._modules)
+
+
+def _read_positions(model: Model, tokens: Int[Tensor, "row pos"]) -> Int[Tensor, " row"]:
+    mask = None if model.tokenizer is None else model.tokenizer.mask_token_id
+    last = torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
+    if mask is None:
+        return last
+    masked = tokens == mask
+    if bool((masked.sum(1) > 1).any()):
+        raise TaskError("a prompt has more than one mask token; give it one, where it is read")
+    return torch.where(masked.any(1), masked.int().argmax(1), last)
+
+
+def in_parts(tokens: Int[Tensor, "prompt pos"]) -> tuple[Tensor, ...]:
+    """The prompts of a task, as many at a time as a clean forward should take."""
+    return tokens.split(max(1, _TOKENS_AT_ONCE // tokens.shape[1]))

@@ -1,0 +1,149 @@
+"""Models: TransformerLens bridges, loaded by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import boot_native
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from mechspex.errors import ModelError
+from mechspex.models.smollm2 import smollm2_folder
+
+Model = TransformerBridge
+
+SHIPPED = {
+    "tiny": "attention-only, 2 layers × 4 heads, shows induction; ships in the package",
+    "smollm2-135m": "SmolLM2-135M-Instruct, 30 layers × 9 heads; fetched once (93 MB)",
+}
+
+_TINY = Path(__file__).parent / "tiny"
+
+
+def load_model(
+    name: str | Path | Model,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Load a model as a TransformerLens `TransformerBridge`, in evaluation mode.
+
+    Args:
+        name: ``"tiny"`` or ``"smollm2-135m"``, a local folder, a Hub name, or a bridge of your
+            own, which is returned as it is.
+        dtype: of the weights and of all arithmetic.
+        device: ``"cpu"``, ``"cuda"``, …; the CPU if not given.
+
+    Raises:
+        ModelError: no such model or device, or a folder whose only weights are pickled.
+        FetchError: SmolLM2 could not be fetched.
+    """
+    if isinstance(name, TransformerBridge):
+        return name
+    device = _checked_device("cpu" if device is None else device)
+    if name == "tiny":
+        model = _load_tiny(dtype, device)
+    else:
+        folder = smollm2_folder() if name == "smollm2-135m" else name
+        model = _load_transformers(folder, dtype, device)
+    return model.eval()
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"device {str(device)!r} cannot be used here ({reason}); try cpu"
+        ) from None
+
+
+def _load_tiny(dtype: torch.dtype, device: str | torch.device) -> Model:
+    config = json.loads((_TINY / "config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(_TINY)
+    weights = load_file(_TINY / "model.safetensors")
+    return native_model("tiny", config, tokenizer, weights, dtype=dtype, device=device)
+
+
+def native_model(
+    name: str,
+    config: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Model:
+    """A small transformer of TransformerLens' own code, in evaluation mode.
+
+    Args:
+        config: the fields of its configuration, by name.
+        weights: all of its state dict; random ones, by the configuration's seed, if not given.
+    """
+    model = boot_native(
+        dict(config), tokenizer=tokenizer, model_name=name, dtype=dtype, device=device
+    )
+    if weights is not None:
+        model.load_state_dict(dict(weights), strict=True)
+    return model.eval()
+
+
+def _load_transformers(name: str | Path, dtype: torch.dtype, device: str | torch.device) -> Model:
+    folder = Path(name)
+    if folder.is_dir():
+        _refuse_pickles(folder)
+    try:
+        with _no_progress_bars():
+            return TransformerBridge.boot_transformers(str(name), dtype=dtype, device=device)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"model {str(name)!r} could not be loaded ({reason}); name one of "
+            f"{', '.join(SHIPPED)}, a folder with config.json and *.safetensors, or a Hub name "
+            "(which needs the network unless it is in the Hub's cache)"
+        ) from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"folder {folder} has no config.json; give a folder of save_pretrained()")
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    if not any((folder / name).is_file() for name in weights):
+        found = sorted(path.name for path in folder.glob("*.bin"))
+        has = f"only {', '.join(found)}" if found else "no weights"
+        raise ModelError(
+            f"folder {folder} has {has}; pickled weights are never read: save it as safetensors "
+            "with model.save_pretrained(folder)"
+        )
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Weights load in a second here; the bar of every tensor would only bury the output."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def weights_hash(model: Model) -> str:
+    """SHA-256 of every parameter's and buffer's name, dtype, shape and bytes: what a model is."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.original_model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

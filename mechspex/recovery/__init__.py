@@ -1,0 +1,1 @@
+"""Recovery: decode masks and values, and say how sure each term is."""

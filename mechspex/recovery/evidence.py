@@ -1,0 +1,284 @@
+"""How sure each recovered term is: unbiased coefficients, intervals, false discoveries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from mechspex.core.units import Term
+from mechspex.decoders.decoder import Samples
+from mechspex.decoders.pursuit import Pursuit
+from mechspex.set_functions.set_function import SetFunction, features
+
+# Terms of a function that are tested: the largest.
+_MOST_TERMS = 2_000
+# Units among which terms are selected anew from each half of the masks.
+_MOST_UNITS = 200
+# A sum that rests on fewer masks than this, effectively, has no distribution to speak of.
+_FEWEST_EFFECTIVE = 8
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the masks say of each term of a recovered function, in the fourier(p) basis.
+
+    Attributes:
+        terms: the terms tested, largest first, without the constant.
+        coefficients: unbiased estimates of F(S), mean over outputs.
+        intervals: of the coefficients, one row ``[low, high]`` a term, each end at `level` / 2.
+        p_values: of F(S) = 0 for all outputs.
+        discovered: significant at the false discovery rate `level`, counted among *all* sets of the
+            orders the function has, not only among those it names.
+        selected: share of random halves of the masks in which pursuit picks the term; NaN where
+            selection was not repeated.
+        level: the expected share of false terms among the discovered ones.
+    """
+
+    terms: tuple[Term, ...]
+    coefficients: Float[np.ndarray, " term"]
+    intervals: Float[np.ndarray, "term 2"]
+    p_values: Float[np.ndarray, " term"]
+    discovered: Bool[np.ndarray, " term"]
+    selected: Float[np.ndarray, " term"]
+    level: float
+
+    @property
+    def n_singles(self) -> int:
+        """How many single units are discovered."""
+        return sum(
+            len(term) == 1 for term, sure in zip(self.terms, self.discovered, strict=True) if sure
+        )
+
+    @property
+    def interactions(self) -> tuple[Term, ...]:
+        """The discovered terms of order two and up."""
+        pairs = zip(self.terms, self.discovered, strict=True)
+        return tuple(term for term, sure in pairs if sure and len(term) > 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evidence as plain numbers and lists; JSON can hold it."""
+        return {
+            "terms": [list(term) for term in self.terms],
+            "coefficients": self.coefficients.tolist(),
+            "intervals": [
+                None if np.isnan(low) else [low, high] for low, high in self.intervals.tolist()
+            ],
+            "p_values": self.p_values.tolist(),
+            "discovered": self.discovered.tolist(),
+            "selected": [None if np.isnan(share) else share for share in self.selected.tolist()],
+            "level": self.level,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Evidence:
+        """What `to_dict` gave."""
+        return cls(
+            terms=tuple(tuple(term) for term in record["terms"]),
+            coefficients=np.array(record["coefficients"], dtype=np.float64),
+            intervals=np.array(
+                [ends or (np.nan, np.nan) for ends in record["intervals"]], dtype=np.float64
+            ).reshape(-1, 2),
+            p_values=np.array(record["p_values"], dtype=np.float64),
+            discovered=np.array(record["discovered"], dtype=bool),
+            selected=np.array(record["selected"], dtype=np.float64),
+            level=record["level"],
+        )
+
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A frame with one row a term, largest first."""
+        return pd.DataFrame(
+            {
+                "units": [
+                    " × ".join(str(i) if names is None else names[i] for i in term)
+                    for term in self.terms
+                ],
+                "order": [len(term) for term in self.terms],
+                "coefficient": self.coefficients,
+                "low": self.intervals[:, 0],
+                "high": self.intervals[:, 1],
+                "p": self.p_values,
+                "discovered": self.discovered,
+                "selected": self.selected,
+            }
+        )
+
+
+def gather_evidence(
+    samples: Samples,
+    function: SetFunction,
+    without: Sequence[dict[Term, Float[np.ndarray, " output"]]],
+    residual: Float[np.ndarray, "mask output"],
+    *,
+    level: float,
+    resamples: int,
+) -> Evidence:
+    """Estimate and test the terms of a function that was recovered from `samples`.
+
+    In a basis that is orthonormal under the design, F(S) = E[z_S(m) f(m)] whatever f is. With f̂₋
+    recovered from the other parts of the masks,
+
+        F̂(S) = mean over parts of F of f̂₋(S)  +  mean over masks of z_S(m) (f(m) − f̂₋(m))
+
+    is unbiased, however wrong f̂₋ may be, and as precise as f̂₋ is good: its error is that of the
+    second mean (cross-fitting: Chernozhukov et al. 2018, definition 3.2; prediction-powered
+    inference: Angelopoulos et al. 2023). Student's t with the effective number of masks behind
+    that mean as degrees of freedom gives p-values; of several outputs the smaller of the mean's and
+    of Hotelling's T² counts, doubled. Among the C(n, k) sets of each order k up to the largest in
+    the function, each order with the same share of the level, the false discovery rate is
+    controlled (Benjamini & Hochberg 1995; weights: Genovese, Roeder & Wasserman 2006): sets the
+    function does not name count as tested and not significant. So choosing terms by looking at the
+    same masks is allowed for.
+
+    Args:
+        samples: masks drawn independently from the product design with p = `samples.keep`, or
+            SPEX's, in which the masks of a delay count as one draw.
+        without, residual: what `cross_fit` says of the decoder that recovered the function.
+        level: false discovery rate.
+        resamples: random halves of the masks, in complementary pairs (Shah & Samworth 2013), from
+            which pursuit selects terms anew among the units of the function; 0 leaves it out.
+    """
+    fourier = function.to_basis("fourier", samples.keep).truncate(_MOST_TERMS)
+    sizes = np.linalg.norm(fourier.output_coefficients, axis=1)
+    terms = tuple(fourier.terms[i] for i in np.argsort(-sizes, kind="stable") if fourier.terms[i])
+    predicted = np.mean(
+        [[part.get(term, _zero(function)) for term in terms] for part in without], axis=0
+    ).reshape(len(terms), function.n_outputs)
+    columns = features(samples.masks, terms, basis="fourier", keep=samples.keep)
+    outputs = predicted + columns.T @ residual / samples.n_masks
+    blocks = samples.blocks
+    estimates, errors, degrees = _mean_and_error(predicted, columns, residual, blocks)
+    # The fourth moment that the masks should have: where the rare ones are missing, so is evidence.
+    kurtosis = 1 / (samples.keep * (1 - samples.keep)) - 3
+    fourths = samples.n_masks * kurtosis ** np.array([len(term) for term in terms], dtype=float)
+    bearing = np.maximum((columns**2).sum(axis=0) ** 2 / fourths, 1.0)
+    degrees = np.minimum(degrees, bearing)
+    p_values = 2 * stats.t.sf(np.abs(estimates) / errors, degrees)
+    if function.n_outputs > 1:
+        joint = _hotelling(outputs, columns, residual, degrees, blocks)
+        p_values = np.minimum(1, 2 * np.minimum(p_values, joint))
+    halfwidth = stats.t.ppf(1 - level / 2, degrees) * errors
+    too_few = bearing < _FEWEST_EFFECTIVE
+    p_values[too_few], halfwidth[too_few] = 1.0, np.nan
+    return Evidence(
+        terms=terms,
+        coefficients=estimates,
+        intervals=np.stack([estimates - halfwidth, estimates + halfwidth], axis=1),
+        p_values=p_values,
+        discovered=_discovered(p_values, terms, samples.n_units, level),
+        selected=_selected(samples, terms, resamples),
+        level=level,
+    )
+
+
+def _zero(function: SetFunction) -> Float[np.ndarray, " output"]:
+    return np.zeros(function.n_outputs)
+
+
+def _mean_and_error(
+    predicted: Float[np.ndarray, "term output"],
+    columns: Float[np.ndarray, "mask term"],
+    residual: Float[np.ndarray, "mask output"],
+    blocks: Int[np.ndarray, " mask"],
+) -> tuple[Float[np.ndarray, " term"], Float[np.ndarray, " term"], Float[np.ndarray, " term"]]:
+    """Estimate of the mean over outputs, its standard error, and the degrees of freedom of that.
+
+    The degrees are the effective number of blocks, (Σx²)²/Σx⁴ of the sums x of z_S · residual over
+    blocks: near p = 1 products of several units are large on a few rare masks and small on all
+    others.
+    """
+    n_masks = len(residual)
+    summands = columns * residual.mean(axis=1)[:, None]
+    means = summands.mean(axis=0)
+    sums = _block_sums(summands - means, blocks)
+    squares = (sums**2).sum(axis=0)
+    fourths = (sums**4).sum(axis=0)
+    errors = np.sqrt(squares * len(sums) / max(1, len(sums) - 1)) / n_masks
+    # What float32 values cannot tell from zero is no evidence.
+    scale = np.finfo(np.float32).eps * np.abs(predicted).max(initial=0.0)
+    errors = np.maximum(errors, max(scale, np.finfo(float).tiny))
+    degrees = squares**2 / np.maximum(fourths, np.finfo(float).tiny)
+    degrees = np.where(squares > 0, np.maximum(degrees, 1.0), n_masks)
+    return predicted.mean(axis=1) + means, errors, degrees
+
+
+def _hotelling(
+    outputs: Float[np.ndarray, "term output"],
+    columns: Float[np.ndarray, "mask term"],
+    residual: Float[np.ndarray, "mask output"],
+    degrees: Float[np.ndarray, " term"],
+    blocks: Int[np.ndarray, " mask"],
+) -> Float[np.ndarray, " term"]:
+    """p-values of "no output has the term", by Hotelling's T² on the residual's covariance."""
+    n_outputs = residual.shape[1]
+    floor = (np.finfo(np.float32).eps * np.abs(outputs).max(initial=0.0)) ** 2 * len(residual)
+    p_values = np.ones(len(outputs))
+    for place, estimate in enumerate(outputs):
+        summands = columns[:, [place]] * residual
+        sums = _block_sums(summands - summands.mean(axis=0), blocks)
+        covariance = sums.T @ sums / len(residual) ** 2
+        covariance += max(floor / len(residual), np.finfo(float).tiny) * np.eye(n_outputs)
+        squared = float(estimate @ np.linalg.solve(covariance, estimate))
+        free = degrees[place] - n_outputs
+        if free > 0:
+            ratio = squared * free / (n_outputs * degrees[place])
+            p_values[place] = stats.f.sf(ratio, n_outputs, free)
+    return p_values
+
+
+def _block_sums(
+    summands: Float[np.ndarray, "mask column"], blocks: Int[np.ndarray, " mask"]
+) -> Float[np.ndarray, "block column"]:
+    n_blocks = int(blocks.max()) + 1
+    if n_blocks == len(blocks):
+        return summands
+    sums = np.zeros((n_blocks, summands.shape[1]))
+    np.add.at(sums, blocks, summands)
+    return sums
+
+
+def _discovered(
+    p_values: Float[np.ndarray, " term"], terms: tuple[Term, ...], n_units: int, level: float
+) -> Bool[np.ndarray, " term"]:
+    """Weighted Benjamini–Hochberg among all sets of every order up to the largest here."""
+    n_orders = max(map(len, terms), default=1)
+    family = np.array([n_orders * math.comb(n_units, len(term)) for term in terms], dtype=float)
+    weighted = p_values * family
+    ranked = np.sort(weighted)
+    below = np.flatnonzero(ranked <= level * np.arange(1, len(terms) + 1))
+    return weighted <= (ranked[below[-1]] if len(below) else -1.0)
+
+
+def _selected(
+    samples: Samples, terms: tuple[Term, ...], resamples: int
+) -> Float[np.ndarray, " term"]:
+    pursuit = Pursuit()
+    if not resamples or not terms or samples.n_masks // 2 < pursuit.minimum_masks(samples.n_units):
+        return np.full(len(terms), np.nan)
+    # The largest terms name the units; few enough of them that a selection takes little time.
+    named = dict.fromkeys(unit for term in terms for unit in term)
+    # At least two, as a lone unit may be kept, or ablated, in all of a half.
+    units = list(dict.fromkeys([*named, *range(min(2, samples.n_units))]))[:_MOST_UNITS]
+    column_of = {unit: column for column, unit in enumerate(sorted(units))}
+    among = samples.among(np.array(sorted(units)))
+    rng = np.random.default_rng((samples.seed, 2))
+    counts: dict[Term, int] = {}
+    drawn = 0
+    while drawn < resamples:
+        shuffled = rng.permutation(samples.n_masks)
+        for half in np.array_split(shuffled, 2)[: resamples - drawn]:
+            drawn += 1
+            answer = pursuit.decode(among.rows(half))
+            for term in answer.to_basis("fourier", samples.keep).terms:
+                counts[term] = counts.get(term, 0) + 1
+    own = [
+        tuple(column_of[unit] for unit in term) if set(term) <= set(column_of) else None
+        for term in terms
+    ]
+    return np.array([np.nan if t is None else counts.get(t, 0) / drawn for t in own])

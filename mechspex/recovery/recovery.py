@@ -1,0 +1,188 @@
+"""What was recovered: the set function, how well it predicts, and how sure each term is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mechspex.recovery.evidence import Evidence
+from mechspex.recovery.monotone_link import Link
+from mechspex.set_functions.r_squared import non_additive_share
+from mechspex.set_functions.set_function import SetFunction
+
+# Nothing is left to explain beyond this.
+_PERFECT = 0.9995
+
+
+@dataclass(frozen=True)
+class MoreMasks:
+    """What more masks would bring, from the answers on half of the masks and on all of them.
+
+    With 1 − R² = a·N^(−b) through both, N·2^(1/b) masks halve what is left over. b is taken to be 1
+    at most: where recovery sets in at a threshold, the law does not hold.
+
+    Attributes:
+        n_masks: N.
+        r2_of_half, r2: on the same test masks, from a random half of the masks and from all.
+        pays: whether all are better than half by more than two standard errors, mask by mask, and
+            twice as many would explain another fifth of the rest.
+    """
+
+    n_masks: int
+    r2_of_half: float
+    r2: float
+    pays: bool
+
+    @property
+    def _left_by_twice(self) -> float:
+        """2^(−b): the share of what is left over that twice the masks leave."""
+        return max(0.5, (1 - self.r2) / (1 - self.r2_of_half))
+
+    @property
+    def r2_of_twice(self) -> float:
+        """What twice the masks would reach, by this law."""
+        return 1 - (1 - self.r2) * self._left_by_twice
+
+    @property
+    def to_halve(self) -> float:
+        """How many masks halve what is left over, by this law; infinite if more do not help."""
+        if self._left_by_twice >= 1:
+            return np.inf
+        return self.n_masks * 2 ** float(-1 / np.log2(self._left_by_twice))
+
+    def __str__(self) -> str:
+        if not self.pays:
+            return "more masks would add little"
+        return (
+            f"more masks would pay: twice as many would bring R² {self.r2:.3f} to about "
+            f"{self.r2_of_twice:.3f}; about {self.to_halve:,.0f} halve what is left over"
+        )
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A recovered set function, how well it predicts, and how sure its terms are.
+
+    Attributes:
+        function: every output's, over shared terms; its `coefficients` are the mean's.
+        additive: the best function of singles from the same masks.
+        r2, additive_r2: R² of both, of the mean over outputs, on `n_test` masks that neither has
+            seen; where all 2^n masks were measured (`n_test` = 0), R² over all of them.
+        r2_interval: 95% interval of `r2` over masks.
+        n_train, n_test, n_failed: masks decoded, held out, and left out as not finite.
+        evidence: how sure each term is; None where all masks were measured, so nothing is
+            estimated, and where two thirds of the masks are too few for the decoder.
+        link: the test for a monotone link; None likewise, and with fewer than 50 masks.
+        more: what more masks would bring; None likewise, where nothing is left to explain, and for
+            decoders of SPEX's design, half of which is another design.
+    """
+
+    function: SetFunction
+    additive: SetFunction
+    r2: float
+    additive_r2: float
+    r2_interval: tuple[float, float]
+    n_train: int
+    n_test: int
+    n_failed: int = 0
+    evidence: Evidence | None = None
+    link: Link | None = None
+    more: MoreMasks | None = None
+
+    @property
+    def non_additive_share(self) -> float:
+        """How much of what singles leave unexplained the interactions explain."""
+        return non_additive_share(self.r2, self.additive_r2)
+
+    @property
+    def exact(self) -> bool:
+        """Whether all 2^n masks were measured, so that nothing is estimated."""
+        return self.n_test == 0
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a reader of the terms should know first, one line each."""
+        lines = list(self.function.notes)
+        if len(self.function) == 1 and self.r2 < _PERFECT:
+            lines.append("no term was found; more masks, or a lower keep, may show some")
+        if self.evidence is not None:
+            lines.append(_discoveries(self.evidence, self.function.n_units))
+        if self.link is not None and self.link.recognised:
+            lines.append(
+                f"{self.link}: the interactions below may be one bent scale, not units that act "
+                "together"
+            )
+        if self.more is not None and self.more.pays:
+            lines.append(str(self.more))
+        return tuple(lines)
+
+    def __str__(self) -> str:
+        return "\n".join([self.scores, *self.notices])
+
+    @property
+    def scores(self) -> str:
+        """R², what is additive, and what is not, in two lines."""
+        if self.exact:
+            held_out = f"exact: all {self.n_train:,} masks measured"
+        else:
+            low, high = self.r2_interval
+            held_out = (
+                f"held-out R² {self.r2:.3f} [{low:.3f}, {high:.3f}] on {self.n_test:,} fresh "
+                f"masks, decoded from {self.n_train:,}"
+            )
+        return (
+            f"{held_out}\nadditive R² {self.additive_r2:.3f}   non-additive share "
+            f"{self.non_additive_share:.2f}  (of what singles leave over, explained by "
+            "interactions)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recovery as plain numbers and lists; a number that is not finite is left as it is."""
+        return {
+            "r2": self.r2,
+            "r2_interval": list(self.r2_interval),
+            "additive_r2": self.additive_r2,
+            "non_additive_share": self.non_additive_share,
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "n_failed": self.n_failed,
+            "function": self.function.to_dict(),
+            "additive": self.additive.to_dict(),
+            "evidence": None if self.evidence is None else self.evidence.to_dict(),
+            "link": None if self.link is None else asdict(self.link),
+            "more": None if self.more is None else asdict(self.more),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Recovery:
+        """What `to_dict` gave; null stands for a number that is not finite."""
+        evidence, link, more = (record[name] for name in ("evidence", "link", "more"))
+        low, high = (_number(end) for end in record["r2_interval"])
+        return cls(
+            function=SetFunction.from_dict(record["function"]),
+            additive=SetFunction.from_dict(record["additive"]),
+            r2=_number(record["r2"]),
+            additive_r2=_number(record["additive_r2"]),
+            r2_interval=(low, high),
+            **{key: record[key] for key in ("n_train", "n_test", "n_failed")},
+            evidence=None if evidence is None else Evidence.from_dict(evidence),
+            link=None if link is None else Link(**link),
+            more=None if more is None else MoreMasks(**more),
+        )
+
+
+def _discoveries(evidence: Evidence, n_units: int) -> str:
+    found = len(evidence.interactions)
+    orders = max((len(term) for term in evidence.terms), default=1)
+    among = f"sets of up to {orders} of {n_units:,} units"
+    return (
+        f"by these masks alone {evidence.n_singles} singles and {found} interactions stand out "
+        f"among all {among} (false discovery rate {evidence.level:g})"
+    )
+
+
+def _number(stored: float | None) -> float:
+    return float("nan") if stored is None else stored

@@ -1,0 +1,191 @@
+"""The local executor: measures batch by batch, commits each, and never measures a mask twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from tqdm import tqdm
+
+from mechspex.core.masks import check_masks, pack
+from mechspex.core.units import UnitSet
+from mechspex.core.value_function import Differentiable, ValueFunction, configuration_of
+from mechspex.errors import Refused
+from mechspex.runs.store import ValueStore
+
+# What a killed process has to measure again: one commit, which takes about this long.
+_SECONDS = 1.0
+# Masks of a commit, powers of two: the first has so many, the next ones as many as time says.
+_FIRST, _FEWEST, _MOST = 32, 8, 4096
+# Gradients of a commit, each several times the work of a value.
+_GRADIENTS = 8
+
+
+class RecordedValues:
+    """A value function that remembers: the same seam, with a store and a progress bar behind it.
+
+    A value that is not finite is recorded as it is: the caller sees which masks failed.
+
+    Args:
+        value_function: what measures the masks.
+        folder: where the values are kept; None keeps them in memory.
+        progress: draw a progress bar on stderr.
+
+    Attributes:
+        configuration: everything the values depend on but the mask.
+        stage: what the masks are for, shown beside the progress bar.
+        measured: how many masks were measured here, those found in the store not counted.
+        gradients: how many gradients were measured here.
+        seconds: how long both took.
+
+    Raises:
+        RunError: the folder cannot be written, or holds values of another configuration.
+        StoreError: the file there is no store of this version.
+    """
+
+    def __init__(
+        self, value_function: ValueFunction, folder: Path | None, *, progress: bool = False
+    ) -> None:
+        self.configuration = configuration_of(value_function)
+        self._value_function = value_function
+        self._store = ValueStore(folder, self.configuration)
+        self._progress = progress
+        self._batch = _FIRST
+        self._used: set[int] = set()
+        self.stage = "masks"
+        self.measured = 0
+        self.seconds = 0.0
+        self.gradients = 0
+
+    @property
+    def units(self) -> UnitSet:
+        return self._value_function.units
+
+    @property
+    def n_units(self) -> int:
+        return self._value_function.n_units
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self._value_function.outputs
+
+    @property
+    def used(self) -> int:
+        """How many different masks were asked for, those of gradients among them."""
+        return len(self._used)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
+        """Values of `masks`, from the store where it has them."""
+        masks = check_masks(masks, self.n_units)
+        (values,) = self.in_blocks([masks], len(masks))
+        return values
+
+    def value_and_gradient(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask unit"]]:
+        """Values of soft masks, and the gradient of their mean over outputs, from the store where
+        it has them.
+
+        Raises:
+            Refused: the value function has no gradients.
+        """
+        function = self._value_function
+        if not isinstance(function, Differentiable):
+            raise Refused(
+                f"{type(function).__name__} has no value_and_gradient, which this screen needs; "
+                "give it one, or screen by 'ablation'"
+            )
+        soft = np.ascontiguousarray(masks, dtype=np.float32)
+        self._used.update(hash(row.tobytes()) for row in soft)
+        n_outputs = len(self.outputs)
+        found = np.empty((len(soft), n_outputs + self.n_units), dtype=np.float32)
+        known = self._store.get_gradients(soft, found.shape[1])
+        for row, numbers in known.items():
+            found[row] = numbers
+        missing = np.array([row for row in range(len(soft)) if row not in known], dtype=int)
+        shown = self._progress and bool(len(missing))
+        with tqdm(desc=self.stage, total=len(missing), unit=" gradients", disable=not shown) as bar:
+            for start in range(0, len(missing), _GRADIENTS):
+                rows = missing[start : start + _GRADIENTS]
+                before = time.perf_counter()
+                values, gradients = function.value_and_gradient(soft[rows])
+                found[rows] = np.concatenate([values, gradients.mean(axis=1)], axis=1)
+                self._store.put_gradients(soft[rows], found[rows])
+                self.seconds += time.perf_counter() - before
+                self.gradients += len(rows)
+                bar.update(len(rows))
+        return found[:, :n_outputs], found[:, n_outputs:]
+
+    def in_blocks(
+        self, blocks: Iterable[Bool[np.ndarray, "mask unit"]], n_masks: int
+    ) -> Iterator[Float[np.ndarray, "mask output"]]:
+        """Values of each block of masks in turn, under one progress bar.
+
+        Args:
+            blocks: made one by one, so that no more than one of them needs to be in memory.
+            n_masks: in all blocks together, for the time left.
+        """
+        n_outputs, bar = len(self.outputs), None
+        with ExitStack() as stack:
+            for masks in blocks:
+                unique, place, values, missing = self._recall(check_masks(masks, self.n_units))
+                # What the store has, or the block twice, takes no time.
+                n_masks -= len(masks) - len(missing)
+                if len(missing):
+                    if bar is None:
+                        bar = stack.enter_context(self._bar(n_masks * n_outputs))
+                    bar.total = n_masks * n_outputs
+                    for batch in self._batches(missing):
+                        values[batch] = self._measure(unique[batch])
+                        bar.update(len(batch) * n_outputs)
+                yield values[place]
+
+    def _bar(self, n_values: int) -> tqdm:
+        return tqdm(desc=self.stage, total=n_values, unit=" values", disable=not self._progress)
+
+    def _batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        while len(rows):
+            batch, rows = rows[: self._batch], rows[self._batch :]
+            yield batch
+
+    def _recall(
+        self, masks: Bool[np.ndarray, "mask unit"]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The different masks, where each mask is among them, their values, the rows to measure."""
+        # Numbered in the order of first use, so that what is asked for first is measured first.
+        number: dict[bytes, int] = {}
+        keys = map(bytes, pack(masks))
+        place = np.array([number.setdefault(key, len(number)) for key in keys], dtype=int)
+        _, first = np.unique(place, return_index=True)
+        unique = masks[first]
+        # Hashes, as the masks of 46,080 units would take more memory than all else.
+        self._used.update(map(hash, number))
+        values = np.full((len(unique), len(self.outputs)), np.nan, dtype=np.float32)
+        known = self._store.get(unique, len(self.outputs))
+        for row, outputs in known.items():
+            values[row] = outputs
+        missing = np.array([row for row in range(len(unique)) if row not in known], dtype=int)
+        return unique, place, values, missing
+
+    def _measure(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
+        """Measure a batch and commit it; the next one is sized by the time that took."""
+        start = time.perf_counter()
+        values = np.empty((len(masks), len(self.outputs)), dtype=np.float32)
+        values[:] = self._value_function(masks)
+        self._store.put(masks, values)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self.measured += len(masks)
+        if seconds > 1.5 * _SECONDS:
+            self._batch = max(_FEWEST, self._batch // 2)
+        elif seconds < 0.5 * _SECONDS and len(masks) == self._batch:
+            self._batch = min(_MOST, self._batch * 2)
+        return values

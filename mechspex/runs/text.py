@@ -1,0 +1,80 @@
+"""How the answers of every workflow read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mechspex.core.units import UnitSet
+from mechspex.runs.cost import Cost
+
+# What tells two configurations apart, and no reader.
+_DIGEST = re.compile(r" [0-9a-f]{16}$")
+
+
+def subject(configuration: dict[str, str], units: UnitSet) -> str:
+    """What was asked, in one line: task · model · units · ablation · metric, and the precision
+    where that is not the model's own."""
+    keys = ["task", "model", "units", "ablation", "metric"]
+    if "measured in" in configuration.get("dtype", ""):
+        keys.append("dtype")
+    named = [configuration[key] for key in keys if key in configuration]
+    return " · ".join(_DIGEST.sub("", name) for name in named) or units.description
+
+
+def strongest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of their effects' size."""
+    return frame.sort_values("effect", key=np.abs, ascending=False, ignore_index=True)
+
+
+def effect_tables(frame: pd.DataFrame, *, beside: str, most: int | None = None) -> list[str]:
+    """The rows of a frame of exact effects as lines: single units, then sets, strongest first.
+
+    Args:
+        beside: the column at the end of each line.
+        most: how many rows of each are shown; all if not given.
+    """
+    alone = "units alone: effect of ablating one"
+    together = "units together: joint effect less what the smaller sets predict"
+    return [
+        *_effect_table(alone, strongest(frame.query("order == 1")), beside, most),
+        *_effect_table(together, strongest(frame.query("order > 1")), beside, most),
+    ]
+
+
+def _effect_table(title: str, frame: pd.DataFrame, beside: str, most: int | None) -> list[str]:
+    if not len(frame):
+        return []
+    shown = frame.head(len(frame) if most is None else most)
+    width = max(len(units) for units in shown["units"])
+    held = np.count_nonzero(frame["confirmed"])
+    lines = [
+        "",
+        f"{title} (basis: ablated; {held:,} of {len(frame):,} confirmed)",
+        f"  {'':{width}} order   exact   interval{beside:>18}",
+    ]
+    for row in shown.to_dict("records"):
+        held = row["confirmed"] or not np.isfinite(row["effect"])
+        lines.append(
+            f"  {row['units']:{width}} {row['order']:5d} {row['effect']:+7.3f}   "
+            f"[{row['low']:+.2f}, {row['high']:+.2f}] {row[beside]:+10.3f}"
+            f"{'' if held else '   not confirmed'}"
+        )
+    if len(shown) < len(frame):
+        lines.append(f"  … and {len(frame) - len(shown):,} weaker ones")
+    return lines
+
+
+def last_lines(
+    cost: Cost, n_outputs: int, *, level: float, tested: str, folder: Path | None
+) -> list[str]:
+    """The last lines: what the intervals are about, what it cost, where it is kept."""
+    lines = [
+        "",
+        f"intervals over outputs; false discovery rate {level:g} among the {tested}",
+        cost.line(n_outputs),
+    ]
+    return lines if folder is None else [*lines, f"saved in {folder}"]

@@ -1,0 +1,94 @@
+"""What a screen overlooked, estimated from a random sample of what it rejected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from mechspex.core.value_function import ValueFunction
+from mechspex.effects.validate import validate
+from mechspex.effects.validation import Validation
+from mechspex.errors import Refused
+from mechspex.screening.candidates import Candidates
+
+
+@dataclass(frozen=True)
+class Missed:
+    """How many sets of at least a given effect the screen found, and how many it rejected.
+
+    Attributes:
+        at_least: the size of effect that counts.
+        n_found: tested proposals with an exact effect of that size.
+        n_tested: rejected sets that were tested.
+        n_missed: those of them with an effect of that size.
+        estimate: of all rejected sets with an effect of that size: Σ size · share, over strata.
+        recall: n_found / (n_found + estimate).
+        last_bound: the share of the last and largest stratum (all sets that the screen ranked
+            lowest) that could have such effects unseen, at 95% (Clopper & Pearson 1934): what a
+            sample cannot rule out.
+    """
+
+    at_least: float
+    n_found: int
+    n_tested: int
+    n_missed: int
+    estimate: float
+    recall: float
+    last_bound: float
+
+    def __str__(self) -> str:
+        return (
+            f"effects of at least {self.at_least:.3f}: {self.n_found} proposed; {self.n_missed} of "
+            f"{self.n_tested} rejected pairs tested, so about {self.estimate:.0f} missed and a "
+            f"recall of {self.recall:.2f} (a share of up to {self.last_bound:.1%} of the lowest "
+            "ranks cannot be ruled out by a sample of this size)"
+        )
+
+
+def missed(
+    value_function: ValueFunction,
+    candidates: Candidates,
+    validation: Validation,
+    *,
+    at_least: float | None = None,
+) -> Missed:
+    """Test the rejected sets that the screen drew, and estimate how many it missed.
+
+    Args:
+        value_function: where the proposals were tested.
+        candidates: of the screen.
+        validation: of its proposals.
+        at_least: the size of effect that counts; the median of the confirmed pairs if not given.
+
+    Raises:
+        Refused: nothing was rejected, or nothing confirmed and `at_least` not given.
+    """
+    strata = candidates.rejected
+    if not strata:
+        raise Refused("the screen rejected no pairs: there is nothing it can have missed")
+    sizes = np.abs(validation.effects)
+    pairs = np.array([len(term) == 2 for term in validation.terms], dtype=bool)
+    if at_least is None:
+        confirmed = sizes[pairs & validation.confirmed]
+        if not len(confirmed):
+            raise Refused("no pair is confirmed; give at_least, the size of effect that counts")
+        at_least = float(np.median(confirmed))
+    drawn = [term for stratum in strata for term in stratum.drawn]
+    exact = np.abs(validate(value_function, drawn).effects) >= at_least
+    ends = np.cumsum([len(stratum.drawn) for stratum in strata])
+    hits = [int(part.sum()) for part in np.split(exact, ends[:-1])]
+    estimate = sum(s.size * hit / len(s.drawn) for s, hit in zip(strata, hits, strict=True))
+    n_found = int(np.count_nonzero(sizes[pairs] >= at_least))
+    n_last = len(strata[-1].drawn)
+    bound = 1.0 if hits[-1] == n_last else stats.beta.ppf(0.95, hits[-1] + 1, n_last - hits[-1])
+    return Missed(
+        at_least=at_least,
+        n_found=n_found,
+        n_tested=len(drawn),
+        n_missed=int(exact.sum()),
+        estimate=float(estimate),
+        recall=n_found / (n_found + estimate) if n_found + estimate else float("nan"),
+        last_bound=float(bound),
+    )

@@ -1,0 +1,372 @@
+"""Sparse set functions: a list of terms and coefficients in one named basis."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy.sparse import csr_array
+
+from mechspex.core.masks import check_masks
+from mechspex.core.units import Term
+from mechspex.errors import Refused, ShapeError
+from mechspex.set_functions.indices import Kind, compute
+
+Basis = Literal["fourier", "kept", "ablated"]
+
+SCHEMA = "mechspex.set_function/2"
+# The older schema, coefficients as [term]; still read.
+_ONE_OUTPUT = "mechspex.set_function/1"
+# Elements of one block of features: keeps prediction in tens of megabytes.
+_BLOCK = 1 << 22
+# A term of order k expands into 2^k; beyond this a change of basis is no longer sparse.
+_LARGEST_ORDER = 20
+
+
+@dataclass(frozen=True, eq=False)
+class SetFunction:
+    """A function of a mask, f(m) = Σ_S c_S φ_S(m), with few terms S.
+
+    The bases are products of one affine factor a unit (m_i = 1 where unit i is kept):
+
+    =============  ======================================  ==================================
+    basis          φ_S(m)                                  what c_S says
+    =============  ======================================  ==================================
+    ``fourier``    ∏_{i∈S} (m_i − p)/√(p(1−p)), p=`keep`   c_S² is a share of the variance
+    ``kept``       ∏_{i∈S} m_i                             one term for an AND
+    ``ablated``    ∏_{i∈S} (1 − m_i)                       one term for an OR of backups
+    =============  ======================================  ==================================
+
+    A function may have several outputs (a value for each prompt). They share the terms; what is
+    said of "the" function, its `coefficients` and what it predicts, is the mean over outputs.
+
+    Attributes:
+        n_units: width of the masks.
+        terms: sorted tuples of unit indices, without repetition; ``()`` is the constant.
+        output_coefficients: one a term and output, in the units of the value; given as ``[term]``
+            they are those of a single output.
+        basis: ``fourier``, ``kept`` or ``ablated``.
+        keep: the probability p of the Fourier basis (and of the design it was recovered from).
+        notes: what the decoder has to say about how it got there.
+
+    Raises:
+        Refused: terms that repeat, are unsorted or lie outside the units; an unknown basis.
+        ShapeError: another number of coefficients than of terms.
+    """
+
+    n_units: int
+    terms: tuple[Term, ...]
+    output_coefficients: Float[np.ndarray, "term ..."]
+    basis: Basis
+    keep: float = 0.5
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = np.array(self.output_coefficients, dtype=np.float64)
+        if given.ndim not in (1, 2) or len(given) != len(self.terms):
+            raise ShapeError(
+                f"coefficients of shape {list(given.shape)} for {len(self.terms)} terms; "
+                "give one coefficient a term, or one a term and output"
+            )
+        coefficients = given if given.ndim == 2 else given[:, None]
+        coefficients.setflags(write=False)
+        object.__setattr__(self, "output_coefficients", coefficients)
+        affine(self.basis, self.keep)
+        if len(set(self.terms)) != len(self.terms):
+            raise Refused("a term is listed twice; add up its coefficients first")
+        for term in self.terms:
+            if any(a >= b for a, b in pairwise(term)):
+                raise Refused(f"term {term} is not a sorted tuple of different units")
+            if term and not 0 <= term[0] <= term[-1] < self.n_units:
+                raise Refused(f"term {term} lies outside the units 0 … {self.n_units - 1}")
+
+    @classmethod
+    def from_mapping(
+        cls,
+        n_units: int,
+        coefficients: Mapping[Term, float] | Mapping[Term, Float[np.ndarray, " output"]],
+        *,
+        basis: Basis,
+        keep: float = 0.5,
+        notes: tuple[str, ...] = (),
+    ) -> SetFunction:
+        """A set function from {term: coefficient}, its terms ordered by order, then by units.
+
+        A coefficient is a number, or an array with one number an output.
+        """
+        terms = tuple(sorted(coefficients, key=by_order))
+        values = np.array([coefficients[term] for term in terms], dtype=np.float64)
+        return cls(n_units, terms, values, basis, keep, notes)
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def __getitem__(self, term: Iterable[int]) -> float:
+        """The coefficient of a set of units; 0 for a set that is not among the terms."""
+        return self.to_mapping().get(tuple(sorted(term)), 0.0)
+
+    @cached_property
+    def coefficients(self) -> Float[np.ndarray, " term"]:
+        """One a term, in the units of the value: the mean over outputs."""
+        return self.output_coefficients.mean(axis=1)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many outputs the function has."""
+        return self.output_coefficients.shape[1]
+
+    def output(self, number: int) -> SetFunction:
+        """The function of one output alone, over the same terms."""
+        return replace(self, output_coefficients=self.output_coefficients[:, number])
+
+    def over(self, units: Sequence[int], n_units: int) -> SetFunction:
+        """The same function of masks of `n_units` units, its own unit i being ``units[i]`` there.
+
+        `units` ascend.
+        """
+        terms = tuple(tuple(units[i] for i in term) for term in self.terms)
+        return replace(self, n_units=n_units, terms=terms)
+
+    def to_mapping(self) -> dict[Term, float]:
+        """{term: coefficient}, mean over outputs."""
+        return dict(zip(self.terms, self.coefficients.tolist(), strict=True))
+
+    def ablated_effects(self) -> dict[Term, float]:
+        """{term: its coefficient in the ``ablated`` basis}, mean over outputs."""
+        return self.to_basis("ablated").to_mapping()
+
+    @property
+    def max_order(self) -> int:
+        """The size of the largest term; 0 for a constant."""
+        return max(map(len, self.terms), default=0)
+
+    def predict(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, " mask"]:
+        """f(m) for every mask, mean over outputs.
+
+        Raises:
+            ShapeError: masks of another width or dtype.
+        """
+        return self._apply(masks, self.coefficients)
+
+    def predict_outputs(
+        self, masks: Bool[np.ndarray, "mask unit"]
+    ) -> Float[np.ndarray, "mask output"]:
+        """f(m) for every mask and output.
+
+        Raises:
+            ShapeError: masks of another width or dtype.
+        """
+        return self._apply(masks, self.output_coefficients)
+
+    def _apply(
+        self, masks: Bool[np.ndarray, "mask unit"], coefficients: Float[np.ndarray, "term ..."]
+    ) -> Float[np.ndarray, "mask ..."]:
+        masks = check_masks(masks, self.n_units)
+        values = np.zeros((len(masks), *coefficients.shape[1:]))
+        rows = max(1, _BLOCK // max(1, len(self.terms)))
+        for start in range(0, len(masks), rows):
+            block = masks[start : start + rows]
+            values[start : start + rows] = (
+                features(block, self.terms, basis=self.basis, keep=self.keep) @ coefficients
+            )
+        return values
+
+    def to_basis(self, basis: Basis, keep: float | None = None) -> SetFunction:
+        """The same function in another basis, exactly.
+
+        With factor a·m + b of this basis written as α(a′·m + b′) + β in the other (α = a/a′,
+        β = b − α·b′), c′(T) = Σ_{S⊇T} c(S) α^{|T|} β^{|S|−|T|}. This one rule gives the two
+        Möbius transforms, the Fourier transform and changes of p.
+
+        Args:
+            basis: ``fourier``, ``kept`` or ``ablated``.
+            keep: p of the Fourier basis; this function's own if not given.
+
+        Raises:
+            Refused: an unknown basis, or a term of an order above 20.
+        """
+        keep = self.keep if keep is None else keep
+        slope, offset = affine(self.basis, self.keep)
+        new_slope, new_offset = affine(basis, keep)
+        alpha = slope / new_slope
+        beta = offset - alpha * new_offset
+        if self.max_order > _LARGEST_ORDER:
+            raise Refused(
+                f"a term of order {self.max_order} expands into 2^{self.max_order} terms; "
+                f"change the basis of functions of order {_LARGEST_ORDER} or less"
+            )
+        if (alpha, beta) == (1.0, 0.0):
+            return replace(self, basis=basis, keep=keep)
+        # One row for every subset T met, one column a term S: the shares α^|T| β^(|S|−|T|).
+        row_of: dict[Term, int] = {}
+        rows, columns, shares = [], [], []
+        for column, term in enumerate(self.terms):
+            for size in range(len(term) + 1):
+                subsets = [row_of.setdefault(t, len(row_of)) for t in combinations(term, size)]
+                rows += subsets
+                columns += [column] * len(subsets)
+                shares += [alpha**size * beta ** (len(term) - size)] * len(subsets)
+        matrix = csr_array((shares, (rows, columns)), shape=(len(row_of), len(self.terms)))
+        terms = list(row_of)
+        order = sorted(range(len(terms)), key=lambda row: by_order(terms[row]))
+        return SetFunction(
+            self.n_units,
+            tuple(terms[row] for row in order),
+            (matrix @ self.output_coefficients)[order],
+            basis,
+            keep,
+            self.notes,
+        )
+
+    def truncate(self, n_terms: int) -> SetFunction:
+        """The constant and the `n_terms` other terms with the largest coefficients.
+
+        Of several outputs the root of their summed squares counts.
+        """
+        size = np.linalg.norm(self.output_coefficients, axis=1)
+        size[[not term for term in self.terms]] = np.inf
+        n_kept = n_terms + int(() in self.terms)
+        chosen = np.sort(np.argsort(-size, kind="stable")[:n_kept]).tolist()
+        return replace(
+            self,
+            terms=tuple(self.terms[i] for i in chosen),
+            output_coefficients=self.output_coefficients[chosen],
+        )
+
+    def indices(self, kind: Kind, order: int | None = None) -> dict[Term, float]:
+        """An interaction index, {set of units: value}; a set that is missing has value 0.
+
+        Args:
+            kind: ``shapley``, ``banzhaf`` or ``influence`` (of single units), ``moebius``,
+                ``shapley_interaction`` or ``faith_banzhaf`` (of sets).
+            order: for ``shapley_interaction`` the largest set wanted, for ``faith_banzhaf`` the
+                order ℓ of the approximation; not used by the others.
+
+        Raises:
+            Refused: an unknown kind, or an order where none is taken (or none where one is).
+        """
+        fourier = self.to_basis("fourier", 0.5).to_mapping()
+        # ∏(−1)^{m_i} is (−1)^{|S|} times the Fourier factor 2m_i − 1 at p = ½.
+        walsh = {term: value * (-1) ** len(term) for term, value in fourier.items()}
+        return compute(kind, walsh, order)
+
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A frame with one row a term: ``units``, ``order``, ``coefficient``; largest first."""
+        labels = list(map(str, range(self.n_units))) if names is None else names
+        frame = pd.DataFrame(
+            {
+                "units": [" × ".join(labels[i] for i in term) for term in self.terms],
+                "order": [len(term) for term in self.terms],
+                "coefficient": self.coefficients,
+            }
+        )
+        largest_first = np.argsort(-np.abs(self.coefficients), kind="stable")
+        return frame.iloc[largest_first].reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        caption = f"<p>{len(self)} terms over {self.n_units} units, basis {self.basis}</p>"
+        return caption + self.to_pandas().head(20).to_html(index=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The function as plain numbers and lists, with a schema name; JSON can hold it."""
+        return {
+            "schema": SCHEMA,
+            "n_units": self.n_units,
+            "basis": self.basis,
+            "keep": self.keep,
+            "notes": list(self.notes),
+            "terms": [list(term) for term in self.terms],
+            "coefficients": self.output_coefficients.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Any) -> SetFunction:
+        """What `to_dict` gave.
+
+        Raises:
+            Refused: another schema, or a record that breaks it.
+        """
+        found = record.get("schema") if isinstance(record, dict) else None
+        if found not in (SCHEMA, _ONE_OUTPUT):
+            raise Refused(f"this is no set function: schema {found!r}, expected {SCHEMA!r}")
+        try:
+            return cls(
+                n_units=record["n_units"],
+                terms=tuple(tuple(term) for term in record["terms"]),
+                output_coefficients=np.array(record["coefficients"], dtype=np.float64),
+                basis=record["basis"],
+                keep=record["keep"],
+                notes=tuple(record["notes"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise Refused(f"this set function is incomplete or malformed: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the function as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict()) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> SetFunction:
+        """Read what `save` wrote.
+
+        Raises:
+            Refused: the file is not JSON of this schema.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_bytes()))
+        except (Refused, ValueError, RecursionError) as error:
+            raise Refused(f"{path} is refused ({error}); give a file that save() wrote") from None
+
+
+def by_order(term: Term) -> tuple[int, Term]:
+    """Sorting key of terms: by order, then by units."""
+    return len(term), term
+
+
+def affine(basis: Basis, keep: float) -> tuple[float, float]:
+    """Slope a and offset b of the factor a·m_i + b of a basis.
+
+    Raises:
+        Refused: an unknown basis, or p outside (0, 1).
+    """
+    if basis == "fourier":
+        if not 0 < keep < 1:
+            raise Refused(f"keep = {keep}: a Fourier basis needs a probability between 0 and 1")
+        sigma = math.sqrt(keep * (1 - keep))
+        return 1 / sigma, -keep / sigma
+    if basis == "kept":
+        return 1.0, 0.0
+    if basis == "ablated":
+        return -1.0, 1.0
+    raise Refused(f"basis = {basis!r}: choose 'fourier', 'kept' or 'ablated'")
+
+
+def features(
+    masks: Bool[np.ndarray, "mask unit"],
+    terms: Sequence[Term],
+    *,
+    basis: Basis,
+    keep: float = 0.5,
+) -> Float[np.ndarray, "mask term"]:
+    """φ_S(m) for every mask and term; see `SetFunction` for the bases."""
+    slope, offset = affine(basis, keep)
+    kept, ablated = slope + offset, offset
+    design = np.empty((len(masks), len(terms)))
+    orders = np.array([len(term) for term in terms], dtype=int)
+    for order in np.unique(orders).tolist():
+        columns = np.flatnonzero(orders == order).tolist()
+        product = np.ones((len(masks), len(columns)))
+        members = np.array([terms[c] for c in columns], dtype=int).reshape(len(columns), order)
+        for j in range(order):
+            product *= np.where(masks[:, members[:, j]], kept, ablated)
+        design[:, columns] = product
+    return design

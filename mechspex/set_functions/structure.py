@@ -1,0 +1,353 @@
+"""The structure of an answer: where the energy of a recovered function lies, and in what shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from mechspex.core.units import Term
+from mechspex.errors import Refused, ShapeError
+from mechspex.set_functions.set_function import SetFunction
+
+Kind = Literal["single", "synergy", "redundancy", "neither"]
+Form = Literal["kept", "ablated", "neither"]
+
+# The numbers of coefficients at which ProxySPEX shows its rates (Figure 3).
+_TOPS = (8, 16, 32, 64, 128, 256)
+# What a form has to hold: R² of its largest terms.
+_HELD = 0.95
+# Coefficients below this share of the standard deviation are rounding, not structure.
+_ROUNDING = 1e-9
+_ROUNDING_OF_CONSTANT = 1e-12
+# Numbers written down while a form is worked out; some seconds.
+_LARGEST_WORK = 5_000_000
+
+
+@dataclass(frozen=True)
+class HierarchyRates:
+    """How often the k largest Fourier coefficients come with their subsets (ProxySPEX).
+
+    F_k is ∅ and the sets of the k − 1 largest other coefficients; ∅ always belongs, so that a
+    constant added to the function changes nothing. Each rate is a mean over the k sets S of F_k,
+    and 1 for ∅ and singles.
+
+    Attributes:
+        k: how many sets.
+        n_interactions: how many of them have two units or more.
+        direct_subset: Σ_{i∈S} [S∖{i} ∈ F_k] / |S|. Butler et al. 2025, equation 3.
+        staircase: whether S can be built from ∅ unit by unit inside F_k; equation 10.
+        strong: whether every subset of S is in F_k; equation 11.
+    """
+
+    k: int
+    n_interactions: int
+    direct_subset: float
+    staircase: float
+    strong: float
+
+    def among_interactions(self) -> HierarchyRates:
+        """The same means over the interactions alone; 1 where there are none."""
+        if self.n_interactions == 0:
+            return replace(self, k=0)
+        rates = (self.direct_subset, self.staircase, self.strong)
+        scale = self.k / self.n_interactions
+        return HierarchyRates(
+            self.n_interactions, self.n_interactions, *(1 - (1 - rate) * scale for rate in rates)
+        )
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a set function is built: orders, layers, synergy and redundancy, hierarchy, form.
+
+    Energies are squared fourier(p) coefficients, p the density of the design, as shares of the
+    variance Var f = Σ_{S≠∅} F(S)²; the shares of interactions are of the energy of order ≥ 2.
+
+    A set S of order ≥ 2 is *synergy* where F(S) has the sign of Σ_{i∈S} F(S∖{i}), what its direct
+    subsets do, and *redundancy* where it has the opposite sign: keeping all of S moves f further,
+    or less far, than the smaller sets predict. So AND is synergy and OR, a unit and its backup, is
+    redundancy at every order, whether f rises or falls with them. *Neither*: the direct subsets do
+    nothing or cancel, as in XOR. The words are those of Butler et al. 2025, Figure 9; the sign
+    rule is ours.
+
+    Attributes:
+        function: in the Fourier basis, its terms that are more than rounding, largest first.
+        layers: the layer of each unit; None where units have none.
+        variance: of f under the design.
+        energy_by_order: share of the variance of orders 1, 2, …; empty for a constant.
+        within_layers, across_layers: shares of the interactions whose units lie in one layer, in
+            several; None without layers, 0 without interactions.
+        kinds: one a term of `function`.
+        synergy, redundancy: shares of the interactions; 0 without interactions.
+        hierarchy: rates at k = 8, 16, … 256 and where the terms end; empty for a constant.
+        n_kept, n_ablated: how many terms of the kept and of the ablated basis, taken in the order
+            of their own variance c²·Var φ_S, hold R² ≥ 0.95 under the design (constant free).
+    """
+
+    function: SetFunction
+    layers: tuple[int, ...] | None
+    variance: float
+    energy_by_order: tuple[float, ...]
+    within_layers: float | None
+    across_layers: float | None
+    kinds: tuple[Kind, ...]
+    synergy: float
+    redundancy: float
+    hierarchy: tuple[HierarchyRates, ...]
+    n_kept: int
+    n_ablated: int
+
+    @property
+    def shorter(self) -> Form:
+        """The Möbius basis that needs fewer terms: kept for ANDs, ablated for backups.
+
+        Near p = 1 the ablated basis starts out ahead, being an expansion around the whole model.
+        """
+        if self.n_kept == self.n_ablated:
+            return "neither"
+        return "kept" if self.n_kept < self.n_ablated else "ablated"
+
+    @property
+    def interaction_energy(self) -> float:
+        """Share of the variance of order ≥ 2."""
+        return sum(self.energy_by_order[1:], start=0.0)
+
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row a term, largest first: ``units``, ``order``, ``coefficient``, ``energy``, ``kind``.
+
+        ``layers`` (``within``, ``across``; singles are within) comes last where layers are known.
+        """
+        labels = list(map(str, range(self.function.n_units))) if names is None else names
+        terms = self.function.terms
+        frame = pd.DataFrame(
+            {
+                "units": [" × ".join(labels[i] for i in term) for term in terms],
+                "order": [len(term) for term in terms],
+                "coefficient": self.function.coefficients,
+                "energy": self.function.coefficients**2 / (self.variance or 1.0),
+                "kind": list(self.kinds),
+            }
+        )
+        layers = self.layers
+        if layers is not None:
+            within = [len({layers[i] for i in term}) == 1 for term in terms]
+            frame["layers"] = ["within" if one else "across" for one in within]
+        return frame
+
+    @property
+    def summary(self) -> str:
+        """One line: energy by order, what the interactions are, and the shorter basis."""
+        shares = enumerate(self.energy_by_order, start=1)
+        parts = ["energy by order " + ", ".join(f"{order}: {share:.3f}" for order, share in shares)]
+        if self.interaction_energy:
+            parts.append(
+                f"interactions {self.synergy:.0%} synergy, {self.redundancy:.0%} redundancy"
+            )
+            if self.across_layers is not None:
+                parts.append(f"{self.across_layers:.0%} across layers")
+        parts.append(f"R² {_HELD} with {self.n_kept} kept or {self.n_ablated} ablated terms")
+        return "; ".join(parts)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {text}" for name, text in self._lines())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in self._lines())
+        return f"<table>{rows}</table>" + self.to_pandas().head(20).to_html(index=False)
+
+    def _lines(self) -> list[tuple[str, str]]:
+        size = f"{len(self.function)} terms over {self.function.n_units} units"
+        if not self.energy_by_order:
+            return [("structure", f"{size}; a constant, no energy to share out")]
+        shares = enumerate(self.energy_by_order, start=1)
+        lines = [
+            ("structure", f"{size}, p = {self.function.keep:g}"),
+            ("energy by order", ", ".join(f"{order}: {share:.3f}" for order, share in shares)),
+        ]
+        if self.hierarchy[-1].n_interactions:
+            neither = max(0.0, 1 - self.synergy - self.redundancy)
+            parts = f"synergy {self.synergy:.2f}, redundancy {self.redundancy:.2f}, "
+            parts += f"neither {neither:.2f}"
+            if self.within_layers is not None:
+                parts += (
+                    f"; within layers {self.within_layers:.2f}, across {self.across_layers:.2f}"
+                )
+            rates = self.hierarchy[-1].among_interactions()
+            lines += [
+                ("energy of interactions", parts),
+                (
+                    f"hierarchy of {rates.k} interactions",
+                    f"direct subsets {rates.direct_subset:.2f}, staircase {rates.staircase:.2f}, "
+                    f"all subsets {rates.strong:.2f}",
+                ),
+            ]
+        form = f"{self.n_kept} kept or {self.n_ablated} ablated; {self.shorter} is shorter"
+        return [*lines, (f"terms for R² {_HELD}", form)]
+
+
+def structure_of(function: SetFunction, layers: Sequence[int] | None = None) -> Structure:
+    """Say how a set function (the mean over its outputs) is built; exact, nothing is sampled.
+
+    Args:
+        function: in any basis; p is its `keep`.
+        layers: the layer of each unit, if units have one.
+
+    Raises:
+        ShapeError: another number of layers than of units.
+        Refused: terms of so high an order that their other bases cannot be written down.
+    """
+    if layers is not None and len(layers) != function.n_units:
+        raise ShapeError(
+            f"{len(layers)} layers for a function of {function.n_units} units; give one layer a "
+            "unit, or None"
+        )
+    _check_work(function)
+    fourier = _largest_first(function.to_basis("fourier"))
+    energy = fourier.coefficients**2
+    variance = float(energy.sum())
+    orders = np.array([len(term) for term in fourier.terms], dtype=int)
+    kinds = _kinds(fourier)
+
+    def share(chosen: list[bool], of: float) -> float:
+        return float(energy[np.array(chosen, dtype=bool)].sum()) / of if of else 0.0
+
+    interacting = float(energy[orders > 1].sum())
+    within = across = None
+    if layers is not None:
+        spread = [len({layers[i] for i in term}) if len(term) > 1 else 0 for term in fourier.terms]
+        within = share([n == 1 for n in spread], interacting)
+        across = share([n > 1 for n in spread], interacting)
+    return Structure(
+        function=fourier,
+        layers=None if layers is None else tuple(layers),
+        variance=variance,
+        energy_by_order=tuple(
+            share((orders == order).tolist(), variance)
+            for order in range(1, max(orders, default=0) + 1)
+        ),
+        within_layers=within,
+        across_layers=across,
+        kinds=kinds,
+        synergy=share([kind == "synergy" for kind in kinds], interacting),
+        redundancy=share([kind == "redundancy" for kind in kinds], interacting),
+        hierarchy=_hierarchy(fourier.terms),
+        n_kept=_length(fourier, "kept"),
+        n_ablated=_length(fourier, "ablated"),
+    )
+
+
+def _check_work(function: SetFunction) -> None:
+    """Σ_S 3^|S| bounds the subsets of subsets that a change of form visits; so does 3^n."""
+    work = min(sum(3 ** len(term) for term in function.terms), 3**function.n_units)
+    if work > _LARGEST_WORK:
+        raise Refused(
+            f"{len(function)} terms of order up to {function.max_order} have {work:.2g} subsets of "
+            f"subsets, more than {_LARGEST_WORK:,}; truncate() the function to fewer terms first"
+        )
+
+
+def _largest_first(fourier: SetFunction) -> SetFunction:
+    """The terms that are more than rounding, without the constant, the largest first."""
+    coefficients = fourier.coefficients
+    size = np.abs(coefficients) * [bool(term) for term in fourier.terms]
+    # A change of basis leaves rounding of the size of the constant too.
+    floor = max(
+        _ROUNDING * float(np.linalg.norm(size)),
+        _ROUNDING_OF_CONSTANT * float(np.abs(coefficients).max(initial=0.0)),
+    )
+    chosen = [i for i in np.argsort(-size, kind="stable").tolist() if size[i] > floor]
+    return SetFunction(
+        fourier.n_units,
+        tuple(fourier.terms[i] for i in chosen),
+        coefficients[chosen],
+        "fourier",
+        fourier.keep,
+        fourier.notes,
+    )
+
+
+def _kinds(fourier: SetFunction) -> tuple[Kind, ...]:
+    coefficients = dict(zip(fourier.terms, fourier.coefficients.tolist(), strict=True))
+    floor = _ROUNDING * max(map(abs, coefficients.values()), default=0.0)
+    kinds: list[Kind] = []
+    for term, coefficient in coefficients.items():
+        if len(term) == 1:
+            kinds.append("single")
+            continue
+        smaller = sum(coefficients.get(subset, 0.0) for subset in _direct_subsets(term))
+        if abs(smaller) <= floor:
+            kinds.append("neither")
+        else:
+            kinds.append("synergy" if smaller * coefficient > 0 else "redundancy")
+    return tuple(kinds)
+
+
+def _direct_subsets(term: Term) -> list[Term]:
+    return [term[:i] + term[i + 1 :] for i in range(len(term))]
+
+
+def _hierarchy(largest_first: tuple[Term, ...]) -> tuple[HierarchyRates, ...]:
+    if not largest_first:
+        return ()
+    n_sets = 1 + len(largest_first)
+    tops = sorted({min(k, n_sets) for k in _TOPS})
+    return tuple(_rates(largest_first[: k - 1]) for k in tops)
+
+
+def _rates(sets: Sequence[Term]) -> HierarchyRates:
+    """The rates of F_k = {∅} ∪ sets; smaller sets first, so that each reads its subsets' answer."""
+    direct: dict[Term, float] = {(): 1.0}
+    staircase: dict[Term, bool] = {(): True}
+    strong: dict[Term, bool] = {(): True}
+    for term in sorted(sets, key=len):
+        subsets = _direct_subsets(term)
+        direct[term] = sum(subset in direct for subset in subsets) / len(term)
+        staircase[term] = any(staircase.get(subset, False) for subset in subsets)
+        strong[term] = all(strong.get(subset, False) for subset in subsets)
+    k = len(direct)
+    return HierarchyRates(
+        k=k,
+        n_interactions=sum(len(term) > 1 for term in sets),
+        direct_subset=sum(direct.values()) / k,
+        staircase=sum(staircase.values()) / k,
+        strong=sum(strong.values()) / k,
+    )
+
+
+def _length(fourier: SetFunction, basis: Literal["kept", "ablated"]) -> int:
+    """The fewest terms of a Möbius basis, in the order of their own variance, with R² ≥ 0.95.
+
+    With z_i the Fourier factor, m_i = p + σ·z_i and 1 − m_i = q − σ·z_i; so a product over S adds
+    σ^|T|·p^{|S|−|T|} (or (−σ)^|T|·q^{|S|−|T|}) to every T ⊆ S, and the energy of what is left
+    follows term by term.
+    """
+    p = fourier.keep
+    on = p if basis == "kept" else 1 - p
+    sigma = math.sqrt(p * (1 - p)) * (1 if basis == "kept" else -1)
+    left = dict(zip(fourier.terms, fourier.coefficients.tolist(), strict=True))
+    energy = sum(c * c for c in left.values())
+    allowed = (1 - _HELD) * energy
+    form = fourier.to_basis(basis)
+    own = [
+        c * c * on ** len(term) * (1 - on ** len(term))
+        for term, c in zip(form.terms, form.coefficients.tolist(), strict=True)
+    ]
+    n_terms = 0
+    for index in np.argsort(-np.array(own), kind="stable").tolist():
+        if energy <= allowed:
+            break
+        term, coefficient = form.terms[index], float(form.coefficients[index])
+        for size in range(1, len(term) + 1):
+            part = coefficient * sigma**size * on ** (len(term) - size)
+            for subset in combinations(term, size):
+                before = left.get(subset, 0.0)
+                left[subset] = before - part
+                energy += part * (part - 2 * before)
+        n_terms += 1
+    return n_terms

@@ -1,0 +1,132 @@
+"""Task files: templates and word lists from which prompts are drawn, one TOML file a task."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mechspex.errors import TaskError
+from mechspex.tasks.task_format import PARTS, SLOT, Fault, Row, check_recipe, rows_of
+from mechspex.tasks.toml_lines import line_of
+
+# In the wheel the task files lie inside the package, in the repository beside it.
+_FOLDERS = (Path(__file__).parent / "shipped", Path(__file__).parents[2] / "circuits")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A task file: templates with slots, and the lists of words that fill them.
+
+    Attributes:
+        templates: {part: text with slots} of `PARTS`.
+        slots: {slot: the list it takes from}.
+        words: {list: its rows}, in the order of the file.
+        circuits: published circuits, {model: {role: unit names}}.
+        scores: how well models do the task, {model: what ``tests/benchmarks/task_scores.py``
+            measured}.
+    """
+
+    name: str
+    title: str
+    citation: str
+    metric: str
+    templates: tuple[dict[str, str], ...]
+    slots: dict[str, str]
+    words: dict[str, tuple[Row, ...]]
+    circuits: dict[str, dict[str, list[str]]]
+    scores: dict[str, dict[str, Any]]
+
+    def references(self, *parts: str) -> Iterator[tuple[str, str, str]]:
+        """(comparison, slot, column) of every slot that the templates name; ``""`` is none."""
+        for template in self.templates:
+            for part in parts or PARTS:
+                yield from SLOT.findall(template[part])
+
+    @property
+    def compared(self) -> set[str]:
+        """The lists whose order is asked for."""
+        return {self.slots[slot] for sign, slot, _ in self.references() if sign}
+
+    def columns_used(self, label: str) -> set[str]:
+        """The columns of a list that any template shows."""
+        return {column for _, slot, column in self.references() if self.slots[slot] == label}
+
+
+def task_files() -> dict[str, Path]:
+    """{name: file} of the tasks that ship with the package, then of those in ``$MECHSPEX_TASKS``.
+
+    Raises:
+        TaskError: ``MECHSPEX_TASKS`` names no folder, or a file there has a shipped task's name.
+    """
+    shipped = _files(next(folder for folder in _FOLDERS if folder.is_dir()))
+    named = os.environ.get("MECHSPEX_TASKS")
+    if not named:
+        return shipped
+    if not Path(named).is_dir():
+        raise TaskError(f"MECHSPEX_TASKS = {named!r} is no folder; name one, or unset it")
+    own = _files(Path(named))
+    for name in own.keys() & shipped.keys():
+        raise TaskError(f"{own[name]} has the name of a shipped task; rename the file")
+    return shipped | own
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a task file.
+
+    Raises:
+        TaskError: no such task, or a file that breaks the format, naming file, line and fault.
+    """
+    known = task_files()
+    path = known.get(str(name_or_path), Path(name_or_path))
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError):  # a name with a NUL is a ValueError
+        raise TaskError(
+            f"no task {str(name_or_path)!r}; choose {', '.join(known)}, or give a TOML file"
+        ) from None
+    text, table = _parsed(path, data)
+    try:
+        check_recipe(table)
+    except Fault as fault:
+        raise TaskError(f"{path}, line {line_of(text, fault.path)}: {fault}") from None
+    return Recipe(
+        name=path.stem,
+        title=table["title"],
+        citation=table.get("citation", ""),
+        metric=table.get("metric", "logit_difference"),
+        templates=tuple(table["templates"]),
+        slots=table["slots"],
+        words={label: tuple(rows_of(listed)) for label, listed in table["words"].items()},
+        circuits=table.get("circuits", {}),
+        scores=table.get("scores", {}),
+    )
+
+
+def _parsed(path: Path, data: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        text = data.decode("utf-8-sig")
+        table = tomllib.loads(text)
+        repr(table)  # what cannot be shown cannot be complained about
+        return text, table
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise TaskError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
+        line = (found and found[1]) or data.rstrip().count(b"\n") + 1
+        reason = re.sub(r" \(at [^)]*\)$", "", str(error))
+        raise TaskError(
+            f"{path}, line {line}: not TOML ({reason}); mind quotes, commas and brackets"
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 brackets
+        reason = str(error).split(";")[0]
+        raise TaskError(f"{path}, line 1: TOML that cannot be read ({reason})") from None

@@ -1,0 +1,175 @@
+"""Finding circuits: planted ones, a model that does not do the task, runs."""
+
+import numpy as np
+import pytest
+
+import mechspex as mx
+from mechspex.circuits.find_circuit import check_behaviour
+from mechspex.errors import Refused
+
+
+def planted(n_units=40, n_outputs=10, seed=0):
+    """0 and 1 together carry most; 2 or 3 a part; 4 hurts; twenty units do a little."""
+    scale = 1 + 0.1 * np.random.default_rng(seed).standard_normal(n_outputs)
+
+    def function(masks):
+        m = masks.astype(float)
+        value = 4 * m[:, 0] * m[:, 1] + 1 - (1 - m[:, 2]) * (1 - m[:, 3]) - m[:, 4]
+        return np.outer(value + 0.02 * m[:, 10:30].sum(axis=1) + 0.2, scale)
+
+    return mx.FunctionValues(function, mx.parts(f"u{i}" for i in range(n_units)))
+
+
+def test_a_planted_circuit_is_found_scored_and_linked():
+    found = mx.find_circuit(planted(), planted(seed=1), budget=400)
+    circuit = found.circuit
+    assert {"u0", "u1"} <= set(circuit.names)
+    assert len(circuit) <= 3
+    assert found.faithfulness.faithfulness.value >= 0.9
+    assert circuit.scores["faithfulness"][0] == found.faithfulness.faithfulness.value
+    relations = {link.members: link.relation for link in circuit.links}
+    assert relations[(0, 1)] == "together"
+    # The best three leave out the unit that hurts; the best four of all subsets of that size.
+    assert set(found.best[3]) in ({0, 1, 2}, {0, 1, 3})
+    assert found.front["value"].is_monotonic_increasing or found.front["size"].max() > 25
+    assert str(circuit.names[0]) in str(found)
+
+
+def test_a_circuit_of_the_size_asked_for():
+    found = mx.find_circuit(planted(), planted(seed=1), budget=300, size=7)
+    assert len(found.circuit) == 7
+    assert 4 not in found.circuit.members
+
+
+def test_matching_circuits_do_what_the_whole_model_does():
+    values = planted()
+    found = mx.find_circuit(values, planted(seed=1), budget=400)
+    whole, best, matching = (
+        values(np.array([np.isin(np.arange(40), columns)])).mean()
+        for columns in (range(40), found.best[20], found.matching[20])
+    )
+    assert best > whole + 0.5
+    assert abs(matching - whole) < 0.1
+
+
+class Sloped(mx.FunctionValues):
+    """Sixty units, alone and in 180 pairs, more than 100 masks tell; with its slope at soft masks.
+
+    `measured` and `sloped` count masks and gradients.
+    """
+
+    def __init__(self, n_units=60, n_outputs=8, seed=0):
+        rng = np.random.default_rng(7)
+        self._weights = rng.standard_normal(n_units) + 1
+        there = np.triu(rng.random((n_units, n_units)) < 0.1, 1)
+        pairs = there * rng.standard_normal((n_units, n_units))
+        self._pairs = pairs + pairs.T
+        self._scale = 1 + 0.1 * np.random.default_rng(seed).standard_normal(n_outputs)
+        self.measured = self.sloped = 0
+        super().__init__(self._of, mx.parts(f"u{i}" for i in range(n_units)))
+
+    def _of(self, masks):
+        self.measured += len(masks)
+        soft = masks.astype(float)
+        value = soft @ self._weights + 0.5 * ((soft @ self._pairs) * soft).sum(axis=1)
+        return np.outer(value, self._scale)
+
+    def value_and_gradient(self, masks):
+        self.sloped += len(masks)
+        soft = masks.astype(float)
+        slope = self._weights + soft @ self._pairs
+        values = np.outer((soft * (self._weights + slope)).sum(axis=1) / 2, self._scale)
+        return values, slope[:, None] * self._scale[:, None]
+
+
+def without_slopes(values):
+    return mx.FunctionValues(values._of, values.units)
+
+
+def test_slopes_find_better_and_nearer_subsets_and_a_run_takes_none_twice(tmp_path):
+    sloped, fresh = Sloped(), without_slopes(Sloped(seed=1))
+    options = {"budget": 100, "sizes": (5, 10, 20, 30), "size": 10}
+    plain = mx.find_circuit(without_slopes(sloped), fresh, **options)
+    found = mx.find_circuit(sloped, fresh, run=tmp_path / "run", **options)
+    assert (found.front["value"] >= plain.front["value"]).all()
+    assert (found.front["value"] > plain.front["value"]).any()
+    away, plain_away = ((one.front["matching"] - 1).abs() for one in (found, plain))
+    assert away.sum() < plain_away.sum()
+    sloped.measured = sloped.sloped = 0
+    again = mx.find_circuit(sloped, fresh, run=tmp_path / "run", **options)
+    assert (sloped.measured, sloped.sloped) == (0, 0)
+    assert again.masks == found.masks
+    assert again.circuit == found.circuit
+
+
+def test_a_run_measures_nothing_twice(tmp_path):
+    calls = []
+    values = planted()
+
+    def counted(masks):
+        calls.append(len(masks))
+        return values(masks)
+
+    again = mx.FunctionValues(counted, values.units)
+    first = mx.find_circuit(again, planted(seed=1), budget=200, run=tmp_path / "run")
+    assert mx.Circuit.load(tmp_path / "run" / "circuit.json") == first.circuit
+    before = sum(calls)
+    second = mx.find_circuit(again, planted(seed=1), budget=200, run=tmp_path / "run")
+    assert sum(calls) == before
+    assert second.circuit == first.circuit
+
+
+def test_a_model_that_does_not_do_the_task_has_no_circuit():
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(6, 24))
+    unsure = mx.FunctionValues(lambda masks: masks @ noise, mx.parts("abcdef"))
+    with pytest.raises(Refused, match="not? .*surely above 0"):
+        mx.find_circuit(unsure, unsure, budget=60)
+
+
+def test_the_task_must_be_done_where_chance_is_zero():
+    class Measured(mx.FunctionValues):
+        @property
+        def configuration(self):
+            return {"task": "colour, 24 prompts", "metric": "logit_difference"}
+
+    weights = np.full((3, 24), 0.5)
+    below = np.where(np.arange(24) < 10, 2.0, -2.0)
+    half = Measured(lambda masks: masks @ weights + below, mx.parts("abc"))
+    with pytest.raises(
+        Refused,
+        match="the model does not do colour: logit difference .* right on 42% of 24 prompts",
+    ):
+        check_behaviour(half)
+    check_behaviour(Measured(lambda masks: masks @ weights + 0.1, mx.parts("abc")))
+
+
+def test_subsets_without_a_value_are_never_chosen():
+    """Keeping 0 without 1 breaks the function; nothing that is reported contains it."""
+    values = planted()
+
+    def breaks(masks):
+        found = values(masks)
+        found[masks[:, 0] & ~masks[:, 1] & (masks.sum(axis=1) < 30)] = np.nan
+        return found
+
+    broken = mx.FunctionValues(breaks, values.units)
+    found = mx.find_circuit(broken, planted(seed=1), budget=400)
+    assert np.isfinite(found.front[["value", "matching"]].to_numpy()).all()
+    assert {"u0", "u1"} <= set(found.circuit.names)
+
+
+def test_bad_arguments_are_refused():
+    values = planted()
+    with pytest.raises(Refused, match="budget = 10"):
+        mx.find_circuit(values, values, budget=10)
+    with pytest.raises(Refused, match="size = 40"):
+        mx.find_circuit(values, values, size=40)
+    with pytest.raises(Refused, match="same units"):
+        mx.find_circuit(values, planted(n_units=41))
+    with pytest.raises(Refused, match="no subset reaches a faithfulness of 3"):
+        mx.find_circuit(values, planted(seed=1), budget=100, target=3.0, objective="best")
+    for option in ({"seed": -1}, {"target": 1.5}, {"target": float("nan")}, {"sizes": []},
+                   {"sizes": [0, 3]}):  # fmt: skip
+        with pytest.raises(Refused, match=next(iter(option))):
+            mx.find_circuit(values, values, **option)

@@ -1,0 +1,272 @@
+"""Pruning: the recovered choice where units act together and where they do not; paired tests."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+import mechspex as mx
+from mechspex.circuits.prune_heads import _best_sampled
+from mechspex.core.statistics import holm, mcnemar, paired_difference
+from mechspex.errors import BudgetError, FailedMasksError, Refused
+from mechspex.runs.run import PRUNING
+
+N = 18
+
+
+def values_of(function, *, n_outputs=24, seed=0):
+    """A planted function, another size on every output."""
+    scale = 1 + 0.2 * np.random.default_rng(seed).standard_normal(n_outputs)
+    return mx.FunctionValues(
+        lambda masks: np.outer(function(masks.astype(float)), scale), mx.parts(map(str, range(N)))
+    )
+
+
+def backups(m):
+    """Six pairs, one of each is enough, and six units that add a little: an additive choice keeps
+    both of a pair before it keeps any of the others. Right where five pairs are served."""
+    pairs = 1 - (1 - m[:, 0:12:2]) * (1 - m[:, 1:12:2])
+    return pairs.sum(axis=1) + 0.22 * m[:, 12:].sum(axis=1) - 5
+
+
+def additive(m):
+    return m @ np.linspace(0.1, 1, N) - 3
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    return mx.prune_heads(values_of(backups), values_of(backups, seed=1), budget=300)
+
+
+def test_the_recovered_choice_keeps_one_of_each_pair(pruned):
+    for size in pruned.sizes:
+        (kept,) = pruned.choice(size).subsets
+        assert len(kept) == size
+        assert all(2 * pair in kept or 2 * pair + 1 in kept for pair in range(6))
+        assert sum(i >= 12 for i in kept) == min(size - 6, 6)
+
+
+def test_the_recovered_choice_is_surely_better_where_units_act_together(pruned):
+    compared = {(one.size, one.rival): one for one in pruned.comparisons}
+    assert len(compared) == 9
+    for size in pruned.sizes:
+        one = compared[size, "additive"]
+        assert one.difference.low > 0
+        assert one.adjusted_p < 0.001
+    first = compared[9, "additive"]
+    assert first.only_recovered == 24
+    assert first.only_rival == 0
+    assert first.adjusted_accuracy_p < 0.001
+    assert compared[9, "random"].difference.low > 0
+
+
+def test_where_units_only_add_up_both_choices_are_the_same():
+    pruned = mx.prune_heads(values_of(additive), values_of(additive, seed=1), budget=200)
+    for one in pruned.comparisons:
+        if one.rival == "additive":
+            assert one.difference.value == 0
+            assert one.adjusted_p == 1
+            assert one.accuracy_p == 1
+        if one.rival == "random":
+            assert one.adjusted_p < 0.05
+
+
+def test_choices_by_noise_are_not_told_apart():
+    """Search values that say nothing of the held-out ones."""
+    rng = np.random.default_rng(5)
+    search = mx.FunctionValues(lambda m: rng.normal(size=(len(m), 8)), mx.parts(map(str, range(N))))
+    surely = 0
+    for seed in range(12):
+        weights = np.random.default_rng(seed).normal(size=(N, 16))
+        fresh = mx.FunctionValues(lambda m, w=weights: m @ w, search.units)
+        pruned = mx.prune_heads(search, fresh, budget=60, decoder="additive", seed=seed)
+        surely += min(one.adjusted_p for one in pruned.comparisons) < 0.05
+    assert surely <= 2
+
+
+def test_values_and_accuracy_are_those_of_the_kept_units(pruned):
+    fresh = values_of(backups, seed=1)
+    for choice in pruned.choices:
+        masks = np.array([np.isin(np.arange(N), kept) for kept in choice.subsets])
+        assert np.allclose(choice.values, fresh(masks))
+        assert choice.accuracy == pytest.approx((fresh(masks) > 0).mean())
+    assert np.allclose(pruned.clean, fresh(np.ones((1, N), dtype=bool))[0])
+    assert np.allclose(pruned.ablated, fresh(np.zeros((1, N), dtype=bool))[0])
+    assert {len(pruned.choice(size, "random").subsets) for size in pruned.sizes} == {20}
+
+
+def test_masks_keep_exactly_the_sizes_in_turn():
+    seen = []
+
+    def function(masks):
+        seen.extend(masks.sum(axis=1).tolist())
+        return masks[:, 0] * 1.0
+
+    values = mx.FunctionValues(function, mx.parts(map(str, range(N))))
+    seen.clear()
+    mx.prune_heads(
+        values, values_of(additive), budget=60, shares=(1 / 3, 2 / 3), decoder="additive"
+    )
+    assert set(seen) == {6, 12}
+    assert abs(seen.count(6) - seen.count(12)) <= 2
+
+
+def test_the_best_sampled_has_at_most_the_size_and_the_largest_mean():
+    rng = np.random.default_rng(0)
+    masks, values = rng.random((40, 6)) < 0.5, rng.normal(size=(40, 3))
+    mask = _best_sampled(masks, values, 3)
+    allowed = masks.sum(axis=1) <= 3
+    best = max(values.mean(axis=1)[allowed])
+    assert values.mean(axis=1)[(masks == mask).all(axis=1)].max() == best
+    with pytest.raises(FailedMasksError, match="no mask of 0 units"):
+        _best_sampled(np.ones((2, 6), dtype=bool), values[:2], 0)
+
+
+def test_the_paired_test_of_two_choices_is_scipys():
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.normal(size=20), rng.normal(size=20) + 0.4
+    found = paired_difference(ours, theirs[None])
+    by_scipy = stats.ttest_rel(ours, theirs)
+    low, high = by_scipy.confidence_interval(0.95)
+    assert found.p_value == pytest.approx(by_scipy.pvalue)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.value == pytest.approx((ours - theirs).mean())
+
+
+def test_random_subsets_add_their_own_spread():
+    """Coverage of the mean over all outputs and subsets, in a two-way layout."""
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(400):
+        theirs = rng.normal(size=(10, 1)) + rng.normal(size=30) + 0.3 * rng.normal(size=(10, 30))
+        found = paired_difference(np.zeros(30), theirs)
+        covered += found.low <= 0 <= found.high
+    assert 0.93 <= covered / 400 <= 0.99
+
+
+def test_mcnemar_by_hand():
+    ours = np.array([1, 1, 1, 1, 1, 0, 0, 1], dtype=bool)
+    theirs = np.array([0, 0, 0, 0, 0, 1, 0, 1], dtype=bool)
+    # Five to one: 2 · (1 + 6) / 2^6.
+    assert mcnemar(ours, theirs) == pytest.approx(14 / 64)
+    assert mcnemar(theirs, ours) == pytest.approx(14 / 64)
+    assert mcnemar(ours, ours) == 1
+
+
+def test_equal_differences_leave_no_doubt():
+    assert paired_difference(np.ones(5), np.ones((1, 5))).p_value == 1
+    sure = paired_difference(np.full(5, 2.0), np.ones((1, 5)))
+    assert (sure.value, sure.low, sure.high, sure.p_value) == (1, 1, 1, 0)
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.9, 0.8])).tolist() == [1, 1]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_its_steps_reject(p_values):
+    p = np.array(p_values)
+    rejected, level = set(), 0.05
+    for step, i in enumerate(np.argsort(p, kind="stable")):
+        if p[i] * (len(p) - step) > level:
+            break
+        rejected.add(int(i))
+    assert set(np.flatnonzero(holm(p) <= level).tolist()) == rejected
+
+
+def test_a_run_measures_nothing_twice_and_keeps_its_answer(tmp_path):
+    asked = []
+
+    def counted(masks):
+        asked.append(len(masks))
+        return np.outer(backups(masks.astype(float)), np.linspace(0.9, 1.1, 6))
+
+    units = mx.parts(map(str, range(N)))
+    search, fresh = (mx.FunctionValues(counted, units) for _ in range(2))
+    first = mx.prune_heads(search, fresh, budget=150, decoder="pursuit", run=tmp_path / "run")
+    before = sum(asked)
+    again = mx.prune_heads(search, fresh, budget=150, decoder="pursuit", run=tmp_path / "run")
+    assert sum(asked) == before
+    assert again.to_dict() == first.to_dict()
+    assert json.loads((tmp_path / "run" / PRUNING).read_text()) == first.to_dict()
+    mx.prune_heads(search, fresh, budget=180, decoder="pursuit", run=tmp_path / "run")
+    assert 0 < sum(asked) - before < 150
+
+
+def test_failed_masks_of_the_search_are_left_out():
+    planted = values_of(backups)
+
+    def holes(masks):
+        values = planted(masks).astype(float)
+        values[masks[:, 0] & masks[:, 2] & masks[:, 4] & ~masks[:, 6]] = np.nan
+        return values
+
+    search = mx.FunctionValues(holes, planted.units)
+    pruned = mx.prune_heads(search, values_of(backups, seed=1), budget=200, decoder="pursuit")
+    assert len(pruned.choice(9).subsets[0]) == 9
+    with pytest.raises(FailedMasksError, match="held-out"):
+        mx.prune_heads(
+            planted, mx.FunctionValues(holes, planted.units), budget=100, decoder="additive"
+        )
+
+
+def test_the_table_the_text_and_the_record(pruned):
+    frame = pruned.to_pandas()
+    assert len(frame) == 12
+    assert frame["method"].tolist()[:4] == ["recovered", "additive", "best sampled", "random"]
+    assert frame["kept"].unique().tolist() == [9, 12, 15]
+    assert np.isnan(frame["p"][0])
+    assert "24 held-out outputs" in str(pruned)
+    assert "Holm" in str(pruned)
+    assert json.loads(json.dumps(pruned.to_dict()))["choices"][0]["size"] == 9
+
+
+def test_heads_of_a_model(tiny):
+    heads = mx.heads(tiny)
+    search, fresh = (
+        mx.ComponentValues(
+            tiny,
+            mx.load_task("induction", tiny, n_prompts=8, seed=seed),
+            heads,
+            "zero",
+            rescale=True,
+        )
+        for seed in (0, 1)
+    )
+    pruned = mx.prune_heads(search, fresh, shares=(1 / 2,), budget=60, decoder="pursuit")
+    kept = {heads.names[i] for i in pruned.choice(4).subsets[0]}
+    assert {"L0H1", "L1H3"} <= kept
+
+
+def test_bad_arguments_are_refused_before_anything_is_measured():
+    def unmeasured(masks):
+        if len(masks) > 1:
+            raise AssertionError("measured")
+        return np.ones((1, 4))
+
+    values = mx.FunctionValues(unmeasured, mx.parts(map(str, range(N))))
+    other = mx.FunctionValues(lambda masks: masks * 1.0, mx.parts("abc"))
+    single = mx.FunctionValues(lambda masks: masks[:, 0] * 1.0, values.units)
+    with pytest.raises(Refused, match="same units"):
+        mx.prune_heads(values, other)
+    with pytest.raises(Refused, match="at least 2 prompts"):
+        mx.prune_heads(values, single)
+    with pytest.raises(BudgetError, match="budget = 20"):
+        mx.prune_heads(values, values, budget=20)
+    with pytest.raises(Refused, match="n_random = 1"):
+        mx.prune_heads(values, values, n_random=1)
+    with pytest.raises(Refused, match="design of its own"):
+        mx.prune_heads(values, values, decoder="spex")
+    with pytest.raises(Refused, match="choose one of"):
+        mx.prune_heads(values, values, decoder="magic")
+    for shares in ((), (0.0,), (1.0,), (0.5, 0.51), (-0.3,)):
+        with pytest.raises(Refused, match="shares = "):
+            mx.prune_heads(values, values, shares=shares)
+    with pytest.raises(Refused, match="no choice of 7 units"):
+        mx.prune_heads(
+            values_of(additive), values_of(additive), budget=60, decoder="additive"
+        ).choice(7)

@@ -1,0 +1,415 @@
+"""The command line: data on stdout, progress on stderr, exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mechspex.runs.store import VALUES
+
+EXPLAIN = ("explain", "induction", "--model", "tiny")
+
+
+def test_explain_prints_the_answer_and_keeps_it(run, tmp_path):
+    code, out, err = run(*EXPLAIN)
+    assert code == 0
+    assert "L0H1 × L1H3" in out
+    assert "values/s" in err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert {p.name for p in folder.iterdir()} >= {
+        "configuration.json", VALUES, "explanation.json", "terms.csv"
+    }  # fmt: skip
+    code, out, err = run(*EXPLAIN)
+    assert "0 masks measured now" in out
+    assert "values/s" not in err, "nothing is measured twice"
+    code, out, _ = run("status")
+    assert "explained" in out
+    code, out, _ = run("status", folder.name)
+    assert "L0H1 × L1H3" in out
+
+
+def test_json_is_json_and_nothing_else(run):
+    code, out, _ = run(*EXPLAIN, "--json", "--ablation", "corrupted", "--prompts", "4")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["terms"][0]["order"] == 1
+    assert len(answer["outputs"]) == 4
+    assert json.loads(run("status", "--json")[1])[0]["masks"] == 256
+    assert {"ioi", "induction"} <= {row["task"] for row in json.loads(run("tasks", "--json")[1])}
+    assert json.loads(run("models", "--json")[1])[0]["model"] == "tiny"
+    shown = json.loads(
+        run("tasks", "show", "induction", "--model", "tiny", "--prompts", "2", "--json")[1]
+    )
+    assert set(shown[0]) == {"prompt", "answer", "distractor", "corrupted"}
+
+
+SWEEP = ("sweep", "induction", "--model", "tiny")
+
+
+def test_sweep_prints_writes_and_keeps_every_effect(run, tmp_path):
+    files = ("--csv", "heads.csv", "--figure", "heads.svg")
+    code, out, err = run(*SWEEP, *files)
+    assert code == 0
+    assert "8 singles ablated" in out
+    assert "9 masks measured now" in out
+    assert "singles: 100%" in err
+    assert (tmp_path / "heads.svg").read_text().startswith("<?xml")
+    rows = (tmp_path / "heads.csv").read_text().splitlines()
+    assert rows[0] == "units,order,effect,low,high,confirmed,value"
+    assert len(rows) == 1 + 8
+    code, again, err = run(*SWEEP, *files)
+    assert "0 masks measured now" in again
+    assert "values/s" not in err, "nothing is measured twice"
+    # Pairs go on in the same run, with the singles that are there.
+    pairs = json.loads(run(*SWEEP, "--order", "2", "--json")[1])
+    assert pairs["cost"]["measured"] == 28
+    assert len(pairs["terms"]) == 8 + 28
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("induction-heads-mean-sweep-")
+    assert "swept" in run("status")[1]
+    code, _, err = run("status", folder.name)
+    assert code == 2
+    assert "sweep.csv" in err
+
+
+def test_sweep_among_ablates_what_is_named(run, tmp_path):
+    few = ("--among", "L0H1, L1H3", "--order", "2", "--csv", "pairs.csv", "--figure", "map.png")
+    code, out, _ = run(*SWEEP, *few)
+    assert code == 0
+    assert "2 singles and 1 pair ablated" in out
+    assert "L0H1 × L1H3" in (tmp_path / "pairs.csv").read_text()
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweep_with_failed_masks_exits_3_and_loses_nothing(run, tmp_path, monkeypatch):
+    import mechspex as mx
+
+    measure = mx.ComponentValues.__call__
+
+    def fails(self, masks):
+        alone = (~masks).sum(1) == 1
+        return np.where((alone & ~masks[:, 5])[:, None], np.nan, measure(self, masks))
+
+    monkeypatch.setattr(mx.ComponentValues, "__call__", fails)
+    code, out, _ = run(*SWEEP, "--csv", "heads.csv", "--figure", "heads.pdf")
+    assert code == 3
+    assert "1 of the masks have no finite value: L1H1" in out
+    assert "L1H3" in out
+    assert len((tmp_path / "heads.csv").read_text().splitlines()) == 1 + 8
+    assert (tmp_path / "heads.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_sweep_refuses_what_it_cannot_write_before_the_model_loads(run, tmp_path, monkeypatch):
+    import mechspex as mx
+
+    monkeypatch.setattr(mx, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "there").mkdir()
+    for arguments, complaint in [
+        (("--csv", "no/such.csv"), "no/such.csv cannot be written"),
+        (("--csv", "there"), "there cannot be written"),
+        (("--figure", "no/such.png"), "no/such.png cannot be written"),
+        (("--figure", "map.jpg"), "end the name in .png, .svg, .pdf"),
+        (("--figure", "map.png", "--units", "mlps"), "draws layer × head, not mlps"),
+        (("--run", "../x"), "run name '../x' is refused"),
+        (("--order", "3"), "'--order'"),
+    ]:
+        code, out, err = run(*SWEEP, *arguments)
+        assert code == 2, arguments
+        assert complaint in err
+        assert not out
+
+
+def test_tasks_and_models_are_listed(run):
+    listed = {line.split()[0]: line for line in run("tasks")[1].splitlines()}
+    assert re.search(r"logit_difference +\+\d\.\d\d +1\.00  can +Indirect", listed["ioi"])
+    assert "cannot" in listed["colour"]
+    assert "smollm2-135m" in run("models")[1]
+    code, out, _ = run("tasks", "show", "induction", "--model", "tiny", "--prompts", "1")
+    assert code == 0
+    assert "Olsson" in out
+    assert "corrupted:" in out
+    assert "no runs here yet" in run("status")[2]
+
+
+SPAN = """title = "Which follows"
+metric = "probability_difference"
+[[templates]]
+prompt = "{B} {A} {B}"
+corrupted = "{C} {A} {B}"
+answer = " {>A}"
+distractor = " {<=A}"
+[slots]
+A = "place"
+B = "word"
+C = "word"
+[words]
+place = ["lake", "moon", "river", "tree"]
+word = ["apple", "bird", "boat", "book"]
+[circuits.tiny]
+induction = ["L1H3"]
+"""
+
+
+def test_a_task_of_ones_own_is_listed_shown_and_swept(run, tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    file = tmp_path / "own" / "follows.toml"
+    file.write_text(SPAN)
+    monkeypatch.setenv("MECHSPEX_TASKS", "own")
+    code, out, _ = run("tasks")
+    assert code == 0
+    assert re.search("follows +probability_difference +not measured +Which follows", out)
+    row = json.loads(run("tasks", "--json")[1])[-1]
+    assert (row["task"], row["scores"]) == ("follows", {})
+    code, out, _ = run("tasks", "show", "follows", "--model", "tiny", "--prompts", "3")
+    assert code == 0
+    assert "induction: L1H3" in out
+    assert " → lake" not in out, "no word comes before it"
+    assert "moon or river or tree" in out
+    code, out, _ = run("sweep", "follows", "--model", "tiny", "--prompts", "3")
+    assert code == 0
+    assert "probability_difference" in out
+    file.write_text(SPAN.replace('C = "word"', 'C = "words"'))
+    code, out, err = run("tasks")
+    assert code == 2
+    assert "follows.toml, line 11: slot 'C' takes words of 'words'" in err
+    assert not out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("explain", "iio", "--model", "tiny"), "no task 'iio'"),
+        (("explain", "ioi", "--model", "tiny"), "words of list 'name'"),
+        ((*EXPLAIN, "--units", "words"), "choose heads, mlps, neurons"),
+        ((*EXPLAIN, "--units", "neurons"), "attention-only"),
+        ((*EXPLAIN, "--ablation", "median"), "'median' is unknown"),
+        ((*EXPLAIN, "--run", "../../x"), "run name '../../x' is refused"),
+        ((*EXPLAIN, "--decoder", "magic"), "decoder = 'magic'"),
+        ((*EXPLAIN, "--budget", "3", "--decoder", "pursuit"), "needs at least"),
+        ((*EXPLAIN, "--keep", "2"), "keep = 2"),
+        ((*EXPLAIN, "--dtype", "int8"), "choose float32"),
+        ((*EXPLAIN, "--bogus"), "bogus"),
+        ((*SWEEP, "--among", "L7H1"), "no unit 'L7H1'"),
+        ((*SWEEP, "--among", "L0H1", "--order", "2"), "a sweep of order 2 needs 2"),
+        ((*SWEEP, "--precision", "int4"), "'int4' is unknown"),
+        (("status", "nothing-here"), "holds no explanation"),
+    ],
+)
+def test_bad_input_exits_2_with_one_sentence(run, arguments, complaint):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert complaint in err
+    assert not out
+    assert "Traceback" not in err
+
+
+def test_another_configuration_under_one_run_is_refused_with_the_difference(run):
+    assert run(*EXPLAIN, "--run", "mine")[0] == 0
+    code, _, err = run(*EXPLAIN, "--run", "mine", "--ablation", "zero")
+    assert code == 2
+    assert "ablation: mean there, zero here" in err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_model_loads(run, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    code, _, err = run("explain", "ioi", "--run", "mine")
+    assert code == 2
+    assert "cannot be written" in err
+
+
+SLOW = """
+import signal, sys, time
+import numpy as np
+from mechspex import cli
+from mechspex.components.component_values import ComponentValues
+measure = ComponentValues.__call__
+def slowly(self, masks):
+    time.sleep(0.01 * len(masks))
+    return measure(self, masks)
+ComponentValues.__call__ = slowly
+# As in a terminal: what a shell starts in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["mechspex", "explain", "induction", "--model", "tiny", "--run", "stopped"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_keeps_its_values_and_says_how_to_go_on(run, tmp_path, sent, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    store = tmp_path / "runs" / "stopped" / VALUES
+    deadline = time.monotonic() + 120
+    while not store.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Resume: mechspex explain induction --model tiny --run stopped" in err
+    assert "Traceback" not in err
+    kept = json.loads(run("status", "--json")[1])[0]["masks"]
+    assert 0 < kept < 256
+    out = run(*EXPLAIN, "--run", "stopped")[1]
+    # … and the four masks that test the pair on fresh prompts.
+    assert f"{256 + 4 - kept:,} masks measured now" in out
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [("tasks",), ("tasks", "list", "--json")])
+def test_a_closed_stdout_ends_quietly(tmp_path, command, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "mechspex.cli", *command],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    os.close(writer)
+    assert not done.stderr
+
+
+SCREEN = ("screen", "induction", "--model", "tiny", "--units", "heads")
+
+
+def test_screen_proposes_and_validate_decides(run, tmp_path):
+    code, out, err = run(*SCREEN, "--terms", "5", "--csv", "proposed.csv")
+    assert code == 0
+    assert "28 of order 2 scored, 5 proposed" in out
+    assert "gradients/s" in err
+    code, again, err = run(*SCREEN, "--terms", "5")
+    assert "0 gradients or masks" in again
+    assert "gradients/s" not in err, "no gradient is taken twice"
+    code, out, _ = run("validate", "induction", "proposed.csv", "--model", "tiny")
+    assert code == 0
+    assert "L0H1 × L1H3" in out
+    assert "of 5 confirmed" in out
+    code, out, _ = run("validate", "induction", "L0H1,L1H3", "L0H1", "--model", "tiny", "--json")
+    answer = json.loads(out)
+    assert [term["order"] for term in answer["terms"]] == [2, 1]
+    assert all(term["confirmed"] for term in answer["terms"])
+
+
+def test_explain_after_a_screen(run):
+    code, out, _ = run(*EXPLAIN, "--screen", "second_order", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["screening"]["considered"] == [8, 28]
+    assert answer["screening"]["explained"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("validate", "induction", "absent.csv", "--model", "tiny"), "absent.csv"),
+        (("validate", "induction", "L9H1", "--model", "tiny"), "L9H1"),
+        ((*SCREEN, "--terms", "0"), "n_terms = 0"),
+    ],
+)
+def test_screen_and_validate_refuse_bad_input(run, arguments, complaint):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert complaint in err
+
+
+CIRCUIT = ("circuit", "induction", "--model", "tiny", "--budget", "100")
+
+
+def test_circuit_is_found_scored_named_and_kept(run, tmp_path):
+    code, out, err = run(*CIRCUIT, "--graphml", "found.graphml")
+    assert code == 0
+    assert re.search(r"circuit of 2 of 8 units .*\nfaithfulness 1\.000 ", out)
+    assert re.search(r"L0H1 +-\d+\.\d+ .* previous_token +looks from each token", out)
+    assert "L0H1 × L1H3" in out
+    assert len(re.findall(r"(?m)^ +[1-7] .*\]$", out)) == 7, "the front, sizes 1 to 7"
+    assert re.search(r"CPR 0\.\d+ \[.*CMD 0\.\d+ \[", out)
+    for reference in ("mean", "zero", "resample", "corrupted"):
+        row = re.search(rf"(?m)^ *{reference}((?: +-?\d\.\d+ \[\S+ \S+\]){{5}})$", out)
+        assert row, reference
+        assert row[1].split()[0] == "1.000"
+    assert "masks of all densities: 100%" in err
+    assert "kl divergence, reference zero: 100%" in err
+    assert "previous_token" in (tmp_path / "found.graphml").read_text()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("induction-heads-mean-circuit-")
+    kept = json.loads((folder / "circuit.json").read_text())
+    assert kept["roles"]["previous_token"] == ["L0H1"]
+    code, again, err = run(*CIRCUIT, "--json")
+    answer = json.loads(again)
+    assert "values/s" not in err, "nothing is measured twice"
+    assert answer["schema"] == "mechspex.discovery/1"
+    assert answer["circuit"] == kept
+    assert answer["references"]["scores"]["zero"]["accuracy"][0] == 1
+    assert [row["size"] for row in answer["front"]] == list(range(1, 8))
+    assert answer["front"][1]["fresh low"] == pytest.approx(1, abs=1e-3)
+    assert "circuit found" in run("status")[1]
+    assert "previous_token" in run("status", folder.name)[1]
+    assert json.loads(run("status", folder.name, "--json")[1]) == kept
+
+
+# Induction says A after B; to say B again is what the model does not do.
+ONE_ANSWER = SPAN.replace('metric = "probability_difference"\n', "").replace(
+    'answer = " {>A}"\ndistractor = " {<=A}"', 'answer = " {A}"\ndistractor = " {B}"'
+)
+CANNOT = (
+    ONE_ANSWER.replace("answer", "X").replace("distractor", "answer").replace("X", "distractor")
+)
+
+
+def test_no_circuit_of_what_the_model_cannot_do(run, tmp_path):
+    (tmp_path / "other.toml").write_text(CANNOT)
+    code, out, err = run("circuit", "other.toml", "--model", "tiny", "--prompts", "3")
+    assert (code, out) == (2, "")
+    assert "no circuit is reported" in err
+    assert not list(tmp_path.glob("runs/*/circuit.json"))
+
+
+def test_circuits_are_compared_with_each_other_and_with_the_published_one(
+    run, tmp_path, monkeypatch
+):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "follows.toml").write_text(ONE_ANSWER)
+    monkeypatch.setenv("MECHSPEX_TASKS", "own")
+    few = ("--size", "2", "--prompts", "3", "--budget", "100", "--run", "two")
+    assert run("circuit", "follows", "--model", "tiny", *few)[0] == 0
+    code, out, _ = run("compare", "two")
+    assert code == 0
+    assert "precision 0.50 (by chance 0.12)   recall 1.00" in out
+    assert "in both: L1H3" in out
+    answer = json.loads(run("compare", "two", "runs/two/circuit.json", "--json")[1])
+    assert answer["schema"] == "mechspex.comparison/1"
+    assert (answer["f1"], answer["only_found"]) == (1, [])
+    # Without its task file, nothing is published.
+    monkeypatch.delenv("MECHSPEX_TASKS")
+    code, out, err = run("compare", "two")
+    assert (code, out) == (2, "")
+    assert "no circuit of 'follows' is published for 'tiny'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((*CIRCUIT, "--budget", "10"), "budget = 10"),
+        ((*CIRCUIT, "--size", "8"), "size = 8"),
+        ((*CIRCUIT, "--target", "3"), "target = 3.0: give a faithfulness"),
+        ((*CIRCUIT, "--graphml", "no/such.graphml"), "no/such.graphml cannot be written"),
+        (("compare", "nothing-here"), "nothing-here"),
+        (("compare", "absent.json"), "absent.json"),
+        (("compare", "../x"), "run name '../x' is refused"),
+    ],
+)
+def test_circuit_and_compare_refuse_bad_input(run, arguments, complaint):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert complaint in err

@@ -1,0 +1,352 @@
+"""The short forward on a model's twin, against the plain one through the bridge."""
+
+import numpy as np
+import pytest
+import torch
+from small_models import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, save_gpt2, save_random
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import BertConfig, BertForMaskedLM
+from transformers.pytorch_utils import Conv1D
+from value_function_laws import check_laws
+
+import mechspex as mx
+from mechspex.components import cached_forward, component_values
+from mechspex.core.masks import sample_masks
+from mechspex.errors import MeasurementError, ModelError, ShapeError, TaskError
+from mechspex.forward import batch_size, onednn
+from mechspex.forward.batch_size import BatchSize
+from mechspex.forward.plain_model import Twin
+from mechspex.models.bridge import edited_logits
+from mechspex.tasks.task import encode
+
+
+@pytest.fixture(scope="module")
+def task():
+    return mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """Six layers, so that there is something to skip."""
+    return mx.load_model(save_gpt2(tmp_path_factory.mktemp("deep"), n_layers=6))
+
+
+def plainly(values, masks):
+    """The same values through the bridge: a hook that changes nothing takes the short way away."""
+    point = "blocks.0.hook_resid_pre"
+    with values.model.hooks(fwd_hooks=[(point, lambda activation, hook: activation)]):
+        return values(masks)
+
+
+UNITS = {
+    "heads": mx.heads,
+    "neurons": mx.neurons,
+    "mlps": mx.mlps,
+    "late heads": lambda model: mx.heads(model, layers=[4, 5]),
+    "heads at the last token": lambda model: mx.heads(model, positions=[4]),
+    "late at late positions": lambda model: mx.neurons(model, layers=[3, 5], positions=[2, 4]),
+    "a sum": lambda model: mx.heads(model, positions=[3]) + mx.mlps(model, layers=[5]),
+}
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample", "corrupted"])
+@pytest.mark.parametrize("metric", ["logit_difference", "kl_divergence"])
+def test_the_short_forward_is_the_plain_one(deep, units, ablation, metric):
+    task = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED, metric=metric)
+    values = mx.ComponentValues(deep, task, UNITS[units](deep), ablation)
+    assert values.through_bridge is None
+    # Sparse masks begin late; dense ones at the first unit.
+    masks = np.concatenate(
+        [sample_masks(values.n_units, 12, keep=keep, seed=3) for keep in (0.95, 0.5)]
+    )
+    masks[0] = True
+    assert np.allclose(values(masks), plainly(values, masks), atol=2e-4)
+
+
+LAWFUL = {units: {} for units in UNITS} | {
+    "heads, rescaled": {"rescale": True},
+    "neurons, bf16": {"precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("case", LAWFUL)
+def test_laws(deep, task, case):
+    units = UNITS[case.split(",")[0]](deep)
+    values = mx.ComponentValues(deep, task, units, "corrupted", **LAWFUL[case])
+    exact = plainly(values.in_own_dtype, np.ones((1, len(units)), dtype=bool))[0]
+    error = values.precision_error
+    check_laws(values, exact, tolerance=2e-4 if error is None else 3 * error.largest)
+
+
+def test_a_twin_that_computes_something_else_is_not_used(deep, task, monkeypatch):
+    logits = Twin.logits
+    monkeypatch.setattr(Twin, "logits", lambda *args, **options: 1.001 * logits(*args, **options))
+    with pytest.warns(UserWarning, match="differ by .* from those of the model it wraps"):
+        values = mx.ComponentValues(deep, task, mx.heads(deep))
+    assert "off by" in values.through_bridge
+    masks = sample_masks(18, 4, seed=0)
+    assert np.array_equal(values(masks), plainly(values, masks))
+
+
+def test_a_twin_that_starts_wrong_is_not_used(deep, task, monkeypatch):
+    """Clean values cannot tell: the masks do, and no one is warned of the bridge."""
+    monkeypatch.setattr(cached_forward, "_first", lambda masks, *_, **__: np.full(len(masks), 3))
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    assert "off by" in values.through_bridge
+
+
+def test_a_model_spread_by_a_device_map_gives_the_same_values(llama_folder, task, tmp_path):
+    """One layer lies on disk, and accelerate fetches it for every forward."""
+    where = dict.fromkeys(["embed_tokens", "layers.0", "norm", "rotary_emb"], "cpu")
+    where = {f"model.{name}": place for name, place in (where | {"layers.1": "disk"}).items()}
+    spread = TransformerBridge.boot_transformers(
+        str(llama_folder), device_map=where | {"lm_head": "cpu"}, dtype=torch.float32
+    ).eval()
+    values = mx.ComponentValues(spread, task, mx.heads(spread))
+    assert values.through_bridge is not None
+    whole = mx.load_model(llama_folder)
+    masks = sample_masks(8, 5, keep=0.5, seed=0)
+    expected = mx.ComponentValues(whole, task, mx.heads(whole))(masks)
+    assert np.allclose(values(masks), expected, atol=2e-4)
+
+
+def test_hooks_that_a_library_offers_are_the_users_own(deep, task):
+    """TransformerLens installs hooks itself; those it offers to users are something else."""
+
+    def silence(z, hook):
+        return 0 * z
+
+    silence.__module__ = "transformer_lens.patching"
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    kept = np.ones((1, 18), dtype=bool)
+    before = values(kept)
+    with deep.hooks(fwd_hooks=[("blocks.2.attn.hook_z", silence)]):
+        assert np.abs(values(kept) - before).max() > 0.1
+
+
+def calls_of(values, path):
+    """The shapes that a module of the twin is given from here on."""
+    shapes = []
+    module = values._groups[0].short.twin.module.get_submodule(path)
+    module.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+    return shapes
+
+
+def test_blocks_below_the_first_ablated_unit_are_not_run(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    first, fifth = calls_of(values, "transformer.h.0.mlp"), calls_of(values, "transformer.h.4.mlp")
+    masks = np.ones((4, 18), dtype=bool)
+    masks[:, 13] = False
+    values(masks)
+    assert (first, fifth) == ([], [(12, 5, 24)])
+    masks[0, 1] = False
+    values(masks)
+    assert first == [(12, 5, 24)]
+
+
+def test_positions_before_the_first_ablated_one_are_not_run(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep, positions=[1, 4]))
+    inner = calls_of(values, "transformer.h.2.mlp")
+    values(np.array([[unit.position != 4 for unit in values.units]]))
+    values(np.array([[unit.position != 1 for unit in values.units]]))
+    assert inner == [(3, 1, 24), (3, 4, 24)]
+
+
+def test_the_last_mlp_runs_where_it_is_read(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    inside = calls_of(values, "transformer.h.5.mlp.c_fc")
+    values(np.zeros((2, 18), dtype=bool))
+    assert inside == [(6, 1, 24)]
+
+
+def test_hooks_added_later_count_and_go_again(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep), "zero")
+    masks = sample_masks(18, 3, seed=0)
+    before = values(masks)
+    with deep.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", lambda r, hook: 2 * r)]):
+        assert np.abs(values(masks) - before).max() > 0.1
+    assert np.array_equal(values(masks), before)
+    block = deep.original_model.transformer.h[2]
+    handle = block.register_forward_hook(lambda _, given, output: 2 * output)
+    assert np.abs(values(masks) - before).max() > 0.1
+    handle.remove()
+
+
+def test_the_twin_shares_the_weights_and_leaves_the_model_alone(deep, task):
+    wanted = [p.requires_grad for p in deep.original_model.parameters()]
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    twin = values._groups[0].short.twin.module
+    own = {p.data_ptr() for p in deep.original_model.parameters()}
+    assert {p.data_ptr() for p in twin.parameters()} <= own
+    values.value_and_gradient(np.ones((1, 18)))
+    assert [p.requires_grad for p in deep.original_model.parameters()] == wanted
+    assert all(p.grad is None for p in deep.original_model.parameters())
+
+
+@pytest.mark.parametrize("through", ["twin", "bridge"])
+@pytest.mark.parametrize("units", ["heads", "neurons", "late heads", "a sum"])
+def test_gradients_are_those_of_finite_differences(deep, task, units, through):
+    values = mx.ComponentValues(deep, task, UNITS[units](deep), "corrupted")
+    soft = np.random.default_rng(0).uniform(0.2, 0.8, (2, values.n_units)).astype(np.float32)
+    hooks = [("blocks.0.hook_resid_pre", lambda r, hook: r)] if through == "bridge" else []
+    with values.model.hooks(fwd_hooks=hooks):
+        value, gradient = values.value_and_gradient(soft)
+        assert value.shape == (2, 3)
+        assert gradient.shape == (2, 3, values.n_units)
+        step = 1e-2
+        for unit in range(0, values.n_units, max(1, values.n_units // 6)):
+            above, below = soft.copy(), soft.copy()
+            above[:, unit] += step
+            below[:, unit] -= step
+            slope = (values.value_and_gradient(above)[0] - values.value_and_gradient(below)[0]) / (
+                2 * step
+            )
+            assert np.allclose(gradient[:, :, unit], slope, atol=5e-3 * np.abs(gradient).max())
+
+
+def test_gradients_do_not_depend_on_the_batch(deep, task):
+    """Seven masks together, one by one, and in forwards of two rows; prompts of two lengths."""
+    longer = [f"{prompt} tree snow" for prompt in PROMPTS]
+    both = mx.Task(PROMPTS + longer, ANSWERS * 2, DISTRACTORS * 2)
+    values = mx.ComponentValues(deep, both, mx.heads(deep))
+    soft = np.random.default_rng(1).uniform(0, 1, (7, 18)).astype(np.float32)
+    together = values.value_and_gradient(soft)
+    apart = [values.value_and_gradient(mask[None]) for mask in soft]
+    for group in values._groups:
+        group.gradient_size.tokens = 2 * group.plain.tokens.shape[1]
+    for found, one_by_one, small in zip(
+        together, zip(*apart, strict=True), values.value_and_gradient(soft), strict=True
+    ):
+        assert np.allclose(found, np.concatenate(one_by_one), atol=2e-4)
+        assert np.allclose(found, small, atol=2e-4)
+
+
+def test_soft_masks_of_zeros_and_ones_are_masks(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    masks = sample_masks(18, 4, keep=0.6, seed=1)
+    assert np.allclose(values.value_and_gradient(masks)[0], values(masks), atol=2e-4)
+    with pytest.raises(ShapeError, match=r"\[4, 5\], expected \[mask, 18\]"):
+        values.value_and_gradient(np.ones((4, 5)))
+
+
+def test_bf16_is_measured_beside_the_models_own_dtype(deep, task):
+    exact = mx.ComponentValues(deep, task, mx.heads(deep))
+    fast = mx.ComponentValues(deep, task, mx.heads(deep), precision="bf16")
+    masks = sample_masks(18, 6, keep=0.8, seed=2)
+    apart = np.abs(fast(masks) - exact(masks)).max()
+    error = fast.precision_error
+    assert 0 < apart < 20 * error.largest
+    assert error.rms <= error.largest
+    assert error.correlation > 0.98
+    assert "bf16: error" in str(error)
+    assert exact.precision_error is None
+    assert np.array_equal(fast.in_own_dtype(masks), exact(masks))
+    assert exact.in_own_dtype is exact
+    assert fast.configuration["dtype"] == "float32, measured in bf16"
+    assert fast.in_own_dtype.configuration == exact.configuration
+    assert all(p.dtype == torch.float32 for p in deep.original_model.parameters())
+
+
+def test_precisions_that_cannot_be_had_are_refused(deep, task, tiny, tiny_task):
+    with pytest.raises(ModelError, match="'int3' is unknown; choose bf16"):
+        mx.ComponentValues(deep, task, mx.heads(deep), precision="int3")
+    with pytest.raises(ModelError, match="tiny cannot be measured in bf16"):
+        mx.ComponentValues(tiny, tiny_task, mx.heads(tiny), precision="bf16")
+
+
+def test_rescaled_heads_are_multiplied_by_those_of_the_layer_over_those_kept(deep, task):
+    """Two of three heads kept: as if a hook of the user's made them half as large again."""
+    heads = mx.heads(deep, layers=[3])
+    rescaled = mx.ComponentValues(deep, task, heads, "zero", rescale=True)
+    plain = mx.ComponentValues(deep, task, heads, "zero")
+    mask = np.array([[True, False, True]])
+    with deep.hooks(fwd_hooks=[("blocks.3.attn.hook_z", lambda z, hook: 1.5 * z)]):
+        expected = plain(mask)
+    assert np.allclose(rescaled(mask), expected, atol=2e-4)
+    ends = np.array([[True] * 3, [False] * 3])
+    assert np.allclose(rescaled(ends), plain(ends), atol=2e-4)
+    assert rescaled.configuration != plain.configuration
+
+
+def test_encoders_are_read_at_their_mask_token(tmp_path, tiny):
+    """Heads of BERT with a metric of the user's, against its own forward."""
+    config = BertConfig(
+        vocab_size=206, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=40, max_position_embeddings=32,
+    )  # fmt: skip
+    model = mx.load_model(save_random(BertForMaskedLM, config, tmp_path))
+    model.tokenizer.mask_token = model.tokenizer.convert_ids_to_tokens(7)
+
+    def gap(logits, prompts):
+        return logits[:, 20] - logits[:, 30]
+
+    prompts = ["bird art boat", "moon lake art", "wood art door"]
+    task = mx.Task(prompts, ANSWERS, metric=gap)
+    values = mx.ComponentValues(model, task, mx.heads(model), "zero")
+    tokens = torch.tensor([encode(model.tokenizer, p, None) for p in prompts])
+    with torch.inference_mode():
+        logits = BertForMaskedLM.from_pretrained(tmp_path).eval()(tokens).logits
+    rows = logits[torch.arange(3), (tokens == 7).int().argmax(1)]
+    clean, ablated = values(np.array([[True] * 8, [False] * 8]))
+    assert np.allclose(clean, gap(rows, None), atol=2e-4)
+    assert np.abs(clean - ablated).max() > 0.01
+    twice = mx.Task(["art bird art boat art"], ANSWERS[:1], metric=gap)
+    with pytest.raises(TaskError, match="one mask token"):
+        mx.ComponentValues(model, twice, mx.heads(model), "zero")
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Linear, Conv1D])
+def test_onednn_multiplies_like_the_linked_library(kind):
+    module = kind(24, 40)
+    torch.nn.init.normal_(module.bias)
+    given = torch.randn(5, 30, module.weight.shape[1 if kind is torch.nn.Linear else 0])
+    expected = module(given)
+    module.forward = onednn._with_onednn(module)
+    with torch.inference_mode():
+        assert torch.allclose(module(given), expected, atol=1e-4)
+        assert torch.allclose(module(given[:1, :2]), expected[:1, :2], atol=1e-4)
+    assert module(given).requires_grad, "gradients take PyTorch's own way"
+
+
+def test_a_batch_grows_while_that_pays_and_stays():
+    size = BatchSize(torch.device("cpu"), bytes_per_token=1)
+    rate = {2048: 1.0, 4096: 1.5, 8192: 1.52}
+    seen = []
+    for _ in range(20):
+        seen.append(size.tokens)
+        size.took(size.tokens, size.tokens, size.tokens / rate[size.tokens])
+    assert seen[:3] == [2048] * 3
+    assert seen[9:] == [4096] * 11, "8192 tokens gain too little"
+
+
+def test_batches_that_were_not_filled_say_nothing():
+    size = BatchSize(torch.device("cpu"), bytes_per_token=1)
+    for _ in range(9):
+        size.took(100, 100, 1.0)
+    assert size.tokens == 2048
+
+
+def test_memory_bounds_a_batch(monkeypatch):
+    monkeypatch.setattr(batch_size, "_free_bytes", lambda device: 1 << 20)
+    size = BatchSize(torch.device("cpu"), bytes_per_token=4096)
+    assert size.tokens == 128, "half of what is free"
+    for _ in range(9):
+        size.took(size.tokens, size.tokens, 1.0 / size.tokens)
+    assert size.tokens == 128
+
+
+def test_out_of_memory_halves_until_one_row_is_left():
+    size = BatchSize(torch.device("cpu"), bytes_per_token=1)
+    size.ran_out(rows=64, length=15)
+    assert size.tokens == 32 * 15
+    with pytest.raises(MeasurementError, match="one row of 15 tokens"):
+        size.ran_out(rows=1, length=15)
+
+
+def test_a_device_that_computes_something_else_is_told(deep, task, monkeypatch):
+    monkeypatch.setattr(component_values, "_UNTRUSTED", ("cpu",))
+    mx.ComponentValues(deep, task, mx.heads(deep))
+    monkeypatch.setattr(component_values, "edited_logits", lambda *given: 2 * edited_logits(*given))
+    with pytest.warns(UserWarning, match="differ by .* from those on the CPU"):
+        mx.ComponentValues(deep, task, mx.heads(deep))

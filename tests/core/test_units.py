@@ -1,0 +1,40 @@
+import pytest
+
+from mechspex.core.units import Unit, UnitSet, parts
+from mechspex.errors import Refused, UnknownUnitError
+
+HEADS = UnitSet(tuple(Unit("head", layer, number) for layer in range(3) for number in range(2)))
+
+
+def test_names():
+    assert HEADS.names[:3] == ("L0H0", "L0H1", "L1H0")
+    assert Unit("neuron", 3, 1021).name == "L3N1021"
+    assert Unit("mlp", 5, 0).name == "L5MLP"
+    assert Unit("head", 9, 6, 12).name == "L9H6@12"
+
+
+def test_slices_sums_and_selection_keep_the_order():
+    mlps = UnitSet((Unit("mlp", 0, 0), Unit("mlp", 1, 0)))
+    both = HEADS[1:3] + mlps
+    assert both.names == ("L0H1", "L1H0", "L0MLP", "L1MLP")
+    assert both[["L1MLP", "L0H1"]].names == ("L1MLP", "L0H1")
+    assert both["L1H0"].units == (Unit("head", 1, 0),)
+    assert both[-1] == Unit("mlp", 1, 0)
+    assert both.columns(["L0MLP", "L0H1"]) == (2, 0)
+    assert both.label((0, 2)) == "L0H1 × L0MLP"
+    assert Unit("mlp", 1, 0) in both
+    assert both.description == "2 heads + 2 MLPs"
+
+
+def test_unknown_units_are_refused_with_the_valid_range():
+    with pytest.raises(UnknownUnitError, match="'L9H9'.*layers 0 … 2, heads 0 … 1"):
+        HEADS["L9H9"]
+    with pytest.raises(UnknownUnitError, match="flour, water"):
+        parts(["flour", "water"])["salt"]
+    with pytest.raises(UnknownUnitError, match="empty"):
+        UnitSet()["L0H0"]
+
+
+def test_duplicates_are_refused():
+    with pytest.raises(Refused, match="'L0H1' is listed twice"):
+        HEADS + HEADS[1:2]

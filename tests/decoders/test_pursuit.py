@@ -1,0 +1,176 @@
+"""Pursuit against brute force, on planted functions and in the bases where they are short."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mechspex.core.masks import sample_masks
+from mechspex.core.units import Term
+from mechspex.decoders import Pursuit, decode, scan
+from mechspex.decoders.decoder import Decoder, Samples
+from mechspex.decoders.scan import Factors
+from mechspex.decoders.spex.design import SpexDesign
+from mechspex.set_functions.r_squared import r_squared
+from mechspex.set_functions.set_function import SetFunction, features
+
+PARITY: Term = (2, 5, 9, 14)
+
+
+def parity(masks: np.ndarray) -> np.ndarray:
+    return features(masks, [PARITY], basis="fourier")[:, 0]
+
+
+# ── The scan of all pairs ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("block", [1, 70, 1 << 20])
+def test_the_blocked_scan_of_all_pairs_is_brute_force(
+    n_outputs: int, block: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scan, "_BLOCK", block)
+    monkeypatch.setattr(scan, "_POOL", 40)
+    masks = sample_masks(30, 120, keep=0.6, seed=1)
+    masks[:, 4] = True
+    residual = np.random.default_rng(0).normal(size=(120, n_outputs))
+    residual -= residual.mean(axis=0)
+    found = Factors(masks, "fourier", 0.6).best_of_all_pairs(residual)
+
+    z = features(masks, [(i,) for i in range(30)], basis="fourier", keep=0.6)
+    first, second = z.mean(axis=0), (z**2).mean(axis=0)
+    white = np.linalg.qr(residual)[0]
+    scores = {}
+    for i, j in combinations(range(30), 2):
+        variance = second[i] * second[j] - (first[i] * first[j]) ** 2
+        product = z[:, i] * z[:, j]
+        scores[i, j] = ((white.T @ product) ** 2).sum() / variance if variance > 1e-9 else 0.0
+    assert found == sorted(scores, key=lambda pair: -scores[pair])[:40]
+
+
+def test_a_pair_that_no_single_betrays_is_found_among_more_units_than_a_round_scans(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(scan, "_PAIRS_A_ROUND", 1)
+    monkeypatch.setattr(scan, "_BLOCK", 2_000)
+    monkeypatch.setattr(scan, "BEAM", 10)
+    masks = sample_masks(300, 300, seed=2)
+    assert Factors(masks, "fourier", 0.5).hubs == 10
+    truth = SetFunction.from_mapping(300, {(7,): 1.0, (120, 277): 1.0}, basis="fourier")
+    noise = 0.5 * np.random.default_rng(0).normal(size=300)
+    answer = decode(masks, truth.predict(masks) + noise, decoder="pursuit", keep=0.5)
+    assert answer.to_basis("fourier", 0.5)[120, 277] == pytest.approx(1.0, abs=0.15)
+    assert r_squared(truth.predict(masks), answer.predict(masks)) > 0.95
+
+
+# ── Sets that nothing foreshadows ─────────────────────────────────────────────────────────────────
+
+
+class Oracle(Decoder):
+    """Answers with the parity, whatever it sees."""
+
+    name = "oracle"
+
+    def minimum_masks(self, n_units: int) -> int:
+        return 1
+
+    def fit(self, samples: Samples) -> SetFunction:
+        return samples.function({PARITY: np.ones(samples.values.shape[1])})
+
+
+def test_a_parity_of_four_is_found_only_where_it_is_proposed():
+    masks = sample_masks(40, 300, seed=3)
+    values = parity(masks) + 0.3 * np.random.default_rng(0).normal(size=300)
+
+    def explained(decoder: Decoder) -> float:
+        return r_squared(values, decode(masks, values, decoder=decoder).predict(masks))
+
+    assert explained(Pursuit()) < 0.3
+    assert explained(Pursuit(candidates=(PARITY,))) > 0.9
+    assert explained(Pursuit(proposers=(Oracle(),))) > 0.9
+
+
+def test_proposals_are_tried_not_believed():
+    masks = sample_masks(40, 300, seed=3)
+    values = masks[:, 0] + 0.3 * np.random.default_rng(0).normal(size=300)
+    proposing = Pursuit(candidates=(PARITY, (1, 2), tuple(range(8))), proposers=(Oracle(),))
+    answer = decode(masks, values, decoder=proposing)
+    assert answer.terms == decode(masks, values, decoder="pursuit").terms == ((), (0,))
+
+
+@pytest.mark.parametrize("order", [3, 4, 5])
+def test_on_a_spex_design_a_peak_of_high_order_needs_no_help(order: int):
+    design = SpexDesign(64, 2_500, seed=order)
+    terms: dict[Term, float] = {(): 3.0, tuple(range(20, 20 + order)): 1.0}
+    truth = SetFunction.from_mapping(64, terms, basis="fourier")
+    values = truth.predict(design.masks) + 0.5 * np.random.default_rng(0).normal(size=2_500)
+    answer = decode(design.masks, values, decoder="pursuit", design=design)
+    fresh = sample_masks(64, 300, seed=9)
+    assert r_squared(truth.predict(fresh), answer.predict(fresh)) > 0.95
+    assert "sets without structure come from SPEX's design" in answer.notes[0]
+    assert set(answer.to_basis("fourier", 0.5).truncate(1).terms) == set(truth.terms)
+
+
+# ── Bases ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("basis", ["ablated", "kept"])
+def test_backups_are_one_ablated_term_and_a_conjunction_one_kept_term(basis: str):
+    """At the density where the event is not rare: 1 − p, or p, to the power 4."""
+    keep = 0.9 if basis == "kept" else 0.4
+    masks = sample_masks(40, 400, keep=keep, seed=5)
+    members = [3, 11, 17, 30]
+    values = masks[:, members].all(axis=1) if basis == "kept" else masks[:, members].any(axis=1)
+    noise = 0.05 * np.random.default_rng(0).normal(size=400)
+    answer = decode(masks, 2.0 * values + noise, decoder="pursuit", keep=keep)
+    assert answer.basis == basis
+    assert set(answer.terms) == {(), tuple(members)}
+    sign = 1.0 if basis == "kept" else -1.0
+    assert answer[members] == pytest.approx(2.0 * sign, abs=0.05)
+    assert f"1 terms, fewest in the {basis} basis" in answer.notes[0]
+    assert "looked for above sets that show" in answer.notes[0]
+
+
+def test_backups_at_high_density_are_one_ablated_term():
+    """At p = .9 all four are ablated once in 10,000 masks; here it is two of them."""
+    masks = sample_masks(40, 2_000, keep=0.9, seed=6)
+    values = masks[:, [3, 11]].any(axis=1) + 0.02 * np.random.default_rng(0).normal(size=2_000)
+    answer = decode(masks, values, decoder="pursuit", keep=0.9)
+    assert answer.basis == "ablated"
+    assert set(answer.terms) == {(), (3, 11)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_twenty_conjunctions_without_noise_are_recovered(seed: int):
+    rng = np.random.default_rng(seed)
+    terms: dict[Term, float] = {}
+    while len(terms) < 20:
+        units = rng.choice(64, 1 + len(terms) % 5, replace=False)
+        terms[tuple(sorted(units.tolist()))] = rng.uniform(0.5, 1.5) * rng.choice([-1, 1])
+    truth = SetFunction.from_mapping(64, terms, basis="kept")
+    masks, fresh = sample_masks(64, 500, seed=seed + 50), sample_masks(64, 1_000, seed=seed + 90)
+    answer = decode(masks, truth.predict(masks), decoder="pursuit", keep=0.5)
+    assert r_squared(truth.predict(fresh), answer.predict(fresh)) > 0.999
+    assert set(answer.terms) == {(), *truth.terms}
+
+
+# ── Negative controls ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_max_order_one_is_additive_and_says_nothing_of_pairs():
+    masks = sample_masks(20, 300, seed=1)
+    answer = decode(masks, masks[:, 0] * 1.0 + parity(masks), decoder="pursuit", max_order=1)
+    assert answer.max_order == 1
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.9])
+def test_outputs_of_noise_have_no_terms(keep: float):
+    """Several outputs share a price: over ten draws at most one term of chance."""
+    false = 0
+    for draw in range(10):
+        masks = sample_masks(20, 200, keep=keep, seed=draw)
+        noise = np.random.default_rng(draw).normal(size=(200, 4))
+        false += len(decode(masks, noise, decoder="pursuit", keep=keep)) - 1
+    assert false <= 1

@@ -1,0 +1,248 @@
+import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+import mechspex as mx
+from mechspex.errors import TaskError
+from mechspex.models.load_model import _TINY
+from mechspex.tasks.load_task import draw
+from mechspex.tasks.task import encode, tokenize
+from mechspex.tasks.task_file import read_recipe
+
+RECIPE = """
+title = "Copy"
+[[templates]]
+prompt = "{A} {B} {A}"
+corrupted = "{C} {B} {A}"
+answer = " {B}"
+distractor = " {A}"
+[slots]
+A = "word"
+B = "word"
+C = "word"
+[words]
+word = ["apple", "bird", "boat", "volcano"]
+"""
+
+
+@pytest.fixture
+def tokenizer():
+    return AutoTokenizer.from_pretrained(_TINY)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text):
+        path = tmp_path / "copy.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_prompts_follow_the_seed_and_have_equal_length(tiny):
+    task = mx.load_task("induction", tiny, n_prompts=10, seed=3)
+    tokens = tokenize(task, tiny.tokenizer)
+    assert len({len(prompt) for prompt in (*tokens.prompts, *tokens.corrupted)}) == 1
+    assert len(set(task.prompts)) == 10
+    assert mx.load_task("induction", tiny, n_prompts=10, seed=3) == task
+    assert mx.load_task("induction", tiny, n_prompts=10, seed=4).prompts != task.prompts
+
+
+def test_words_unknown_to_the_tokenizer_are_left_out(tiny, recipe):
+    task = mx.load_task(recipe(RECIPE), tiny, n_prompts=6)
+    words = {word for prompt in task.prompts for word in prompt.split()}
+    assert words <= {"apple", "bird", "boat"}
+    for prompt, corrupted, answer, distractor in zip(
+        task.prompts, task.corrupted, task.answers, task.distractors, strict=True
+    ):
+        first, second, third = prompt.split()
+        assert first == third
+        assert (answer, distractor) == (f" {second}", f" {first}")
+        assert corrupted.split()[1:] == [second, third]
+        assert corrupted.split()[0] not in (first, second)
+
+
+def test_more_prompts_than_the_words_can_make_are_refused(tiny, recipe):
+    with pytest.raises(TaskError, match="only 6 different prompts"):
+        mx.load_task(recipe(RECIPE), tiny, n_prompts=7)
+    with pytest.raises(TaskError, match="n_prompts = 0"):
+        mx.load_task(recipe(RECIPE), tiny, n_prompts=0)
+
+
+def test_a_task_whose_words_the_model_lacks_is_refused(tiny):
+    with pytest.raises(TaskError, match="0 of the 30 words of list 'name'.*for tiny"):
+        mx.load_task("ioi", tiny)
+
+
+def test_unequal_corrupted_prompts_are_refused_naming_the_pair(tokenizer):
+    task = mx.Task(["apple bird", "boat key"], [" bird", " key"], None, ["apple boat", "boat"])
+    with pytest.raises(TaskError, match="prompt 1 has 3 tokens and its corrupted prompt 2.*'boat'"):
+        tokenize(task, tokenizer)
+
+
+def test_answers_of_several_tokens_are_refused_showing_them(tokenizer):
+    with pytest.raises(TaskError, match=r"answer ' bird boat'.*\['Ġbird', 'Ġboat'\]"):
+        tokenize(mx.Task(["apple"], [" bird boat"]), tokenizer)
+    with pytest.raises(TaskError, match="answer ' volcano' is not in this model's vocabulary"):
+        tokenize(mx.Task(["apple"], [" volcano"]), tokenizer)
+
+
+def test_bos_follows_the_tokenizer_unless_told(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "apple", None)) == ["<bos>", "Ġapple"]
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "apple", False)) == ["Ġapple"]
+    assert encode(tokenizer, "apple", True) == encode(tokenizer, "apple", None)
+    with pytest.raises(TaskError, match="no tokens"):
+        encode(tokenizer, "", False)
+    tokenizer.bos_token = None
+    with pytest.raises(TaskError, match="no BOS token"):
+        encode(tokenizer, "apple", True)
+
+
+def test_lists_that_do_not_fit_are_refused():
+    with pytest.raises(TaskError, match="at least one prompt"):
+        mx.Task([], [])
+    with pytest.raises(TaskError, match="1 answers for 2 prompts"):
+        mx.Task(["a", "b"], [" c"])
+    with pytest.raises(TaskError, match="is one string"):
+        mx.Task("a", [" c"])
+    with pytest.raises(TaskError, match="'loss' is unknown; choose logit_difference"):
+        mx.Task(["a"], [" b"], metric="loss")
+
+
+def test_a_logit_difference_without_distractors_is_refused(tiny):
+    with pytest.raises(TaskError, match="needs distractors"):
+        mx.ComponentValues(tiny, mx.Task(["apple"] * 2, [" bird"] * 2), mx.heads(tiny), "zero")
+
+
+def test_one_of_several_answers_may_be_given_as_a_list(tokenizer):
+    task = mx.Task(["apple", "boat"], [[" bird", " key"], " lake"], [" moon", [" lamp", " rose"]])
+    assert task.answers == ((" bird", " key"), " lake")
+    tokens = tokenize(task, tokenizer)
+    known = tokenizer.convert_tokens_to_ids
+    assert tokens.answers.tolist() == [known(["Ġbird", "Ġkey"]), [known("Ġlake"), -1]]
+    assert tokens.distractors.tolist() == [[known("Ġmoon"), -1], known(["Ġlamp", "Ġrose"])]
+    assert task[1:].answers == (" lake",)
+    assert tokenize(task[1:], tokenizer).answers.shape == (1,)
+    with pytest.raises(TaskError, match="prompt 1 has an empty list of answers"):
+        mx.Task(["apple", "boat"], [" bird", []])
+    with pytest.raises(TaskError, match="answer ' bird boat' does not continue 'apple'"):
+        tokenize(mx.Task(["apple"], [[" key", " bird boat"]]), tokenizer)
+
+
+ROWS = """
+title = "Rows"
+[[templates]]
+prompt = "{A.one} {B.one}"
+corrupted = "{C.one} {B.one}"
+answer = " {A.two}"
+distractor = " {B.two}"
+[slots]
+A = "pair"
+B = "pair"
+C = "pair"
+[words.pair]
+columns = ["one", "two"]
+rows = [
+    ["apple", "garden"], ["bird", "garden"], ["boat", "lake"], ["book", "school"],
+    ["volcano", "island"],
+]
+"""
+
+
+def test_rows_are_drawn_whole_and_share_no_word(tiny, recipe):
+    task = mx.load_task(recipe(ROWS), tiny, n_prompts=10)
+    two = {"apple": "garden", "bird": "garden", "boat": "lake", "book": "school"}
+    rows = zip(task.prompts, task.corrupted, task.answers, task.distractors, strict=True)
+    for prompt, corrupted, answer, distractor in rows:
+        first, second = prompt.split()
+        third = corrupted.split()[0]
+        assert (answer, distractor) == (f" {two[first]}", f" {two[second]}")
+        assert len({two[first], two[second], two[third]}) == 3
+    with pytest.raises(TaskError, match="gave only 10 different prompts"):
+        mx.load_task(recipe(ROWS), tiny, n_prompts=11)
+
+
+def test_only_the_columns_that_are_shown_must_be_single_tokens(tiny, recipe):
+    text = ROWS.replace('"two"]', '"two", "three"]')
+    for word in ("garden", "lake", "school", "island"):
+        text = text.replace(f'{word}"]', f'{word}", "volcano volcano"]')
+    assert mx.load_task(recipe(text), tiny, n_prompts=10)
+
+
+def test_templates_of_another_length_are_left_out(tiny, recipe):
+    other = """
+[[templates]]
+prompt = "{A} {B} {C} {A}"
+corrupted = "{C} {B} {C} {A}"
+answer = " {B}"
+distractor = " {C}"
+[[templates]]
+prompt = "{B} {A} {B}"
+corrupted = "{C} {A} {B}"
+answer = " {A}"
+distractor = " {B}"
+[slots]"""
+    task = mx.load_task(recipe(RECIPE.replace("[slots]", other)), tiny, n_prompts=6)
+    assert {len(prompt.split()) for prompt in task.prompts} == {3}
+
+
+def test_corrupted_prompts_of_another_length_are_refused(tiny, recipe):
+    text = RECIPE.replace('"{C} {B} {A}"', '"{C} {B}"')
+    with pytest.raises(TaskError, match="task 'copy': '.*' and the corrupted '.*' are not equally"):
+        mx.load_task(recipe(text), tiny)
+
+
+SPAN = """
+title = "Greater than"
+metric = "probability_difference"
+[[templates]]
+prompt = "from 17{YY} to 17"
+corrupted = "from 1701 to 17"
+answer = "{>YY}"
+distractor = "{<=YY}"
+[slots]
+YY = "year"
+[words]
+year = [%s]
+""" % ", ".join(f'"{year:02}"' for year in range(2, 99))  # noqa: UP031
+
+
+def years_as(pattern):
+    """A tokenizer that reads digits by this pattern."""
+    pieces = ["<unk>", "from", " to", " ", *map(str, range(10)), *(f"{n:02}" for n in range(100))]
+    words = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split(
+        Regex(rf" ?[^\s\d]+|{pattern}| "), behavior="isolated"
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+
+
+def spans(task):
+    return zip(
+        (int(prompt.split()[1][2:]) for prompt in task.prompts),
+        ({int(text) for text in texts} for texts in task.answers),
+        ({int(text) for text in texts} for texts in task.distractors),
+        strict=True,
+    )
+
+
+def test_years_are_compared_by_whole_tokens(recipe):
+    span = read_recipe(recipe(SPAN))
+    task = draw(span, span.words, years_as(r"\d\d"), n_prompts=40, seed=0)
+    for year, right, wrong in spans(task):
+        assert right == {other for other in range(2, 99) if other > year}
+        assert wrong == {other for other in range(2, 99) if other <= year}
+
+
+def test_years_read_digit_by_digit_are_compared_by_the_first_that_decides(recipe):
+    span = read_recipe(recipe(SPAN))
+    tokenizer = years_as(r"\d")
+    task = draw(span, span.words, tokenizer, n_prompts=40, seed=0)
+    for year, right, wrong in spans(task):
+        later = {other // 10 for other in range(2, 99) if other > year}
+        earlier = {other // 10 for other in range(2, 99) if other <= year}
+        assert right == later - earlier
+        assert wrong == earlier - later
+        assert year % 10 == 9 or year // 10 not in right | wrong, "undecided by the first digit"
+    assert tokenize(task, tokenizer).answers.shape[1] > 1
