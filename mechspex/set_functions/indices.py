@@ -18,7 +18,15 @@ Kind = Literal["shapley", "banzhaf", "influence", "moebius", "shapley_interactio
 
 
 def compute(kind: Kind, walsh: Walsh, order: int | None = None) -> dict[Term, float]:
-    """The index `kind` of the function with Walsh–Hadamard coefficients `walsh`.
+    """One interaction index of a function.
+
+    Args:
+        kind: the name of the index.
+        walsh: the function's Walsh–Hadamard coefficients, {S: F(S)}.
+        order: for ``shapley_interaction`` and ``faith_banzhaf``; None for all others.
+
+    Returns:
+        {set of units: index}; an absent set has the index 0.
 
     Raises:
         Refused: an unknown kind, or an order where none is taken (or none where one is).
@@ -40,7 +48,7 @@ def banzhaf(walsh: Walsh) -> dict[Term, float]:
 
 
 def shapley(walsh: Walsh) -> dict[Term, float]:
-    """Shapley_i = −2 Σ_{S∋i, |S| odd} F(S)/|S|."""
+    """Shapley_i = −2 Σ_{S∋i, |S| odd} F(S)/|S|: what unit i adds, mean over all orders of units."""
     return _sum(
         ((i,), -2 * value / len(term))
         for term, value in walsh.items()
@@ -50,7 +58,7 @@ def shapley(walsh: Walsh) -> dict[Term, float]:
 
 
 def influence(walsh: Walsh) -> dict[Term, float]:
-    """Influence_i = Σ_{S∋i} F(S)²: the variance that unit i has a part in, at p = ½."""
+    """Influence_i = Σ_{S∋i} F(S)²: the variance at p = ½ of all terms that hold unit i."""
     return _sum(((i,), value**2) for term, value in walsh.items() for i in term)
 
 
@@ -74,9 +82,10 @@ def shapley_interaction(walsh: Walsh, order: int) -> dict[Term, float]:
 
 
 def faith_banzhaf(walsh: Walsh, order: int) -> dict[Term, float]:
-    """Faith-Banzhaf of order ℓ: (T) = (−2)^{|T|} Σ_{S⊇T, |S|≤ℓ} F(S).
+    """Faith-Banzhaf(T) of order ℓ = (−2)^{|T|} Σ_{S⊇T, |S|≤ℓ} F(S), with ℓ = `order`.
 
-    The ``kept`` coefficients of the best approximation of order ℓ under the uniform design.
+    These are the ``kept`` coefficients of the best approximation of order ℓ under the uniform
+    design.
     """
     return moebius({term: value for term, value in walsh.items() if len(term) <= order})
 

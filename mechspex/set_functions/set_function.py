@@ -46,17 +46,23 @@ class SetFunction:
     ``ablated``    ∏_{i∈S} (1 − m_i)                       one term for an OR of backups
     =============  ======================================  ==================================
 
-    A function may have several outputs (a value for each prompt). They share the terms; what is
-    said of "the" function, its `coefficients` and what it predicts, is the mean over outputs.
+    A function may have several outputs (a value for each prompt). All outputs share the terms. Its
+    `coefficients` and what it predicts are means over the outputs.
+
+    >>> import mechspex as mx
+    >>> both = mx.SetFunction.from_mapping(3, {(): 1.0, (0, 2): 4.0}, basis="kept")  # 1 + 4·m₀·m₂
+    >>> both.predict(mx.single_ablations(3))
+    array([1., 5., 1.])
 
     Attributes:
-        n_units: width of the masks.
+        n_units: the width of the masks.
         terms: sorted tuples of unit indices, without repetition; ``()`` is the constant.
-        output_coefficients: one a term and output, in the units of the value; given as ``[term]``
-            they are those of a single output.
+        output_coefficients: one coefficient a term and output, in the units of the value. An array
+            ``[term]`` holds the coefficients of a single output.
         basis: ``fourier``, ``kept`` or ``ablated``.
-        keep: the probability p of the Fourier basis (and of the design it was recovered from).
-        notes: what the decoder has to say about how it got there.
+        keep: the probability p of the Fourier basis, and of the design that the function was
+            recovered from.
+        notes: the decoder's remarks on how it found the function.
 
     Raises:
         Refused: terms that repeat, are unsorted or lie outside the units; an unknown basis.
@@ -71,13 +77,14 @@ class SetFunction:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        given = np.array(self.output_coefficients, dtype=np.float64)
-        if given.ndim not in (1, 2) or len(given) != len(self.terms):
+        coefficients = np.array(self.output_coefficients, dtype=np.float64)
+        if coefficients.ndim not in (1, 2) or len(coefficients) != len(self.terms):
             raise ShapeError(
-                f"coefficients of shape {list(given.shape)} for {len(self.terms)} terms; "
+                f"coefficients of shape {list(coefficients.shape)} for {len(self.terms)} terms; "
                 "give one coefficient a term, or one a term and output"
             )
-        coefficients = given if given.ndim == 2 else given[:, None]
+        if coefficients.ndim == 1:
+            coefficients = coefficients[:, None]
         coefficients.setflags(write=False)
         object.__setattr__(self, "output_coefficients", coefficients)
         affine(self.basis, self.keep)
@@ -99,9 +106,15 @@ class SetFunction:
         keep: float = 0.5,
         notes: tuple[str, ...] = (),
     ) -> SetFunction:
-        """A set function from {term: coefficient}, its terms ordered by order, then by units.
+        """The set function with these coefficients; its terms are sorted by order, then by units.
 
-        A coefficient is a number, or an array with one number an output.
+        Args:
+            n_units: the width of the masks.
+            coefficients: {term: coefficient}. A coefficient is a number, or an array with one
+                number an output.
+            basis: the basis of the coefficients: ``fourier``, ``kept`` or ``ablated``.
+            keep: the probability p of the Fourier basis.
+            notes: remarks to keep with the function.
         """
         terms = tuple(sorted(coefficients, key=by_order))
         values = np.array([coefficients[term] for term in terms], dtype=np.float64)
@@ -111,12 +124,12 @@ class SetFunction:
         return len(self.terms)
 
     def __getitem__(self, term: Iterable[int]) -> float:
-        """The coefficient of a set of units; 0 for a set that is not among the terms."""
+        """The coefficient of a set of units, mean over outputs; 0 for a set that is no term."""
         return self.to_mapping().get(tuple(sorted(term)), 0.0)
 
     @cached_property
     def coefficients(self) -> Float[np.ndarray, " term"]:
-        """One a term, in the units of the value: the mean over outputs."""
+        """One coefficient a term, in the units of the value: the mean over outputs."""
         return self.output_coefficients.mean(axis=1)
 
     @property
@@ -125,13 +138,20 @@ class SetFunction:
         return self.output_coefficients.shape[1]
 
     def output(self, number: int) -> SetFunction:
-        """The function of one output alone, over the same terms."""
+        """The function of one output alone, over the same terms.
+
+        Args:
+            number: the output's column, from 0.
+        """
         return replace(self, output_coefficients=self.output_coefficients[:, number])
 
     def over(self, units: Sequence[int], n_units: int) -> SetFunction:
-        """The same function of masks of `n_units` units, its own unit i being ``units[i]`` there.
+        """The same function of wider masks, which hold its units among others.
 
-        `units` ascend.
+        Args:
+            units: the columns of this function's units in the wider masks, ascending: its unit i
+                is ``units[i]`` there.
+            n_units: the width of the wider masks.
         """
         terms = tuple(tuple(units[i] for i in term) for term in self.terms)
         return replace(self, n_units=n_units, terms=terms)
@@ -150,7 +170,10 @@ class SetFunction:
         return max(map(len, self.terms), default=0)
 
     def predict(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, " mask"]:
-        """f(m) for every mask, mean over outputs.
+        """f(m) for every mask, mean over outputs, in the units of the value.
+
+        Args:
+            masks: True = kept.
 
         Raises:
             ShapeError: masks of another width or dtype.
@@ -160,7 +183,10 @@ class SetFunction:
     def predict_outputs(
         self, masks: Bool[np.ndarray, "mask unit"]
     ) -> Float[np.ndarray, "mask output"]:
-        """f(m) for every mask and output.
+        """f(m) for every mask and output, in the units of the value.
+
+        Args:
+            masks: True = kept.
 
         Raises:
             ShapeError: masks of another width or dtype.
@@ -183,13 +209,18 @@ class SetFunction:
     def to_basis(self, basis: Basis, keep: float | None = None) -> SetFunction:
         """The same function in another basis, exactly.
 
-        With factor a·m + b of this basis written as α(a′·m + b′) + β in the other (α = a/a′,
-        β = b − α·b′), c′(T) = Σ_{S⊇T} c(S) α^{|T|} β^{|S|−|T|}. This one rule gives the two
-        Möbius transforms, the Fourier transform and changes of p.
+        Let a·m + b be the factor of this basis and a′·m + b′ the factor of the other. With
+        α = a/a′ and β = b − α·b′, c′(T) = Σ_{S⊇T} c(S) α^{|T|} β^{|S|−|T|}. This one rule gives
+        the two Möbius transforms, the Fourier transform and changes of p.
+
+        >>> import mechspex as mx
+        >>> both = mx.SetFunction.from_mapping(3, {(0, 2): 4.0}, basis="kept")  # an AND
+        >>> both.to_basis("ablated").to_mapping()
+        {(): 4.0, (0,): -4.0, (2,): -4.0, (0, 2): 4.0}
 
         Args:
             basis: ``fourier``, ``kept`` or ``ablated``.
-            keep: p of the Fourier basis; this function's own if not given.
+            keep: the probability p of the Fourier basis; this function's own if not given.
 
         Raises:
             Refused: an unknown basis, or a term of an order above 20.
@@ -228,9 +259,12 @@ class SetFunction:
         )
 
     def truncate(self, n_terms: int) -> SetFunction:
-        """The constant and the `n_terms` other terms with the largest coefficients.
+        """The function of the constant and its largest terms alone.
 
-        Of several outputs the root of their summed squares counts.
+        With several outputs a term's size is the root of the summed squares of its coefficients.
+
+        Args:
+            n_terms: how many terms stay, the constant not counted.
         """
         size = np.linalg.norm(self.output_coefficients, axis=1)
         size[[not term for term in self.terms]] = np.inf
@@ -243,13 +277,25 @@ class SetFunction:
         )
 
     def indices(self, kind: Kind, order: int | None = None) -> dict[Term, float]:
-        """An interaction index, {set of units: value}; a set that is missing has value 0.
+        """An interaction index of every set of units, mean over outputs.
+
+        The formulas stand in `mechspex.set_functions.indices`; they are those of Butler et al.
+        2025 (ProxySPEX), appendix A.1.
+
+        >>> import mechspex as mx
+        >>> both = mx.SetFunction.from_mapping(3, {(0, 2): 4.0}, basis="kept")  # an AND
+        >>> both.indices("shapley")
+        {(0,): 2.0, (2,): 2.0}
 
         Args:
-            kind: ``shapley``, ``banzhaf`` or ``influence`` (of single units), ``moebius``,
-                ``shapley_interaction`` or ``faith_banzhaf`` (of sets).
-            order: for ``shapley_interaction`` the largest set wanted, for ``faith_banzhaf`` the
-                order ℓ of the approximation; not used by the others.
+            kind: ``shapley``, ``banzhaf`` or ``influence`` score single units; ``moebius``,
+                ``shapley_interaction`` or ``faith_banzhaf`` score sets.
+            order: the size of the largest sets scored for ``shapley_interaction``, the order ℓ of
+                the approximation for ``faith_banzhaf``; None for all other kinds.
+
+        Returns:
+            {set of units: index}; an absent set has the index 0. Indices are in the units of the
+            value, ``influence`` in their square.
 
         Raises:
             Refused: an unknown kind, or an order where none is taken (or none where one is).
@@ -260,7 +306,11 @@ class SetFunction:
         return compute(kind, walsh, order)
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """A frame with one row a term: ``units``, ``order``, ``coefficient``; largest first."""
+        """A frame with one row a term: ``units``, ``order``, ``coefficient``; largest first.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
         labels = list(map(str, range(self.n_units))) if names is None else names
         frame = pd.DataFrame(
             {
@@ -290,14 +340,17 @@ class SetFunction:
 
     @classmethod
     def from_dict(cls, record: Any) -> SetFunction:
-        """What `to_dict` gave.
+        """The function that `to_dict` wrote.
+
+        Args:
+            record: what `to_dict` returned, or JSON of it read back.
 
         Raises:
             Refused: another schema, or a record that breaks it.
         """
-        found = record.get("schema") if isinstance(record, dict) else None
-        if found not in (SCHEMA, _ONE_OUTPUT):
-            raise Refused(f"this is no set function: schema {found!r}, expected {SCHEMA!r}")
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema not in (SCHEMA, _ONE_OUTPUT):
+            raise Refused(f"this is no set function: schema {schema!r}, expected {SCHEMA!r}")
         try:
             return cls(
                 n_units=record["n_units"],
@@ -311,12 +364,19 @@ class SetFunction:
             raise Refused(f"this set function is incomplete or malformed: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Write the function as JSON."""
+        """Write the function as JSON.
+
+        Args:
+            path: the file to write.
+        """
         Path(path).write_text(json.dumps(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> SetFunction:
         """Read what `save` wrote.
+
+        Args:
+            path: the file to read.
 
         Raises:
             Refused: the file is not JSON of this schema.
@@ -334,6 +394,10 @@ def by_order(term: Term) -> tuple[int, Term]:
 
 def affine(basis: Basis, keep: float) -> tuple[float, float]:
     """Slope a and offset b of the factor a·m_i + b of a basis.
+
+    Args:
+        basis: ``fourier``, ``kept`` or ``ablated``.
+        keep: the probability p of the Fourier basis.
 
     Raises:
         Refused: an unknown basis, or p outside (0, 1).
@@ -357,7 +421,14 @@ def features(
     basis: Basis,
     keep: float = 0.5,
 ) -> Float[np.ndarray, "mask term"]:
-    """φ_S(m) for every mask and term; see `SetFunction` for the bases."""
+    """φ_S(m) for every mask and term; see `SetFunction` for the bases.
+
+    Args:
+        masks: True = kept.
+        terms: the sets S.
+        basis: ``fourier``, ``kept`` or ``ablated``.
+        keep: the probability p of the Fourier basis.
+    """
     slope, offset = affine(basis, keep)
     kept, ablated = slope + offset, offset
     design = np.empty((len(masks), len(terms)))

@@ -20,9 +20,11 @@ Form = Literal["kept", "ablated", "neither"]
 
 # The numbers of coefficients at which ProxySPEX shows its rates (Figure 3).
 _TOPS = (8, 16, 32, 64, 128, 256)
-# What a form has to hold: R² of its largest terms.
+# The R² that the largest terms of a form have to reach.
 _HELD = 0.95
-# Coefficients below this share of the standard deviation are rounding, not structure.
+# A coefficient is rounding, not structure, below this share of the standard deviation of f, or
+# below the second share of the largest coefficient, the constant included. A sum over direct
+# subsets is 0 below the first share of the largest coefficient.
 _ROUNDING = 1e-9
 _ROUNDING_OF_CONSTANT = 1e-12
 # Numbers written down while a form is worked out; some seconds.
@@ -33,16 +35,16 @@ _LARGEST_WORK = 5_000_000
 class HierarchyRates:
     """How often the k largest Fourier coefficients come with their subsets (ProxySPEX).
 
-    F_k is ∅ and the sets of the k − 1 largest other coefficients; ∅ always belongs, so that a
-    constant added to the function changes nothing. Each rate is a mean over the k sets S of F_k,
-    and 1 for ∅ and singles.
+    F_k holds ∅ and the sets of the k − 1 largest other coefficients. ∅ always belongs to it, so
+    that a constant added to the function changes nothing. Each rate is a mean over the k sets S of
+    F_k; ∅ and singles count 1. The equations are those of Butler et al. 2025.
 
     Attributes:
         k: how many sets.
         n_interactions: how many of them have two units or more.
-        direct_subset: Σ_{i∈S} [S∖{i} ∈ F_k] / |S|. Butler et al. 2025, equation 3.
-        staircase: whether S can be built from ∅ unit by unit inside F_k; equation 10.
-        strong: whether every subset of S is in F_k; equation 11.
+        direct_subset: mean of Σ_{i∈S} [S∖{i} ∈ F_k] / |S|, equation 3.
+        staircase: share of sets that can be built from ∅ unit by unit inside F_k, equation 10.
+        strong: share of sets whose every subset is in F_k, equation 11.
     """
 
     k: int
@@ -69,25 +71,32 @@ class Structure:
     Energies are squared fourier(p) coefficients, p the density of the design, as shares of the
     variance Var f = Σ_{S≠∅} F(S)²; the shares of interactions are of the energy of order ≥ 2.
 
-    A set S of order ≥ 2 is *synergy* where F(S) has the sign of Σ_{i∈S} F(S∖{i}), what its direct
-    subsets do, and *redundancy* where it has the opposite sign: keeping all of S moves f further,
-    or less far, than the smaller sets predict. So AND is synergy and OR, a unit and its backup, is
-    redundancy at every order, whether f rises or falls with them. *Neither*: the direct subsets do
-    nothing or cancel, as in XOR. The words are those of Butler et al. 2025, Figure 9; the sign
-    rule is ours.
+    Each set S of order ≥ 2 is one of three kinds. Compare F(S) with Σ_{i∈S} F(S∖{i}), the sum
+    over its direct subsets:
+
+    * *synergy*: both have the same sign. Keeping all of S moves f further than the smaller sets
+      predict. An AND is synergy.
+    * *redundancy*: they have opposite signs. Keeping all of S moves f less far. An OR, a unit and
+      its backup, is redundancy.
+    * *neither*: the direct subsets do nothing or cancel, as in XOR.
+
+    This holds at every order, whether f rises or falls with the units. The words are those of
+    Butler et al. 2025, Figure 9; the sign rule is ours.
 
     Attributes:
-        function: in the Fourier basis, its terms that are more than rounding, largest first.
+        function: the function in the Fourier basis, without terms that are rounding and without
+            the constant, largest term first.
         layers: the layer of each unit; None where units have none.
-        variance: of f under the design.
-        energy_by_order: share of the variance of orders 1, 2, …; empty for a constant.
-        within_layers, across_layers: shares of the interactions whose units lie in one layer, in
-            several; None without layers, 0 without interactions.
-        kinds: one a term of `function`.
-        synergy, redundancy: shares of the interactions; 0 without interactions.
-        hierarchy: rates at k = 8, 16, … 256 and where the terms end; empty for a constant.
-        n_kept, n_ablated: how many terms of the kept and of the ablated basis, taken in the order
-            of their own variance c²·Var φ_S, hold R² ≥ 0.95 under the design (constant free).
+        variance: Var f under the design, in the square of the value's units.
+        energy_by_order: shares of the variance of orders 1, 2, …; empty for a constant.
+        within_layers, across_layers: shares of the energy of interactions whose units lie in one
+            layer, and in several layers; None without layers, 0 without interactions.
+        kinds: one kind a term of `function`.
+        synergy, redundancy: shares of the energy of interactions; 0 without interactions.
+        hierarchy: rates at k = 8, 16, … 256 and at the number of terms; empty for a constant.
+        n_kept, n_ablated: how many terms of the kept, and of the ablated, basis reach R² ≥ 0.95
+            under the design; the constant is free, and terms come in the order of their own
+            variance c²·Var φ_S.
     """
 
     function: SetFunction
@@ -121,7 +130,11 @@ class Structure:
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """A row a term, largest first: ``units``, ``order``, ``coefficient``, ``energy``, ``kind``.
 
-        ``layers`` (``within``, ``across``; singles are within) comes last where layers are known.
+        ``energy`` is a share of the variance. Where layers are known, ``layers`` comes last:
+        ``within`` one layer (as every single is) or ``across`` several.
+
+        Args:
+            names: the name of each unit; its column number if not given.
         """
         labels = list(map(str, range(self.function.n_units))) if names is None else names
         terms = self.function.terms
@@ -194,8 +207,17 @@ class Structure:
 def structure_of(function: SetFunction, layers: Sequence[int] | None = None) -> Structure:
     """Say how a set function (the mean over its outputs) is built; exact, nothing is sampled.
 
+    >>> import mechspex as mx
+    >>> backup = mx.SetFunction.from_mapping(4, {(1, 3): -2.0}, basis="ablated")  # an OR
+    >>> print(mx.structure_of(backup))
+    structure: 3 terms over 4 units, p = 0.5
+    energy by order: 1: 0.667, 2: 0.333
+    energy of interactions: synergy 0.00, redundancy 1.00, neither 0.00
+    hierarchy of 1 interactions: direct subsets 1.00, staircase 1.00, all subsets 1.00
+    terms for R² 0.95: 3 kept or 1 ablated; ablated is shorter
+
     Args:
-        function: in any basis; p is its `keep`.
+        function: the function, in any basis; its `keep` is the density p.
         layers: the layer of each unit, if units have one.
 
     Raises:
@@ -323,15 +345,15 @@ def _rates(sets: Sequence[Term]) -> HierarchyRates:
 def _length(fourier: SetFunction, basis: Literal["kept", "ablated"]) -> int:
     """The fewest terms of a Möbius basis, in the order of their own variance, with R² ≥ 0.95.
 
-    With z_i the Fourier factor, m_i = p + σ·z_i and 1 − m_i = q − σ·z_i; so a product over S adds
-    σ^|T|·p^{|S|−|T|} (or (−σ)^|T|·q^{|S|−|T|}) to every T ⊆ S, and the energy of what is left
-    follows term by term.
+    With z_i the Fourier factor, m_i = p + σ·z_i and 1 − m_i = q − σ·z_i. So a product over S adds
+    σ^|T|·p^{|S|−|T|} (or (−σ)^|T|·q^{|S|−|T|}) to every T ⊆ S, and the energy of the rest follows
+    term by term.
     """
     p = fourier.keep
     on = p if basis == "kept" else 1 - p
     sigma = math.sqrt(p * (1 - p)) * (1 if basis == "kept" else -1)
-    left = dict(zip(fourier.terms, fourier.coefficients.tolist(), strict=True))
-    energy = sum(c * c for c in left.values())
+    rest = dict(zip(fourier.terms, fourier.coefficients.tolist(), strict=True))
+    energy = sum(c * c for c in rest.values())
     allowed = (1 - _HELD) * energy
     form = fourier.to_basis(basis)
     own = [
@@ -346,8 +368,8 @@ def _length(fourier: SetFunction, basis: Literal["kept", "ablated"]) -> int:
         for size in range(1, len(term) + 1):
             part = coefficient * sigma**size * on ** (len(term) - size)
             for subset in combinations(term, size):
-                before = left.get(subset, 0.0)
-                left[subset] = before - part
+                before = rest.get(subset, 0.0)
+                rest[subset] = before - part
                 energy += part * (part - 2 * before)
         n_terms += 1
     return n_terms
