@@ -14,10 +14,12 @@ from mechspex.core.units import Term
 from mechspex.errors import Refused
 
 Walsh = Mapping[Term, float]
-Kind = Literal["shapley", "banzhaf", "influence", "moebius", "shapley_interaction", "faith_banzhaf"]
+IndexKind = Literal[
+    "shapley", "banzhaf", "influence", "moebius", "shapley_interaction", "faith_banzhaf"
+]
 
 
-def compute(kind: Kind, walsh: Walsh, order: int | None = None) -> dict[Term, float]:
+def compute(kind: IndexKind, walsh: Walsh, order: int | None = None) -> dict[Term, float]:
     """One interaction index of a function.
 
     Args:

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from mechspex.core.masks import check_masks
 from mechspex.core.units import Term
 from mechspex.errors import Refused, ShapeError
-from mechspex.set_functions.indices import Kind, compute
+from mechspex.set_functions.indices import IndexKind, compute
 
 Basis = Literal["fourier", "kept", "ablated"]
 
@@ -276,7 +276,7 @@ class SetFunction:
             output_coefficients=self.output_coefficients[chosen],
         )
 
-    def indices(self, kind: Kind, order: int | None = None) -> dict[Term, float]:
+    def indices(self, kind: IndexKind, order: int | None = None) -> dict[Term, float]:
         """An interaction index of every set of units, mean over outputs.
 
         The formulas stand in `mechspex.set_functions.indices`; they are those of Butler et al.

@@ -15,7 +15,7 @@ from mechspex.core.units import Term
 from mechspex.errors import Refused, ShapeError
 from mechspex.set_functions.set_function import SetFunction
 
-Kind = Literal["single", "synergy", "redundancy", "neither"]
+TermKind = Literal["single", "synergy", "redundancy", "neither"]
 Form = Literal["kept", "ablated", "neither"]
 
 # The numbers of coefficients at which ProxySPEX shows its rates (Figure 3).
@@ -105,7 +105,7 @@ class Structure:
     energy_by_order: tuple[float, ...]
     within_layers: float | None
     across_layers: float | None
-    kinds: tuple[Kind, ...]
+    kinds: tuple[TermKind, ...]
     synergy: float
     redundancy: float
     hierarchy: tuple[HierarchyRates, ...]
@@ -294,10 +294,10 @@ def _largest_first(fourier: SetFunction) -> SetFunction:
     )
 
 
-def _kinds(fourier: SetFunction) -> tuple[Kind, ...]:
+def _kinds(fourier: SetFunction) -> tuple[TermKind, ...]:
     coefficients = dict(zip(fourier.terms, fourier.coefficients.tolist(), strict=True))
     floor = _ROUNDING * max(map(abs, coefficients.values()), default=0.0)
-    kinds: list[Kind] = []
+    kinds: list[TermKind] = []
     for term, coefficient in coefficients.items():
         if len(term) == 1:
             kinds.append("single")

@@ -11,19 +11,20 @@ from jaxtyping import Bool, Float
 
 from mechspex.errors import FailedMasksError, Refused
 from mechspex.set_functions.set_function import SetFunction
-from mechspex.subsets.front import Front, Method, Objective, Subset
+from mechspex.subsets.front import Front, Objective, SearchMethod, Subset
 from mechspex.subsets.integer_program import SubsetProgram
 from mechspex.subsets.local_search import LocalSearch
 
 Values = Callable[[Bool[np.ndarray, "mask unit"]], Float[np.ndarray, "mask ..."]]
 
-# What the solver cannot tell apart, as a share of Σ|c|.
+# Values that differ by less than this share of Σ|c| are equal to the solver.
 _TOLERANCE = 1e-6
-# A program finds a better subset than local search if it is better by more than this share of that.
+# A program's subset replaces local search's if it is better by more than this share of that
+# tolerance; a smaller difference is rounding.
 _ROUNDING = 1e-3
 # Kicks of local search for each size.
 _KICKS = 20
-# The least share of the time left that one program of a front may use.
+# The least share of the remaining time that one program of a front may use.
 _SHARE = 0.1
 
 
@@ -42,18 +43,24 @@ def best_subset(
     To prune k units and lose least, keep the n − k others. If a low value is good (a loss),
     negate the function.
 
-    Local search first, then an integer program over products of units (`SubsetProgram`) that
-    proves its answer the best, or finds a better one and proves that. The program is left out
-    where it is too large (10,000 variables; 200,000 terms to write down in a change of basis), and
-    its answer where the time ends with one no better. So at worst the answer is local search's,
-    never below the additive choice or greedy, with a bound that says what is not excluded.
+    Local search comes first. Then an integer program over products of units (`SubsetProgram`)
+    proves its answer the best, or finds a better one and proves that. There is no program where it
+    would be too large: 10,000 variables, or 200,000 terms to write down in a change of basis. Where
+    there is none, or its time ends, the answer is local search's. That is never worse than the
+    additive choice or greedy, and `Subset.bound` says how much better another subset could be.
+
+    >>> import mechspex as mx
+    >>> function = mx.SetFunction.from_mapping(4, {(0,): 2.0, (1, 2): 3.0, (3,): 0.5}, basis="kept")
+    >>> best = mx.best_subset(function, 2)
+    >>> best.columns, best.value, best.proven
+    ((1, 2), 3.0, True)
 
     Args:
-        function: in any basis.
+        function: the set function, in any basis.
         size: k, from 0 to the number of units.
-        objective: what is done with the k units.
-        time_limit: seconds for the program; local search, before it, takes what it takes.
-        seed: of local search.
+        objective: ``keep`` or ``remove``: what is done with the k units.
+        time_limit: seconds for the program. Local search has no limit.
+        seed: the seed of local search.
 
     Raises:
         Refused: a size outside 0 … n, an unknown objective, a time limit below 0.
@@ -71,21 +78,27 @@ def front(
 ) -> Front:
     """The best subset of each size; see `best_subset`.
 
-    Local search walks up and down the sizes, each starting from its neighbours. The time then goes
-    to the size with the largest gap. Where the front is concave, a program with a price λ in place
-    of the size, v(λ) = max_S f(S) − λ|S|, serves all sizes: f(S) ≤ v(λ) + λ|S|. Where that proves
-    nothing, or neighbours are not asked for, a program for the one size follows. One program may
-    use a tenth of the time left, or an even share of it if that is more.
+    Local search walks up and down the sizes; each size starts from its neighbours. The time then
+    goes to the size with the largest gap. Where the front is concave, one program serves all sizes:
+    it has a price λ a unit in place of the size, v(λ) = max_S f(S) − λ|S|, and
+    f(S) ≤ v(λ) + λ|S|. Where that proves nothing, or a neighbouring size was not asked for, a
+    program for the one size follows. One program may use a tenth of the remaining time, or an even
+    share of it if that is more.
+
+    >>> import mechspex as mx
+    >>> function = mx.SetFunction.from_mapping(4, {(0,): 2.0, (1, 2): 3.0, (3,): 0.5}, basis="kept")
+    >>> [(subset.columns, subset.value) for subset in mx.front(function, [1, 2, 3])]
+    [((0,), 2.0), ((1, 2), 3.0), ((0, 1, 2), 5.0)]
 
     Args:
-        function: in any basis.
-        sizes: 1 … n if not given.
-        objective: ``keep`` or ``remove``.
-        time_limit: seconds for all programs; local search, before them, takes what it takes.
-        seed: of local search.
+        function: the set function, in any basis.
+        sizes: the sizes of the subsets; 1 … n if not given.
+        objective: ``keep`` or ``remove``: what is done with the units of a subset.
+        time_limit: seconds for all programs together. Local search has no limit.
+        seed: the seed of local search.
 
     Raises:
-        Refused: as `best_subset`; no size at all.
+        Refused: a size outside 0 … n or no size at all, an unknown objective, a time limit below 0.
     """
     wanted = _checked_sizes(function.n_units, sizes)
     if not time_limit >= 0:
@@ -93,18 +106,18 @@ def front(
     start = time.perf_counter()
     score = _score(function, objective)
     search = LocalSearch(score)
-    found = {
-        size: _Found(chosen, search.value(chosen), search.ceiling())
+    incumbents = {
+        size: _Incumbent(chosen, search.value(chosen), search.ceiling())
         for size, chosen in search.best(wanted, n_kicks=_KICKS, seed=seed).items()
     }
-    for size in {0, function.n_units} & found.keys():
-        found[size].bound = found[size].value
-    searched = time.perf_counter() - start
-    tolerance = _prove(score, search, found, time_limit)
-    for one in found.values():
-        one.seconds += searched / len(found)
+    for size in {0, function.n_units} & incumbents.keys():
+        incumbents[size].bound = incumbents[size].value
+    search_seconds = time.perf_counter() - start
+    tolerance = _prove(score, search, incumbents, time_limit)
+    for incumbent in incumbents.values():
+        incumbent.seconds += search_seconds / len(incumbents)
     return Front(
-        tuple(_subset(size, found[size], objective, tolerance) for size in wanted),
+        tuple(_subset(size, incumbents[size], objective, tolerance) for size in wanted),
         time.perf_counter() - start,
     )
 
@@ -112,17 +125,27 @@ def front(
 def matching_subsets(
     function: SetFunction, sizes: Sequence[int], target: float, ranking: Sequence[int]
 ) -> dict[int, tuple[int, ...]]:
-    """{size: units which, kept alone, come near a value}, by local search.
+    """Subsets of given sizes which, kept alone, come near a target value, by local search.
 
-    The best subset of a size may do better than the whole model, as it leaves out units that
-    oppose the behaviour; these are circuits that do the same. Each starts with the first units of a
-    ranking and exchanges one for another as long as f̂ comes nearer to the value.
+    The best subset of a size may do better than the whole model, since it leaves out units that
+    oppose the behaviour. A matching subset does what the whole model does. Its search starts from
+    the first units of a ranking, and exchanges one unit for another as long as f comes nearer to
+    the target.
+
+    >>> import mechspex as mx
+    >>> terms = {(0,): 2.0, (1, 2): 3.0, (3,): -1.0}
+    >>> function = mx.SetFunction.from_mapping(4, terms, basis="kept")
+    >>> mx.matching_subsets(function, [2, 3], target=2.0, ranking=[1, 2, 0, 3])
+    {2: (0, 2), 3: (1, 2, 3)}
 
     Args:
-        function: in any basis.
-        sizes: of the subsets.
-        target: value to match, such as that of the whole model.
-        ranking: all units, those that must not be missing first.
+        function: the set function, in any basis.
+        sizes: the sizes of the subsets.
+        target: the value to match, such as that of the whole model.
+        ranking: all units by column, the indispensable ones first.
+
+    Returns:
+        {size: columns of the units, ascending}.
 
     Raises:
         Refused: a size outside 0 … n, a target that is not finite.
@@ -131,12 +154,12 @@ def matching_subsets(
     if not np.isfinite(target):
         raise Refused(f"target = {target}: give a finite value to match")
     search = LocalSearch(_score(function, "keep"))
-    found = {}
+    subsets = {}
     for size in wanted:
         start = np.zeros(function.n_units, dtype=bool)
         start[list(ranking[:size])] = True
-        found[size] = tuple(np.flatnonzero(search.nearest(start, target)).tolist())
-    return found
+        subsets[size] = tuple(np.flatnonzero(search.nearest(start, target)).tolist())
+    return subsets
 
 
 def additive_choice(
@@ -144,8 +167,21 @@ def additive_choice(
 ) -> tuple[int, ...]:
     """The units that an additive view of the function takes, best first: a baseline.
 
-    The `size` largest coefficients of the best sum of singles under the design, each unit kept
-    with probability `function.keep`; what ``keep`` wants in, ``remove`` wants out.
+    They have the largest coefficients in the best approximation of f by a sum of singles, each
+    unit kept with probability p = `function.keep`.
+
+    >>> import mechspex as mx
+    >>> function = mx.SetFunction.from_mapping(4, {(0,): 2.0, (1, 2): 3.0, (3,): 0.5}, basis="kept")
+    >>> mx.additive_choice(function, 2)  # f = 2 with units 0 and 1, 3 with units 1 and 2
+    (0, 1)
+
+    Args:
+        function: the set function, in any basis; the mean over its outputs counts.
+        size: how many units are chosen.
+        objective: ``keep`` or ``remove``: what is done with the chosen units.
+
+    Returns:
+        Columns of the chosen units, best first.
 
     Raises:
         Refused: a size outside 0 … n, an unknown objective.
@@ -160,16 +196,24 @@ def greedy(
 ) -> tuple[int, ...]:
     """The units that greedy choice takes one after another, measuring every candidate: a baseline.
 
-    ``keep`` starts with all units ablated and keeps the one that makes the value largest, and so
-    on; ``remove`` starts with all kept and ablates the one that makes it smallest. The first k of
-    the answer are the greedy choice of k units. It measures n + (n − 1) + … masks, `size` sums, in
-    `size` calls of n or fewer.
+    ``keep`` starts with all units ablated; each step keeps the unit that makes the value largest.
+    ``remove`` starts with all units kept; each step ablates the unit that makes it smallest. The
+    first k of the answer are the greedy choice of k units. Step k measures n − k + 1 masks in one
+    call.
+
+    >>> import mechspex as mx
+    >>> function = mx.SetFunction.from_mapping(4, {(0,): 2.0, (1, 2): 3.0, (3,): 0.5}, basis="kept")
+    >>> mx.greedy(function.predict, 4, 2)  # misses the AND of units 1 and 2
+    (0, 3)
 
     Args:
-        values: a value function, or ``function.predict``; of several outputs the mean counts.
-        n_units: width of a mask.
+        values: a value function, or ``function.predict``; the mean over outputs counts.
+        n_units: the width of a mask.
         size: how many units are chosen.
-        objective: ``keep`` or ``remove``.
+        objective: ``keep`` or ``remove``: what is done with the chosen units.
+
+    Returns:
+        Columns of the chosen units, in the order of their choice.
 
     Raises:
         Refused: a size outside 0 … n, an unknown objective.
@@ -196,13 +240,13 @@ def greedy(
 
 
 @dataclass
-class _Found:
-    """The best subset of one size so far, in terms of the score that is maximised."""
+class _Incumbent:
+    """The best known subset of one size, valued by the score that is maximised."""
 
     chosen: Bool[np.ndarray, " unit"]
     value: float
     bound: float
-    method: Method = "local search"
+    method: SearchMethod = "local search"
     seconds: float = 0.0
 
     @property
@@ -230,78 +274,78 @@ def _score(function: SetFunction, objective: Objective) -> SetFunction:
 
 
 def _prove(
-    score: SetFunction, search: LocalSearch, found: dict[int, _Found], time_limit: float
+    score: SetFunction, search: LocalSearch, incumbents: dict[int, _Incumbent], time_limit: float
 ) -> float:
-    """Tighten bounds and better subsets by programs; return what the solver cannot tell apart.
+    """Tighten bounds and better subsets by programs; return the solver's tolerance for values.
 
-    A size is left alone once its gap is closed, or its own program has had its time.
+    A size is done once its gap is closed, or its own program has had its time.
     """
     deadline = time.perf_counter() + time_limit
-    middle = sorted(found)[len(found) // 2]
+    middle = sorted(incumbents)[len(incumbents) // 2]
     program = SubsetProgram.of(score, middle, time_limit) if time_limit > 0 else None
     coefficients = (score if program is None else program.function).coefficients
     tolerance = _TOLERANCE * float(np.abs(coefficients).sum())
-    unsolved = {size for size in found if found[size].gap > tolerance}
+    unsolved = {size for size in incumbents if incumbents[size].gap > tolerance}
     untried, unpriced = set(unsolved), set(unsolved)
-    while program is not None and untried and (left := deadline - time.perf_counter()) > 0:
-        begun = time.perf_counter()
-        size = max(untried, key=lambda one: (found[one].gap, one))
-        price = _price(found, size) if size in unpriced else None
+    while program is not None and untried and (rest := deadline - time.perf_counter()) > 0:
+        start = time.perf_counter()
+        size = max(untried, key=lambda one: (incumbents[one].gap, one))
+        price = _price(incumbents, size) if size in unpriced else None
         unpriced.discard(size)
-        share = max(left * _SHARE, left / len(untried))
+        share = max(rest * _SHARE, rest / len(untried))
         if price is None:
             untried.discard(size)
             solution = program.solve(size, time_limit=share)
-            found[size].bound = min(found[size].bound, solution.bound)
+            incumbents[size].bound = min(incumbents[size].bound, solution.bound)
         else:
             solution = program.solve(price=price, time_limit=share)
-            for other, one in found.items():
-                one.bound = min(one.bound, solution.bound + price * other)
+            for other, incumbent in incumbents.items():
+                incumbent.bound = min(incumbent.bound, solution.bound + price * other)
         if solution.chosen is not None:
-            _adopt(solution.chosen, search, found, tolerance)
-        found[size].seconds += time.perf_counter() - begun
-        untried = {one for one in untried if found[one].gap > tolerance}
+            _adopt(solution.chosen, search, incumbents, tolerance)
+        incumbents[size].seconds += time.perf_counter() - start
+        untried = {one for one in untried if incumbents[one].gap > tolerance}
     for size in unsolved:
-        if found[size].gap <= tolerance:
-            found[size].method = "milp"
+        if incumbents[size].gap <= tolerance:
+            incumbents[size].method = "milp"
     return tolerance
 
 
-def _price(found: dict[int, _Found], size: int) -> float | None:
-    """The slope of the front at `size`; None if neighbours are missing or it is not concave."""
-    if size - 1 not in found or size + 1 not in found:
+def _price(incumbents: dict[int, _Incumbent], size: int) -> float | None:
+    """The slope of the front at `size`; None where it has no neighbours or is not concave."""
+    if size - 1 not in incumbents or size + 1 not in incumbents:
         return None
-    before = found[size].value - found[size - 1].value
-    after = found[size + 1].value - found[size].value
+    before = incumbents[size].value - incumbents[size - 1].value
+    after = incumbents[size + 1].value - incumbents[size].value
     return None if after > before else (before + after) / 2
 
 
 def _adopt(
     chosen: Bool[np.ndarray, " unit"],
     search: LocalSearch,
-    found: dict[int, _Found],
+    incumbents: dict[int, _Incumbent],
     tolerance: float,
 ) -> None:
-    """Take a program's subset where it is better than what local search found."""
-    one, value = found.get(int(chosen.sum())), search.value(chosen)
-    if one is not None and value > one.value + _ROUNDING * tolerance:
-        one.chosen, one.value, one.method = chosen, value, "milp"
+    """Take a program's subset where it is better than the one that is known."""
+    incumbent, value = incumbents.get(int(chosen.sum())), search.value(chosen)
+    if incumbent is not None and value > incumbent.value + _ROUNDING * tolerance:
+        incumbent.chosen, incumbent.value, incumbent.method = chosen, value, "milp"
 
 
-def _subset(size: int, found: _Found, objective: Objective, tolerance: float) -> Subset:
+def _subset(size: int, incumbent: _Incumbent, objective: Objective, tolerance: float) -> Subset:
     sign = 1.0 if objective == "keep" else -1.0
     # The solver's bound may lie below a value that it cannot tell from it.
-    bound = max(found.bound, found.value)
+    bound = max(incumbent.bound, incumbent.value)
     return Subset(
-        columns=tuple(np.flatnonzero(found.chosen).tolist()),
-        n_units=len(found.chosen),
+        columns=tuple(np.flatnonzero(incumbent.chosen).tolist()),
+        n_units=len(incumbent.chosen),
         size=size,
         objective=objective,
-        value=sign * found.value,
+        value=sign * incumbent.value,
         bound=sign * bound,
-        proven=bound - found.value <= tolerance,
-        method=found.method,
-        seconds=found.seconds,
+        proven=bound - incumbent.value <= tolerance,
+        method=incumbent.method,
+        seconds=incumbent.seconds,
     )
 
 

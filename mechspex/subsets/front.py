@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from mechspex.errors import Refused
 
 Objective = Literal["keep", "remove"]
-Method = Literal["milp", "local search"]
+SearchMethod = Literal["milp", "local search"]
 
 # Sizes that a printed front shows.
 _SHOWN = 20
@@ -24,16 +24,16 @@ class Subset:
     """A set of units, what a function predicts for it, and how much better another set could be.
 
     Attributes:
-        columns: the units, ascending.
-        n_units: width of a mask.
-        size: how many they are.
-        objective: ``keep``, they alone are kept and f is to be large; ``remove``, they alone are
-            ablated and f is to be small.
+        columns: the units by column, ascending.
+        n_units: the width of a mask.
+        size: how many units the set has.
+        objective: ``keep``: the units alone are kept, and f is to be large. ``remove``: they alone
+            are ablated, and f is to be small.
         value: f of that mask, in the units of the value.
         bound: no set of this size has a value above it (``remove``: below it).
-        proven: no set of this size is better, by more than 10⁻⁶ Σ|c| of the function.
-        method: ``milp`` if a program proved or found the set, else ``local search``.
-        seconds: spent on this size.
+        proven: whether no set of this size is better by more than 10⁻⁶ Σ|c| of the function.
+        method: ``milp`` if an integer program proved or found the set, else ``local search``.
+        seconds: the time spent on this size.
     """
 
     columns: tuple[int, ...]
@@ -43,7 +43,7 @@ class Subset:
     value: float
     bound: float
     proven: bool
-    method: Method
+    method: SearchMethod
     seconds: float
 
     @property
@@ -71,8 +71,8 @@ class Front:
     """The best subset of each size.
 
     Attributes:
-        subsets: one a size, the smallest first.
-        seconds: in all.
+        subsets: one subset a size, the smallest first.
+        seconds: the time spent on all sizes.
     """
 
     subsets: tuple[Subset, ...]
@@ -88,7 +88,7 @@ class Front:
         """The subset of `size` units.
 
         Raises:
-            Refused: a size that was not asked for.
+            Refused: a size that the front does not hold.
         """
         for subset in self.subsets:
             if subset.size == size:
@@ -97,7 +97,11 @@ class Front:
         raise Refused(f"size = {size}: this front holds {len(sizes)} sizes, {_range(sizes)}")
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row a size: size, value, bound, gap, proven, method, seconds, units."""
+        """A row a size: size, value, bound, gap, proven, method, seconds, units.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
         labels = None if names is None else list(names)
         return pd.DataFrame(
             {

@@ -30,7 +30,7 @@ class Solution:
     """What a program came to.
 
     Attributes:
-        chosen: the best subset found; None if the time ended before one was.
+        chosen: the best subset; None if the time ended before any was found.
         bound: no subset has a larger value.
     """
 
@@ -49,9 +49,9 @@ class SubsetProgram:
     * c_T < 0: y_T ≥ Σ_{i∈T} x_i − |T| + 1, y_T ≥ 0.
 
     Attributes:
-        function: in the kept basis, x_i = 1 for a chosen unit, or in the ablated one, x_i = 1 for
-            every other unit.
-        slack: Σ|c| of the terms left out as rounding, which every bound carries.
+        function: the function f. In the kept basis x_i = 1 for a chosen unit; in the ablated
+            basis x_i = 1 for every other unit.
+        slack: Σ|c| of the terms left out as rounding; it is added to every bound.
     """
 
     function: SetFunction
@@ -61,10 +61,14 @@ class SubsetProgram:
     def of(cls, function: SetFunction, size: int, time_limit: float) -> SubsetProgram | None:
         """The program in kept or ablated terms; None if both are out of reach.
 
-        Out of reach are more than 10,000 variables, and terms whose change of basis would write
-        down more than 200,000. Of two programs the one with the lower relaxed bound at `size` has
-        less to prove, and at equal bounds the one with fewer terms; each bound may take a quarter
-        of `time_limit` seconds.
+        A basis is out of reach with more than 10,000 variables, or where the change of basis would
+        write down more than 200,000 terms. Where both can be reached, the program with the lower
+        relaxed bound has less to prove; at equal bounds the one with fewer terms is taken.
+
+        Args:
+            function: the function f, in any basis.
+            size: the size at which the relaxed bounds are compared.
+            time_limit: seconds; each of the two bounds may take a quarter of them.
         """
         reachable = []
         for basis in ("kept", "ablated"):
@@ -89,12 +93,12 @@ class SubsetProgram:
         whole: bool = True,
         time_limit: float,
     ) -> Solution:
-        """Maximise f(z) − price·|z| over subsets z of `size` units, or over all if it is None.
+        """Maximise f(z) − price·|z| over subsets z.
 
         Args:
-            size: how many units are chosen.
-            price: of one chosen unit.
-            whole: False for the relaxed program, x anywhere in [0, 1]: a bound, and no subset.
+            size: how many units a subset has; None for subsets of all sizes.
+            price: the price of one chosen unit, in the units of the value.
+            whole: False for the relaxed program, x anywhere in [0, 1]: it gives a bound, no subset.
             time_limit: seconds; what is known by then is the answer.
         """
         n_units = self.function.n_units

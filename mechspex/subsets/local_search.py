@@ -10,7 +10,8 @@ from scipy.sparse import csr_array
 
 from mechspex.set_functions.set_function import SetFunction, affine
 
-# Units of each side that an exchange is tried for, by what each gains alone: bounds memory.
+# Exchanges are tried between this many units of either side, by what each gains alone: this bounds
+# memory.
 _CANDIDATES = 500
 # A gain below this share of Σ|c| is rounding.
 _ROUNDING = 1e-12
@@ -19,15 +20,18 @@ _ROUNDING = 1e-12
 class LocalSearch:
     """Maximise a set function f(z) over subsets z of given sizes, in whatever basis f is given.
 
-    A term of order o with r chosen units has the value u^r v^(o−r), u and v the factors of a
-    chosen and of another unit. So f follows from the counts r, and what each unit gains alone is
-    one sparse product over the terms.
+    Let u be the factor of a chosen unit and v that of another unit. A term of order o with r chosen
+    units has the value u^r v^(o−r). So f follows from the counts r, and what each unit gains alone
+    is one sparse product over the terms.
 
-    Each size starts from the additive choice, from greedy upwards and downwards and from the
-    answers of the neighbouring sizes, and climbs by the best exchange of two units until none
-    gains. Kicks then put all units of a random term in, or all out, and climb again: an AND pays
-    only once it is whole, which no single exchange finds. The answer is at least as good as each
-    of its starts, and the same for the same seed.
+    Each size starts from the additive choice, from greedy upwards and downwards, and from the
+    answers of the neighbouring sizes. It climbs by the best exchange of two units until none gains.
+    Kicks then put all units of a random term in, or all out, and climb again: an AND pays only once
+    it is whole, which no single exchange finds. The answer is at least as good as each of its
+    starts, and the same for the same seed.
+
+    Args:
+        function: the function f; the mean over its outputs counts.
     """
 
     def __init__(self, function: SetFunction) -> None:
@@ -62,7 +66,7 @@ class LocalSearch:
         return np.argsort(-self._additive, kind="stable")
 
     def value(self, chosen: Bool[np.ndarray, " unit"]) -> float:
-        """f(z)."""
+        """f(z), z being the chosen units."""
         counts = self._counts(chosen)
         return float(self._coefficients @ self._powers[self._orders, counts])
 
@@ -75,7 +79,16 @@ class LocalSearch:
     def best(
         self, sizes: Sequence[int], *, n_kicks: int, seed: int
     ) -> dict[int, Bool[np.ndarray, " unit"]]:
-        """A subset of each size (ascending, without repetition) that no single exchange betters."""
+        """A subset of each size that no single exchange of two units makes better.
+
+        Args:
+            sizes: the sizes, ascending and without repetition.
+            n_kicks: how many kicks each size gets.
+            seed: the seed of the kicks.
+
+        Returns:
+            {size: the chosen units}.
+        """
         rng = np.random.default_rng(seed)
         none = np.zeros(self.n_units, dtype=bool)
         additive = self.additive_order()
@@ -84,7 +97,7 @@ class LocalSearch:
         active = np.diff(self._contained.indptr) > 0
         dropped = self._path(active, min(sizes[0], int(active.sum())))
         downwards = np.concatenate([np.flatnonzero(~active), dropped])
-        found: dict[int, Bool[np.ndarray, " unit"]] = {}
+        subsets: dict[int, Bool[np.ndarray, " unit"]] = {}
         for i, size in enumerate(sizes):
             starts = [
                 self._flipped(none, additive[:size]),
@@ -92,14 +105,15 @@ class LocalSearch:
                 self._flipped(~none, downwards[: self.n_units - size]),
             ]
             if i:
-                starts.append(self._resized(found[sizes[i - 1]], size))
-            found[size] = self._better(*map(self._climb, starts))
+                starts.append(self._resized(subsets[sizes[i - 1]], size))
+            subset = self._better(*map(self._climb, starts))
             for _ in range(n_kicks):
-                found[size] = self._better(found[size], self._climb(self._kick(found[size], rng)))
+                subset = self._better(subset, self._climb(self._kick(subset, rng)))
+            subsets[size] = subset
         for i in range(len(sizes) - 2, -1, -1):
-            smaller = self._climb(self._resized(found[sizes[i + 1]], sizes[i]))
-            found[sizes[i]] = self._better(found[sizes[i]], smaller)
-        return found
+            smaller = self._climb(self._resized(subsets[sizes[i + 1]], sizes[i]))
+            subsets[sizes[i]] = self._better(subsets[sizes[i]], smaller)
+        return subsets
 
     def _counts(self, chosen: Bool[np.ndarray, " unit"]) -> Int[np.ndarray, " term"]:
         return (self._contains @ chosen.astype(float)).astype(int)
@@ -160,7 +174,12 @@ class LocalSearch:
     def nearest(
         self, chosen: Bool[np.ndarray, " unit"], target: float
     ) -> Bool[np.ndarray, " unit"]:
-        """Exchange units as long as that brings f nearer to `target`."""
+        """The subset after exchanges of two units, as long as each brings f nearer to `target`.
+
+        Args:
+            chosen: the subset to start from.
+            target: the value to come near to.
+        """
         value = self.value(chosen)
         while True:
             inside, outside, gains = self._exchanges(chosen)
