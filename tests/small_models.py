@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from mechspex.models.load_model import _TINY
+from mechspex.models.shipped import TINY
 
 PROMPTS = ["apple bird boat apple", "moon lake key moon", "wood wall door wood"]
 CORRUPTED = ["flag bird boat apple", "tree lake key moon", "snow wall door wood"]
@@ -18,7 +18,7 @@ def save_random(model_class, config, folder):
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(_TINY).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(folder)
     return folder
 
 

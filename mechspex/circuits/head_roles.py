@@ -14,7 +14,8 @@ from mechspex.components.references import record
 from mechspex.core.units import UnitSet
 from mechspex.errors import Refused
 from mechspex.models.load_model import Model
-from mechspex.tasks.task import Task, tokenize
+from mechspex.tasks.task import Task
+from mechspex.tasks.tokens import tokenize
 
 Look = tuple[int, list[int]]
 """A position, and those it would look at."""

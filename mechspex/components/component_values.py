@@ -27,7 +27,8 @@ from mechspex.forward.plain_model import Twin
 from mechspex.models.bridge import HookWatch, edited_logits
 from mechspex.models.load_model import Model, weights_hash
 from mechspex.tasks.metrics import Metric, bind_metric
-from mechspex.tasks.task import Task, tokenize
+from mechspex.tasks.task import Task
+from mechspex.tasks.tokens import tokenize
 
 _log = logging.getLogger(__name__)
 

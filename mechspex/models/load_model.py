@@ -18,16 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from mechspex.errors import ModelError
+from mechspex.models.shipped import SHIPPED, TINY, check_model_name
 from mechspex.models.smollm2 import smollm2_folder
 
 Model = TransformerBridge
-
-SHIPPED = {
-    "tiny": "attention-only, 2 layers × 4 heads, shows induction; ships in the package",
-    "smollm2-135m": "SmolLM2-135M-Instruct, 30 layers × 9 heads; fetched once (93 MB)",
-}
-
-_TINY = Path(__file__).parent / "tiny"
 
 
 def load_model(
@@ -70,9 +64,9 @@ def _checked_device(device: str | torch.device) -> torch.device:
 
 
 def _load_tiny(dtype: torch.dtype, device: str | torch.device) -> Model:
-    config = json.loads((_TINY / "config.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(_TINY)
-    weights = load_file(_TINY / "model.safetensors")
+    config = json.loads((TINY / "config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    weights = load_file(TINY / "model.safetensors")
     return native_model("tiny", config, tokenizer, weights, dtype=dtype, device=device)
 
 
@@ -100,9 +94,7 @@ def native_model(
 
 
 def _load_transformers(name: str | Path, dtype: torch.dtype, device: str | torch.device) -> Model:
-    folder = Path(name)
-    if folder.is_dir():
-        _refuse_pickles(folder)
+    check_model_name(name)
     try:
         with _no_progress_bars():
             return TransformerBridge.boot_transformers(str(name), dtype=dtype, device=device)
@@ -113,19 +105,6 @@ def _load_transformers(name: str | Path, dtype: torch.dtype, device: str | torch
             f"{', '.join(SHIPPED)}, a folder with config.json and *.safetensors, or a Hub name "
             "(which needs the network unless it is in the Hub's cache)"
         ) from error
-
-
-def _refuse_pickles(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"folder {folder} has no config.json; give a folder of save_pretrained()")
-    weights = ("model.safetensors", "model.safetensors.index.json")
-    if not any((folder / name).is_file() for name in weights):
-        found = sorted(path.name for path in folder.glob("*.bin"))
-        has = f"only {', '.join(found)}" if found else "no weights"
-        raise ModelError(
-            f"folder {folder} has {has}; pickled weights are never read: save it as safetensors "
-            "with model.save_pretrained(folder)"
-        )
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import zipfile
 from pathlib import Path
 
 import platformdirs
-import torch
 
 from mechspex.errors import FetchError
 
@@ -33,6 +32,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MECHSPEX_CACHE") or platformdirs.user_cache_path("mechspex"))
 
 
+def cached_folder() -> Path:
+    """Where SmolLM2-135M lies once it is fetched."""
+    return cache_folder() / f"smollm2-135m-{SHA256[:8]}"
+
+
 def smollm2_folder() -> Path:
     """The local folder of SmolLM2-135M-Instruct, fetched and converted when it is not there yet.
 
@@ -42,7 +46,7 @@ def smollm2_folder() -> Path:
     Raises:
         FetchError: no network, or the file is not the pinned one.
     """
-    folder = cache_folder() / f"smollm2-135m-{SHA256[:8]}"
+    folder = cached_folder()
     if folder.is_dir():
         return folder
     try:
@@ -93,6 +97,7 @@ def _download(folder: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Dequantise `gguf` into a folder of safetensors that loads in a second."""
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     print("converting it to safetensors (about 20 s, once)", file=sys.stderr, flush=True)  # noqa: T201

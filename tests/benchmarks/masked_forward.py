@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 import mechspex as mx
 from mechspex.core.masks import sample_masks
-from mechspex.models.load_model import _TINY
+from mechspex.models.shipped import TINY
 from mechspex.models.smollm2 import smollm2_folder
 
 PROMPTS, ROUNDS = 8, 4
@@ -33,7 +33,7 @@ def gpt2_folder(folder):
     """Random weights in the shape of GPT-2 small, with the words of the tiny model."""
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(_TINY).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(folder)
     return folder
 
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import mechspex as mx
 from mechspex.core.masks import sample_masks
-from mechspex.models.load_model import _TINY
+from mechspex.models.shipped import TINY
 
 MASKS, BLOCK = 100_000, 10_000
 
@@ -22,7 +22,7 @@ if __name__ == "__main__":
     config = GPT2Config(vocab_size=206, n_positions=32, n_embd=48, n_layer=2, n_head=4)
     with tempfile.TemporaryDirectory() as folder:
         GPT2LMHeadModel(config).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(_TINY).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(TINY).save_pretrained(folder)
         model = mx.load_model(folder)
     task = mx.Task(["apple bird boat apple", "moon lake key moon"], [" bird"] * 2, [" boat"] * 2)
     values = mx.ComponentValues(model, task, mx.heads(model) + mx.neurons(model))

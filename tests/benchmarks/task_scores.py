@@ -18,8 +18,8 @@ from scipy import stats
 
 import mechspex as mx
 from mechspex.tasks.metrics import bind_metric
-from mechspex.tasks.task import tokenize
 from mechspex.tasks.task_file import read_recipe, task_files
+from mechspex.tasks.tokens import tokenize
 
 MODEL, PROMPTS, ACCURATE = "smollm2-135m", 64, 0.75
 

@@ -8,7 +8,7 @@ from mechspex.circuits.circuit import Circuit
 from mechspex.core.units import Unit, UnitSet
 from mechspex.errors import Refused
 from mechspex.runs.recorded import RecordedValues
-from mechspex.tasks.task import tokenize
+from mechspex.tasks.tokens import tokenize
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from mechspex.forward import batch_size, onednn
 from mechspex.forward.batch_size import BatchSize
 from mechspex.forward.plain_model import Twin
 from mechspex.models.bridge import edited_logits
-from mechspex.tasks.task import encode
+from mechspex.tasks.next_token import encode
 
 
 @pytest.fixture(scope="module")

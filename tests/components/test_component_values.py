@@ -24,7 +24,7 @@ from mechspex.errors import (
     UnknownUnitError,
 )
 from mechspex.tasks.metric_names import METRICS
-from mechspex.tasks.task import tokenize
+from mechspex.tasks.tokens import tokenize
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 import mechspex as mx
 from mechspex.core.masks import ablate_sets, single_ablations
-from mechspex.tasks.task import tokenize
+from mechspex.tasks.tokens import tokenize
 
 
 @pytest.fixture(scope="module")

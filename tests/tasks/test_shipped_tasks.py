@@ -11,8 +11,8 @@ import torch
 import mechspex as mx
 from mechspex.errors import TaskError
 from mechspex.tasks.metrics import bind_metric
-from mechspex.tasks.task import tokenize
 from mechspex.tasks.task_file import read_recipe, task_files
+from mechspex.tasks.tokens import tokenize
 
 NAMES = list(task_files())
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -4,10 +4,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import mechspex as mx
 from mechspex.errors import TaskError
-from mechspex.models.load_model import _TINY
-from mechspex.tasks.load_task import draw
-from mechspex.tasks.task import encode, tokenize
+from mechspex.models.shipped import TINY
+from mechspex.tasks.draw_task import draw
+from mechspex.tasks.next_token import encode
 from mechspex.tasks.task_file import read_recipe
+from mechspex.tasks.tokens import tokenize
 
 RECIPE = """
 title = "Copy"
@@ -27,7 +28,7 @@ word = ["apple", "bird", "boat", "volcano"]
 
 @pytest.fixture
 def tokenizer():
-    return AutoTokenizer.from_pretrained(_TINY)
+    return AutoTokenizer.from_pretrained(TINY)
 
 
 @pytest.fixture

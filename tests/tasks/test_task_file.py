@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import mechspex as mx
 from mechspex.errors import TaskError
-from mechspex.tasks.load_task import draw
+from mechspex.tasks.draw_task import draw
 from mechspex.tasks.task_file import read_recipe, task_files
 from mechspex.tasks.toml_lines import line_of
 

@@ -1,0 +1,82 @@
+"""How many layers, heads and neurons a model has: all that naming its units needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mechspex.core.units import Kind, Unit, UnitSet
+from mechspex.errors import ModelError, UnknownUnitError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a model from which its units follow.
+
+    Attributes:
+        name: what the model is called in messages.
+        n_layers, n_heads: blocks, and heads of each.
+        d_mlp: neurons of each MLP; None where they have no fixed ones.
+        attention_only: there are no MLPs at all.
+        n_experts: of a mixture in the place of the MLPs; 0 where there is none.
+    """
+
+    name: str
+    n_layers: int
+    n_heads: int
+    d_mlp: int | None
+    attention_only: bool = False
+    n_experts: int = 0
+    architecture: str = ""
+
+    def heads(
+        self, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
+    ) -> UnitSet:
+        """The attention heads, see `mechspex.heads`."""
+        return self._units("head", self.n_heads, layers, positions)
+
+    def neurons(
+        self, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
+    ) -> UnitSet:
+        """The neurons, see `mechspex.neurons`."""
+        self._check_mlps()
+        if self.n_experts or self.d_mlp is None:
+            raise ModelError(
+                f"{self.architecture} routes its MLPs over {self.n_experts} experts: its "
+                "hook_post has no fixed neurons; use mlps(model) or heads(model)"
+            )
+        return self._units("neuron", self.d_mlp, layers, positions)
+
+    def mlps(
+        self, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
+    ) -> UnitSet:
+        """The whole MLPs, see `mechspex.mlps`."""
+        self._check_mlps()
+        return self._units("mlp", 1, layers, positions)
+
+    def _check_mlps(self) -> None:
+        if self.attention_only:
+            raise ModelError(f"{self.name} is attention-only: it has heads, but no MLPs")
+
+    def _units(
+        self,
+        kind: Kind,
+        per_layer: int,
+        layers: Iterable[int] | None,
+        positions: Iterable[int] | None,
+    ) -> UnitSet:
+        chosen = range(self.n_layers) if layers is None else list(layers)
+        for layer in chosen:
+            if not 0 <= layer < self.n_layers:
+                raise UnknownUnitError(
+                    f"no layer {layer} in {self.name}; it has layers 0 … {self.n_layers - 1}"
+                )
+        places = [None] if positions is None else list(positions)
+        return UnitSet(
+            tuple(
+                Unit(kind, layer, number, position)
+                for layer in chosen
+                for number in range(per_layer)
+                for position in places
+            )
+        )

@@ -1,0 +1,241 @@
+"""Prompts drawn from a task file, filtered by the tokenizer of one model."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from mechspex.errors import TaskError
+from mechspex.models.tokenizer import Tokenizer
+from mechspex.tasks.next_token import first_piece, next_token
+from mechspex.tasks.task import Task
+from mechspex.tasks.task_file import Recipe, read_recipe
+from mechspex.tasks.task_format import PARTS, SLOT, Row
+
+_COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+# Draws from which the length of a task's prompts is found, and draws a prompt may take.
+_TRIALS, _PATIENCE = 16, 100
+
+
+def draw_task(
+    name_or_path: str | Path,
+    tokenizer: Tokenizer,
+    model_name: str,
+    *,
+    n_prompts: int,
+    seed: int,
+) -> Task:
+    """Draw the prompts of a task file for a model's tokenizer; see `mechspex.load_task`."""
+    recipe = read_recipe(name_or_path)
+    if n_prompts < 1:
+        raise TaskError(f"n_prompts = {n_prompts}: a task needs at least one prompt")
+    if seed < 0:
+        raise TaskError(f"seed = {seed}: give a whole number from 0 up")
+    words = _known_words(recipe, tokenizer, model_name)
+    return draw(recipe, words, tokenizer, n_prompts=n_prompts, seed=seed)
+
+
+def _known_words(
+    recipe: Recipe, tokenizer: Tokenizer, model_name: str
+) -> dict[str, tuple[Row, ...]]:
+    """The rows whose words are single tokens, as far as templates show them.
+
+    Words that are compared are kept whole: where they are of several tokens, the first decides.
+    """
+    words = {}
+    for label, rows in recipe.words.items():
+        shown = recipe.columns_used(label)
+        words[label] = tuple(
+            row
+            for row in rows
+            if label in recipe.compared
+            or all(_is_one_token(tokenizer, row[column]) for column in shown)
+        )
+        needed = sum(of == label for of in recipe.slots.values())
+        if len(words[label]) < needed:
+            raise TaskError(
+                f"task {recipe.name!r}: {len(words[label])} of the {len(rows)} words of list "
+                f"{label!r} are single tokens for {model_name}, {needed} are needed; choose "
+                "another task or model"
+            )
+    return words
+
+
+def _is_one_token(tokenizer: Tokenizer, word: str) -> bool:
+    try:
+        next_token(tokenizer, "and", f" {word}", "word")
+    except TaskError:
+        return False
+    return True
+
+
+def draw(
+    recipe: Recipe,
+    words: Mapping[str, Sequence[Row]],
+    tokenizer: Tokenizer,
+    *,
+    n_prompts: int,
+    seed: int,
+) -> Task:
+    """Different prompts of equal token length, each with words of its own.
+
+    Args:
+        words: the rows of each list that this tokenizer knows.
+
+    Raises:
+        TaskError: the words do not make so many prompts.
+    """
+    source = _Source(recipe, words, tokenizer)
+    length, templates = source.common_length()
+    rng = np.random.default_rng(seed)
+    examples: list[_Example] = []
+    taken: set[str] = set()
+    refused = ""
+    for _ in range(_PATIENCE * n_prompts):
+        filling = source.fill(rng)
+        # Templates take turns: prompts are a fair sample of them.
+        template = templates[len(examples) % len(templates)]
+        if source.share_a_word(filling) or source.length(template, filling) != length:
+            continue
+        try:
+            example = source.example(template, filling)
+        except TaskError as error:
+            refused = f"; the last that was left out: {error}"
+            continue
+        if example.prompt not in taken:
+            examples.append(example)
+            taken.add(example.prompt)
+        if len(examples) == n_prompts:
+            break
+    else:
+        raise TaskError(
+            f"task {recipe.name!r} gave only {len(examples)} different prompts of {length} tokens, "
+            f"{n_prompts} were asked for; ask for fewer or add words{refused}"
+        )
+    return Task(
+        prompts=[example.prompt for example in examples],
+        answers=[example.answer for example in examples],
+        distractors=[example.distractor for example in examples],
+        corrupted=[example.corrupted for example in examples],
+        metric=recipe.metric,
+        name=recipe.name,
+        circuits=recipe.circuits,
+    )
+
+
+@dataclass(frozen=True)
+class _Example:
+    prompt: str
+    corrupted: str
+    answer: str | tuple[str, ...]
+    distractor: str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What examples are drawn from: {slot: row} fills a template's slots."""
+
+    recipe: Recipe
+    words: Mapping[str, Sequence[Row]]
+    tokenizer: Tokenizer
+
+    def fill(self, rng: np.random.Generator) -> dict[str, Row]:
+        """A row for every slot; slots of one list get different ones."""
+        filling = {}
+        for label, rows in self.words.items():
+            slots = [slot for slot, of in self.recipe.slots.items() if of == label]
+            drawn = rng.choice(len(rows), size=len(slots), replace=False)
+            filling.update(zip(slots, (rows[i] for i in drawn.tolist()), strict=True))
+        return filling
+
+    def share_a_word(self, filling: Mapping[str, Row]) -> bool:
+        """Whether two rows of one list agree in a column that is shown: two cities of one country
+        would make the distractor right."""
+        slots = self.recipe.slots
+        return any(
+            slots[one] == slots[other] and filling[one][column] == filling[other][column]
+            for one, other in combinations(filling, 2)
+            for column in self.recipe.columns_used(slots[one])
+        )
+
+    def common_length(self) -> tuple[int, list[dict[str, str]]]:
+        """The token length that most templates have, and those templates.
+
+        Raises:
+            TaskError: no template has a corrupted prompt as long as its prompt.
+        """
+        rng = np.random.default_rng(0)
+        fillings = [self.fill(rng) for _ in range(_TRIALS)]
+        usual = [
+            Counter(self.length(template, filling) for filling in fillings).most_common(1)[0][0]
+            for template in self.recipe.templates
+        ]
+        equal = [length for length in usual if length >= 0]
+        if not equal:
+            template = self.recipe.templates[0]
+            prompt, corrupted = (_written(template[p], fillings[0]) for p in PARTS[:2])
+            raise TaskError(
+                f"task {self.recipe.name!r}: {prompt!r} and the corrupted {corrupted!r} are not "
+                "equally long in this model's tokens; make them equally long"
+            )
+        length = Counter(equal).most_common(1)[0][0]
+        pairs = zip(self.recipe.templates, usual, strict=True)
+        return length, [template for template, has in pairs if has == length]
+
+    def length(self, template: Mapping[str, str], filling: Mapping[str, Row]) -> int:
+        """Tokens of the prompt; −1 where the corrupted prompt is not as long."""
+        prompt, corrupted = (
+            len(self.tokenizer(_written(template[part], filling)).input_ids)
+            for part in ("prompt", "corrupted")
+        )
+        return prompt if prompt == corrupted else -1
+
+    def example(self, template: Mapping[str, str], filling: Mapping[str, Row]) -> _Example:
+        """
+        Raises:
+            TaskError: an answer or distractor that does not continue the prompt by one token.
+        """
+        prompt = _written(template["prompt"], filling)
+        answers = self._continuations(prompt, template["answer"], filling)
+        distractors = self._continuations(prompt, template["distractor"], filling)
+        # Digit by digit, 32 and 37 begin alike: such a beginning is neither right nor wrong.
+        right = tuple(text for text in answers if text not in distractors)
+        wrong = tuple(text for text in distractors if text not in answers)
+        if not right or not wrong:
+            raise TaskError(f"after {prompt!r} nothing tells the answer from the distractor")
+        return _Example(
+            prompt,
+            _written(template["corrupted"], filling),
+            right if _compares(template["answer"]) else right[0],
+            wrong if _compares(template["distractor"]) else wrong[0],
+        )
+
+    def _continuations(self, prompt: str, text: str, filling: Mapping[str, Row]) -> list[str]:
+        """The one-token texts with which an answer, or each of several, continues the prompt."""
+        if not _compares(text):
+            written = _written(text, filling)
+            next_token(self.tokenizer, prompt, written, "answer or distractor")
+            return [written]
+        sign, slot = next((sign, slot) for sign, slot, _ in SLOT.findall(text) if sign)
+        rows = list(self.words[self.recipe.slots[slot]])
+        place, holds = rows.index(filling[slot]), _COMPARISONS[sign]
+        begins = [
+            first_piece(self.tokenizer, prompt, _written(text, {**filling, slot: row}))
+            for number, row in enumerate(rows)
+            if holds(number, place)
+        ]
+        return list(dict.fromkeys(piece for piece in begins if piece is not None))
+
+
+def _compares(text: str) -> bool:
+    return any(sign for sign, _, _ in SLOT.findall(text))
+
+
+def _written(text: str, filling: Mapping[str, Row]) -> str:
+    return SLOT.sub(lambda match: filling[match[2]][match[3] or ""], text)
