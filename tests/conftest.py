@@ -1,20 +1,46 @@
-"""Models and tasks that several test files share; none of them needs a network."""
+"""Models and tasks that several test files share; none of them needs a network.
 
+The mathematics' tests load no torch (`make fast`): what needs it is imported by its fixture.
+"""
+
+import os
 import signal
 import sys
+from importlib.machinery import SourceFileLoader
+from unittest.mock import patch
 
 import pytest
-from small_models import save_gpt2, save_random
+from jaxtyping import _import_hook
 from threadpoolctl import threadpool_limits
-from transformers import LlamaConfig, LlamaForCausalLM
 
-import mechspex as mx
-from mechspex import cli
+# Matrices here are small, and a second thread only waits for the first: workers use the cores.
+# Torch, LightGBM and every process that a test starts read this when they are loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def get_code(loader, name):
+    """Jaxtyping's cache of compiled files, for the module itself and not for what it imports.
+
+    Left as it is, the hook makes Python compile torch, transformers and pandas anew: six seconds.
+    """
+    cached = _import_hook._optimized_cache_from_source
+    with patch(
+        "importlib._bootstrap_external.cache_from_source",
+        lambda path, **options: cached(loader._typechecker.get_hash(), path, **options),
+    ):
+        return SourceFileLoader.get_code(loader, name)
+
+
+_import_hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module
+_import_hook._JaxtypingLoader.get_code = get_code
+
+import mechspex as mx  # noqa: E402
+from mechspex import cli  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_for_small_products():
-    """Two BLAS threads on small matrices are slower than one; torch keeps its own."""
+    """NumPy's BLAS is loaded before any line here."""
     with threadpool_limits(limits=1, user_api="blas"):
         yield
 
@@ -31,12 +57,17 @@ def tiny_task(tiny):
 
 @pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory):
+    from small_models import save_gpt2
+
     return save_gpt2(tmp_path_factory.mktemp("gpt2"), n_layers=2)
 
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory):
     """Grouped-query attention: four query heads share two key-value heads."""
+    from small_models import save_random
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(
         vocab_size=206, max_position_embeddings=32, hidden_size=32, intermediate_size=24,
         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
