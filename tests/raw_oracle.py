@@ -67,11 +67,11 @@ class RawOracle:
         folder: a saved model with its tokenizer.
         task: prompts, answers, distractors and perhaps corrupted prompts.
         units: the columns of the masks.
+        device: where the raw model computes; values come back to the CPU.
     """
 
-    def __init__(self, folder, task, units) -> None:
-        # Not every attention kernel of transformers adds Falcon's ALiBi; this one does.
-        self._model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    def __init__(self, folder, task, units, device="cpu") -> None:
+        self._model = _load(folder, device)
         config = self._model.config
         layout = LAYOUTS.get(config.model_type, _LLAMA)
         blocks = self._model.get_submodule(layout.blocks)
@@ -83,8 +83,10 @@ class RawOracle:
             for kind in {unit.kind for unit in units if unit.layer == layer}
         }
         read = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-        self._prompts = [torch.tensor([read(text).input_ids]) for text in task.prompts]
-        self._corrupted = [torch.tensor([read(text).input_ids]) for text in task.corrupted or ()]
+        self._prompts, self._corrupted = (
+            [torch.tensor([read(text).input_ids], device=device) for text in texts or ()]
+            for texts in (task.prompts, task.corrupted)
+        )
         self._answers = [read(text).input_ids[-1] for text in task.answers]
         self._distractors = [read(text).input_ids[-1] for text in task.distractors]
 
@@ -109,7 +111,7 @@ class RawOracle:
             for row, mask in enumerate(masks):
                 ablated = [unit for unit, kept in zip(self._units, mask, strict=True) if not kept]
                 logits = self._run(prompt, ablated, reference)[0]
-                rows[row, j] = logits[self._answers[j]] - logits[self._distractors[j]]
+                rows[row, j] = (logits[self._answers[j]] - logits[self._distractors[j]]).item()
         return rows
 
     def _run(
@@ -134,6 +136,13 @@ class RawOracle:
                 add = _edit_output if key[0] == "mlp" else _edit_input
                 hooks.callback(add(module, functools.partial(ablate, key)).remove)
             return self._model(tokens, use_cache=False).logits[0, -1], seen
+
+
+@functools.lru_cache(maxsize=2)
+def _load(folder, device):
+    # Not every attention kernel of transformers adds Falcon's ALiBi; this one does.
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    return model.to(device)
 
 
 def _edit_input(module, edit):

@@ -1,6 +1,8 @@
 """Values of many architectures, against the raw Hugging Face model with hooks of its own."""
 
 import functools
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from value_function_laws import check_laws
 
 import mechspex as mx
 from mechspex.core.masks import all_masks, sample_masks
+from mechspex.core.units import UnitSet
 from mechspex.errors import ModelError
 
 # Seven tokens with BOS, so that a sliding window of three has something to hide.
@@ -27,6 +30,14 @@ CORRUPTED = [
 ]
 ANSWERS, DISTRACTORS = [" bird", " lake", " wall"], [" boat", " key", " door"]
 TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
+# Two prompts, each followed by a longer one. The oracle takes prompts one by one, and means over
+# those of equal length.
+TWO_LENGTHS = mx.Task(
+    [f"{prompt}{more}" for prompt in PROMPTS[:2] for more in ("", " cat dog")],
+    [" bird", " bird", " lake", " lake"],
+    [" boat", " boat", " key", " key"],
+    [f"{prompt}{more}" for prompt in CORRUPTED[:2] for more in ("", " cat dog")],
+)
 
 
 def _with(*bases, **options):
@@ -130,7 +141,15 @@ ARCHITECTURES = {
 }  # fmt: skip
 MIXTURES = ["mixtral", "qwen3_moe", "olmoe", "gpt_oss"]
 
+
+def everything(model):
+    """All heads, neurons and MLPs; the neurons of experts are no units."""
+    experts = model.original_model.config.model_type in MIXTURES
+    return mx.heads(model) + mx.mlps(model) + (UnitSet() if experts else mx.neurons(model))
+
+
 UNITS = {
+    "everything": everything,
     "heads": mx.heads,
     "neurons": mx.neurons,
     "mlps": mx.mlps,
@@ -141,14 +160,15 @@ UNITS = {
     ),
 }
 
-# Every kind of ablation where norms, gates and attention differ most; the mean everywhere else.
+# Every kind of unit and ablation where norms, gates and attention differ most. Elsewhere the mean,
+# of all sites at once and of positions that others are computed before.
 THOROUGH = ["gpt2", "llama", "gemma2 short window"]
+SITES = ["everything", "heads at late positions"]
 CASES = [
     pytest.param(name, kind, ablation, id=f"{name}-{kind}-{ablation}")
     for name in ARCHITECTURES
-    for kind in UNITS
+    for kind in (UNITS if name in THOROUGH else SITES)
     for ablation in (["mean", "zero", "corrupted"] if name in THOROUGH else ["mean"])
-    if not (name in MIXTURES and kind == "neurons")
 ]
 
 
@@ -181,12 +201,18 @@ def _centre_norms_at_one(folder):
     model.save_pretrained(folder)
 
 
-def some_masks(n_units):
-    """Everything, nothing, and some in between."""
+def some_masks(units):
+    """Everything, nothing, some in between; and some of each kind, where others would hide it."""
+    n_units, kinds = len(units), np.array([unit.kind for unit in units])
     if n_units == 2:
         return all_masks(2)
     ends = np.array([[True] * n_units, [False] * n_units])
-    return np.concatenate([ends, sample_masks(n_units, 4, keep=0.5, seed=1)])
+    between = sample_masks(n_units, 4, keep=0.5, seed=1)
+    if len(set(kinds)) == 1:
+        return np.concatenate([ends, between])
+    halves = np.arange(n_units) % 2 == np.array([[0], [1]])
+    alone = [halves | (kinds != kind) for kind in sorted(set(kinds))]
+    return np.concatenate([ends, between[:2], *alone])
 
 
 def rounding(values):
@@ -194,32 +220,57 @@ def rounding(values):
     return 2e-5 * np.abs(values).max()
 
 
+class Measured(NamedTuple):
+    """Values ``[mask, prompt]`` of the raw model and of ours, and what gave ours."""
+
+    expected: np.ndarray
+    measured: np.ndarray
+    values: mx.ComponentValues
+
+
+@pytest.fixture(scope="module")
+def measure(build):
+    """A function from an architecture, a kind of unit and an ablation to what is measured, once."""
+
+    @functools.cache
+    def measure(name, kind, ablation):
+        folder, model = build(name)
+        units = UNITS[kind](model)
+        masks = some_masks(units)
+        task = TWO_LENGTHS if kind == "everything" else TASK
+        expected = RawOracle(folder, task, units).values(masks, ablation)
+        values = mx.ComponentValues(model, task, units, ablation)
+        return Measured(expected, values(masks), values)
+
+    return measure
+
+
 @pytest.mark.parametrize(("name", "kind", "ablation"), CASES)
-def test_values_are_those_of_the_raw_model(name, kind, ablation, build):
-    folder, model = build(name)
-    units = UNITS[kind](model)
-    masks = some_masks(len(units))
-    expected = RawOracle(folder, TASK, units).values(masks, ablation)
-    values = mx.ComponentValues(model, TASK, units, ablation)
+def test_values_are_those_of_the_raw_model(name, kind, ablation, measure):
+    expected, measured, values = measure(name, kind, ablation)
     assert values.through_bridge is None
-    measured = values(masks)
     assert np.abs(measured - expected).max() < rounding(expected)
-    apart = [np.abs(expected[i] - expected[j]).max() for i in range(len(masks)) for j in range(i)]
+    apart = [abs(one - other).max() for one, other in combinations(expected, 2)]
     assert min(apart) > 20 * rounding(expected), "a mask taken for another would show"
+    if values.task is TWO_LENGTHS:
+        apart = np.abs(expected[:, ::2] - expected[:, 1::2])
+        assert apart.max() > 20 * rounding(expected), "the length matters"
 
 
 @pytest.mark.parametrize("name", THOROUGH)
-@pytest.mark.parametrize("kind", UNITS)
+@pytest.mark.parametrize(
+    "kind", ["heads at positions + mlps", "heads at late positions", "neurons"]
+)
 def test_resampled_values_are_those_of_the_raw_model(name, kind, build):
     """Each prompt takes its references from one other prompt, at all sites and under all masks."""
     folder, model = build(name)
     units = UNITS[kind](model)
-    masks = some_masks(len(units))
+    masks = some_masks(units)
     oracle = RawOracle(folder, TASK, units)
     # With three prompts there are two ways in which all change places.
     ways = [oracle.values(masks, "resample", others) for others in ([1, 2, 0], [2, 0, 1])]
     met = set()
-    for seed in range(4):
+    for seed in (0, 3):
         measured = mx.ComponentValues(model, TASK, units, "resample", seed=seed)(masks)
         same = [np.abs(measured - expected).max() < rounding(expected) for expected in ways]
         assert sum(same) == 1
@@ -228,27 +279,9 @@ def test_resampled_values_are_those_of_the_raw_model(name, kind, build):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_laws(name, build):
-    folder, model = build(name)
-    units = mx.heads(model) + mx.mlps(model)
-    untouched = RawOracle(folder, TASK, units).values(np.ones((1, len(units)), dtype=bool), "zero")
-    values = mx.ComponentValues(model, TASK, units, "zero")
-    check_laws(values, untouched[0], tolerance=2 * rounding(untouched))
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_prompts_of_two_lengths_are_those_of_the_raw_model(name, build):
-    """The oracle takes prompts one by one, and means over those of equal length."""
-    folder, model = build(name)
-    units = mx.heads(model)
-    long = [f"{prompt} cat dog" for prompt in PROMPTS[:2]]
-    mixed = [PROMPTS[0], long[0], PROMPTS[1], long[1]]
-    task = mx.Task(mixed, [" bird", " bird", " lake", " lake"], [" boat", " boat", " key", " key"])
-    masks = np.array([[True, False] * 4, [False] * 8])
-    expected = RawOracle(folder, task, units).values(masks, "mean")
-    measured = mx.ComponentValues(model, task, units)(masks)
-    assert np.abs(measured - expected).max() < rounding(expected)
-    assert np.abs(expected[:, ::2] - expected[:, 1::2]).max() > 20 * rounding(expected)
+def test_laws(name, measure):
+    expected, _, values = measure(name, "everything", "mean")
+    check_laws(values, expected[0], tolerance=2 * rounding(expected))
 
 
 @pytest.mark.parametrize(
@@ -261,12 +294,9 @@ def test_prompts_of_two_lengths_are_those_of_the_raw_model(name, build):
         ("stablelm", "stablelm parallel"),
     ],
 )
-def test_the_variants_of_an_architecture_really_differ(one, other, build):
-    kept = np.ones((1, 8), dtype=bool)
-    values = [
-        mx.ComponentValues(build(n)[1], TASK, mx.heads(build(n)[1]))(kept) for n in (one, other)
-    ]
-    assert np.abs(values[0] - values[1]).max() > 1000 * rounding(values[0])
+def test_the_variants_of_an_architecture_really_differ(one, other, measure):
+    whole, other_whole = (measure(name, "everything", "mean").measured[0] for name in (one, other))
+    assert np.abs(whole - other_whole).max() > 1000 * rounding(whole)
 
 
 @pytest.mark.parametrize("name", MIXTURES)
