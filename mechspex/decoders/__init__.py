@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from mechspex.decoders.additive import Additive
-from mechspex.decoders.automatic import Automatic, Comparison, Mean
+from mechspex.decoders.automatic import Automatic, DecoderComparison, Mean
 from mechspex.decoders.automatic import compare as _compare
 from mechspex.decoders.decoder import Decoder, check_samples
 from mechspex.decoders.exhaustive import Exhaustive
@@ -26,6 +27,7 @@ __all__ = [
     "Automatic",
     "Comparison",
     "Decoder",
+    "DecoderComparison",
     "Exhaustive",
     "Kernel",
     "Mean",
@@ -37,6 +39,9 @@ __all__ = [
     "decode",
     "find_decoder",
 ]
+
+# The earlier name of `DecoderComparison`.
+Comparison = DecoderComparison
 
 DECODERS: dict[str, Decoder] = {
     decoder.name: decoder
@@ -52,9 +57,13 @@ DECODERS: dict[str, Decoder] = {
 }
 
 
+# The doors below also take arrays of other shapes and dtypes: `check_samples` says what is wrong
+# with them and what to do, which a type checker would not.
+
+
 def decode(
-    masks: np.ndarray,
-    values: np.ndarray,
+    masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
+    values: Float[np.ndarray, " mask *output"] | np.ndarray,
     *,
     decoder: str | Decoder = "automatic",
     keep: float | None = None,
@@ -64,16 +73,28 @@ def decode(
 ) -> SetFunction:
     """Recover the few sets of units that explain the values of masked models.
 
+    The answer is a sum over few sets S of units, f(m) ≈ Σ_S c_S φ_S(m); see `SetFunction`.
+
+    >>> import mechspex as mx
+    >>> masks = mx.sample_masks(12, 300)
+    >>> values = 1.0 + 2.0 * masks[:, 1] - 3.0 * (masks[:, 4] & masks[:, 9])
+    >>> function = mx.decode(masks, values, decoder="pursuit")
+    >>> {term: round(effect, 6) for term, effect in function.to_basis("kept").to_mapping().items()}
+    {(): 1.0, (1,): 2.0, (4, 9): -3.0}
+
     Args:
-        masks: bool ``[mask, unit]``, True = kept.
-        values: one a mask, ``[mask]``, or one a mask and output, ``[mask, output]``; outputs are
-            decoded together, over one support, and keep a coefficient each.
+        masks: ``[mask, unit]``, True = kept.
+        values: one value a mask, ``[mask]``, or one a mask and output, ``[mask, output]``. All
+            outputs are decoded together: they share the terms and have a coefficient each.
         decoder: a name of `DECODERS`, or a decoder with options of its own.
         keep: the probability with which the design keeps a unit; the share of kept entries if
             not given.
-        max_order: the largest set that may be reported; None leaves it to the decoder.
-        design: of the masks, if they are those of `SpexDesign` (some may be missing).
+        max_order: the size of the largest set that may be reported; None leaves it to the decoder.
+        design: the `SpexDesign` that made the masks, if one did; some of its masks may be missing.
         seed: the only source of randomness.
+
+    Returns:
+        The function, its coefficients in the units of the values. Its notes say how it was found.
 
     Raises:
         ShapeError: masks or values of the wrong width, length or dtype.
@@ -90,20 +111,32 @@ def decode(
 
 
 def compare(
-    masks: np.ndarray,
-    values: np.ndarray,
+    masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
+    values: Float[np.ndarray, " mask *output"] | np.ndarray,
     *,
     decoders: tuple[str | Decoder, ...] | None = None,
     keep: float | None = None,
     max_order: int | None = None,
     design: SpexDesign | None = None,
     seed: int = 0,
-) -> Comparison:
+) -> DecoderComparison:
     """Cross-validated R² of decoders, and which of them (or which mean) `automatic` would take.
 
     ``decode(masks, values, decoder=comparison.chosen)`` then decodes with the choice;
-    ``comparison.scores["additive"]`` is the baseline. `decoders` are those of `automatic` if not
-    given; the other arguments and the errors are those of `decode`.
+    ``comparison.scores["additive"]`` is the baseline.
+
+    Args:
+        masks: ``[mask, unit]``, True = kept.
+        values: ``[mask]`` or ``[mask, output]``.
+        decoders: the decoders to compare, simplest first; those of `automatic` if not given.
+        keep: the probability with which the design keeps a unit; the share of kept entries if
+            not given.
+        max_order: the size of the largest set that may be reported; None leaves it to the decoders.
+        design: the `SpexDesign` that made the masks, if one did.
+        seed: the only source of randomness.
+
+    Raises:
+        ShapeError, FailedMasksError, BudgetError, Refused: for the same reasons as `decode`.
     """
     samples = check_samples(masks, values, keep=keep, max_order=max_order, design=design, seed=seed)
     if decoders is None:
@@ -112,7 +145,10 @@ def compare(
 
 
 def find_decoder(decoder: str | Decoder) -> Decoder:
-    """The decoder of that name; a decoder is returned as it is.
+    """The decoder of a name; a decoder is returned as it is.
+
+    Args:
+        decoder: a name of `DECODERS`, or a decoder.
 
     Raises:
         Refused: a name that is not in `DECODERS`.

@@ -16,7 +16,7 @@ from mechspex.set_functions.set_function import SetFunction, features
 class Additive(Decoder):
     """f(m) ≈ c + Σ_i c_i z_i, by the group LASSO: one support for all outputs.
 
-    The penalty is chosen by cross-validation.
+    The penalty is chosen by cross-validation; see `group_lasso`.
     """
 
     name: ClassVar[str] = "additive"
@@ -33,5 +33,5 @@ class Additive(Decoder):
         values = samples.values - value_mean
         scale = values.std()
         coefficients = scale * group_lasso(design, values / scale, seed=samples.seed)
-        found = {terms[i]: coefficients[i] for i in np.flatnonzero(coefficients.any(axis=1))}
-        return samples.function({(): value_mean - design_mean @ coefficients, **found})
+        singles = {terms[i]: coefficients[i] for i in np.flatnonzero(coefficients.any(axis=1))}
+        return samples.function({(): value_mean - design_mean @ coefficients, **singles})

@@ -20,28 +20,31 @@ from mechspex.decoders.spex.decoder import Spex
 from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
+# Masks that the folds hold out together, at least.
 _HELD_OUT = 250
-# Whatever leaves less than this share of the variance is exact, and nothing is better.
+# A decoder is exact, and no other can be better, if its squared error on held-out masks is below
+# this share of Σ(f − mean f)².
 _ROUNDING = 1e-12
 # Entries of the masks beyond which pursuit takes minutes, and is not cross-validated.
 _COSTLY = 1 << 26
-# Cross-validation that explains this much is no failed recovery.
+# Recovery has not failed if the choice reaches this R² on held-out masks.
 _WELL = 0.95
-# By how many standard errors of the difference in squared error, mask by mask, a single decoder
-# must beat the simplest, and a mean the single: averaging pays more on the smaller training sets
-# of cross-validation than on all masks, so it needs the stronger evidence.
+# {decoders in the mean: standard errors}. The gain in squared error, mask by mask, must exceed so
+# many of its standard errors: for one decoder over the simplest, for a mean over the choice so far.
+# Averaging pays more on the smaller training sets of cross-validation than on all masks, so a mean
+# needs the stronger evidence.
 _EVIDENCE = {1: 1.0, 2: 2.0, 3: 2.0}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DecoderComparison:
     """Cross-validated R² of some decoders, and the choice that follows.
 
     Attributes:
         scores: {decoder name: R² on held-out masks}.
         chosen: one decoder, or the mean of several.
-        r2: the R² of `chosen` on held-out masks; where `answer` is given its `charged_r2`.
-        answer: what `chosen` makes of all masks, where the choice rests on that.
+        r2: the R² of `chosen` on held-out masks. Where `answer` is given, its `charged_r2`.
+        answer: what `chosen` recovers from all masks, where the choice rests on that answer.
     """
 
     scores: dict[str, float]
@@ -50,7 +53,11 @@ class Comparison:
     answer: SetFunction | None = None
 
     def decode(self, samples: Samples) -> SetFunction:
-        """What `chosen` makes of all masks, and why it was chosen."""
+        """What `chosen` recovers from all masks, with a note that says why it was chosen.
+
+        Args:
+            samples: the masks and values that were compared on.
+        """
         answer = self.chosen.decode(samples) if self.answer is None else self.answer
         return replace(answer, notes=(f"automatic: {self}", *answer.notes))
 
@@ -73,7 +80,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Mean(Decoder):
-    """The mean of several decoders' answers, in the Fourier basis."""
+    """The mean of several decoders' answers, in the Fourier basis.
+
+    Attributes:
+        decoders: the decoders whose answers are averaged.
+    """
 
     decoders: tuple[Decoder, ...] = ()
 
@@ -104,7 +115,8 @@ class Automatic(Decoder):
     """Whatever explains held-out masks best: one of `decoders` or a mean of two or three.
 
     Attributes:
-        decoders: the choice, simplest first: a later one is taken only where it clearly pays.
+        decoders: the decoders to choose from, simplest first. A later one is taken only where it
+            clearly pays.
     """
 
     name: ClassVar[str] = "automatic"
@@ -112,7 +124,7 @@ class Automatic(Decoder):
     decoders: tuple[Decoder, ...] = (Additive(), Pursuit(), ProxySpex(rates=(0.1,)), Kernel())
 
     def rivals(self, samples: Samples) -> tuple[Decoder, ...]:
-        """The decoders compared: with SPEX where the masks hold groups of its design."""
+        """The decoders that are compared; SPEX is one where the masks hold groups of its design."""
         return (*self.decoders, Spex()) if len(samples.groups) > 1 else self.decoders
 
     def minimum_masks(self, n_units: int) -> int:
@@ -123,13 +135,18 @@ class Automatic(Decoder):
         return compare(samples, self.rivals(samples)).decode(samples)
 
 
-def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> Comparison:
+def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> DecoderComparison:
     """Cross-validate `decoders` on the same folds and choose one, or a mean of two or three.
 
-    The first is the simplest and is left only on evidence; so is a single decoder for a mean. A
-    decoder that is exact on held-out masks ends the comparison. Where no decoder does well,
-    pursuit is tried on all masks: sparse recovery succeeds at a threshold, which the training
-    masks of a fold can miss. Where a fit of pursuit takes minutes that is its only one.
+    The first decoder is the simplest, and stays the choice unless the evidence is for another. A
+    mean needs evidence over a single decoder in the same way. A decoder that is exact on held-out
+    masks ends the comparison. Where no decoder does well, pursuit is tried on all masks: sparse
+    recovery succeeds at a threshold, which the training masks of a fold can miss. Where a fit of
+    pursuit takes minutes, that fit is its only one.
+
+    Args:
+        samples: the masks and values to compare on.
+        decoders: the decoders to compare, simplest first.
     """
     pursuit = next((decoder for decoder in decoders if isinstance(decoder, Pursuit)), None)
     costly = samples.masks.size > _COSTLY
@@ -177,11 +194,11 @@ def _comparison(
     truth: Float[np.ndarray, "mask output"],
     predicted: dict[Decoder, np.ndarray],
     chosen: tuple[Decoder, ...],
-) -> Comparison:
-    scores = {decoder.name: r_squared(truth, found) for decoder, found in predicted.items()}
+) -> DecoderComparison:
+    scores = {decoder.name: r_squared(truth, values) for decoder, values in predicted.items()}
     best = np.mean([predicted[decoder] for decoder in chosen], axis=0)
     decoder = chosen[0] if len(chosen) == 1 else Mean(chosen)
-    return Comparison(scores, decoder, r_squared(truth, best))
+    return DecoderComparison(scores, decoder, r_squared(truth, best))
 
 
 def _squared_errors(

@@ -10,27 +10,40 @@ from jaxtyping import Float, Int
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
 
+# Training rows are four fifths of the masks.
 _FOLDS = 5
 
 Split = tuple[np.ndarray, np.ndarray]
 
 
 def folds(samples: Samples, held_out: int) -> list[Split]:
-    """(training rows, test rows): of the parts as many as give `held_out` test rows.
+    """Folds for cross-validation, no more of the five than are needed.
 
-    With many masks one part in five measures R² as well as five do with few.
+    With many masks one fold measures R² as well as five folds do with few.
+
+    Args:
+        samples: the masks to split.
+        held_out: how many test rows the folds hold together, at least; all five hold every mask.
+
+    Returns:
+        (training rows, test rows) of each fold.
     """
     rows = np.arange(samples.n_masks)
     splits, tested = [], 0
-    for part in parts(samples, _FOLDS):
+    for part in disjoint_parts(samples, _FOLDS):
         if tested < held_out:
             splits.append((np.setdiff1d(rows, part), part))
             tested += len(part)
     return splits
 
 
-def parts(samples: Samples, n_parts: int) -> list[Int[np.ndarray, " row"]]:
-    """The rows in `n_parts` random parts; of SPEX's design one part a group, which stays whole."""
+def disjoint_parts(samples: Samples, n_parts: int) -> list[Int[np.ndarray, " row"]]:
+    """All rows in random parts of equal size; in SPEX's design each group is a part, left whole.
+
+    Args:
+        samples: the masks to split.
+        n_parts: how many parts, unless the masks hold two groups of SPEX's design or more.
+    """
     rng = np.random.default_rng(samples.seed)
     structured = [np.unique(group.rows) for group in samples.groups]
     if len(structured) < 2:
@@ -43,7 +56,13 @@ def parts(samples: Samples, n_parts: int) -> list[Int[np.ndarray, " row"]]:
 def held_out_predictions(
     samples: Samples, decoder: Decoder, splits: Sequence[Split]
 ) -> Float[np.ndarray, "held_out output"]:
-    """What the decoder says of each fold's test masks, learnt from the fold's training masks."""
+    """What the decoder predicts for each fold's test masks from the fold's training masks.
+
+    Args:
+        samples: the masks and values.
+        decoder: the decoder that predicts.
+        splits: (training rows, test rows) of each fold.
+    """
     return np.concatenate(
         [
             decoder.decode(samples.rows(train)).predict_outputs(samples.masks[test])
@@ -55,15 +74,23 @@ def held_out_predictions(
 def cross_fit(
     samples: Samples, decoder: Decoder, n_parts: int
 ) -> tuple[list[dict[Term, Float[np.ndarray, " output"]]], Float[np.ndarray, "mask output"]]:
-    """What is recovered without each part of the rows, and each row's residual without its part.
+    """Recover a function without each part of the rows, and score it on that part.
 
-    The functions come as {term: coefficient of each output} in the Fourier basis of the design.
+    Args:
+        samples: the masks and values.
+        decoder: the decoder that recovers the functions.
+        n_parts: how many parts, see `disjoint_parts`.
+
+    Returns:
+        For each part, {term: coefficient of each output} in the Fourier basis of the design,
+        recovered from the other parts; and for each row the residual f − f̂₋ with f̂₋ recovered
+        without its part.
     """
     rows = np.arange(samples.n_masks)
-    found, residual = [], np.empty_like(samples.values)
-    for part in parts(samples, n_parts):
+    functions, residual = [], np.empty_like(samples.values)
+    for part in disjoint_parts(samples, n_parts):
         answer = decoder.decode(samples.rows(np.setdiff1d(rows, part)))
         residual[part] = samples.values[part] - answer.predict_outputs(samples.masks[part])
         fourier = answer.to_basis("fourier", samples.keep)
-        found.append(dict(zip(fourier.terms, fourier.output_coefficients, strict=True)))
-    return found, residual
+        functions.append(dict(zip(fourier.terms, fourier.output_coefficients, strict=True)))
+    return functions, residual

@@ -18,7 +18,7 @@ from mechspex.set_functions.set_function import Basis, SetFunction
 
 # Rows of masks that become floats at once.
 _ROWS = 256
-# A spread of the values below this share of their size is rounding, not signal.
+# A spread of the values below this share of the largest |value| is rounding, not signal.
 _ROUNDING = 1e-12
 
 
@@ -28,11 +28,12 @@ class Samples:
 
     Attributes:
         masks: True = kept.
-        values: one a mask and output.
-        keep: share of kept entries, the p of the Fourier basis.
-        max_order: the largest set of units a decoder may report; None leaves it to the decoder.
+        values: one value a mask and output.
+        keep: the probability with which the design keeps a unit, the p of the Fourier basis.
+        max_order: the size of the largest set a decoder may report; None leaves it to the decoder.
         seed: the only source of randomness.
-        groups: SPEX's structure, as far as it is complete among the masks; none on other designs.
+        groups: the groups of SPEX's design that are complete among the masks; none for masks of
+            another design.
     """
 
     masks: Bool[np.ndarray, "mask unit"]
@@ -51,18 +52,23 @@ class Samples:
         return self.masks.shape[1]
 
     def rows(self, chosen: np.ndarray) -> Samples:
-        """The same problem, seen through some of the masks, given by row number."""
+        """The same problem with some of the masks.
+
+        Args:
+            chosen: the row numbers of these masks.
+        """
         new_row_of = np.full(self.n_masks, -1)
         new_row_of[chosen] = np.arange(len(chosen))
-        left = (group.restricted(new_row_of) for group in self.groups)
-        groups = tuple(group for group in left if group is not None)
+        restricted = (group.restricted(new_row_of) for group in self.groups)
+        groups = tuple(group for group in restricted if group is not None)
         return replace(self, masks=self.masks[chosen], values=self.values[chosen], groups=groups)
 
     @property
     def blocks(self) -> Int[np.ndarray, " mask"]:
-        """Numbers of the parts of the masks that were drawn independently of each other.
+        """For each mask the number of its block; blocks were drawn independently of each other.
 
-        One a mask; of SPEX's design one a delay, whose masks are one affine space.
+        A random mask is a block of its own. In SPEX's design the masks of one delay are a block:
+        they form one affine space.
         """
         numbers = np.arange(self.n_masks)
         for group in self.groups:
@@ -70,11 +76,19 @@ class Samples:
         return np.unique(numbers, return_inverse=True)[1]
 
     def among(self, units: Int[np.ndarray, " unit"]) -> Samples:
-        """The same problem over some of the units, as if there were no others."""
+        """The same problem over some of the units, as if there were no others.
+
+        Args:
+            units: the columns of these units.
+        """
         return replace(self, masks=np.ascontiguousarray(self.masks[:, units]), groups=())
 
     def strongest_units(self, most: int) -> Int[np.ndarray, " unit"]:
-        """The `most` units that correlate most with the values, in ascending order."""
+        """The units that correlate most with the values, in ascending order.
+
+        Args:
+            most: how many units.
+        """
         values = (self.values - self.values.mean(axis=0)).astype(np.float32)
         moment = np.zeros((self.n_units, values.shape[1]))
         for start in range(0, self.n_masks, _ROWS):
@@ -96,7 +110,13 @@ class Samples:
         basis: Basis = "fourier",
         notes: tuple[str, ...] = (),
     ) -> SetFunction:
-        """{term: coefficient of each output}, by default in the Fourier basis of this design."""
+        """A set function of these units.
+
+        Args:
+            terms: {term: coefficient of each output}.
+            basis: the basis of the coefficients; ``fourier`` is that of this design.
+            notes: remarks on how the function was found.
+        """
         return SetFunction.from_mapping(
             self.n_units, terms, basis=basis, keep=self.keep, notes=notes
         )
@@ -104,13 +124,15 @@ class Samples:
 
 @dataclass(frozen=True)
 class Decoder(ABC):
-    """An algorithm with its options; subclasses supply `minimum_masks` and `fit`.
+    """An algorithm with its options; subclasses supply `name`, `minimum_masks` and `fit`.
 
     Attributes:
-        needs_design: whether it reads masks of one design as a whole (SPEX's, or all masks), so
-            that a random part of them is of no use.
-        most_units: of more units only those that correlate most with the values are fitted (sure
-            independence screening, Fan & Lv 2008), which is said; None for no such bound.
+        name: the decoder's name in `DECODERS`, in notes and in scores.
+        needs_design: whether the decoder reads the masks of one design as a whole (SPEX's, or all
+            2^n masks), so that a random part of them is of no use.
+        most_units: the most units that are fitted. With more, the units that correlate most with
+            the values are fitted (sure independence screening, Fan & Lv 2008) and a note says so.
+            None for no such bound.
     """
 
     name: ClassVar[str]
@@ -119,14 +141,25 @@ class Decoder(ABC):
 
     @abstractmethod
     def minimum_masks(self, n_units: int) -> int:
-        """The fewest masks with which this decoder can say anything."""
+        """The fewest masks with which this decoder can say anything.
+
+        Args:
+            n_units: the number of units.
+        """
 
     @abstractmethod
     def fit(self, samples: Samples) -> SetFunction:
-        """Decode checked samples of at least two units whose values are not constant."""
+        """Recover a function; `decode` calls this where there is something to recover.
+
+        Args:
+            samples: checked samples of at least two units, whose values are not constant.
+        """
 
     def check_budget(self, samples: Samples) -> None:
         """Refuse fewer masks than `minimum_masks`.
+
+        Args:
+            samples: the samples that are to be decoded.
 
         Raises:
             BudgetError: names the minimum.
@@ -139,7 +172,10 @@ class Decoder(ABC):
             )
 
     def decode(self, samples: Samples) -> SetFunction:
-        """Decode checked samples; one unit and constant values have the same answer everywhere.
+        """Recover a function; with one unit, or constant values, every decoder gives the same.
+
+        Args:
+            samples: checked samples.
 
         Raises:
             BudgetError: fewer masks than `minimum_masks`.
@@ -172,7 +208,16 @@ def check_samples(
     seed: int,
     design: SpexDesign | None = None,
 ) -> Samples:
-    """Refuse what no decoder can use.
+    """The samples that decoders work on, once masks and values are checked.
+
+    Args:
+        masks: bool ``[mask, unit]``, True = kept.
+        values: real numbers ``[mask]`` or ``[mask, output]``.
+        keep: the probability with which the design keeps a unit; None for the share of kept
+            entries.
+        max_order: the size of the largest set that may be reported; None leaves it to the decoder.
+        seed: the only source of randomness.
+        design: the `SpexDesign` that made the masks, if one did.
 
     Raises:
         ShapeError: masks or values of the wrong width, length or dtype.
@@ -180,20 +225,20 @@ def check_samples(
         Refused: no units, a density outside (0, 1), masks that are all the same, an order below 1.
     """
     masks = check_masks(masks)
-    given = np.asarray(values)
+    raw = np.asarray(values)
     if masks.shape[1] == 0:
         raise Refused(f"masks of shape {list(masks.shape)} have no units; give at least one column")
-    if given.ndim not in (1, 2) or len(given) != len(masks) or given.size == 0:
+    if raw.ndim not in (1, 2) or len(raw) != len(masks) or raw.size == 0:
         raise ShapeError(
-            f"values of shape {list(given.shape)} for masks of shape {list(masks.shape)}; give "
+            f"values of shape {list(raw.shape)} for masks of shape {list(masks.shape)}; give "
             "one value a mask, [mask], or one a mask and output, [mask, output]"
         )
-    if given.dtype.kind not in "fiu":
+    if raw.dtype.kind not in "fiu":
         raise ShapeError(
-            f"values of shape {list(given.shape)} have dtype {given.dtype}, expected real "
+            f"values of shape {list(raw.shape)} have dtype {raw.dtype}, expected real "
             "numbers; convert them with values.astype(float)"
         )
-    measured = given.astype(np.float64)
+    measured = raw.astype(np.float64)
     failed = ~np.isfinite(measured.reshape(len(measured), -1)).all(axis=1)
     if failed.any():
         raise FailedMasksError(

@@ -20,9 +20,9 @@ _MOST_UNITS = 20
 class Exhaustive(Decoder):
     """The Walsh–Hadamard transform, generalised to fourier(p), of a complete table of values.
 
-    One butterfly a unit: (f₀, f₁) → (q·f₀ + p·f₁, σ(f₁ − f₀)), with f₀ the value where the unit
-    is ablated and σ = √(pq); n·2ⁿ operations. Masks that were measured more than once count with
-    their mean.
+    One butterfly a unit: (f₀, f₁) → (q·f₀ + p·f₁, σ(f₁ − f₀)), with f₀ and f₁ the values where
+    the unit is ablated and kept, q = 1 − p and σ = √(pq). It takes n·2ⁿ operations. Masks that were
+    measured more than once count with their mean.
     """
 
     name: ClassVar[str] = "exhaustive"

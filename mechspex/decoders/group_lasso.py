@@ -10,7 +10,7 @@ from jaxtyping import Float
 # From the penalty that empties the model down to one whose bias is a ten-thousandth.
 _PENALTIES = np.logspace(0, -4, 41)
 _FOLDS = 5
-# A path is left when its held-out error has risen this often in a row.
+# A path ends when its held-out error has been above its least this often in a row.
 _PATIENCE = 4
 # Relative change of the coefficients at which iteration stops: while comparing, and at the end.
 _COARSE, _FINE = 1e-3, 1e-7
@@ -25,7 +25,10 @@ class Moments:
     """Second moments of some rows, from which paths and errors are computed without the rows.
 
     Attributes:
-        gram: ZᵀZ. moment: ZᵀY. energy: Σ Y². n_rows: how many rows.
+        gram: ZᵀZ.
+        moment: ZᵀY.
+        energy: Σ Y².
+        n_rows: how many rows.
     """
 
     gram: Gram
@@ -37,10 +40,20 @@ class Moments:
     def of(
         cls, design: Float[np.ndarray, "row feature"], values: Float[np.ndarray, "row output"]
     ) -> Moments:
+        """The moments of rows.
+
+        Args:
+            design: the features Z.
+            values: the values Y.
+        """
         return cls(design.T @ design, design.T @ values, float((values**2).sum()), len(design))
 
     def without(self, other: Moments) -> Moments:
-        """The moments of the rows that are not among those of `other`."""
+        """The moments of these rows without some of them.
+
+        Args:
+            other: the moments of the rows that are left out.
+        """
         return Moments(
             self.gram - other.gram,
             self.moment - other.moment,
@@ -49,7 +62,7 @@ class Moments:
         )
 
     def squared_error(self, coefficients: Coefficients) -> float:
-        """Σ (Y − ZB)² over the rows."""
+        """Σ (Y − ZB)² over the rows, with the coefficients B."""
         fitted = self.gram @ coefficients - 2 * self.moment
         return self.energy + float((coefficients * fitted).sum())
 
@@ -62,14 +75,18 @@ def group_lasso(
 ) -> Coefficients:
     """Least squares with one penalty a feature, shared by its coefficients for all outputs.
 
-    B = argmin ‖Y − ZB‖²/2N + α Σ_j ‖B_j‖₂ (Yuan & Lin 2006, eq. 2.1, groups = rows of B; with one
-    output the LASSO), with α by 5-fold cross-validation. Solved by accelerated proximal gradient
-    steps on the second moments, along a path of falling α with warm starts.
+    B = argmin ‖Y − ZB‖²/2N + α Σ_j ‖B_j‖₂ (Yuan & Lin 2006, eq. 2.1), a group being a row of B;
+    with one output this is the LASSO. Cross-validation in five folds chooses α. The problem is
+    solved on the second moments by accelerated proximal gradient steps, along a path of falling α
+    with warm starts.
 
     Args:
-        design: centred features Z.
-        values: centred values Y.
-        seed: of the folds.
+        design: the centred features Z.
+        values: the centred values Y.
+        seed: the seed of the folds.
+
+    Returns:
+        The coefficients B; all are 0 where the largest α fits best.
     """
     whole = Moments.of(design, values)
     largest = float(np.linalg.norm(whole.moment, axis=1).max(initial=0.0)) / whole.n_rows
@@ -91,7 +108,7 @@ def group_lasso(
 def _path_errors(
     train: Moments, held_out: Moments, penalties: Float[np.ndarray, " penalty"]
 ) -> Float[np.ndarray, " penalty"]:
-    """Held-out error at each penalty; infinite where the path was left before it."""
+    """Held-out error at each penalty; infinite where the path ended before it."""
     errors = np.full(len(penalties), np.inf)
     coefficients, rises = np.zeros_like(train.moment), 0
     for step, penalty in enumerate(penalties):
@@ -137,20 +154,20 @@ def _fista(
     gram: Gram, moment: Coefficients, penalty: float, start: Coefficients, tolerance: float
 ) -> Coefficients:
     step = 1 / _largest_eigenvalue(gram)
-    found, ahead, momentum = start, start, 1.0
+    solution, ahead, momentum = start, start, 1.0
     for _ in range(_MOST_STEPS):
         moved = ahead - step * (gram @ ahead - moment)
         sizes = np.linalg.norm(moved, axis=1, keepdims=True)
         shrunk = moved * np.maximum(1 - step * penalty / np.maximum(sizes, 1e-300), 0)
-        change = shrunk - found
+        change = shrunk - solution
         if np.abs(change).max() <= tolerance * np.abs(shrunk).max():
             return shrunk
         if ((ahead - shrunk) * change).sum() > 0:
             momentum = 1.0
         following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         ahead = shrunk + (momentum - 1) / following * change
-        found, momentum = shrunk, following
-    return found
+        solution, momentum = shrunk, following
+    return solution
 
 
 def _largest_eigenvalue(gram: Gram) -> float:

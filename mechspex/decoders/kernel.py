@@ -31,10 +31,12 @@ Gram = Float[np.ndarray, "mask other"]
 class Hyperparameters:
     """The prior: a set S of k units has a coefficient of variance c_k ∏_{i∈S} w_i.
 
+    All variances are in units of the variance of the values.
+
     Attributes:
-        weights: w, one a unit.
-        shares: c_1 … c_K.
-        noise: variance of the noise; everything in variances of the values.
+        weights: w, one weight a unit.
+        shares: c_1 … c_K, one share an order.
+        noise: the variance of the noise.
     """
 
     weights: Float[np.ndarray, " unit"]
@@ -42,15 +44,17 @@ class Hyperparameters:
     noise: float
 
     def to_log(self) -> Float[np.ndarray, " parameter"]:
+        """The logarithms of weights, shares and noise, in this order."""
         return np.log(np.concatenate([self.weights, self.shares, [self.noise]]))
 
     @classmethod
     def from_log(cls, log: Float[np.ndarray, " parameter"], n_units: int) -> Hyperparameters:
+        """The hyperparameters whose logarithms `to_log` gave; the first `n_units` are weights."""
         exp = np.exp(log)
         return cls(exp[:n_units], exp[n_units:-1], float(exp[-1]))
 
     def variance(self, term: Term) -> float:
-        """The prior variance of one coefficient."""
+        """The prior variance of one term's coefficient."""
         share = self.shares[len(term) - 1] if term else _CONSTANT
         return float(share * np.prod(self.weights[list(term)]))
 
@@ -59,27 +63,27 @@ class Hyperparameters:
 class Kernel(Decoder):
     """Every interaction at once, its prior variance the product of its units' weights.
 
-    In fourier(p), with coefficients independent N(0, c_k ∏_{i∈S} w_i), the values are a Gaussian
+    In fourier(p), with independent coefficients N(0, c_k ∏_{i∈S} w_i), the values are a Gaussian
     process with the kernel
 
         k(m, m′) = c_0 + Σ_k c_k e_k(w_1 z_1 z′_1, …, w_n z_n z′_n),
 
-    e_k the elementary symmetric polynomial (Newton's identities give it from power sums, so all
-    pairs and triples cost a few matrix products). Weights, shares c_k and noise maximise the
-    marginal likelihood; the posterior mean of a coefficient is
-    θ_S = c_k ∏_{i∈S} w_i Σ_n α_n ∏_{i∈S} z_ni with α = (K + noise)⁻¹ f. A unit that matters alone
-    is thereby expected in interactions; one that does not matter is switched off. The many small
-    coefficients predict well together and are no evidence one by one: with noisy values some
-    interactions are reported where there are none, which `automatic` guards against.
+    where e_k is the elementary symmetric polynomial. Newton's identities give e_k from power sums,
+    so all pairs and triples cost a few matrix products. Weights, shares c_k and noise maximise the
+    marginal likelihood. The posterior mean of a coefficient is
+    θ_S = c_k ∏_{i∈S} w_i Σ_n α_n ∏_{i∈S} z_ni with α = (K + noise)⁻¹ f. So a unit that matters
+    alone is expected in interactions, and one that does not matter is switched off. The kernel of
+    pairs and the read-off follow Agrawal, Trippe, Huggins & Broderick, "The Kernel Interaction
+    Trick" (ICML 2019).
 
-    The kernel of pairs and the read-off follow Agrawal, Trippe, Huggins & Broderick, "The Kernel
-    Interaction Trick" (ICML 2019).
+    The many small coefficients predict well together, and are no evidence one by one. With noisy
+    values some interactions are reported where there are none; `automatic` guards against that.
 
     Attributes:
         n_terms: how many of the largest coefficients are kept, the constant not counted.
-        tuning_masks: the hyperparameters are fitted to at most this many masks.
-        solved_masks: the kernel system is solved on at most this many masks; with more, the terms
-            it found are refitted to all of them under the same prior.
+        tuning_masks: the most masks that the hyperparameters are fitted to.
+        solved_masks: the most masks that the kernel system is solved on. With more, the terms that
+            it gives are refitted to all masks under the same prior.
     """
 
     name: ClassVar[str] = "kernel"
@@ -108,10 +112,10 @@ class Kernel(Decoder):
         gram = _weigh(elementary_symmetric(_powers(head, order), prior.weights), prior)
         gram[np.diag_indices(len(head))] += prior.noise
         dual = np.linalg.solve(gram, values[: self.solved_masks])
-        found = read_off(head, dual, prior, most=self.n_terms)
+        means = read_off(head, dual, prior, max_terms=self.n_terms)
         if len(design) > self.solved_masks:
-            found = _ridge(design, values, list(found), prior)
-        terms = {term: scale * coefficients for term, coefficients in found.items()}
+            means = _ridge(design, values, list(means), prior)
+        terms = {term: scale * coefficients for term, coefficients in means.items()}
         terms[()] = terms.get((), 0.0) + mean
         return samples.function(terms)
 
@@ -146,7 +150,13 @@ def maximise_likelihood(
     values: Float[np.ndarray, "mask output"],
     start: Hyperparameters,
 ) -> Hyperparameters:
-    """Climb the marginal likelihood by L-BFGS; stopping early guards against fitting its noise."""
+    """Climb the marginal likelihood by L-BFGS; stopping early guards against fitting its noise.
+
+    Args:
+        design: the Fourier factors z.
+        values: values of mean 0 and variance 1.
+        start: the hyperparameters to start from; its shares say how many orders there are.
+    """
     n_units = design.shape[1]
     powers = _powers(design, len(start.shares))
 
@@ -155,7 +165,7 @@ def maximise_likelihood(
 
     bounds = [_BOUNDS] * (n_units + len(start.shares)) + [_NOISE_BOUNDS]
     lower, upper = np.array(bounds).T
-    found = minimize(
+    optimum = minimize(
         objective,
         np.clip(start.to_log(), lower, upper),
         jac=True,
@@ -163,7 +173,7 @@ def maximise_likelihood(
         bounds=bounds,
         options={"maxiter": _STEPS},
     )
-    return Hyperparameters.from_log(found.x, n_units)
+    return Hyperparameters.from_log(optimum.x, n_units)
 
 
 def negative_log_likelihood(
@@ -173,11 +183,20 @@ def negative_log_likelihood(
 ) -> tuple[float, Float[np.ndarray, " parameter"]]:
     """−log p(values | prior) − log p(weights) up to a constant, and its gradient in the logs.
 
-    Several outputs have one prior; their likelihoods are averaged, not multiplied, as they are far
-    from independent. The weights have an exponential prior of mean 1, which holds back weights that
-    grow only to make up for a share that shrinks. With G = ½(K⁻¹ − αα′), the gradient in w_i is
-    Σ_nm G_nm ∂K_nm/∂w_i, where ∂e_k/∂w_i = z z′ (e_{k−1} − w z z′ e_{k−2} + …): one matrix
+    Several outputs share one prior. Their likelihoods are averaged and not multiplied, since they
+    are far from independent. The weights have an exponential prior of mean 1: it holds back weights
+    that grow only to make up for a share that shrinks. With G = ½(K⁻¹ − αα′), the gradient in w_i
+    is Σ_nm G_nm ∂K_nm/∂w_i, where ∂e_k/∂w_i = z z′ (e_{k−1} − w z z′ e_{k−2} + …): one matrix
     product for each power of z.
+
+    Args:
+        powers: z, z², … z^K, the powers of the Fourier factors.
+        values: values of mean 0 and variance 1.
+        prior: the hyperparameters.
+
+    Returns:
+        The negative logarithm and its gradient, in the order of `Hyperparameters.to_log`; infinity
+        and zeros where the kernel matrix is not positive definite.
     """
     (n_masks, n_outputs), order = values.shape, len(prior.shares)
     polynomials = elementary_symmetric(powers, prior.weights)
@@ -212,6 +231,11 @@ def elementary_symmetric(
     """e_0 … e_K of (w_i z_i z′_i)_i for every two masks, by Newton's identities.
 
     k·e_k = Σ_{j=1…k} (−1)^{j−1} e_{k−j} P_j with the power sums P_j = Σ_i (w_i z_i z′_i)^j.
+
+    Args:
+        powers: z, z², … z^K of some masks.
+        weights: w.
+        others: the powers z′, z′², … of other masks; those of the same masks if not given.
     """
     others = powers if others is None else others
     sums = [
@@ -233,9 +257,19 @@ def read_off(
     dual: Float[np.ndarray, "mask output"],
     prior: Hyperparameters,
     *,
-    most: int,
+    max_terms: int,
 ) -> dict[Term, Float[np.ndarray, " output"]]:
-    """The posterior means θ_S = c_k ∏ w_i Σ_n α_n ∏ z_ni of the constant and the `most` largest."""
+    """The posterior means θ_S = c_k ∏ w_i Σ_n α_n ∏ z_ni of the constant and the largest terms.
+
+    Args:
+        design: the Fourier factors z.
+        dual: α = (K + noise)⁻¹ f.
+        prior: the hyperparameters.
+        max_terms: how many terms besides the constant.
+
+    Returns:
+        {term: posterior mean of each output}, in standard deviations of the values.
+    """
     n_units, shares = len(prior.weights), prior.shares
     scaled = design * prior.weights
     sets = [np.arange(n_units)[:, None]]
@@ -251,14 +285,14 @@ def read_off(
             sets.append(np.insert(pairs, 0, hub, axis=1))
             means.append(shares[2] * _products(scaled[:, rest], dual * scaled[:, [hub]]))
     sizes = np.concatenate([(block**2).sum(axis=1) for block in means])
-    largest = np.argsort(-sizes, kind="stable")[:most]
+    largest = np.argsort(-sizes, kind="stable")[:max_terms]
     ends = np.cumsum([len(block) for block in means])
-    found: dict[Term, np.ndarray] = {(): _CONSTANT * dual.sum(axis=0)}
+    largest_means: dict[Term, np.ndarray] = {(): _CONSTANT * dual.sum(axis=0)}
     for place in largest[sizes[largest] > 0]:
         block = int(np.searchsorted(ends, place, side="right"))
         row = place - (ends[block] - len(means[block]))
-        found[tuple(sets[block][row].tolist())] = means[block][row]
-    return found
+        largest_means[tuple(sets[block][row].tolist())] = means[block][row]
+    return largest_means
 
 
 def _products(

@@ -26,18 +26,20 @@ from mechspex.decoders.trees import (
 from mechspex.errors import Refused
 from mechspex.set_functions.set_function import SetFunction, features
 
+# Masks that the folds hold out together, at least.
 _HELD_OUT = 150
-# A term is refitted if that many masks at least carry its variance.
+# A term is refitted if at least this many masks carry its variance.
 _SUPPORT = 8
 # The largest support that is refitted, as a share of the number of masks.
 _REFITTED = 0.25
 # Boosting ends when held-out masks have not been better for this many trees, times 1 / rate.
 _PATIENCE = 3
-# Of several outputs the mean and so many principal components of the rest get trees, or fewer if
-# these already hold this share of the variance.
+# With several outputs trees are fitted to the mean and to so many principal components of the rest,
+# or to fewer if those already hold this share of the variance.
 _MOST_COMPONENTS = 3
 _VARIANCE = 0.9
-# A direction with less than this share of the largest spread is rounding.
+# A direction of the outputs is rounding if its standard deviation is below this share of the
+# largest one.
 _ROUNDING = 1e-9
 
 
@@ -45,28 +47,28 @@ _ROUNDING = 1e-9
 class ProxySpex(Decoder):
     """Boosted trees fitted to (mask, value), read off exactly, cut to their largest terms.
 
-    Depth, learning rate and number of trees are chosen by cross-validation. The default grid is
-    that of the published code (depths 3 and 5, rates 0.1 and 0.01, up to 5,000 trees), with depth
-    2, which few masks or a high p prefer, and with every number of trees in between. The depth is
+    Cross-validation chooses depth, learning rate and number of trees. The default grid is that of
+    the published code (depths 3 and 5, rates 0.1 and 0.01, up to 5,000 trees) with two additions:
+    depth 2, which few masks or a high p prefer, and every number of trees up to 5,000. The depth is
     chosen at the first rate, then the rate at that depth; `ProxySpex(rates=(0.1,))` is two to four
-    times as fast. The largest Fourier coefficients of the trees (exact
-    at any p) are kept, then refitted on their support by ridge regression with an unpenalised
-    intercept, if cross-validation says that helps. Butler et al. 2025.
+    times as fast. The largest Fourier coefficients of the trees are kept; they are exact at any p.
+    Ridge regression with an unpenalised intercept then refits them on their support, if
+    cross-validation says that this helps (Butler et al. 2025).
 
     Several outputs share one support: trees are fitted to their mean and to the leading principal
     components of the rest, and the refit serves every output.
 
     Attributes:
-        depths: of the trees, among which cross-validation chooses.
-        rates: of learning, likewise; the first is the one that depths are compared at.
-        n_trees: the most trees; cross-validation chooses how many of them.
-        n_terms: keep so many of the largest coefficients.
-        energy: keep the fewest terms that hold this share of the squared coefficients, the
-            constant apart. With neither of the two a quarter as many terms are kept as there are
-            masks, which is the most that is refitted; with both the smaller set.
+        depths: the depths of trees to choose from.
+        rates: the learning rates to choose from; depths are compared at the first of them.
+        n_trees: the most trees.
+        n_terms: how many of the largest coefficients are kept.
+        energy: the share of the squared coefficients, the constant apart, that the kept terms must
+            hold. With both `n_terms` and `energy` the smaller set is kept; with neither, a quarter
+            as many terms as there are masks, which is the most that is refitted.
         refit: whether the refit is tried.
-        boost: LightGBM by default; where it cannot be used, scikit-learn's trees take over
-            and a note says so.
+        boost: the function that boosts trees. Where the default, LightGBM, cannot be used,
+            scikit-learn's trees take over and a note says so.
 
     Raises:
         Refused: no depth or rate, fewer than one tree or term, an energy outside (0, 1].

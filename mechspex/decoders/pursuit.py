@@ -12,7 +12,7 @@ from scipy.linalg import solve_triangular
 
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.decoders.scan import BEAM, Columns, Factors, Residual
+from mechspex.decoders.scan import BEAM, Columns, Factors, Residuals
 from mechspex.decoders.spex.decoder import Spex
 from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import Basis, SetFunction, features
@@ -22,11 +22,11 @@ _LARGEST_ORDER = 5
 _HEAD_START = 40
 # A term must rest on this many masks: below it, single rows decide.
 _SUPPORT = 8
-# The fit is exact when the residual's share of the variance is below this.
+# The fit is exact when Σ residual² is below this share of Σ value².
 _EXACT = 1e-18
-# A direction of the outputs is explained when its residual is below this share of all.
+# A direction of the outputs is explained when its residual is below this share of all residuals.
 _SINGULAR = 1e-14
-# A column is new if this share of it lies outside what is there already.
+# A column is new if this share of its squared length lies outside the span of the present columns.
 _NEW = 1e-8
 # Shares of kept entries beyond which a Fourier product takes its variance from a few rare masks.
 _FOURIER_DENSITIES = (0.25, 0.75)
@@ -39,27 +39,29 @@ class Pursuit(Decoder):
     """Stepwise regression on sets of units, chosen by the extended information criterion.
 
     Each round scans the residual's correlation with every single, every pair (one matrix product,
-    Zᵀ diag(r) Z) and the extensions of the best sets by one unit, adds the terms that lower
+    Zᵀ diag(r) Z) and the extensions of the best sets by one unit. It adds the terms that most lower
 
         EBIC = N log det(RᵀR) + Σ_S price(S),    price(S) = log N + 2 log C(n, |S|)  for one output
 
-    most, and drops those that no longer pay. Adding a set that does nothing lowers the EBIC only
-    if it is the luckiest of all C(n, |S|) by a margin of log N, so on pure noise the chance of
-    reporting any interaction falls as 1/√N (Chen & Chen 2008, the criterion at γ = 1). Several
-    outputs share the terms: R holds the residual along the q principal directions of the outputs,
-    so that what cancels in their mean is found, and with t = price(S)/2 the price becomes
+    and drops terms that no longer pay. A set that does nothing lowers the EBIC only if it is the
+    luckiest of all C(n, |S|) by a margin of log N. So on pure noise the chance of reporting any
+    interaction falls as 1/√N (Chen & Chen 2008, the criterion at γ = 1).
+
+    Several outputs share the terms. R holds the residual along the q principal directions of the
+    outputs, so an effect that cancels in their mean is found. With t = price(S)/2 the price becomes
     2t + q − 1 + 2√((q−1)t), the same tail of χ² with q degrees of freedom (Laurent & Massart 2000,
     lemma 1).
 
     An AND is one term in the `kept` basis, an OR one in `ablated`, a parity one in `fourier`. All
-    that suit the design are tried; the one with the lowest EBIC of leave-one-out residuals after
-    some forty interactions goes on to the end. Pairs need no part that acts alone: all of them are
-    scanned, in blocks, also where there are a billion. Larger sets are found above sets that show,
-    unless they are proposed: by SPEX where the masks are SPEX's, by other decoders, or by the user.
+    bases that suit the design are tried. The one with the lowest EBIC of leave-one-out residuals
+    after some forty interactions goes on to the end. A pair is found even if neither of its units
+    acts alone: all pairs are scanned, in blocks, also where there are a billion. A larger set is
+    found above a smaller set that shows, or if it is proposed: by SPEX where the masks are SPEX's,
+    by other decoders, or by the user.
 
     Attributes:
         candidates: sets that are tried in every round, such as those of a screen.
-        proposers: decoders whose terms are tried too, such as boosted trees.
+        proposers: other decoders whose terms are tried too, such as boosted trees.
     """
 
     name: ClassVar[str] = "pursuit"
@@ -96,9 +98,9 @@ class Pursuit(Decoder):
     def _proposed(self, samples: Samples) -> tuple[Term, ...]:
         proposers = (Spex(), *self.proposers) if samples.groups else self.proposers
         answers = (decoder.decode(samples) for decoder in proposers)
-        found = [*self.candidates, *(term for answer in answers for term in answer.terms)]
+        terms = [*self.candidates, *(term for answer in answers for term in answer.terms)]
         highest = samples.order_up_to(_LARGEST_ORDER)
-        return tuple(dict.fromkeys(term for term in found if 0 < len(term) <= highest))
+        return tuple(dict.fromkeys(term for term in terms if 0 < len(term) <= highest))
 
 
 class _Search:
@@ -152,7 +154,7 @@ class _Search:
         self._residual = self._values - self._design @ self._coefficients
         self._white = np.linalg.inv(np.linalg.cholesky(self._covariance(self._residual))).T
 
-    def _covariance(self, residual: Residual) -> Float[np.ndarray, "direction direction"]:
+    def _covariance(self, residual: Residuals) -> Float[np.ndarray, "direction direction"]:
         """RᵀR, floored where the fit is exact, of all outputs or of some."""
         covariance = residual.T @ residual
         floor = max(self._floor, _SINGULAR * float(np.trace(covariance)))
@@ -173,12 +175,12 @@ class _Search:
     def _prices(self, terms: list[Term]) -> Float[np.ndarray, " term"]:
         return np.array([self._prices_by_order[len(term)] for term in terms])
 
-    def _climb(self, order: int, most: int | None = None) -> None:
-        """Add and drop terms until none pays, or there are `most` interactions."""
-        most = len(self._design) if most is None else most
+    def _climb(self, order: int, max_terms: int | None = None) -> None:
+        """Add and drop terms until none pays, or there are `max_terms` interactions."""
+        max_terms = len(self._design) if max_terms is None else max_terms
         seen: set[frozenset[Term]] = set()
         while not self._is_exact() and frozenset(self.terms) not in seen:
-            if sum(len(term) > 1 for term in self.terms) >= most:
+            if sum(len(term) > 1 for term in self.terms) >= max_terms:
                 return
             seen.add(frozenset(self.terms))
             candidates = [t for t in self._scan(order) if t not in set(self.terms)]
@@ -198,10 +200,14 @@ class _Search:
         its own units are free to act alone: an additive function has none.
 
         Args:
-            rest: what of the candidates' columns lies outside the present terms.
+            candidates: the terms to choose from.
+            rest: the part of each candidate's column that is orthogonal to the present terms.
+
+        Returns:
+            Places of the chosen terms among the candidates.
         """
         gains = self._gains(rest) - self._prices(candidates)
-        most = min(1 + len(self.terms) // 8, self._samples.n_masks // 2 - len(self.terms))
+        max_terms = min(1 + len(self.terms) // 8, self._samples.n_masks // 2 - len(self.terms))
         paying = np.flatnonzero(gains > 0)
         units = sorted({i for j in paying for i in candidates[j]})
         alone = _orthogonal(self._columns([(i,) for i in units]), self._q)
@@ -209,7 +215,7 @@ class _Search:
         chosen: list[int] = []
         directions = np.empty((len(rest), 0))
         for j in paying[np.argsort(-gains[paying], kind="stable")].tolist():
-            if len(chosen) >= most or (chosen and gains[j] <= 0.5 * gains[chosen[0]]):
+            if len(chosen) >= max_terms or (chosen and gains[j] <= 0.5 * gains[chosen[0]]):
                 break
             column = _orthogonal(rest[:, [j]], directions)
             if (column**2).sum() < _NEW * (rest[:, j] ** 2).sum():
@@ -224,27 +230,29 @@ class _Search:
     def _interacts(
         self, term: Term, column: Float[np.ndarray, "mask 1"], own: Float[np.ndarray, "mask unit"]
     ) -> bool:
-        """Whether a term, the present ones taken out of it, pays beyond its own units.
+        """Whether a term, orthogonal to the present terms, pays beyond its own units.
 
-        In the space of `own`, `column` and the residual, by their products alone.
+        This takes the products of `own`, `column` and the residual alone, not the masks.
         """
         both = np.hstack([own, column])
         gram, moment = both.T @ both, both.T @ self._residual
         covariance = self._covariance(self._residual)
-        left = [
+        volumes = [
             np.linalg.slogdet(covariance - _explained(gram[:k, :k], moment[:k]))[1]
             for k in (len(gram) - 1, len(gram))
         ]
-        return bool(self._samples.n_masks * (left[0] - left[1]) > self._prices([term])[0])
+        return bool(self._samples.n_masks * (volumes[0] - volumes[1]) > self._prices([term])[0])
 
-    def _gains(self, rest: Columns, residual: Residual | None = None) -> Float[np.ndarray, " term"]:
-        """How much each column, orthogonal to what is there, would lower N log det(RᵀR)."""
+    def _gains(
+        self, rest: Columns, residual: Residuals | None = None
+    ) -> Float[np.ndarray, " term"]:
+        """How much each column, orthogonal to the present terms, would lower N log det(RᵀR)."""
         white = self._residual @ self._white
         if residual is not None:
             white = residual @ np.linalg.inv(np.linalg.cholesky(self._covariance(residual))).T
         squares = rest**2
         norms = squares.sum(axis=0)
-        # What is in the span already leaves rounding only.
+        # A column in the span of the present terms leaves rounding only.
         new = norms > _NEW
         norms = np.where(new, norms, 1.0)
         support = norms**2 / np.maximum((squares**2).sum(axis=0), np.finfo(float).tiny)
@@ -273,38 +281,42 @@ class _Search:
     def _scan(self, largest: int) -> list[Term]:
         """The sets whose features correlate most with the residual, some of each order.
 
-        Pairs are looked for among the Fourier features too: those are what is left of the basis'
-        own once single units are taken out.
+        Pairs are looked for among the Fourier features too: a product of the basis, with single
+        units taken out of it, is a Fourier product.
         """
         white = (self._residual @ self._white).astype(np.float32)
-        found = dict.fromkeys(t for t in self._pool if len(t) <= largest)
+        sets = dict.fromkeys(t for t in self._pool if len(t) <= largest)
         orders = (largest, min(2, largest))
         for factors, order in zip(self._factors, orders, strict=False):
             units = np.argsort(-factors.strengths(white), kind="stable")
-            found.update(dict.fromkeys((int(i),) for i in units[:BEAM]))
+            sets.update(dict.fromkeys((int(i),) for i in units[:BEAM]))
             base: list[Term] = [(int(i),) for i in np.sort(units[: factors.hubs])]
             for size in range(2, order + 1):
                 base = factors.extend(base, white)
-                found.update(dict.fromkeys(base))
+                sets.update(dict.fromkeys(base))
                 base = list(dict.fromkeys(base + [t for t in self.terms if len(t) == size]))
-        return list(found)
+        return list(sets)
 
 
 def charged_r2(samples: Samples, answer: SetFunction) -> float:
     """R² on the training masks, each term charged what it costs to find it by the EBIC.
 
     1 − (RSS/TSS)·exp(Σ_S price(S)/N): a term that chance could have found lowers it.
+
+    Args:
+        samples: the training masks and values.
+        answer: the function that was recovered from them.
     """
     n_masks, n_units = samples.n_masks, samples.n_units
-    left = 1 - r_squared(samples.values, answer.predict_outputs(samples.masks))
+    unexplained = 1 - r_squared(samples.values, answer.predict_outputs(samples.masks))
     prices = sum(
         math.log(n_masks) + 2 * math.log(math.comb(n_units, len(term))) for term in answer.terms
     )
-    return 1 - left * math.exp(min(prices / n_masks, 700.0))
+    return 1 - unexplained * math.exp(min(prices / n_masks, 700.0))
 
 
-def _principal(values: Float[np.ndarray, "mask output"]) -> Residual:
-    """The values along the principal directions of the outputs, but for what is next to nothing."""
+def _principal(values: Float[np.ndarray, "mask output"]) -> Residuals:
+    """The values along the principal directions of the outputs, without the negligible ones."""
     left, sizes, _ = np.linalg.svd(values, full_matrices=False)
     shares = sizes**2 / (sizes**2).sum()
     kept = 1 + int((np.cumsum(shares[::-1])[::-1][1:] > _REST).sum())
@@ -330,7 +342,7 @@ def _qr(
 def _explained(
     gram: Float[np.ndarray, "column column"], moment: Float[np.ndarray, "column direction"]
 ) -> Float[np.ndarray, "direction direction"]:
-    """What columns of these products explain of the residual's covariance."""
+    """The part of the residual's covariance that columns with these products explain."""
     sizes, vectors = np.linalg.eigh(gram)
     along = vectors.T @ moment
     inverse = np.where(sizes > _NEW * max(sizes[-1], 1.0), 1 / np.maximum(sizes, 1e-300), 0.0)
@@ -338,6 +350,6 @@ def _explained(
 
 
 def _orthogonal(columns: Columns, basis: Float[np.ndarray, "mask direction"]) -> Columns:
-    """What of the columns lies outside an orthonormal basis; twice, against rounding."""
+    """The part of the columns outside an orthonormal basis; taken twice, against rounding."""
     rest = columns - basis @ (basis.T @ columns)
     return rest - basis @ (basis.T @ rest)

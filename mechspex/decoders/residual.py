@@ -1,4 +1,4 @@
-"""Residual decoder: what another decoder makes of what a known function leaves over."""
+"""Residual decoder: another decoder recovers what a known function does not explain."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mechspex.set_functions.set_function import SetFunction
 class Residual(Decoder):
     """prior + decoder(values − prior): masks are spent on what is not known beforehand.
 
-    A decoder shrinks what it is not sure of towards zero; here towards the prior.
+    A decoder shrinks uncertain coefficients towards zero. Here it shrinks them towards the prior.
 
     Attributes:
-        decoder: of what is left over.
-        prior: a function of the same units, such as a screen's predictions; with one output it
-            stands for every output.
+        decoder: the decoder of the values that remain once the prior is taken off.
+        prior: a function of the same units, such as a screen's predictions. A prior with one
+            output stands for every output.
 
     Raises:
         ShapeError: a prior of other units or outputs.
@@ -48,8 +48,8 @@ class Residual(Decoder):
                 f"the prior has {self.prior.n_units} units and {self.prior.n_outputs} outputs, the "
                 f"samples {samples.n_units} and {n_outputs}; give the same, or one output for all"
             )
-        left_over = samples.values - self.prior.predict_outputs(samples.masks)
-        answer = self.decoder.decode(replace(samples, values=left_over))
+        residual = samples.values - self.prior.predict_outputs(samples.masks)
+        answer = self.decoder.decode(replace(samples, values=residual))
         total: dict[Term, np.ndarray] = {}
         for part in (self.prior, answer):
             fourier = part.to_basis("fourier", samples.keep)

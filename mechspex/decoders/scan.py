@@ -14,18 +14,24 @@ BEAM = 60
 _PAIRS_A_ROUND = 1 << 22
 # Pairs kept of a scan of all of them, and the scores held at once while it runs.
 _POOL, _BLOCK = 1_000, 1 << 24
-# Multiplications that a scan of all pairs may take; what is left over is spent on more outputs.
+# Multiplications that a scan of all pairs may take: they say along how many directions it scans.
 _SCAN_WORK = 2e13
 
 Columns = Float[np.ndarray, "mask term"]
-Residual = Float[np.ndarray, "mask direction"]
+Residuals = Float[np.ndarray, "mask direction"]
 
 
 class Factors:
     """The factors φ_i(m) of a basis, and the scans over their products.
 
-    A scan scores a set by Σ_q ⟨φ_S, r_q⟩² / var φ_S over the residual's directions; the variance is
-    that of independent units, which saves half of the work and is exact enough for candidates.
+    A scan scores a set by Σ_q ⟨φ_S, r_q⟩² / var φ_S over the residual's directions r_q. The
+    variance is that of independent units, which saves half of the work and is exact enough for
+    candidates.
+
+    Args:
+        masks: True = kept.
+        basis: ``fourier``, ``kept`` or ``ablated``.
+        keep: the probability p of the Fourier basis.
     """
 
     def __init__(self, masks: Bool[np.ndarray, "mask unit"], basis: Basis, keep: float) -> None:
@@ -39,14 +45,23 @@ class Factors:
         self.hubs = min(n_units, max(BEAM, _PAIRS_A_ROUND // n_units))
         self.all_pairs_a_round = self.hubs == n_units
 
-    def strengths(self, white: Residual) -> Float[np.ndarray, " unit"]:
-        """The score of every single."""
+    def strengths(self, white: Residuals) -> Float[np.ndarray, " unit"]:
+        """The score of every single unit.
+
+        Args:
+            white: the residual, its directions orthonormal.
+        """
         variances = self._second - self._first**2
         slopes = ((white.T @ self._values) ** 2).sum(axis=0)
         return np.where(variances > 1e-9, slopes / np.maximum(variances, 1e-9), 0.0)
 
-    def extend(self, base: list[Term], white: Residual) -> list[Term]:
-        """The best of all sets that are a set of `base` and one more unit."""
+    def extend(self, base: list[Term], white: Residuals) -> list[Term]:
+        """The best of all sets that are a set of `base` and one more unit.
+
+        Args:
+            base: sets of equal size.
+            white: the residual, its directions orthonormal.
+        """
         if not base:
             return []
         products = np.ones((len(white), len(base)), dtype=np.float32)
@@ -57,16 +72,20 @@ class Factors:
         for row, term in enumerate(base):
             scores[row, list(term)] = 0.0
         # A set of k units is met up to k times.
-        most = min(BEAM * (len(base[0]) + 1), scores.size)
-        found = (tuple(sorted((*base[row], unit))) for row, unit in _largest(scores, most))
-        return list(dict.fromkeys(found))[:BEAM]
+        max_sets = min(BEAM * (len(base[0]) + 1), scores.size)
+        sets = (tuple(sorted((*base[row], unit))) for row, unit in _largest(scores, max_sets))
+        return list(dict.fromkeys(sets))[:BEAM]
 
-    def best_of_all_pairs(self, residual: Residual) -> list[Term]:
-        """The pairs with the highest scores, block by block: memory stays bounded."""
+    def best_of_all_pairs(self, residual: Residuals) -> list[Term]:
+        """The pairs with the highest scores, block by block: memory stays bounded.
+
+        Args:
+            residual: the residual along any directions; this makes them orthonormal.
+        """
         n_masks, n_units = self._values.shape
         left, sizes, _ = np.linalg.svd(residual, full_matrices=False)
-        most = max(1, int(_SCAN_WORK / (n_units**2 * n_masks)))
-        white = (left * (sizes > 0))[:, :most].astype(np.float32)
+        n_directions = max(1, int(_SCAN_WORK / (n_units**2 * n_masks)))
+        white = (left * (sizes > 0))[:, :n_directions].astype(np.float32)
         best = np.empty((0, 3))
         rows = max(1, _BLOCK // n_units)
         for start in range(0, n_units - 1, rows):
@@ -80,8 +99,8 @@ class Factors:
             )
             # Only pairs i < j; a unit with itself is no pair.
             scores[np.tril_indices(len(scores), 0, scores.shape[1])] = 0.0
-            found = [(scores[i, j], start + i, start + j) for i, j in _largest(scores, _POOL)]
-            best = np.array(sorted([*map(tuple, best), *found], reverse=True)[:_POOL])
+            pairs = [(scores[i, j], start + i, start + j) for i, j in _largest(scores, _POOL)]
+            best = np.array(sorted([*map(tuple, best), *pairs], reverse=True)[:_POOL])
         return [(int(i), int(j)) for _, i, j in best]
 
     def _scores(
@@ -89,7 +108,7 @@ class Factors:
         products: Float[np.ndarray, "mask set"],
         first: Float[np.ndarray, " set"],
         second: Float[np.ndarray, " set"],
-        white: Residual,
+        white: Residuals,
         units: slice,
     ) -> Float[np.ndarray, "set unit"]:
         values = self._values[:, units]
@@ -101,11 +120,11 @@ class Factors:
         return np.where(variances > 1e-9, scores / np.maximum(variances, 1e-9), 0.0)
 
 
-def _largest(scores: Float[np.ndarray, "set unit"], most: int) -> list[tuple[int, int]]:
+def _largest(scores: Float[np.ndarray, "set unit"], max_sets: int) -> list[tuple[int, int]]:
     """Row and column of the largest positive scores, best first."""
     flat = scores.ravel()
-    most = min(most, len(flat))
-    order = np.argpartition(-flat, most - 1)[:most]
+    max_sets = min(max_sets, len(flat))
+    order = np.argpartition(-flat, max_sets - 1)[:max_sets]
     order = order[np.argsort(-flat[order], kind="stable")]
     order = order[flat[order] > 0]
     rows, columns = np.unravel_index(order, scores.shape)

@@ -14,7 +14,7 @@ from sklearn.ensemble import GradientBoostingRegressor
 from mechspex.errors import MechspexError
 
 _SMALLEST_LEAF = 5
-# Trees come in blocks of so many.
+# Trees are boosted in blocks of this many.
 _BLOCK = 50
 # Keys of sets of units stay below this, so that they fit an int64.
 _LARGEST_KEY = 1 << 62
@@ -26,14 +26,14 @@ class TreesUnavailable(MechspexError):
 
 @dataclass(frozen=True)
 class Forest:
-    """Boosted trees whose sum is the model; the nodes of all of them in one list.
+    """Boosted trees whose sum is the model; one list holds the nodes of all trees.
 
     Attributes:
         roots: the first node of every tree, in the order in which they were boosted.
         unit: the unit whose masks a node splits; −1 for a leaf.
         ablated: the node that follows where that unit is ablated; a leaf follows itself.
-        kept: likewise where it is kept.
-        value: of a leaf; of other nodes 0.
+        kept: the node that follows where that unit is kept; a leaf follows itself.
+        value: a leaf's prediction; 0 for any other node.
     """
 
     roots: Int[np.ndarray, " tree"]
@@ -44,6 +44,7 @@ class Forest:
 
     @property
     def n_trees(self) -> int:
+        """How many trees the forest has."""
         return len(self.roots)
 
     def first(self, n_trees: int) -> Forest:
@@ -51,7 +52,7 @@ class Forest:
         return replace(self, roots=self.roots[:n_trees])
 
     def predict_trees(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "tree mask"]:
-        """What every tree says of every mask; the sum over trees is the prediction."""
+        """The prediction of every tree for every mask; the forest predicts their sum."""
         n_masks = len(masks)
         columns, rows = masks.T.ravel(), np.arange(n_masks)
         at = np.repeat(self.roots[:, None], n_masks, axis=1)
@@ -80,7 +81,7 @@ def join(forests: Sequence[Forest]) -> Forest:
 
 @runtime_checkable
 class BoostTrees(Protocol):
-    """Boosting, block of trees by block of trees, for as long as the caller wants more."""
+    """A function that boosts trees, block by block, for as long as the caller wants more."""
 
     def __call__(
         self,
@@ -102,6 +103,13 @@ def boost_lightgbm(
     seed: int,
 ) -> Iterator[Forest]:
     """Trees by LightGBM with one thread; they end when no split is left.
+
+    Args:
+        masks: True = kept.
+        values: the values to predict.
+        depth: the depth of every tree.
+        rate: the learning rate.
+        seed: the only source of randomness.
 
     Raises:
         TreesUnavailable: LightGBM cannot be imported, or fails.
@@ -182,7 +190,17 @@ def boost_scikit_learn(
     rate: float,
     seed: int,
 ) -> Iterator[Forest]:
-    """The fallback: gradient-boosted trees of scikit-learn, slower, on a share of the units."""
+    """The fallback: gradient-boosted trees of scikit-learn, which are slower.
+
+    Each split looks at a random quarter of the units (but at least eight).
+
+    Args:
+        masks: True = kept.
+        values: the values to predict.
+        depth: the depth of every tree.
+        rate: the learning rate.
+        seed: the only source of randomness.
+    """
     n_units = masks.shape[1]
     model = GradientBoostingRegressor(
         init="zero",
@@ -218,7 +236,7 @@ def _from_scikit_learn(tree: Any, rate: float) -> Forest:
 
 
 def grow(blocks: Iterator[Forest], n_trees: int) -> Forest:
-    """The first `n_trees` trees, or as many as there are."""
+    """The first `n_trees` trees, or fewer if the blocks end before."""
     grown = [next(blocks)]
     while sum(block.n_trees for block in grown) < n_trees and (block := next(blocks, None)):
         grown.append(block)
@@ -232,17 +250,24 @@ def grow_while_better(
     masks: Bool[np.ndarray, "mask unit"],
     values: Float[np.ndarray, " mask"],
 ) -> tuple[Forest, Float[np.ndarray, " tree"]]:
-    """Trees, at most `n_trees`, until none of the last `patience` helps with held-out masks.
+    """Grow trees for as long as they help with held-out masks.
+
+    Args:
+        blocks: the blocks of trees, as they are boosted.
+        n_trees: the most trees.
+        patience: growth ends when so many trees in a row have not lowered the error.
+        masks: the held-out masks.
+        values: their values.
 
     Returns:
-        The forest and the squared error Σ(f − f̂)² of its first 1, 2, 3 … trees.
+        The forest, and the squared error Σ(f − f̂)² of its first 1, 2, 3 … trees.
     """
     grown: list[Forest] = []
-    left, errors = values, np.empty(0)
+    residual, errors = values, np.empty(0)
     while len(errors) < n_trees and (block := next(blocks, None)):
         grown.append(block)
-        staged = left - np.cumsum(block.predict_trees(masks), axis=0)
-        left = staged[-1]
+        staged = residual - np.cumsum(block.predict_trees(masks), axis=0)
+        residual = staged[-1]
         errors = np.append(errors, (staged**2).sum(axis=1))
         if len(errors) - np.argmin(errors) > patience:
             break
@@ -254,8 +279,8 @@ def fourier(
 ) -> tuple[Int[np.ndarray, "term unit"], Float[np.ndarray, "term forest"]]:
     """Exact fourier(p) coefficients of some forests, on the terms that any of them has.
 
-    With E_ν the mean over the design of what follows node ν, a split on unit u with children A
-    (ablated) and K (kept) moves that mean by (m_u − p)(E_K − E_A). So a tree is
+    Let E_ν be the mean over the design of the leaves below node ν. A split on unit u with children
+    A (ablated) and K (kept) moves that mean by (m_u − p)(E_K − E_A). So a tree is
 
         E_root + Σ_ν [the mask reaches ν] · σ (E_K − E_A) · z_u,
 
@@ -264,16 +289,16 @@ def fourier(
     algorithm 1), in closed form and for every p.
 
     Args:
-        forests: one an output.
-        keep: p, strictly between 0 and 1.
+        forests: one forest an output.
+        keep: the probability p, strictly between 0 and 1.
 
     Returns:
-        The terms, a row of units each, filled up with −1, the first of them the constant; and
-        the coefficients ``[term, forest]``.
+        The terms, a row of units each and −1 as a filler, the constant first; and the coefficients
+        ``[term, forest]``.
     """
     constants = np.zeros((1, len(forests)))
     # By order of the terms: their units [term, order], coefficients and forests.
-    found: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    by_order: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     for number, forest in enumerate(forests):
         levels = _levels(forest)
         mean = forest.value.copy()
@@ -283,14 +308,14 @@ def fourier(
         for nodes, above, was_kept in levels:
             jumps = mean[forest.kept[nodes]] - mean[forest.ablated[nodes]]
             for members, values in _expand(forest.unit[nodes], jumps, above, was_kept, keep):
-                found.setdefault(members.shape[1], []).append(
+                by_order.setdefault(members.shape[1], []).append(
                     (members, values, np.full(len(values), number))
                 )
-    highest = max(found, default=0)
+    highest = max(by_order, default=0)
     terms: list[np.ndarray] = [np.full((1, highest), -1)]
     coefficients: list[np.ndarray] = [constants]
-    for order in sorted(found):
-        members, values, numbers = map(np.concatenate, zip(*found[order], strict=True))
+    for order in sorted(by_order):
+        members, values, numbers = map(np.concatenate, zip(*by_order[order], strict=True))
         first, group = _equal_rows(members)
         filler = np.full((len(first), highest - order), -1)
         terms.append(np.column_stack([members[first], filler]))

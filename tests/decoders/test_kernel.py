@@ -53,10 +53,10 @@ def test_the_read_off_is_the_posterior_mean_of_every_coefficient():
     gram = (design * variances) @ design.T + PRIOR.noise * np.eye(len(design))
     dual = np.linalg.solve(gram, VALUES)
     brute = variances[:, None] * (design.T @ dual)
-    found = read_off(DESIGN, dual, PRIOR, most=len(TERMS))
+    found = read_off(DESIGN, dual, PRIOR, max_terms=len(TERMS))
     assert set(found) == set(TERMS)
     largest = sorted(TERMS[1:], key=lambda t: -np.linalg.norm(found[t]))[:6]
-    assert set(read_off(DESIGN, dual, PRIOR, most=6)) == {(), *largest}
+    assert set(read_off(DESIGN, dual, PRIOR, max_terms=6)) == {(), *largest}
     np.testing.assert_allclose([found[t] for t in TERMS], brute, atol=1e-10)
     answer = SetFunction.from_mapping(N_UNITS, found, basis="fourier", keep=0.7)
     np.testing.assert_allclose(answer.predict_outputs(MASKS), design @ brute, atol=1e-9)

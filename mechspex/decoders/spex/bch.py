@@ -24,15 +24,16 @@ _BLOCK = 1 << 21
 class BchCode:
     """The primitive narrow-sense binary BCH code, shortened to `n_units` information bits.
 
-    A set k of units is an information word; bit j of the word is the coefficient of x^{P+j}, and
-    its P parities are the remainder mod g(x), g the least polynomial over F₂ with roots
-    α, α³, …, α^{2t−1} in GF(2^m), m the smallest with n + P ≤ 2^m − 1. The parities of k, up to
-    t − |k| of them wrong, are the word 0 of the code with errors at k and at the wrong parities, so
-    decoding 0 finds k (Lin & Costello 2004, section 6.1 and 6.2).
+    A set k of units is an information word: bit j of the word is the coefficient of x^{P+j}. Its P
+    parities are the remainder mod g(x), where g is the least polynomial over F₂ with roots
+    α, α³, …, α^{2t−1} in GF(2^m), and m is the smallest with n + P ≤ 2^m − 1.
+
+    Take the parities of k with up to t − |k| of them wrong. They are the code word 0 with errors at
+    k and at the wrong parities, so decoding 0 finds k (Lin & Costello 2004, sections 6.1 and 6.2).
 
     Attributes:
-        n_units: n, the number of information bits.
-        n_errors: t, the number of errors that are corrected.
+        n_units: the number n of information bits.
+        n_errors: the number t of errors that are corrected.
 
     Raises:
         Refused: a size below 1, or a code beyond GF(2^20).
@@ -55,7 +56,7 @@ class BchCode:
 
     @property
     def n_parities(self) -> int:
-        """P, the degree of g; at most t·m."""
+        """The number P of parities, which is the degree of g; at most t·m."""
         return self._generator.bit_length() - 1
 
     @cached_property
@@ -78,12 +79,15 @@ class BchCode:
     ) -> tuple[Int[np.ndarray, "call error"], Bool[np.ndarray, " call"]]:
         """The set of units that explains each row of parities, with at most t errors in all.
 
-        Syndromes, Berlekamp–Massey, and a search for the roots of those locators that have as many
-        roots as their degree, all calls at once.
+        Three steps, each for all calls at once: the syndromes, Berlekamp–Massey, and a search for
+        the roots of those locators that have as many roots as their degree.
+
+        Args:
+            received: a row of parities a call, some of them wrong.
 
         Returns:
-            sets: int ``[call, t]``, the units in ascending order, then `n_units` as a filler.
-            found: bool ``[call]``; False where no set and errors within t fit.
+            The units ``[call, t]`` in ascending order, then `n_units` as a filler; and whether
+            there is such a set, ``[call]``.
 
         Raises:
             ShapeError: another number of parities.
@@ -95,7 +99,7 @@ class BchCode:
             )
         locators, lengths = self._locators(self._syndromes(received))
         sets = np.full((len(received), self.n_errors), self.n_units)
-        found = lengths == 0
+        decoded = lengths == 0
         for length in range(1, self.n_errors + 1):
             calls = np.flatnonzero(lengths == length)
             # The roots of x^L Λ(1/x) are the locations; monic, and without its leading 1.
@@ -103,10 +107,10 @@ class BchCode:
             splits = self._field.splits(monic)
             calls, monic = calls[splits], monic[splits]
             rows, places = self._roots(monic)
-            found[calls[rows]] = True
+            decoded[calls[rows]] = True
             units = np.where(places < self.n_parities, self.n_units, places - self.n_parities)
             sets[calls[rows], :length] = np.sort(units, axis=1)
-        return sets, found
+        return sets, decoded
 
     @cached_property
     def _field(self) -> _Field:
@@ -149,8 +153,8 @@ class BchCode:
         """Berlekamp–Massey without inversion; binary, so every second discrepancy is 0.
 
         Returns:
-            coefficients [call, t + 1] of Λ, up to a factor, and its degree [call]; −1 where the
-            syndromes have no locator of degree t or less.
+            The coefficients ``[call, t + 1]`` of Λ, up to a factor, and its degree ``[call]``; the
+            degree is −1 where the syndromes have no locator of degree t or less.
         """
         t, multiply = self.n_errors, self._field.multiply
         n_calls = len(syndromes)
@@ -186,7 +190,7 @@ class BchCode:
             return rows, places[rows]
         everywhere = np.arange(self.n_units + self.n_parities)
         powers = [self._field.power(everywhere * e) for e in range(length + 1)]
-        found_rows, found_places = [np.empty(0, dtype=int)], [np.empty((0, length), dtype=int)]
+        all_rows, all_places = [np.empty(0, dtype=int)], [np.empty((0, length), dtype=int)]
         block = max(1, _BLOCK // len(everywhere))
         for start in range(0, n_calls, block):
             part = monic[start : start + block]
@@ -195,9 +199,9 @@ class BchCode:
                 value ^= self._field.multiply(part[:, e, None], powers[e])
             is_root = value == 0
             rows = np.flatnonzero(is_root.sum(axis=1) == length)
-            found_rows.append(start + rows)
-            found_places.append(np.nonzero(is_root[rows])[1].reshape(-1, length))
-        return np.concatenate(found_rows), np.concatenate(found_places)
+            all_rows.append(start + rows)
+            all_places.append(np.nonzero(is_root[rows])[1].reshape(-1, length))
+        return np.concatenate(all_rows), np.concatenate(all_places)
 
 
 @dataclass(frozen=True, eq=False)

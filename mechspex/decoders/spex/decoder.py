@@ -21,11 +21,14 @@ _ALTERNATIONS = 3
 _MOST_ROUNDS = 100
 # Elements of one block: keeps memory in tens of megabytes.
 _BLOCK = 1 << 22
-# An energy below this share of all is rounding, when energies are compared.
+# An energy Σ U² is rounding below this share of the energy of all bins; a squared residual is below
+# this share of Σ value².
 _ROUNDING = 1e-20
-# A bin counts at most this many times as much as an average one when coefficients are fitted.
+# When coefficients are fitted, a bin is weighted by one over its remaining energy, floored at this
+# share of an average bin's energy: so no clean bin outweighs all others by more than its inverse.
 _CLEANEST = 1e-9
-# Recovery has failed if this share of the variance stands out from the noise, or that is left.
+# Recovery has failed if bins that stand out from the noise hold this share of the energy, or if the
+# terms leave this share of the variance unexplained.
 _STANDS_OUT = 0.05
 _LEFT_OVER = 0.5
 
@@ -35,19 +38,19 @@ class Spex(Decoder):
     """Peeling of the bins U_c[j, d] = Σ_{S: M_cᵀ1_S = j} F(S) (−1)^{⟨1_S, d⟩} of an aliased design.
 
     The signs of a bin along its delays are the parities of its strongest term, up to errors that a
-    BCH code corrects (SPEX, Kang et al. 2025). A decoded set S is accepted if
-    M_cᵀ1_S = j and the energy of its bins in all groups falls by more than chance explains,
+    BCH code corrects (SPEX, Kang et al. 2025). A decoded set S is accepted if M_cᵀ1_S = j and the
+    energy of its bins in all groups falls by more than chance explains,
 
         Σ_c D·O log(E_c / E_c′) > 2 log C(n, |S|) + O log(G·D),
 
-    D delays, G groups and O independent outputs. It need not be alone in its bin: peeling the
-    strongest of several bares the next. Coefficients are fitted on the bins, clean bins counting
-    more, then on all masks, where terms that do not lower the EBIC are dropped.
+    with D delays, G groups and O independent outputs. A term need not be alone in its bin: peeling
+    the strongest of several bares the next. Coefficients are fitted on the bins, where clean bins
+    count more. Then they are fitted on all masks, and terms that do not lower the EBIC are dropped.
 
     Attributes:
-        n_words: how many words are decoded a bin where its signs as they are give no term: those
-            with flips of the least reliable signs (Chase 1972), in the order of the summed ranks
-            of what is flipped (Duffy et al. 2022). 1 is hard decoding.
+        n_words: how many words are tried a bin whose signs as they are give no term. Each word
+            flips some of the least reliable signs (Chase 1972); words come in the order of the
+            summed ranks of the flipped signs (Duffy et al. 2022). 1 is hard decoding.
     """
 
     name: ClassVar[str] = "spex"
@@ -90,18 +93,18 @@ class Spex(Decoder):
         """Add to the support until no bin yields another term; hard decoding as far as it goes."""
         bins.fit(support)
         for _ in range(_MOST_ROUNDS):
-            found = bins.search(order, 1, support, n_outputs)
-            if self.n_words > 1 and not len(found):
-                found = bins.search(order, self.n_words, support, n_outputs)
-            if not len(found):
+            sets = bins.search(order, 1, support, n_outputs)
+            if self.n_words > 1 and not len(sets):
+                sets = bins.search(order, self.n_words, support, n_outputs)
+            if not len(sets):
                 break
-            support = np.concatenate([support, found])
+            support = np.concatenate([support, sets])
             bins.fit(support)
         return support
 
 
 class _Bins:
-    """The transformed groups, and what is left of them once the terms of a support are peeled.
+    """The transformed groups, and what remains of them once the terms of a support are peeled.
 
     Sets are rows of unit numbers, ascending, filled up with `n_units`, as the code gives them.
     """
@@ -135,15 +138,15 @@ class _Bins:
         return 1.0 - 2.0 * (bits[:, None, :] ^ offsets[:, :, None])
 
     def fit(self, support: Int[np.ndarray, "term error"]) -> None:
-        """Peel a support: least squares on all bins, each weighted by one over what is left in it.
+        """Peel a support: least squares on all bins, weighted by one over their remaining energy.
 
-        A term that is alone in one of its bins is so read there, whatever the other bins hold.
+        So a term that is alone in one of its bins is read there, whatever the other bins hold.
         """
         addresses, signs = self.addresses(support), self.signs(support)
         groups = range(len(self._measured))
         for _ in range(2):
-            left = (self.rest**2).sum(axis=(2, 3))
-            weights = 1 / (left + _CLEANEST * self.energy / left.size)
+            energies = (self.rest**2).sum(axis=(2, 3))
+            weights = 1 / (energies + _CLEANEST * self.energy / energies.size)
             gram = np.zeros((len(support), len(support)))
             slopes = np.zeros((len(support), self._measured.shape[3]))
             for c in groups:
@@ -196,7 +199,7 @@ class _Bins:
         cells = self.rest.reshape(n_groups * n_bins, n_delays, n_outputs)
         filled = np.flatnonzero((cells**2).sum(axis=(1, 2)) > _ROUNDING * self.energy)
         patterns = _patterns(n_delays, n_words)
-        found = [np.empty((0, self.code.n_errors), dtype=int)]
+        decodes = [np.empty((0, self.code.n_errors), dtype=int)]
         block = max(1, _BLOCK // patterns.size)
         for start in range(0, len(filled), block):
             places = filled[start : start + block]
@@ -208,8 +211,8 @@ class _Bins:
             calls = np.flatnonzero(decoded)
             groups, addresses = np.divmod(places[calls // len(patterns)], n_bins)
             belongs = self.addresses(sets[calls])[np.arange(len(calls)), groups] == addresses
-            found.append(sets[calls[belongs]])
-        return np.unique(np.concatenate(found), axis=0)
+            decodes.append(sets[calls[belongs]])
+        return np.unique(np.concatenate(decodes), axis=0)
 
     def _gains(
         self,
@@ -337,18 +340,18 @@ def _effective(residual: Float[np.ndarray, "mask output"]) -> float:
 
 
 def _notes(bins: _Bins, fit: _Fit, samples: Samples) -> tuple[str, ...]:
-    """What was found, and whether the bins that are left say that more is there."""
+    """How many terms there are, and whether the energy that remains in the bins hides more."""
     n_groups, n_bins, n_delays, _ = bins.rest.shape
     n_terms = len(fit.terms) - 1
     notes = [
         f"spex: {n_terms} terms from {n_groups} groups × {n_delays} delays × {n_bins} bins, which "
         f"leave {fit.left_over:.1%} of the variance unexplained"
     ]
-    left = (bins.rest**2).sum(axis=(2, 3)).ravel()
+    energies = (bins.rest**2).sum(axis=(2, 3)).ravel()
     # Noise fills all bins alike, up to the scatter of a mean of D·O squares.
     scatter = math.sqrt(2 / (n_delays * fit.effective_outputs))
-    noise = float(np.quantile(left, 0.1)) / max(1 - 1.28 * scatter, 0.5)
-    standing_out = left[left > noise * (1 + 3 * scatter)] - noise
+    noise = float(np.quantile(energies, 0.1)) / max(1 - 1.28 * scatter, 0.5)
+    standing_out = energies[energies > noise * (1 + 3 * scatter)] - noise
     share = float(standing_out.sum()) / bins.energy
     if share > _STANDS_OUT or fit.left_over > _LEFT_OVER:
         cause = (

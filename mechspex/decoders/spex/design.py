@@ -26,14 +26,15 @@ class AliasedGroup:
     """One group: the masks M·ℓ + d for every delay d and all ℓ ∈ F₂^b.
 
     The delays are `offset`, and `offset` plus each parity row of the code. So the transform of the
-    values along ℓ is U[d, j] = Σ_{S: Mᵀ1_S = j} F(S) (−1)^{⟨1_S, d⟩}, and the signs of a term that
-    is alone in its bin, relative to those at the first delay, are its parities.
+    values along ℓ is U[d, j] = Σ_{S: Mᵀ1_S = j} F(S) (−1)^{⟨1_S, d⟩}. The signs of a term that is
+    alone in its bin, relative to its sign at the first delay, are its parities (SPEX, Kang et al.
+    2025).
 
     Attributes:
-        code: finds a set of units from its parities.
-        matrix: M.
+        code: the code that finds a set of units from its parities.
+        matrix: the matrix M.
         offset: the first delay.
-        rows: the row of a mask array that holds M·ℓ + d; bit i of ℓ is its i-th coordinate.
+        rows: the row of the mask array that holds M·ℓ + d; bit i of ℓ is its i-th coordinate.
     """
 
     code: BchCode
@@ -47,7 +48,11 @@ class AliasedGroup:
         return np.vstack([self.offset, self.offset ^ self.code.parities.T])
 
     def restricted(self, new_row_of: Int[np.ndarray, " row"]) -> AliasedGroup | None:
-        """The group in an array of fewer masks (−1 = the row is gone); None if not complete."""
+        """The group in an array of fewer masks; None if some of its masks are gone.
+
+        Args:
+            new_row_of: the new row of every mask; −1 where the mask is gone.
+        """
         rows = new_row_of[self.rows]
         return None if (rows < 0).any() else replace(self, rows=rows)
 
@@ -56,16 +61,24 @@ class AliasedGroup:
 class SpexDesign:
     """Aliased masks for the decoder ``spex``, and random ones for what the budget leaves.
 
-    G groups of 1 + P delays of 2^b masks each (SPEX, Kang et al. 2025), P ≤ t·log₂(n) the
-    parities of a BCH code that corrects t = `max_order` errors. If not given, b is the largest with
-    three groups in the budget, and G as many groups of that size as fit: three to five.
+    There are G groups of 1 + P delays of 2^b masks each (SPEX, Kang et al. 2025). P is the number
+    of parities of a BCH code that corrects t = `max_order` errors, about t·log₂(n). If b is not
+    given, it is the largest with which three groups fit the budget. If G is not given, it is the
+    number of groups of that size that fit, three to five.
+
+    >>> import mechspex as mx
+    >>> design = mx.SpexDesign(n_units=60, n_masks=2_000)
+    >>> print(design)
+    SPEX design: 3 groups × 36 delays × 2^4 bins = 1,728 masks, and 272 random ones
+    >>> design.masks.shape
+    (2000, 60)
 
     Attributes:
-        n_units: width of a mask, at least 2.
-        n_masks: the budget; exactly so many masks are made.
-        max_order: t, the largest set of units that can be found.
-        n_groups: G; 0 leaves it to the budget.
-        n_bits: b, so that a group has 2^b bins; 0 leaves it to the budget.
+        n_units: the width of a mask, at least 2.
+        n_masks: the budget; exactly this many masks are made.
+        max_order: the size t of the largest set that can be found.
+        n_groups: the number G of groups; 0 leaves it to the budget.
+        n_bits: the number b, so that a group has 2^b bins; 0 leaves it to the budget.
         seed: the only source of randomness.
 
     Raises:
@@ -107,7 +120,12 @@ class SpexDesign:
 
     @staticmethod
     def minimum_masks(n_units: int, max_order: int = 5) -> int:
-        """The smallest budget: three groups of four bins."""
+        """The smallest budget: three groups of four bins.
+
+        Args:
+            n_units: the width of a mask.
+            max_order: the size of the largest set that can be found.
+        """
         per_bin = 1 + BchCode(n_units, max_order).n_parities
         return (_FEWEST_GROUPS * per_bin) << _FEWEST_BITS
 
@@ -154,15 +172,18 @@ class SpexDesign:
         return masks
 
     def groups_in(self, masks: Bool[np.ndarray, "mask unit"]) -> tuple[AliasedGroup, ...]:
-        """The groups of which every mask is among the given ones, in whatever order.
+        """The groups that are complete in an array of masks.
+
+        Args:
+            masks: some or all of the design's masks, in any order, among others.
 
         Raises:
             ShapeError: masks of another width or dtype.
         """
-        given = {key: row for row, key in enumerate(_keys(check_masks(masks, self.n_units)))}
-        new_row_of = np.array([given.get(key, -1) for key in _keys(self.masks)])
-        left = (group.restricted(new_row_of) for group in self.groups)
-        return tuple(group for group in left if group is not None)
+        row_of = {key: row for row, key in enumerate(_keys(check_masks(masks, self.n_units)))}
+        new_row_of = np.array([row_of.get(key, -1) for key in _keys(self.masks)])
+        restricted = (group.restricted(new_row_of) for group in self.groups)
+        return tuple(group for group in restricted if group is not None)
 
     def _matrix_and_offset(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """M has full rank, so that a group's masks differ, and no zero row: every unit is used."""

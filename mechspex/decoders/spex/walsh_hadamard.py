@@ -11,7 +11,10 @@ from mechspex.errors import ShapeError
 def walsh_hadamard(values: Float[np.ndarray, "point ..."]) -> Float[np.ndarray, "bin ..."]:
     """U[j] = 2^{−b} Σ_ℓ values[ℓ] (−1)^{⟨j, ℓ⟩} along the first axis, in b·2^b additions.
 
-    ⟨j, ℓ⟩ counts the bits that j and ℓ share; transforming U gives 2^{−b} times the values.
+    ⟨j, ℓ⟩ counts the bits that j and ℓ share. Transforming U again gives 2^{−b} times the values.
+
+    Args:
+        values: 2^b points along the first axis; any other axes are transformed one by one.
 
     Raises:
         ShapeError: the first axis is not a power of two long.
