@@ -219,11 +219,11 @@ def _loaded(named: str) -> Any:
 def _published(found: Any) -> Any:
     """The circuit that the task file has for the model in which `found` lies."""
     import mechspex as mx
-    from mechspex.tasks.task_file import read_recipe, task_files
+    from mechspex.tasks.task_file import read_task_file, task_files
 
     task = found.configuration.get("task", "").split(",")[0]
     model = found.configuration.get("model", "").rsplit(" ", 1)[0]
-    known = read_recipe(task).circuits if task in task_files() else {}
+    known = read_task_file(task).circuits if task in task_files() else {}
     # A fetched model has the beginning of its weights' digest in its name.
     plain_name = re.sub(r"-[0-9a-f]{8}$", "", model)
     roles = known.get(model) or known.get(plain_name)

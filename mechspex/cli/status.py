@@ -45,9 +45,9 @@ def tasks(
 
 
 def _list_tasks(as_json: bool) -> None:
-    from mechspex.tasks.task_file import read_recipe, task_files
+    from mechspex.tasks.task_file import read_task_file, task_files
 
-    recipes = [read_recipe(name) for name in task_files()]
+    recipes = [read_task_file(name) for name in task_files()]
     scores = [recipe.scores.get(_SCORED) for recipe in recipes]
     if as_json:
         rows = [
@@ -68,9 +68,9 @@ def _list_tasks(as_json: bool) -> None:
 
 def _show_task(task: str, model: str, prompts: int, seed: int, as_json: bool) -> None:
     import mechspex as mx
-    from mechspex.tasks.task_file import read_recipe
+    from mechspex.tasks.task_file import read_task_file
 
-    recipe = read_recipe(task)
+    recipe = read_task_file(task)
     drawn = mx.load_task(task, mx.load_model(model), n_prompts=prompts, seed=seed)
     absent = [None] * len(drawn)
     rows = [

@@ -28,8 +28,8 @@ from mechspex.truth.brute_force import coefficients, exact_terms, term_of
 
 # The largest order that is scored.
 ORDERS = (1, 2, 3, 4)
-# A term counts, in the truth as in an answer, where its coefficient of any output exceeds this
-# share of the largest spread of values: an approximate answer is not held to its last digit, the
+# A set is a term, of the truth or of an answer, if its coefficient for any output exceeds this
+# share of the largest spread of values. An approximate answer is not held to its last digit; the
 # coefficient error says how near it is.
 COUNTED = 0.01
 SCREENS: tuple[Method, ...] = ("first_order", "second_order")
@@ -39,14 +39,14 @@ BUDGETS = (32, 128, 512)
 
 
 @dataclass(frozen=True)
-class Score:
+class RecoveryScore:
     """How an answer compares with the truth.
 
     Attributes:
-        precision, recall, f1: of the terms of orders 1 … 4; 1 where there are none to find and
-            none was found.
-        f1_by_order: of each of these orders; NaN where there are none and none was found.
-        error: ‖ĉ − c‖ / ‖c‖ over all terms but the constant, of all outputs.
+        precision, recall, f1: the scores of the terms of orders 1 … 4; 1 where neither the truth
+            nor the answer has such terms.
+        f1_by_order: the F1 of each of these orders; NaN where neither has terms of the order.
+        error: ‖ĉ − c‖ / ‖c‖ over all outputs and all terms but the constant.
     """
 
     precision: float
@@ -58,29 +58,32 @@ class Score:
     @classmethod
     def of(
         cls,
-        found: Float[np.ndarray, "term output"],
+        answer: Float[np.ndarray, "term output"],
         true: Float[np.ndarray, "term output"],
-        least: float,
-    ) -> Score:
+        threshold: float,
+    ) -> RecoveryScore:
         """Compare coefficients of all sets of units, in the order of `coefficients`.
 
         Args:
-            least: a smaller coefficient is no term.
+            answer: the coefficients of the answer.
+            true: the coefficients of the truth.
+            threshold: a set is a term if its coefficient for any output exceeds this.
         """
         order = np.array([row.bit_count() for row in range(len(true))])
-        there, said = (np.abs(c).max(axis=1) > least for c in (true, found))
-        by_order = tuple(_f1(said[order == k], there[order == k]) for k in ORDERS)
+        in_truth, in_answer = (np.abs(c).max(axis=1) > threshold for c in (true, answer))
+        by_order = tuple(_f1(in_answer[order == k], in_truth[order == k]) for k in ORDERS)
         scored = np.isin(order, ORDERS)
-        there, said, right = there & scored, said & scored, there & said & scored
+        in_truth, in_answer = in_truth & scored, in_answer & scored
+        in_both = in_truth & in_answer
         size = float(np.linalg.norm(true[1:]))
-        wrong = float(np.linalg.norm(found[1:] - true[1:]))
-        f1 = _f1(said, there)
+        distance = float(np.linalg.norm(answer[1:] - true[1:]))
+        f1 = _f1(in_answer, in_truth)
         return cls(
-            precision=_share(right, said),
-            recall=_share(right, there),
+            precision=_share(in_both, in_answer),
+            recall=_share(in_both, in_truth),
             f1=1.0 if np.isnan(f1) else f1,
             f1_by_order=by_order,
-            error=wrong / size if size else float(wrong > 0),
+            error=distance / size if size else float(distance > 0),
         )
 
 
@@ -88,9 +91,9 @@ def _share(part: Bool[np.ndarray, " term"], whole: Bool[np.ndarray, " term"]) ->
     return float(part.sum() / whole.sum()) if whole.any() else 1.0
 
 
-def _f1(said: Bool[np.ndarray, " term"], there: Bool[np.ndarray, " term"]) -> float:
-    total = int(said.sum() + there.sum())
-    return 2 * int((said & there).sum()) / total if total else float("nan")
+def _f1(in_answer: Bool[np.ndarray, " term"], in_truth: Bool[np.ndarray, " term"]) -> float:
+    total = int(in_answer.sum() + in_truth.sum())
+    return 2 * int((in_answer & in_truth).sum()) / total if total else float("nan")
 
 
 class _Table:
@@ -119,28 +122,29 @@ def bench(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Score decoders and screens on models whose circuits are known.
+    """RecoveryScore decoders and screens on models whose circuits are known.
 
-    The truth is measured by brute force, for each ablation anew: it differs. Answers are compared
-    with it in the basis in which it has the fewest terms. Decoders get random different masks,
-    ``exhaustive`` all of them, ``spex`` those of its own design; `automatic` also gets a budget of
-    2^n, as ``mx.explain`` spends it. Screens are compared with the exact singles and pairs of the
-    ``ablated`` basis, of the mean over outputs, which is what they predict.
+    The truth is measured by brute force for each ablation, since it differs between them. Answers
+    are compared with it in the basis in which it has the fewest terms. Decoders get random
+    different masks, ``exhaustive`` all of them, ``spex`` those of its own design; ``automatic``
+    also gets a budget of 2^n, as ``mx.explain`` spends it. Screens predict the mean over outputs,
+    so they are compared with its exact singles and pairs in the ``ablated`` basis.
 
     Args:
         models: names of `KNOWN_MODELS`, or known models of your own; all names if not given.
-        ablations: ``zero``, ``resample``, ``mean``.
-        decoders: names; all if not given.
-        screens: ``first_order``, ``second_order``.
-        budgets: masks that a decoder gets, those below 2^n; all 2^n where none is below.
-        seed: of the masks, the decoders and the resampled prompts.
-        progress: a progress bar on stderr.
+        ablations: the ablations, of ``zero``, ``resample`` and ``mean``.
+        decoders: names of decoders; all if not given.
+        screens: the screens, of ``first_order`` and ``second_order``.
+        budgets: how many masks a decoder gets. Budgets of 2^n and up are left out; if none is
+            below, it gets all 2^n masks.
+        seed: the seed of the masks, the decoders and the resampled prompts.
+        progress: whether a progress bar is shown on stderr.
 
     Returns:
         A frame, one row a model, ablation, method and number of masks: ``model``, ``ablation``,
-        ``units`` (how many), ``basis``, ``terms`` (true ones of each order), ``method``, ``chose``
-        (what `automatic` took), ``masks`` (of a screen: gradients), ``precision``, ``recall``,
-        ``f1``, ``f1_1`` … ``f1_4``, ``error``, ``refused`` (why there is no answer).
+        ``units`` (how many), ``basis``, ``terms`` (how many true ones of each order), ``method``,
+        ``chose`` (what ``automatic`` took), ``masks`` (gradients, for a screen), ``precision``,
+        ``recall``, ``f1``, ``f1_1`` … ``f1_4``, ``error``, ``refused`` (why there is no answer).
 
     Raises:
         Refused: an unknown model, decoder or ablation, or a budget below 1.
@@ -169,8 +173,14 @@ def bench(
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a model and ablation: the truth, what `automatic` makes of all masks, and the F1 of
-    every method with the most masks below 2^n; NaN where it refuses."""
+    """One row a model and ablation, as a summary of `bench`.
+
+    It holds the truth, how well ``automatic`` recovers it from all masks, and the F1 of every
+    method at the largest budget below 2^n; NaN where a method refuses.
+
+    Args:
+        frame: what `bench` returned.
+    """
     cell = ["model", "ablation", "units"]
     by_itself = (frame["method"] == "automatic") & (frame["masks"] == 2 ** frame["units"])
     table: pd.DataFrame = frame.loc[
@@ -193,7 +203,7 @@ class _Cell:
         self.masks = all_masks(table.n_units)
         self.basis: Basis = exact_terms(table.values).basis
         self.true = coefficients(table.values, self.basis)
-        self.least = _least(table.values)
+        self.threshold = _threshold(table.values)
 
     def decoded(self, decoders: Sequence[str], budgets: Sequence[int]) -> Iterator[dict[str, Any]]:
         """A row for each decoder and number of masks."""
@@ -201,7 +211,7 @@ class _Cell:
         below = [budget for budget in budgets if budget < n_all] or [n_all]
         for name in decoders:
             if DECODERS[name].needs_design:
-                sizes = {n_all}  # of these masks a part is of no use
+                sizes = {n_all}  # a part of these masks is of no use
             elif name == "automatic":
                 sizes = {*below, n_all}
             else:
@@ -212,8 +222,8 @@ class _Cell:
                 except BudgetError as error:
                     yield self._row(name, size, refused=str(error))
                     continue
-                found = coefficients(answer.predict_outputs(self.masks), self.basis)
-                score = Score.of(found, self.true, self.least)
+                recovered = coefficients(answer.predict_outputs(self.masks), self.basis)
+                score = RecoveryScore.of(recovered, self.true, self.threshold)
                 yield self._row(name, n_masks, score, chose=chose)
 
     def _decode(self, name: str, n_masks: int) -> tuple[SetFunction, int, str]:
@@ -258,15 +268,15 @@ class _Cell:
             of_order = np.array([len(term) == order for term in sets])
             true = np.where(of_order[:, None], exact, 0)
             proposed = screen(values, name, n_terms=int(of_order.sum()), seed=self.seed)
-            found = np.zeros_like(true)
+            predicted = np.zeros_like(true)
             for term, score in zip(proposed.terms, proposed.scores, strict=True):
-                found[place[term]] = score
-            score = Score.of(found, true, self.least)
+                predicted[place[term]] = score
+            score = RecoveryScore.of(predicted, true, self.threshold)
             row = self._row(f"screen {name}", proposed.cost.masks, score)
-            yield row | {"basis": "ablated", "terms": _counts(true, self.least)}
+            yield row | {"basis": "ablated", "terms": _counts(true, self.threshold)}
 
     def _row(
-        self, method: str, n_masks: int, score: Score | None = None, *, chose: str = "",
+        self, method: str, n_masks: int, score: RecoveryScore | None = None, *, chose: str = "",
         refused: str = "",
     ) -> dict[str, Any]:  # fmt: skip
         nothing = float("nan")
@@ -274,7 +284,7 @@ class _Cell:
         return {
             "units": self.table.n_units,
             "basis": self.basis,
-            "terms": _counts(self.true, self.least),
+            "terms": _counts(self.true, self.threshold),
             "method": method,
             "chose": chose,
             "masks": n_masks,
@@ -287,12 +297,12 @@ class _Cell:
         }
 
 
-def _least(values: Float[np.ndarray, "mask output"]) -> float:
+def _threshold(values: Float[np.ndarray, "mask output"]) -> float:
     return COUNTED * float(np.ptp(values, axis=0).max())
 
 
-def _counts(true: Float[np.ndarray, "term output"], least: float) -> str:
+def _counts(true: Float[np.ndarray, "term output"], threshold: float) -> str:
     """How many terms of order 1, 2, …: ``0 0 0 1``."""
-    there = np.flatnonzero(np.abs(true[1:]).max(axis=1) > least) + 1
-    counts = np.bincount([row.bit_count() for row in there.tolist()], minlength=2)
+    terms = np.flatnonzero(np.abs(true[1:]).max(axis=1) > threshold) + 1
+    counts = np.bincount([row.bit_count() for row in terms.tolist()], minlength=2)
     return " ".join(map(str, counts[1:]))

@@ -15,7 +15,7 @@ from mechspex.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
 from mechspex.tasks.next_token import first_piece, next_token
 from mechspex.tasks.task import Task
-from mechspex.tasks.task_file import Recipe, read_recipe
+from mechspex.tasks.task_file import TaskFile, read_task_file
 from mechspex.tasks.task_format import PARTS, SLOT, Row
 
 _COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -31,36 +31,47 @@ def draw_task(
     n_prompts: int,
     seed: int,
 ) -> Task:
-    """Draw the prompts of a task file for a model's tokenizer; see `mechspex.load_task`."""
-    recipe = read_recipe(name_or_path)
+    """Draw the prompts of a task file for a model's tokenizer; see `mechspex.load_task`.
+
+    Args:
+        name_or_path: the name of a task, or a TOML file.
+        tokenizer: the model's tokenizer.
+        model_name: the model's name, for complaints.
+        n_prompts: how many prompts, at least 1.
+        seed: the only source of randomness.
+
+    Raises:
+        TaskError: for the same reasons as `mechspex.load_task`.
+    """
+    task_file = read_task_file(name_or_path)
     if n_prompts < 1:
         raise TaskError(f"n_prompts = {n_prompts}: a task needs at least one prompt")
     if seed < 0:
         raise TaskError(f"seed = {seed}: give a whole number from 0 up")
-    words = _known_words(recipe, tokenizer, model_name)
-    return draw(recipe, words, tokenizer, n_prompts=n_prompts, seed=seed)
+    words = _known_words(task_file, tokenizer, model_name)
+    return draw(task_file, words, tokenizer, n_prompts=n_prompts, seed=seed)
 
 
 def _known_words(
-    recipe: Recipe, tokenizer: Tokenizer, model_name: str
+    task_file: TaskFile, tokenizer: Tokenizer, model_name: str
 ) -> dict[str, tuple[Row, ...]]:
-    """The rows whose words are single tokens, as far as templates show them.
+    """The rows whose words are single tokens; only the columns that templates show count.
 
-    Words that are compared are kept whole: where they are of several tokens, the first decides.
+    A list whose words are compared keeps all of them: of several tokens the first decides.
     """
     words = {}
-    for label, rows in recipe.words.items():
-        shown = recipe.columns_used(label)
+    for label, rows in task_file.words.items():
+        shown = task_file.columns_used(label)
         words[label] = tuple(
             row
             for row in rows
-            if label in recipe.compared
+            if label in task_file.compared
             or all(_is_one_token(tokenizer, row[column]) for column in shown)
         )
-        needed = sum(of == label for of in recipe.slots.values())
+        needed = sum(of == label for of in task_file.slots.values())
         if len(words[label]) < needed:
             raise TaskError(
-                f"task {recipe.name!r}: {len(words[label])} of the {len(rows)} words of list "
+                f"task {task_file.name!r}: {len(words[label])} of the {len(rows)} words of list "
                 f"{label!r} are single tokens for {model_name}, {needed} are needed; choose "
                 "another task or model"
             )
@@ -76,7 +87,7 @@ def _is_one_token(tokenizer: Tokenizer, word: str) -> bool:
 
 
 def draw(
-    recipe: Recipe,
+    task_file: TaskFile,
     words: Mapping[str, Sequence[Row]],
     tokenizer: Tokenizer,
     *,
@@ -86,12 +97,16 @@ def draw(
     """Different prompts of equal token length, each with words of its own.
 
     Args:
-        words: the rows of each list that this tokenizer knows.
+        task_file: the templates and their slots.
+        words: {list: the rows that this tokenizer knows}.
+        tokenizer: the model's tokenizer.
+        n_prompts: how many prompts.
+        seed: the only source of randomness.
 
     Raises:
         TaskError: the words do not make so many prompts.
     """
-    source = _Source(recipe, words, tokenizer)
+    source = _Source(task_file, words, tokenizer)
     length, templates = source.common_length()
     rng = np.random.default_rng(seed)
     examples: list[_Example] = []
@@ -115,17 +130,17 @@ def draw(
             break
     else:
         raise TaskError(
-            f"task {recipe.name!r} gave only {len(examples)} different prompts of {length} tokens, "
-            f"{n_prompts} were asked for; ask for fewer or add words{refused}"
+            f"task {task_file.name!r} gave only {len(examples)} different prompts of {length} "
+            f"tokens, {n_prompts} were asked for; ask for fewer or add words{refused}"
         )
     return Task(
         prompts=[example.prompt for example in examples],
         answers=[example.answer for example in examples],
         distractors=[example.distractor for example in examples],
         corrupted=[example.corrupted for example in examples],
-        metric=recipe.metric,
-        name=recipe.name,
-        circuits=recipe.circuits,
+        metric=task_file.metric,
+        name=task_file.name,
+        circuits=task_file.circuits,
     )
 
 
@@ -139,9 +154,9 @@ class _Example:
 
 @dataclass(frozen=True)
 class _Source:
-    """What examples are drawn from: {slot: row} fills a template's slots."""
+    """Draws examples from templates and words; a filling, {slot: row}, fills a template's slots."""
 
-    recipe: Recipe
+    task_file: TaskFile
     words: Mapping[str, Sequence[Row]]
     tokenizer: Tokenizer
 
@@ -149,19 +164,19 @@ class _Source:
         """A row for every slot; slots of one list get different ones."""
         filling = {}
         for label, rows in self.words.items():
-            slots = [slot for slot, of in self.recipe.slots.items() if of == label]
-            drawn = rng.choice(len(rows), size=len(slots), replace=False)
-            filling.update(zip(slots, (rows[i] for i in drawn.tolist()), strict=True))
+            slots = [slot for slot, of in self.task_file.slots.items() if of == label]
+            places = rng.choice(len(rows), size=len(slots), replace=False)
+            filling.update(zip(slots, (rows[i] for i in places.tolist()), strict=True))
         return filling
 
     def share_a_word(self, filling: Mapping[str, Row]) -> bool:
         """Whether two rows of one list agree in a column that is shown: two cities of one country
         would make the distractor right."""
-        slots = self.recipe.slots
+        slots = self.task_file.slots
         return any(
             slots[one] == slots[other] and filling[one][column] == filling[other][column]
             for one, other in combinations(filling, 2)
-            for column in self.recipe.columns_used(slots[one])
+            for column in self.task_file.columns_used(slots[one])
         )
 
     def common_length(self) -> tuple[int, list[dict[str, str]]]:
@@ -174,18 +189,18 @@ class _Source:
         fillings = [self.fill(rng) for _ in range(_TRIALS)]
         usual = [
             Counter(self.length(template, filling) for filling in fillings).most_common(1)[0][0]
-            for template in self.recipe.templates
+            for template in self.task_file.templates
         ]
         equal = [length for length in usual if length >= 0]
         if not equal:
-            template = self.recipe.templates[0]
+            template = self.task_file.templates[0]
             prompt, corrupted = (_written(template[p], fillings[0]) for p in PARTS[:2])
             raise TaskError(
-                f"task {self.recipe.name!r}: {prompt!r} and the corrupted {corrupted!r} are not "
+                f"task {self.task_file.name!r}: {prompt!r} and the corrupted {corrupted!r} are not "
                 "equally long in this model's tokens; make them equally long"
             )
         length = Counter(equal).most_common(1)[0][0]
-        pairs = zip(self.recipe.templates, usual, strict=True)
+        pairs = zip(self.task_file.templates, usual, strict=True)
         return length, [template for template, has in pairs if has == length]
 
     def length(self, template: Mapping[str, str], filling: Mapping[str, Row]) -> int:
@@ -197,7 +212,8 @@ class _Source:
         return prompt if prompt == corrupted else -1
 
     def example(self, template: Mapping[str, str], filling: Mapping[str, Row]) -> _Example:
-        """
+        """A template with its slots filled, as prompt, corrupted prompt, answer and distractor.
+
         Raises:
             TaskError: an answer or distractor that does not continue the prompt by one token.
         """
@@ -223,7 +239,7 @@ class _Source:
             next_token(self.tokenizer, prompt, written, "answer or distractor")
             return [written]
         sign, slot = next((sign, slot) for sign, slot, _ in SLOT.findall(text) if sign)
-        rows = list(self.words[self.recipe.slots[slot]])
+        rows = list(self.words[self.task_file.slots[slot]])
         place, holds = rows.index(filling[slot]), _COMPARISONS[sign]
         begins = [
             first_piece(self.tokenizer, prompt, _written(text, {**filling, slot: row}))

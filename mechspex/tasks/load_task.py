@@ -18,6 +18,7 @@ def load_task(name_or_path: str | Path, model: Model, *, n_prompts: int = 8, see
 
     Args:
         name_or_path: the name of a task (``mechspex tasks`` lists them) or a TOML file.
+        model: the model, whose tokenizer decides which words are drawn.
         n_prompts: how many prompts, at least 1.
         seed: the only source of randomness.
 

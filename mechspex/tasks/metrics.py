@@ -21,7 +21,7 @@ class LogitDifference:
     """logit(answer) − logit(distractor), in logits.
 
     Attributes:
-        answers, distractors: token ids, one a prompt.
+        answers, distractors: one token id a prompt.
     """
 
     answers: Int[Tensor, " prompt"]
@@ -35,7 +35,7 @@ class LogitDifference:
         return (answer - distractor)[:, 0]
 
     def reading_few(self) -> tuple[LogitDifference, Int[Tensor, " read"]]:
-        """The same metric of the logits of no more tokens than it reads, and those tokens."""
+        """The same metric for logits of those tokens alone that it reads, and these tokens."""
         both = torch.stack([self.answers, self.distractors])
         read, places = both.unique(return_inverse=True)
         return LogitDifference(places[0], places[1]), read
@@ -116,7 +116,10 @@ def bind_metric(
 
     Args:
         metric: a name of `METRICS`, or a function (logits ``[row, vocabulary]``, prompt number
-            ``[row]``) → value ``[row]``.
+            ``[row]``) → value ``[row]``, which is returned as it is.
+        answers: token ids, one a prompt or several, filled up with −1.
+        distractors: token ids likewise; a metric that is a difference needs them.
+        clean: logits of the untouched model, one row a prompt.
 
     Raises:
         TaskError: an unknown name, a difference without distractors, or a logit difference of

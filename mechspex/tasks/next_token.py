@@ -7,7 +7,12 @@ from mechspex.models.tokenizer import Tokenizer
 
 
 def encode(tokenizer: Tokenizer, text: str, prepend_bos: bool | None) -> list[int]:
-    """Token ids of a prompt; `prepend_bos` None follows the tokenizer, True and False decide.
+    """Token ids of a prompt.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        text: the prompt.
+        prepend_bos: whether a BOS token comes first; None leaves it to the tokenizer.
 
     Raises:
         TaskError: `prepend_bos` is True and the tokenizer has no BOS token; an empty prompt.
@@ -26,7 +31,13 @@ def encode(tokenizer: Tokenizer, text: str, prepend_bos: bool | None) -> list[in
 
 
 def first_piece(tokenizer: Tokenizer, prompt: str, text: str) -> str | None:
-    """The beginning of `text` that is the first token after `prompt`; None where they merge."""
+    """The beginning of `text` that is the first token after `prompt`; None where they merge.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        prompt: the text before.
+        text: the continuation.
+    """
     before = tokenizer(prompt, add_special_tokens=False).input_ids
     after = tokenizer(prompt + text, add_special_tokens=False).input_ids[: len(before) + 1]
     for end in range(1, len(text) + 1):
@@ -36,8 +47,19 @@ def first_piece(tokenizer: Tokenizer, prompt: str, text: str) -> str | None:
 
 
 def next_token(tokenizer: Tokenizer, prompt: str, text: str, label: str) -> int:
-    """The token by which `text` continues `prompt`, found in place: some tokenizers encode a word
-    alone differently from the same word in a sentence."""
+    """The token by which `text` continues `prompt`.
+
+    It is read off the whole sentence, since some tokenizers encode a word alone differently.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        prompt: the text before.
+        text: the continuation.
+        label: what the text is called in a complaint, such as ``answer``.
+
+    Raises:
+        TaskError: the text is not one token there, or not in the vocabulary.
+    """
     before = tokenizer(prompt, add_special_tokens=False).input_ids
     after = tokenizer(prompt + text, add_special_tokens=False).input_ids
     if len(after) != len(before) + 1 or after[:-1] != before:

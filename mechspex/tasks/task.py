@@ -16,15 +16,16 @@ class Task:
 
     Attributes:
         prompts: the texts the model reads.
-        answers: the right continuation of each, one token with its leading space (``" Mary"``),
-            or a list of several that are all right, one token each.
-        distractors: the wrong continuations, likewise; a difference needs them.
-        corrupted: for each prompt a text of the same token length without what the answer rests
+        answers: the right continuation of each prompt, one token with its leading space
+            (``" Mary"``); or a list of several right ones, one token each.
+        distractors: the wrong continuation, or continuations, of each prompt; a metric that is a
+            difference needs them.
+        corrupted: for each prompt a text of the same token length that lacks what the answer rests
             on; the ``corrupted`` ablation needs them.
         metric: a name of `mechspex.tasks.metric_names.METRICS`, or a function (logits
             ``[row, vocabulary]``, prompt number ``[row]``) → value ``[row]``.
-        prepend_bos: None follows the tokenizer, True and False decide.
-        name: what the task is called in output.
+        prepend_bos: whether a BOS token comes first; None leaves it to the tokenizer.
+        name: the task's name in output.
         circuits: published circuits, {model: {role: head names}}.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mechspex.errors import TaskError
-from mechspex.tasks.task_format import PARTS, SLOT, Fault, Row, check_recipe, rows_of
+from mechspex.tasks.task_format import PARTS, SLOT, Fault, Row, check_table, rows_of
 from mechspex.tasks.toml_lines import line_of
 
 # In the wheel the task files lie inside the package, in the repository beside it.
@@ -19,12 +19,16 @@ _FOLDERS = (Path(__file__).parent / "shipped", Path(__file__).parents[2] / "circ
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TaskFile:
     """A task file: templates with slots, and the lists of words that fill them.
 
     Attributes:
-        templates: {part: text with slots} of `PARTS`.
-        slots: {slot: the list it takes from}.
+        name: the task's name, that of the file.
+        title: what the task is about, in a line.
+        citation: where the task comes from.
+        metric: the name of the task's metric.
+        templates: {part: text with slots} for each of `PARTS`, one mapping a template.
+        slots: {slot: the list that its words come from}.
         words: {list: its rows}, in the order of the file.
         circuits: published circuits, {model: {role: unit names}}.
         scores: how well models do the task, {model: what ``tests/benchmarks/task_scores.py``
@@ -42,18 +46,26 @@ class Recipe:
     scores: dict[str, dict[str, Any]]
 
     def references(self, *parts: str) -> Iterator[tuple[str, str, str]]:
-        """(comparison, slot, column) of every slot that the templates name; ``""`` is none."""
+        """(comparison, slot, column) of every slot that the templates name; ``""`` is none.
+
+        Args:
+            *parts: the parts of the templates to read; all if not given.
+        """
         for template in self.templates:
             for part in parts or PARTS:
                 yield from SLOT.findall(template[part])
 
     @property
     def compared(self) -> set[str]:
-        """The lists whose order is asked for."""
+        """The lists whose words are compared, so that their order counts."""
         return {self.slots[slot] for sign, slot, _ in self.references() if sign}
 
     def columns_used(self, label: str) -> set[str]:
-        """The columns of a list that any template shows."""
+        """The columns of a list that any template shows.
+
+        Args:
+            label: the name of the list.
+        """
         return {column for _, slot, column in self.references() if self.slots[slot] == label}
 
 
@@ -79,11 +91,15 @@ def _files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def read_recipe(name_or_path: str | Path) -> Recipe:
+def read_task_file(name_or_path: str | Path) -> TaskFile:
     """Read a task file.
 
+    Args:
+        name_or_path: the name of a task of `task_files`, or a TOML file.
+
     Raises:
-        TaskError: no such task, or a file that breaks the format, naming file, line and fault.
+        TaskError: no such task, or a file that breaks the format; the message names file, line and
+            fault.
     """
     known = task_files()
     path = known.get(str(name_or_path), Path(name_or_path))
@@ -95,10 +111,10 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
         ) from None
     text, table = _parsed(path, data)
     try:
-        check_recipe(table)
+        check_table(table)
     except Fault as fault:
         raise TaskError(f"{path}, line {line_of(text, fault.path)}: {fault}") from None
-    return Recipe(
+    return TaskFile(
         name=path.stem,
         title=table["title"],
         citation=table.get("citation", ""),
@@ -121,8 +137,8 @@ def _parsed(path: Path, data: bytes) -> tuple[str, dict[str, Any]]:
         line = data[: error.start].count(b"\n") + 1
         raise TaskError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
-        line = (found and found[1]) or data.rstrip().count(b"\n") + 1
+        place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
+        line = (place and place[1]) or data.rstrip().count(b"\n") + 1
         reason = re.sub(r" \(at [^)]*\)$", "", str(error))
         raise TaskError(
             f"{path}, line {line}: not TOML ({reason}); mind quotes, commas and brackets"

@@ -9,7 +9,7 @@ from typing import Any
 
 from mechspex.tasks.metric_names import METRICS
 
-# {A}, a word; {A.capital}, a column of a row; {>A}, every word of A's list that comes after A's.
+# {A} is a word, {A.capital} a column of a row, {>A} every word of A's list that comes after A's.
 SLOT = re.compile(r"\{(<=|>=|<|>)?(\w+)(?:\.(\w+))?\}")
 PARTS = ("prompt", "corrupted", "answer", "distractor")
 
@@ -31,8 +31,11 @@ class Fault(Exception):
         self.path = path
 
 
-def check_recipe(table: dict[str, Any]) -> None:
+def check_table(table: dict[str, Any]) -> None:
     """Refuse what breaks the format, as far as that can be said without a model.
+
+    Args:
+        table: the file as parsed TOML.
 
     Raises:
         Fault: the first fault found.
@@ -81,15 +84,15 @@ def _short(value: Any) -> str:
 
 def _check_keys(
     path: tuple[str | int, ...],
-    given: dict[str, Any],
+    table: dict[str, Any],
     required: tuple[str, ...],
     allowed: tuple[str, ...],
     what: str,
 ) -> None:
-    for key in given:
+    for key in table:
         if key not in allowed:
             raise Fault((*path, key), f"unknown {[key]}; {what} has {', '.join(sorted(allowed))}")
-    if missing := sorted(set(required) - set(given)):
+    if missing := sorted(set(required) - set(table)):
         raise Fault(path, f"missing {missing}; {what} needs {', '.join(required)}")
 
 
@@ -128,7 +131,11 @@ def _check_word(path: tuple[str | int, ...], word: Any) -> None:
 
 
 def rows_of(listed: Any) -> list[Row]:
-    """The rows of a list of [words], plain or in columns."""
+    """The rows of a list in [words].
+
+    Args:
+        listed: plain words, or a table of ``columns`` and ``rows``.
+    """
     if isinstance(listed, dict):
         return [dict(zip(listed["columns"], row, strict=True)) for row in listed["rows"]]
     return [{"": word} for word in listed]
@@ -150,10 +157,10 @@ def _check_slot(slot: str, label: Any, table: dict[str, Any]) -> None:
 def _check_template(number: int, template: Any, table: dict[str, Any], metric: str) -> None:
     path = ("templates", number)
     if not isinstance(template, dict) or set(template) != set(PARTS):
-        given = sorted(template) if isinstance(template, dict) else _short(template)
+        parts = sorted(template) if isinstance(template, dict) else _short(template)
         odd = [key for key in template if key not in PARTS] if isinstance(template, dict) else []
         raise Fault(
-            (*path, *odd[:1]), f"template {number + 1} has {given}, needs {', '.join(PARTS)}"
+            (*path, *odd[:1]), f"template {number + 1} has {parts}, needs {', '.join(PARTS)}"
         )
     for part in PARTS:
         _check_text(path, part, _expect((*path, part), template[part], str), table, metric)

@@ -22,8 +22,8 @@ class Tokens:
 
     Attributes:
         prompts, corrupted: token ids, one row a prompt; rows may differ in length.
-        answers, distractors: token ids, one a prompt; where any prompt has several, a row each,
-            filled up with −1.
+        answers, distractors: token ids, one a prompt. Where any prompt has several, each prompt
+            has a row, filled up with −1.
     """
 
     prompts: tuple[Int[Tensor, " _"], ...]
@@ -34,6 +34,10 @@ class Tokens:
 
 def tokenize(task: Task, tokenizer: Tokenizer) -> Tokens:
     """The tokens of a task.
+
+    Args:
+        task: the task, in words.
+        tokenizer: the model's tokenizer.
 
     Raises:
         TaskError: an answer or distractor of several tokens, or a corrupted prompt whose length

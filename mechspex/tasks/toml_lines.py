@@ -16,8 +16,8 @@ def line_of(text: str, path: Sequence[str | int]) -> int:
 
     Args:
         text: a whole TOML text without errors.
-        path: keys of tables and indices of arrays, ``("templates", 1, "prompt")``. Where the path
-            ends in something that is not there, the line is that of the last part that is.
+        path: keys of tables and indices of arrays, ``("templates", 1, "prompt")``. Where the text
+            does not have the whole path, the line is that of the last part it has.
     """
     lines = text.split("\n")
     whole = tomllib.loads(text)
@@ -27,8 +27,10 @@ def line_of(text: str, path: Sequence[str | int]) -> int:
         return 1
 
     def complete(number: int) -> tuple[int, dict[str, Any]]:
-        """The last of the first `number` lines after which the text can be read, and what it says.
-        An array that goes on over many lines is closed here."""
+        """The last of the first `number` lines after which the text can be read, and its content.
+
+        An array that goes on over many lines is closed here.
+        """
         for last in range(number, 0, -1):
             head = "\n".join(lines[:last])
             for closed in (head, f"{head}\n]"):

@@ -24,10 +24,13 @@ KNOWN_MODELS = {name: what for name, (what, _) in _LOADERS.items()}
 
 
 def known_model(name: str) -> KnownModel:
-    """One of `KNOWN_MODELS`: compiled programs, gates, a model with backup heads, the control.
+    """A model whose circuit is known: a compiled program, gates, backup heads, or the control.
+
+    Args:
+        name: a name of `KNOWN_MODELS`.
 
     Raises:
-        Refused: no model of that name.
+        Refused: no model has that name.
     """
     if name not in _LOADERS:
         raise Refused(f"no known model {name!r}; choose {', '.join(_LOADERS)}")

@@ -10,8 +10,9 @@ from mechspex.core.value_function import ValueFunction
 from mechspex.errors import Refused
 from mechspex.set_functions.set_function import Basis, SetFunction, affine
 
-# A coefficient below this share of the values' largest spread is rounding and no term: masked
-# forwards in float32, and compiled attention that is hard up to a softmax, leave some everywhere.
+# A coefficient below this share of the values' largest spread is rounding and no term. Masked
+# forwards in float32 leave such coefficients everywhere, and so does compiled attention, whose
+# softmax is almost hard.
 ROUNDING = 1e-3
 _MOST_UNITS = 16
 
@@ -19,12 +20,13 @@ _MOST_UNITS = 16
 def truth(value_function: ValueFunction, basis: Basis | None = None) -> SetFunction:
     """The exact set function, from all 2^n masks.
 
-    A term counts where its coefficient, of any output, exceeds a thousandth of the largest spread
-    of values of an output.
+    A set is a term if its coefficient for any output exceeds a thousandth of the largest spread of
+    values of an output.
 
     Args:
-        basis: of the answer; the one with the fewest terms if not given, ``kept`` before
-            ``ablated`` before ``fourier`` (p = ½).
+        value_function: the value function, of at most 16 units.
+        basis: the basis of the answer. If not given, the one with the fewest terms: ``kept``
+            before ``ablated`` before ``fourier`` (p = ½).
 
     Raises:
         Refused: more than 16 units.
@@ -38,17 +40,22 @@ def truth(value_function: ValueFunction, basis: Basis | None = None) -> SetFunct
 
 
 def exact_terms(table: Float[np.ndarray, "mask output"], basis: Basis | None = None) -> SetFunction:
-    """The terms of a complete table of values, in the order of `all_masks`."""
+    """The terms of a complete table of values.
+
+    Args:
+        table: the values of all 2^n masks, in the order of `all_masks`.
+        basis: as for `truth`.
+    """
     values = table.astype(np.float64)
     n_units = (len(values) - 1).bit_length()
-    least = ROUNDING * np.ptp(values, axis=0).max()
+    threshold = ROUNDING * np.ptp(values, axis=0).max()
     bases = ("kept", "ablated", "fourier") if basis is None else (basis,)
-    found = {basis: coefficients(values, basis) for basis in bases}
-    present = {basis: np.abs(c).max(axis=1) > least for basis, c in found.items()}
+    by_basis = {basis: coefficients(values, basis) for basis in bases}
+    present = {basis: np.abs(c).max(axis=1) > threshold for basis, c in by_basis.items()}
     shortest = min(bases, key=lambda basis: present[basis][1:].sum())
     present[shortest][0] = True
     terms = {
-        term_of(row): found[shortest][row] for row in np.flatnonzero(present[shortest]).tolist()
+        term_of(row): by_basis[shortest][row] for row in np.flatnonzero(present[shortest]).tolist()
     }
     return SetFunction.from_mapping(n_units, terms, basis=shortest)
 
@@ -58,17 +65,22 @@ def coefficients(
 ) -> Float[np.ndarray, "term output"]:
     """The coefficient of every set of units; row b is the set of the bits of b.
 
-    With φ(m) = a·m + b the factor of a basis, f₀ and f₁ the values where one unit is ablated and
-    kept: c₁ = (f₁ − f₀)/a, c₀ = f₀ − b·c₁; one unit after the other. The constant comes first.
+    Let φ(m) = a·m + b be the factor of the basis, and f₀ and f₁ the values where one unit is
+    ablated and kept. Then c₁ = (f₁ − f₀)/a and c₀ = f₀ − b·c₁. This is done for one unit after the
+    other. The constant comes first.
+
+    Args:
+        table: the values of all 2^n masks, in the order of `all_masks`.
+        basis: the basis of the coefficients.
     """
     slope, offset = affine(basis, 0.5)
-    found = table.astype(np.float64)
+    transformed = table.astype(np.float64)
     for unit in range((len(table) - 1).bit_length()):
-        pairs = found.reshape(-1, 2, 2**unit, table.shape[1])
+        pairs = transformed.reshape(-1, 2, 2**unit, table.shape[1])
         with_unit = (pairs[:, 1] - pairs[:, 0]) / slope
         pairs[:, 0] -= offset * with_unit
         pairs[:, 1] = with_unit
-    return found
+    return transformed
 
 
 def term_of(row: int) -> tuple[int, ...]:

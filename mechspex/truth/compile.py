@@ -43,28 +43,37 @@ def programs() -> dict[str, tuple[Any, list[Any]]]:
 
 
 def examples(name: str, program: Any, words: list[Any]) -> list[tuple[str, str | float]]:
-    """Some of all sequences, and what the program makes of each at its last place: a word or, of a
-    numerical program, a number."""
+    """Some of all sequences, each with the program's answer at its last place.
+
+    The answer is a word, or a number if the program is numerical.
+
+    Args:
+        name: the program's name.
+        program: the program.
+        words: the words it reads.
+    """
     sequences = [list(sequence) for sequence in product(words, repeat=LENGTH)]
     if name == "sort_unique":  # its keys must differ
         sequences = [sequence for sequence in sequences if len(set(sequence)) == LENGTH]
     # Only 2 of the 16 sequences of dyck1 balance; it has all of them.
     n_examples = len(sequences) if name == "dyck1" else N_EXAMPLES
-    drawn = np.random.default_rng(0).permutation(len(sequences))[:n_examples]
-    found: list[tuple[str, str | float]] = []
-    for sequence in (sequences[place] for place in sorted(drawn)):
+    places = np.random.default_rng(0).permutation(len(sequences))[:n_examples]
+    answered: list[tuple[str, str | float]] = []
+    for sequence in (sequences[place] for place in sorted(places)):
         answer = program(sequence)[-1]
         numerical = name in NUMERICAL
         text = " ".join(str(word) for word in sequence)
-        found.append((text, float(answer) if numerical else str(answer)))
-    return found
+        answered.append((text, float(answer) if numerical else str(answer)))
+    return answered
 
 
 def weights_of(model: Any, label: str, vocabulary: list[str]) -> dict[str, np.ndarray]:
     """The state dict of the same transformer in TransformerLens, with one shared vocabulary.
 
     Args:
-        label: of the program, by which tracr names the directions its output is written along.
+        model: the compiled model.
+        label: the program's label, by which tracr names the directions its output is written along.
+        vocabulary: all words that are read or written.
     """
     d_model = len(model.residual_labels)
     embed = np.zeros((len(vocabulary), d_model), dtype=np.float32)
@@ -98,7 +107,14 @@ def weights_of(model: Any, label: str, vocabulary: list[str]) -> dict[str, np.nd
 
 
 def write(name: str, program: Any, words: list[Any], folder: Path) -> None:
-    """Compile one program and write its two files."""
+    """Compile one program and write its two files.
+
+    Args:
+        name: the program's name.
+        program: the program.
+        words: the words it reads.
+        folder: where the files are written.
+    """
     model = compiling.compile_rasp_to_model(
         program, set(words), LENGTH, compiler_bos=BOS, compiler_pad=PAD
     )
@@ -134,6 +150,7 @@ def write(name: str, program: Any, words: list[Any], folder: Path) -> None:
 
 
 def main() -> None:
+    """Compile all programs into a folder."""
     parser = argparse.ArgumentParser(description="Compile the shipped RASP programs.")
     default = Path(__file__).parent / "programs"
     parser.add_argument("folder", nargs="?", type=Path, default=default)

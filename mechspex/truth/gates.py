@@ -27,13 +27,13 @@ _HARD = 200.0
 class Gate:
     """A gate of several heads, each of which carries one bit.
 
-    With s the sum of the bits of k heads, ``and`` is relu(s − k + 1), ``or`` is
-    1 − relu(1 − s), ``adder`` is s; what the gate adds to the output is `weight` times that.
+    Let s be the sum of the bits of k heads. The gate ``and`` is relu(s − k + 1), ``or`` is
+    1 − relu(1 − s), and ``adder`` is s. It adds `weight` times that to the output.
 
     Attributes:
         kind: ``and``, ``or`` or ``adder``.
-        heads: numbers of the heads.
-        weight: in logits.
+        heads: the numbers of the heads.
+        weight: the weight, in logits.
     """
 
     kind: GateKind
@@ -41,7 +41,7 @@ class Gate:
     weight: float = 1.0
 
     def __call__(self, bits: Float[np.ndarray, "... head"]) -> Float[np.ndarray, "..."]:
-        """What it adds to the output, by the definition above."""
+        """What the gate adds to the output, in logits, by the definition above."""
         total = bits[..., list(self.heads)].sum(axis=-1)
         if self.kind == "and":
             total = np.maximum(total - len(self.heads) + 1, 0)
@@ -53,15 +53,22 @@ class Gate:
 def build_gates(name: str, what: str, gates: Sequence[Gate], n_heads: int) -> KnownModel:
     """One layer of `n_heads` heads, and an MLP with one neuron a gate.
 
-    A prompt is one bit a head; head i looks at token i and writes its bit to a slot of its own.
+    A prompt is one bit a head. Head i looks at token i and writes its bit to a slot of its own.
     The output is the logit of ``=`` at the last token, the sum of all gates. The two prompts are
     all ones and all zeros, each other's partners where a reference comes from another prompt. So
-    a head carries the bit m_i·x + (1 − m_i)·x′, where x is the prompt's bit and x′ is 0 under
-    zero, the other prompt's bit under resample, ½ under mean ablation.
+    a head carries the bit m_i·x + (1 − m_i)·x′. Here x is the prompt's bit, and x′ is 0 under
+    zero ablation, the other prompt's bit under resample, and ½ under mean ablation.
 
-    Under zero ablation the truth of an AND of k heads is one kept term of order k, of an OR one
-    ablated term of order k, of an adder k single units. Under resample the prompt of zeros has the
-    same gate of the heads that are *not* kept. Heads in no gate are idle, a negative control.
+    Under zero ablation the truth of an AND of k heads is one kept term of order k. That of an OR is
+    one ablated term of order k, and that of an adder k single units. Under resample the prompt of
+    zeros has the same gate of the heads that are *not* kept. Heads in no gate are idle, a negative
+    control.
+
+    Args:
+        name: the model's name.
+        what: the circuit, in a few words.
+        gates: the gates, one neuron each.
+        n_heads: how many heads the layer has.
     """
     bit, slots = 0, 1 + n_heads
     output = slots + n_heads
@@ -124,15 +131,21 @@ def _wire(
 
 
 def random_gates(n_heads: int, n_gates: int, seed: int) -> tuple[Gate, ...]:
-    """Gates of two to four heads, of random kinds, that may share heads."""
+    """Gates of two to four heads with random weights; they may share heads.
+
+    Args:
+        n_heads: how many heads there are to choose from.
+        n_gates: how many gates; the kinds take turns.
+        seed: the only source of randomness.
+    """
     rng = np.random.default_rng(seed)
-    found = []
+    gates = []
     for number in range(n_gates):
         kind = get_args(GateKind)[number % 3]
         chosen = rng.choice(n_heads, size=int(rng.integers(2, 5)), replace=False)
         weight = float(rng.choice([-1, 1]) * rng.integers(2, 5) / 2)
-        found.append(Gate(kind, tuple(sorted(chosen.tolist())), weight))
-    return tuple(found)
+        gates.append(Gate(kind, tuple(sorted(chosen.tolist())), weight))
+    return tuple(gates)
 
 
 # {name: (what it is, heads in all, gates)}
@@ -149,6 +162,6 @@ GATES: dict[str, tuple[str, int, tuple[Gate, ...]]] = {
 
 
 def load_gates(name: str) -> KnownModel:
-    """One of `GATES`."""
+    """The model of a name in `GATES`."""
     what, n_heads, gates = GATES[name]
     return build_gates(name, what, gates, n_heads)

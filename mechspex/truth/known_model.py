@@ -1,4 +1,4 @@
-"""A small model, its task and its units, of which the circuit is known."""
+"""A small model with its task and its units, whose circuit is known."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ PAD = "<pad>"
 
 @dataclass(frozen=True)
 class KnownModel:
-    """What a value function of a model with a known circuit is made of.
+    """A model with a known circuit, and the other parts of its value function.
 
     Attributes:
-        name: of the model in `KNOWN_MODELS`.
+        name: the model's name in `KNOWN_MODELS`.
         what: the circuit, in a few words.
-        model: a bridge.
+        model: the model, as a bridge.
         task: prompts and a continuous metric.
-        units: of the masks, few enough for all 2^n of them.
-        matches: 1 where the answer is right and 0 where it is not, for models with right answers.
+        units: the units of the masks, few enough for all 2^n masks.
+        matches: the metric that is 1 where the answer is right and 0 where it is not; None for a
+            model without right answers.
     """
 
     name: str
@@ -48,11 +49,11 @@ class KnownModel:
 
         Args:
             ablation: ``zero``, ``resample`` or ``mean``.
-            matches: count right answers in place of the continuous metric.
-            seed: of ``resample``.
+            matches: whether to count right answers in place of the continuous metric.
+            seed: the seed of ``resample``.
 
         Raises:
-            Refused: matches of a model without right answers.
+            Refused: right answers of a model that has none.
         """
         task = self.task
         if matches:
@@ -67,7 +68,7 @@ class Margin:
     """Logit of the answer less the largest other logit, in logits.
 
     Attributes:
-        answers: token ids, one a prompt.
+        answers: one token id a prompt.
     """
 
     answers: Int[Tensor, " prompt"]
@@ -85,7 +86,7 @@ class RightWord:
     """1 where the margin of the answer is more than half a logit, else 0: a tie is not right.
 
     Attributes:
-        answers: token ids, one a prompt.
+        answers: one token id a prompt.
     """
 
     answers: Int[Tensor, " prompt"]
@@ -101,7 +102,7 @@ class LogitOf:
     """The logit of one word, where a model writes a number.
 
     Attributes:
-        word: its token id.
+        word: the word's token id.
     """
 
     word: int
@@ -117,8 +118,8 @@ class RightNumber:
     """1 where the logit of a word is within 0.05 of the right number, else 0.
 
     Attributes:
-        word: its token id.
-        right: one a prompt.
+        word: the word's token id.
+        right: the right number of each prompt.
     """
 
     word: int
@@ -131,7 +132,11 @@ class RightNumber:
 
 
 def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
-    """One token for each word of a text, words being what spaces part."""
+    """A tokenizer with one token a word; spaces part the words of a text.
+
+    Args:
+        vocabulary: all words; a word's token id is its place.
+    """
     ids = {word: number for number, word in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=PAD))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

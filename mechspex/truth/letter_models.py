@@ -17,7 +17,8 @@ from mechspex.truth.known_model import PAD, KnownModel, RightWord, word_tokenize
 
 LETTERS = "abcdefghijklmnopqrst"
 VOCABULARY = (PAD, *LETTERS)
-# Letters of a sequence, of the segment that occurs twice, and before its second occurrence.
+# How many letters a sequence has, how many of them the segment that occurs twice, and how many come
+# before its second occurrence.
 LENGTH, SEGMENT, BEFORE = 16, 5, 11
 BACKUP_CONFIG: dict[str, Any] = {
     "n_layers": 2, "n_heads": 4, "d_model": 32, "d_head": 8, "n_ctx": LENGTH,
@@ -36,10 +37,10 @@ ADDITIVE = "one attention layer without norms: heads add up, none interact"
 def load_backup() -> KnownModel:
     """Two layers of four heads, trained by `train_backup.py` with heads dropped at random.
 
-    Two heads of layer 0 write to each letter which one came before it, and two heads of layer 1
-    find by that the letter that followed last time. Either of the two is enough, so the circuit is
-    an AND of two ORs; the other four heads do nothing. The value is the logit of the right letter
-    less that of another one of the segment.
+    Two heads of layer 0 write to each letter which one came before it. With that, two heads of
+    layer 1 find the letter that followed last time. Either of two heads is enough, so the circuit
+    is an AND of two ORs; the other four heads do nothing. The value is the logit of the right
+    letter less that of another letter of the segment.
     """
     model = _model("backup", BACKUP_CONFIG, load_file(WEIGHTS))
     return _known("backup", BACKUP, model, matches=True)
@@ -48,7 +49,7 @@ def load_backup() -> KnownModel:
 def load_additive() -> KnownModel:
     """One random attention layer and no norms: the logits are a sum over heads, exactly.
 
-    Its value is that of `load_backup`; there is nothing that it answers right.
+    Its value is that of `load_backup`. It has no right answers: nothing was trained.
     """
     return _known("additive", ADDITIVE, _model("additive", ADDITIVE_CONFIG), matches=False)
 
@@ -72,7 +73,12 @@ def _known(name: str, what: str, model: Model, *, matches: bool) -> KnownModel:
 
 
 def draw_sequences(n_sequences: int, generator: torch.Generator) -> Int[Tensor, "sequence pos"]:
-    """Tokens of different random letters, of which a segment occurs again at the end."""
+    """Tokens of different random letters; a segment of them occurs again at the end.
+
+    Args:
+        n_sequences: how many sequences.
+        generator: the only source of randomness.
+    """
     letters = torch.rand(n_sequences, len(LETTERS), generator=generator).argsort(1)
     rows = letters[:, :LENGTH] + VOCABULARY.index(LETTERS[0])
     start = torch.randint(BEFORE - SEGMENT, (n_sequences, 1), generator=generator)

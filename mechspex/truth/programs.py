@@ -27,9 +27,9 @@ from mechspex.truth.known_model import (
 _FOLDER = Path(__file__).parent / "programs"
 # The word by whose logit numerical programs answer.
 _NUMBER = "="
-# What tracr's attention falls back on, first in every sequence.
+# The first token of every sequence, which tracr's attention falls back on.
 _BOS = "<bos>"
-# All 2^n masks of more units than these are no longer quick.
+# With more units than this, all 2^n masks are no longer quick.
 _MOST_UNITS = 12
 
 PROGRAMS = {
@@ -45,12 +45,15 @@ PROGRAMS = {
 def load_program(name: str) -> KnownModel:
     """A compiled program (tracr, Lindner et al. 2023), read at the last token of sequences of four.
 
-    Its value is the `Margin` of the right word or, of a numerical program, the number that it
-    writes. Its units are all heads and MLPs of the compiled model, those that the compiler padded
-    with zeros too; of more than twelve units only those that hold weights.
+    The value is the `Margin` of the right word; for a numerical program it is the number that the
+    program writes. The units are all heads and MLPs of the compiled model, those that the compiler
+    padded with zeros too. If they are more than twelve, only those that hold weights are units.
 
     Counting right answers (``values(matches=True)``) can hide a program: 14 of the 16 sequences of
     dyck1 do not balance, so a model that always says so is right 14 times.
+
+    Args:
+        name: a name of `PROGRAMS`.
     """
     described = json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     vocabulary: list[str] = described["vocabulary"]

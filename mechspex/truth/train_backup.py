@@ -31,7 +31,13 @@ N_LAYERS, N_HEADS = BACKUP_CONFIG["n_layers"], BACKUP_CONFIG["n_heads"]
 
 
 def logits_of(model: Model, tokens: Tensor, keep: Tensor) -> Tensor:
-    """Logits ``[row, pos, vocabulary]`` with every head multiplied by ``keep[row, head]``."""
+    """Logits ``[row, pos, vocabulary]`` with every head multiplied by ``keep[row, head]``.
+
+    Args:
+        model: the model.
+        tokens: token ids ``[row, pos]``.
+        keep: the factor of each head, ``[row, head]``; 0 drops it.
+    """
 
     def dropping(layer: int) -> tuple[str, Any]:
         scale = keep[:, None, N_HEADS * layer : N_HEADS * (layer + 1), None]
@@ -42,7 +48,7 @@ def logits_of(model: Model, tokens: Tensor, keep: Tensor) -> Tensor:
 
 
 def head_norms(model: Model) -> Tensor:
-    """The Frobenius norm of each head's output weights."""
+    """The Frobenius norm of each head's output weights, ``[head]``."""
     named = dict(model.named_parameters())
     outputs = [weight for name, weight in named.items() if ".o." in name and weight.ndim == 2]
     shape = (-1, N_HEADS, BACKUP_CONFIG["d_head"])
@@ -87,6 +93,7 @@ def analyse(model: Model, generator: torch.Generator) -> None:
 
 
 def main() -> None:
+    """Train the model, save its weights and print what ablations do to it."""
     parser = argparse.ArgumentParser(description="Train and save the model with backup heads.")
     parser.add_argument("file", nargs="?", type=Path, default=WEIGHTS)
     file: Path = parser.parse_args().file

@@ -18,7 +18,7 @@ from scipy import stats
 
 import mechspex as mx
 from mechspex.tasks.metrics import bind_metric
-from mechspex.tasks.task_file import read_recipe, task_files
+from mechspex.tasks.task_file import read_task_file, task_files
 from mechspex.tasks.tokens import tokenize
 
 MODEL, PROMPTS, ACCURATE = "smollm2-135m", 64, 0.75
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     for name in sys.argv[1:] or task_files():
         found = score(model, name)
         write(task_files()[name], found)
-        recipe = read_recipe(name)
+        recipe = read_task_file(name)
         low, high = found["interval"]
         cells = (
             f"`{name}`", recipe.title, recipe.metric.replace("_", " "),

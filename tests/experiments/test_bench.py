@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mechspex.errors import Refused
-from mechspex.experiments.bench import BUDGETS, Score, bench, summary
+from mechspex.experiments.bench import BUDGETS, RecoveryScore, bench, summary
 from mechspex.truth import KNOWN_MODELS, known_model, truth
 from mechspex.truth.gates import Gate, build_gates
 
@@ -19,7 +19,7 @@ def column(*values):
 def test_scores_by_hand():
     true = column(9, 1, 0, 0, 2, 0, 0, -2)
     found = column(0, 1, 0, 0.5, 0, 0, 0, -2)
-    score = Score.of(found, true, least=0.1)
+    score = RecoveryScore.of(found, true, threshold=0.1)
     # Terms {0}, {2} and {0, 1, 2}; found {0}, {0, 1} and {0, 1, 2}.
     assert (score.precision, score.recall, score.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert score.f1_by_order[:3] == pytest.approx((2 / 3, 0, 1))
@@ -28,16 +28,16 @@ def test_scores_by_hand():
 
 
 def test_nothing_found_where_nothing_is_scores_one():
-    score = Score.of(column(5, 0, 0, 0), column(5, 0, 0, 0), least=0.1)
+    score = RecoveryScore.of(column(5, 0, 0, 0), column(5, 0, 0, 0), threshold=0.1)
     assert (score.precision, score.recall, score.f1, score.error) == (1, 1, 1, 0)
-    spurious = Score.of(column(5, 1, 0, 0), column(5, 0, 0, 0), least=0.1)
+    spurious = RecoveryScore.of(column(5, 1, 0, 0), column(5, 0, 0, 0), threshold=0.1)
     assert (spurious.precision, spurious.recall, spurious.f1, spurious.error) == (0, 1, 0, 1)
 
 
 def test_orders_above_four_are_not_scored():
     true = column(*[0] * 31, 1.0)
-    assert Score.of(0 * true, true, least=0.1).f1 == 1
-    assert Score.of(0 * true, true, least=0.1).error == 1
+    assert RecoveryScore.of(0 * true, true, threshold=0.1).f1 == 1
+    assert RecoveryScore.of(0 * true, true, threshold=0.1).error == 1
 
 
 @pytest.mark.parametrize("ablation", ["zero", "resample"])

@@ -11,7 +11,7 @@ import torch
 import mechspex as mx
 from mechspex.errors import TaskError
 from mechspex.tasks.metrics import bind_metric
-from mechspex.tasks.task_file import read_recipe, task_files
+from mechspex.tasks.task_file import read_task_file, task_files
 from mechspex.tasks.tokens import tokenize
 
 NAMES = list(task_files())
@@ -41,7 +41,7 @@ def test_benchmarks_rest_on_these_very_prompts(model):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_task_is_whole(name, model):
-    recipe = read_recipe(name)
+    recipe = read_task_file(name)
     assert recipe.citation
     assert len(recipe.templates) >= 2
     assert {"prompts", "clean", "accuracy"} <= set(recipe.scores["smollm2-135m"])
@@ -61,7 +61,7 @@ def test_a_shipped_task_is_whole(name, model):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_template_is_drawn_by_this_model(name, model):
-    recipe = read_recipe(name)
+    recipe = read_task_file(name)
     drawn = mx.load_task(name, model, n_prompts=len(recipe.templates), seed=0)
     fixed = [min(t["prompt"].replace("{", "}").split("}")[::2], key=len) for t in recipe.templates]
     assert all(text in prompt for text, prompt in zip(fixed, drawn.prompts, strict=True))
@@ -74,18 +74,18 @@ def test_facts_are_single_valued():
         ("two_step", "country", "capital"), ("hypernymy", "things", "kind"),
         ("agreement", "one", "many"), ("two_step", "city", "country"),
     ]:  # fmt: skip
-        (rows,) = read_recipe(name).words.values()
+        (rows,) = read_task_file(name).words.values()
         known = {}
         for row in rows:
             assert known.setdefault(row[key], row[value]) == row[value], row
-    countries = {row["city"]: row["country"] for row in read_recipe("two_step").words["place"]}
-    for row in read_recipe("two_step").words["place"]:
+    countries = {row["city"]: row["country"] for row in read_task_file("two_step").words["place"]}
+    for row in read_task_file("two_step").words["place"]:
         assert countries[row["other"]] == row["country"]
         assert row["other"] not in (row["city"], row["capital"])
 
 
 def test_names_are_of_one_gender():
-    words = read_recipe("pronoun").words
+    words = read_task_file("pronoun").words
     assert not {row[""] for row in words["man"]} & {row[""] for row in words["woman"]}
 
 
@@ -101,7 +101,7 @@ def test_what_greater_than_asks_is_true(model):
 
 def test_circuits_are_published_heads_of_their_models():
     known = {"gpt2": (12, 12), "attn-only-4l": (4, 8)}
-    found = {name: read_recipe(name).circuits for name in NAMES}
+    found = {name: read_task_file(name).circuits for name in NAMES}
     assert {name for name in NAMES if found[name]} == {
         "docstring", "greater_than", "ioi", "ioi_varied",
     }  # fmt: skip
@@ -120,7 +120,7 @@ def test_circuits_are_published_heads_of_their_models():
 @pytest.mark.parametrize("name", ["agreement", "capital", "colour", "greater_than", "pronoun"])
 def test_scores_in_the_files_are_what_the_model_does(name, model):
     """On fresh prompts: the means agree within their errors, the accuracies within .2."""
-    score = read_recipe(name).scores["smollm2-135m"]
+    score = read_task_file(name).scores["smollm2-135m"]
     task = mx.load_task(name, model, n_prompts=24, seed=7)
     tokens = tokenize(task, model.tokenizer)
     with torch.inference_mode():
@@ -138,13 +138,13 @@ def test_scores_in_the_files_are_what_the_model_does(name, model):
 
 
 def test_what_the_model_cannot_do_is_said():
-    scores = {name: read_recipe(name).scores["smollm2-135m"] for name in NAMES}
+    scores = {name: read_task_file(name).scores["smollm2-135m"] for name in NAMES}
     assert [name for name in NAMES if not scores[name]["can"]] == ["colour"]
 
 
 def test_the_readme_says_what_the_files_say():
     for name in NAMES:
-        score = read_recipe(name).scores["smollm2-135m"]
+        score = read_task_file(name).scores["smollm2-135m"]
         low, high = score["interval"]
         told = f"{score['clean']:.2f} [{low:.2f}, {high:.2f}] | {score['corrupted']:.2f} | "
         told += f"{score['accuracy']:.2f} | {'can' if score['can'] else 'cannot'} |"
@@ -161,4 +161,4 @@ def test_the_readmes_example_is_a_task(model, tmp_path, monkeypatch):
     (tmp_path / "young.toml").write_text(text.replace("{A.animal}", "{D}", 1))
     (told,) = re.findall(r"mechspex: young.toml, (line.*)", README)
     with pytest.raises(TaskError, match=re.escape(told)):
-        read_recipe("young")
+        read_task_file("young")

@@ -7,7 +7,7 @@ from mechspex.errors import TaskError
 from mechspex.models.shipped import TINY
 from mechspex.tasks.draw_task import draw
 from mechspex.tasks.next_token import encode
-from mechspex.tasks.task_file import read_recipe
+from mechspex.tasks.task_file import read_task_file
 from mechspex.tasks.tokens import tokenize
 
 RECIPE = """
@@ -229,7 +229,7 @@ def spans(task):
 
 
 def test_years_are_compared_by_whole_tokens(recipe):
-    span = read_recipe(recipe(SPAN))
+    span = read_task_file(recipe(SPAN))
     task = draw(span, span.words, years_as(r"\d\d"), n_prompts=40, seed=0)
     for year, right, wrong in spans(task):
         assert right == {other for other in range(2, 99) if other > year}
@@ -237,7 +237,7 @@ def test_years_are_compared_by_whole_tokens(recipe):
 
 
 def test_years_read_digit_by_digit_are_compared_by_the_first_that_decides(recipe):
-    span = read_recipe(recipe(SPAN))
+    span = read_task_file(recipe(SPAN))
     tokenizer = years_as(r"\d")
     task = draw(span, span.words, tokenizer, n_prompts=40, seed=0)
     for year, right, wrong in spans(task):

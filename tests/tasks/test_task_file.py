@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import mechspex as mx
 from mechspex.errors import TaskError
 from mechspex.tasks.draw_task import draw
-from mechspex.tasks.task_file import read_recipe, task_files
+from mechspex.tasks.task_file import read_task_file, task_files
 from mechspex.tasks.toml_lines import line_of
 
 RECIPE = """\
@@ -76,7 +76,7 @@ def file(tmp_path_factory):
 
 
 def test_what_is_in_the_file_is_read(file):
-    recipe = read_recipe(file(RECIPE))
+    recipe = read_task_file(file(RECIPE))
     assert recipe.name == "stand"
     assert recipe.words["word"] == ({"": "apple"}, {"": "bird"}, {"": "boat"})
     assert recipe.words["stand"][1] == {"thing": "cow", "place": "garden"}
@@ -144,7 +144,7 @@ def test_a_fault_is_met_with_file_line_and_next_step(file, old, new, line, compl
     assert old in RECIPE
     path = file(RECIPE.replace(old, new, 1))
     with pytest.raises(TaskError, match=complaint) as caught:
-        read_recipe(path)
+        read_task_file(path)
     assert str(caught.value).startswith(f"{path}, line ")
     assert int(re.match(r", line (\d+): ", str(caught.value)[len(str(path)) :])[1]) == line
 
@@ -153,7 +153,7 @@ def test_lists_with_too_few_entries_are_refused(file):
     text = RECIPE.replace('    ["key", "door"],\n    ["coat", "chair"],\n', "")
     text = text.replace('["book", "table"], ', "")
     with pytest.raises(TaskError, match="line 30: list 'stand' has 1 entries for 2 slots; add"):
-        read_recipe(file(text))
+        read_task_file(file(text))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_lists_with_too_few_entries_are_refused(file):
 )  # fmt: skip
 def test_no_bytes_raise_anything_but_a_task_error(file, data):
     with pytest.raises(TaskError, match=r"stand.toml, line \d+: "):
-        read_recipe(file(data))
+        read_task_file(file(data))
 
 
 @settings(max_examples=150, deadline=None)
@@ -182,7 +182,7 @@ def test_no_bytes_raise_anything_but_a_task_error(file, data):
 def test_mutated_files_are_read_or_refused(tiny, file, cut, length, put):
     path = file(RECIPE[:cut] + put + RECIPE[cut + length :])
     try:
-        recipe = read_recipe(path)
+        recipe = read_task_file(path)
         draw(recipe, recipe.words, tiny.tokenizer, n_prompts=2, seed=0)
     except TaskError:
         return
@@ -213,10 +213,10 @@ def test_a_folder_adds_tasks(file, tmp_path, monkeypatch, tiny):
         task_files()
     monkeypatch.setenv("MECHSPEX_TASKS", str(tmp_path / "absent"))
     with pytest.raises(TaskError, match="absent' is no folder; name one, or unset it"):
-        read_recipe("ioi")
+        read_task_file("ioi")
 
 
 @pytest.mark.parametrize("name", ["iio", "a\0b", "x" * 5000, "."])
 def test_unknown_tasks_are_refused_with_those_there_are(name):
     with pytest.raises(TaskError, match="no task .*; choose .*induction, ioi"):
-        read_recipe(name)
+        read_task_file(name)
