@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint notebooks check clean
+.PHONY: setup demo test lint notebooks docs check clean
 
 setup: $(READY)
 
@@ -11,7 +11,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[trees,dev]'
+		--constraint constraints.txt --editable '.[trees,dev,docs]'
 	@touch $(READY)
 
 demo: setup
@@ -29,7 +29,12 @@ lint: setup
 notebooks: setup
 	$(BIN)/python notebooks/run.py
 
-check: lint notebooks test
+# The pages of docs/ and the reference, in build/docs; a warning is an error. Shows the notebooks as
+# they are stored, and runs no example: the tests do.
+docs: setup
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/docs
+
+check: lint notebooks docs test
 
 clean:
 	rm -rf $(VENV) build

@@ -1,0 +1,159 @@
+"""The documentation: `make docs` builds it into build/docs, with warnings as errors.
+
+Its pages are the Markdown files of this folder. Others are made here when it is built, from what
+stands elsewhere in the repository: the front page from README.md, the tables of tests/benchmarks,
+the notebooks, CONTRIBUTING.md and CHANGELOG.md, and the reference from the docstrings of the public
+names. Links between files of the repository are turned into links between pages.
+"""
+
+import ast
+import os
+import re
+from importlib import import_module
+from importlib.metadata import version as version_of
+from operator import attrgetter
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import mechspex
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+
+project = "mechspex"
+version = release = version_of("mechspex")
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+html_theme = "furo"
+html_title = f"mechspex {release}"
+html_show_copyright = False
+
+# Examples are run by the tests (conftest.py), notebooks by `make notebooks`.
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_heading_anchors = 3
+
+# Docstrings name things in single backticks: links where there is something of that name.
+default_role = "py:obj"
+suppress_warnings = ["ref.python"]  # … or several
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints_format = "short"
+autosummary_generate = False
+napoleon_use_ivar = True
+napoleon_custom_sections = [("Designs", "params_style")]
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+# Where files of the repository are found in the documentation; made anew by each build.
+_MADE = {"tests/benchmarks": "tables", "notebooks": "notebooks", ".": "project"}
+_MADE_ALONE = {ROOT / "README.md": DOCS / "index.md"}
+_LINK = re.compile(r"\]\(([^)#:\s]+)")
+
+
+def page_of(file: Path) -> Path:
+    """The page that shows a file of the repository; the file itself where none does."""
+    folder = _MADE.get(os.path.relpath(file.parent, ROOT))
+    if file in _MADE_ALONE:
+        return _MADE_ALONE[file]
+    if folder is None or file.suffix not in {".md", ".ipynb"}:
+        return file
+    return DOCS / folder / file.name
+
+
+def relink(text: str, file: Path, page: Path) -> str:
+    """The text of `file` as `page`: links to other files lead to their pages."""
+
+    def link(found: re.Match[str]) -> str:
+        target = page_of(Path(os.path.normpath(file.parent / found[1])))
+        return f"]({os.path.relpath(target, page.parent)}"
+
+    return _LINK.sub(link, text)
+
+
+def write(page: Path, text: str) -> None:
+    """Write a page where it changed; what is as it was need not be built again."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    if not page.exists() or page.read_text() != text:
+        page.write_text(text)
+
+
+def copy_pages() -> None:
+    """Tables, notebooks and what stands beside the README."""
+    for file in [
+        *ROOT.glob("tests/benchmarks/*.md"),
+        *ROOT.glob("notebooks/*.ipynb"),
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "CHANGELOG.md",
+    ]:
+        write(page_of(file), relink(file.read_text(), file, page_of(file)))
+
+
+def public_names() -> dict[str, list[str]]:
+    """{package: its public names}, as `mechspex/__init__.pyi` lists them."""
+    found: dict[str, list[str]] = {}
+    for node in ast.parse((ROOT / "mechspex" / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.setdefault(node.module.split(".")[0], []).append(node.names[0].name)
+        elif isinstance(node, ast.ImportFrom):
+            # A package that is public itself, with what it says is.
+            package = node.names[0].name
+            module = import_module(f"mechspex.{package}")
+            own = getattr(module, "__all__", [name for name in vars(module) if name[0].isupper()])
+            found.setdefault(package, []).extend(f"{package}.{name}" for name in own)
+    return found
+
+
+def write_reference() -> None:
+    """A page a package: its sentence, a table of its public names, then the docstring of each."""
+    for package, names in public_names().items():
+        module = import_module(f"mechspex.{package}")
+        lines = [package, "=" * len(package), "", (module.__doc__ or "").splitlines()[0], ""]
+        things = {f"mechspex.{name}": attrgetter(name)(mechspex) for name in names}
+        documented = {name: thing for name, thing in things.items() if callable(thing)}
+        lines += [".. autosummary::", "", *(f"   {name}" for name in documented), ""]
+        for name, thing in things.items():
+            if name in documented:
+                lines += [f".. {directive(thing)}:: {name}", ""]
+            else:
+                lines += [f".. py:data:: {name}", "", f"   {', '.join(map(str, thing))}", ""]
+        write(DOCS / "reference" / f"{package}.rst", "\n".join(lines))
+
+
+def directive(thing: object) -> str:
+    """The directive of autodoc that documents `thing`."""
+    if isinstance(thing, type):
+        return "autoexception" if issubclass(thing, Exception) else "autoclass"
+    return "autofunction"
+
+
+def escape(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Docstrings use backticks and lists; every other sign stands for itself."""
+    for number, line in enumerate(lines):
+        # Every second part lies between backticks.
+        parts = re.split(r"(`+[^`]*`+)", line)
+        parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
+        lines[number] = "".join(parts)
+
+
+def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
+    page = DOCS / f"{docname}.md"
+    source[0] = relink(source[0], page, page)
+    if docname == "index":
+        readme = ROOT / "README.md"
+        source[0] = relink(readme.read_text(), readme, page) + "\n" + source[0]
+
+
+def setup(app: Sphinx) -> None:
+    copy_pages()
+    write_reference()
+    app.connect("source-read", read_source)
+    # Before napoleon, which writes emphasis of its own.
+    app.connect("autodoc-process-docstring", escape, priority=100)

@@ -1,0 +1,109 @@
+"""What the repository says of itself: requirements, files that pages name, the README's answer."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import mechspex as mx
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Scripts that made what ships; they need what no user needs.
+SCRIPTS = {"mechspex/truth/compile.py", "mechspex/models/tiny/train.py"}
+PAGES = [
+    *ROOT.glob("*.md"),
+    ROOT / "llms.txt",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("tests/benchmarks/*.md"),
+]
+
+
+def distribution(requirement: str) -> str:
+    """The normalised name in a requirement: ``scikit-learn`` of ``scikit_learn>=1.5``."""
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert found, requirement
+    return re.sub(r"[-_.]+", "-", found[0]).lower()
+
+
+def third_parties() -> set[str]:
+    """The top-level modules that the package imports, but its own and Python's."""
+    names = set()
+    for path in (ROOT / "mechspex").rglob("*.py"):
+        if path.relative_to(ROOT).as_posix() in SCRIPTS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"mechspex"}
+
+
+def test_what_is_imported_is_declared():
+    homes = packages_distributions()
+    declared = {distribution(r) for r in PROJECT["dependencies"]}
+    declared |= {distribution(r) for r in PROJECT["optional-dependencies"]["trees"]}
+    used = {name: {distribution(home) for home in homes[name]} for name in third_parties()}
+    assert not {name: found for name, found in used.items() if not found & declared}
+    # gguf is read by transformers alone, where a model lies in that format.
+    assert declared - set().union(*used.values()) <= {"einops", "gguf"}
+
+
+def test_every_requirement_is_pinned():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {distribution(line) for line in lines if not line.startswith("#")}
+    wanted = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    assert {distribution(r) for some in wanted for r in some} <= pinned
+
+
+def test_version_is_one():
+    assert PROJECT["version"] == mx.__version__
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {mx.__version__}\n" in citation
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 180
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_that_pages_name_exist(page):
+    text = page.read_text()
+    linked = {
+        page.parent / link
+        for link in re.findall(r"\]\(([^)#:\s]+)", text)
+        if not link.startswith("/")
+    }
+    folders = "mechspex|tests|docs|circuits|notebooks"
+    named = {ROOT / name for name in re.findall(rf"\b(?:{folders})/[\w./-]+\.\w+", text)}
+    # NAME and the like stand for any.
+    known = [path for path in sorted(linked | named) if not re.search(r"[A-Z]{4}", path.stem)]
+    absent = [str(path) for path in known if not path.exists()]
+    assert not absent
+
+
+def test_readme_prints_what_the_shell_prints(run):
+    """The ten lines of the README, on `tiny`: the same answer as the command above them."""
+    readme = (ROOT / "README.md").read_text()
+    code = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if ">>>" not in b)
+    for said, small in {
+        '"smollm2-135m"': '"tiny"',
+        '"ioi"': '"induction"',
+        "budget=1000": "budget=60",
+    }.items():
+        assert said in code
+        code = code.replace(said, small)
+    _, shell, _ = run("explain", "induction", "--model", "tiny", "--budget", "60", "--run", "shell")
+    namespace: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    assert _without_cost(str(namespace["explanation"])) == _without_cost(shell)
+
+
+def _without_cost(answer: str) -> list[str]:
+    """All lines but the last two: seconds, and the name of the run."""
+    return answer.strip().splitlines()[:-2]
