@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from mechspex.core.json_values import write_json
 from mechspex.core.units import Term, Unit, UnitSet
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
-from mechspex.runs.json_values import write_json
 from mechspex.runs.text import subject
 
 Relation = Literal["together", "backup", "opposed"]

@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float
 
 from mechspex.circuits.pruning import Choice, Method, Pruning
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, members
+from mechspex.core.json_values import write_json
 from mechspex.core.units import Term
 from mechspex.core.value_function import ValueFunction, in_own_dtype
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import BudgetError, FailedMasksError, Refused
-from mechspex.runs.json_values import write_json
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import PRUNING, run_folder
 from mechspex.set_functions.set_function import SetFunction

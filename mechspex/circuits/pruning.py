@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.core.json_values import plain, plain_rows
 from mechspex.core.statistics import Difference, holm, mcnemar, paired_difference
 from mechspex.core.units import Term, UnitSet
 from mechspex.errors import Refused
-from mechspex.runs.json_values import plain, plain_rows
 from mechspex.runs.text import subject
 from mechspex.set_functions.set_function import SetFunction
 

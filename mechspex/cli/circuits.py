@@ -131,7 +131,7 @@ class _Answer:
     references: Any
 
     def to_dict(self) -> dict[str, Any]:
-        from mechspex.runs.json_values import plain, plain_rows
+        from mechspex.core.json_values import plain, plain_rows
 
         columns = ["faithfulness", "low", "high"]
         fresh = self.front.to_pandas()[columns].add_prefix("fresh ")
@@ -252,9 +252,9 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Score every decoder and screen on models whose circuits are known."""
+    from mechspex.core.json_values import plain_rows
     from mechspex.experiments.bench import ABLATIONS, BUDGETS, summary
     from mechspex.experiments.bench import bench as run_bench
-    from mechspex.runs.json_values import plain_rows
 
     scored = run_bench(
         models,

@@ -105,7 +105,7 @@ def validate(
 ) -> None:
     """Measure sets of units exactly, by ablating every part of each of them."""
     import mechspex as mx
-    from mechspex.runs.json_values import plain_rows
+    from mechspex.core.json_values import plain_rows
     from mechspex.runs.recorded import RecordedValues
     from mechspex.runs.run import run_folder
     from mechspex.runs.text import effect_tables

@@ -124,8 +124,8 @@ def status(
 
     if run is not None:
         from mechspex.circuits.circuit import Circuit
+        from mechspex.core.json_values import plain
         from mechspex.explanation.explanation import Explanation
-        from mechspex.runs.json_values import plain
 
         folder = run_folder(run)
         explained = (folder / EXPLANATION).exists()

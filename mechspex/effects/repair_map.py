@@ -10,8 +10,8 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from mechspex.core.json_values import plain
 from mechspex.core.units import Term, UnitSet
-from mechspex.runs.json_values import plain
 from mechspex.runs.text import subject
 
 SCHEMA = "mechspex.self_repair/1"

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from mechspex.core.json_values import write_json
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import ValueFunction, in_own_dtype
@@ -19,7 +20,6 @@ from mechspex.effects.repair_map import Effect, Repair, Repaired, SelfRepair, is
 from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
 from mechspex.errors import FailedMasksError, Refused
-from mechspex.runs.json_values import write_json
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import REPAIR, run_folder
 from mechspex.set_functions.set_function import SetFunction

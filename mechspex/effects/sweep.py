@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from mechspex.core.json_values import plain, plain_rows, write_json
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import ValueFunction, as_value_function
@@ -22,7 +23,6 @@ from mechspex.effects.validate import columns_of, exact_effects
 from mechspex.effects.validation import Validation
 from mechspex.errors import MeasurementError, Refused
 from mechspex.runs.cost import Cost
-from mechspex.runs.json_values import plain, plain_rows, write_json
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import CONFIGURATION, SWEEP, run_folder
 from mechspex.runs.text import effect_tables, last_lines, strongest, subject

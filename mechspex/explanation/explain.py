@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from mechspex.core.json_values import write_json
 from mechspex.core.restricted import RestrictedValues
 from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import (
@@ -29,7 +30,6 @@ from mechspex.effects.validation import Validation
 from mechspex.errors import BudgetError, MeasurementError, Refused
 from mechspex.explanation.explanation import Cost, Explanation
 from mechspex.explanation.mask_search import exact_search, random_search
-from mechspex.runs.json_values import write_json
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import CONFIGURATION, VALIDATION, run_folder
 from mechspex.screening import Candidates, Screening, missed

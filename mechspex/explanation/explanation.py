@@ -13,12 +13,12 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from mechspex.core.json_values import plain, plain_rows, write_json
 from mechspex.core.units import Term, Unit, UnitSet
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
 from mechspex.recovery.recovery import Recovery
 from mechspex.runs.cost import Cost
-from mechspex.runs.json_values import plain, plain_rows, write_json
 from mechspex.runs.run import EXPLANATION
 from mechspex.runs.text import effect_tables, last_lines, strongest, subject
 from mechspex.screening import Screening

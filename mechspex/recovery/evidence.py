@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from mechspex.core.json_values import read_array, read_number, read_term
+from mechspex.core.result import Result
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Samples
 from mechspex.decoders.pursuit import Pursuit
 from mechspex.set_functions.set_function import SetFunction, features
 
+# Rows that the text shows.
+_SHOWN = 20
 # Terms of a function that are tested: the largest.
 _MOST_TERMS = 2_000
 # Units among which terms are selected anew from each half of the masks.
@@ -25,8 +29,8 @@ _MOST_UNITS = 200
 _FEWEST_EFFECTIVE = 8
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence(Result):
     """What the masks say of each term of a recovered function, in the fourier(p) basis.
 
     Attributes:
@@ -40,6 +44,10 @@ class Evidence:
             selection was not repeated.
         level: the expected share of false terms among the discovered ones.
     """
+
+    schema: ClassVar[str] = "mechspex.evidence/1"
+    within: ClassVar[bool] = True
+    called: ClassVar[str] = "evidence"
 
     terms: tuple[Term, ...]
     coefficients: Float[np.ndarray, " term"]
@@ -77,19 +85,34 @@ class Evidence:
         }
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Evidence:
-        """What `to_dict` gave."""
+    def _from_record(cls, record: dict[str, Any]) -> Evidence:
+        terms = tuple(read_term(stored) for stored in record["terms"])
+        ends = [interval or (None, None) for interval in record["intervals"]]
+        columns = {
+            name: read_array(record[name], "term", rows=len(terms))
+            for name in ("coefficients", "p_values", "selected")
+        }
         return cls(
-            terms=tuple(tuple(term) for term in record["terms"]),
-            coefficients=np.array(record["coefficients"], dtype=np.float64),
-            intervals=np.array(
-                [ends or (np.nan, np.nan) for ends in record["intervals"]], dtype=np.float64
-            ).reshape(-1, 2),
-            p_values=np.array(record["p_values"], dtype=np.float64),
-            discovered=np.array(record["discovered"], dtype=bool),
-            selected=np.array(record["selected"], dtype=np.float64),
-            level=record["level"],
+            terms=terms,
+            intervals=read_array(ends, "term", "end", rows=len(terms)).reshape(-1, 2),
+            discovered=read_array(record["discovered"], "term", rows=len(terms)).astype(bool),
+            **columns,
+            level=read_number(record["level"]),
         )
+
+    @property
+    def in_short(self) -> str:
+        """How many terms were tested, and how many of them are discovered."""
+        return (
+            f"{len(self.terms):,} terms tested, {np.count_nonzero(self.discovered):,} discovered "
+            f"(false discovery rate {self.level:g})"
+        )
+
+    def __str__(self) -> str:
+        frame = self.to_pandas()
+        shown = frame.head(_SHOWN).to_string(index=False, float_format="{:+.3g}".format)
+        weaker = f"… and {len(frame) - _SHOWN:,} smaller ones"
+        return "\n".join([self.in_short, shown, *([weaker] if len(frame) > _SHOWN else [])])
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """A frame with one row a term, largest first."""

@@ -7,14 +7,18 @@ better explained on another scale than by a list of pairs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.interpolate import BSpline
 from scipy.optimize import nnls
 from scipy.stats import t as student
 
+from mechspex.core.json_values import read_number, read_whole
+from mechspex.core.result import Result
 from mechspex.decoders.decoder import check_samples
 from mechspex.errors import BudgetError
 from mechspex.set_functions.r_squared import non_additive_share, r_squared
@@ -42,8 +46,8 @@ _PENALTIES = np.logspace(-8, 3, 34)
 _BLOCK = 4096
 
 
-@dataclass(frozen=True)
-class Link:
+@dataclass(frozen=True, eq=False, repr=False)
+class Link(Result):
     """How much a monotone curve over a sum of singles explains, on masks it has not seen.
 
     Attributes:
@@ -55,6 +59,10 @@ class Link:
             is then better told by a term of its own.
         n_masks: how many masks this rests on.
     """
+
+    schema: ClassVar[str] = "mechspex.link/1"
+    within: ClassVar[bool] = True
+    called: ClassVar[str] = "monotone link"
 
     additive_r2: float
     link_r2: float
@@ -71,13 +79,36 @@ class Link:
         """Whether g explains more than a straight line (p < 0.01), and enough to matter (5%)."""
         return self.p_value < _SIGNIFICANT and self.share > _SMALLEST_SHARE
 
-    def __str__(self) -> str:
+    def to_pandas(self) -> pd.DataFrame:
+        """One row: both R², the share that g explains, p, masks, and whether g is recognised."""
+        row = {**asdict(self), "share": self.share, "recognised": self.recognised}
+        return pd.DataFrame([row])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The test as plain numbers."""
+        return asdict(self)
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Link:
+        return cls(
+            additive_r2=read_number(record["additive_r2"]),
+            link_r2=read_number(record["link_r2"]),
+            p_value=read_number(record["p_value"]),
+            n_masks=read_whole(record["n_masks"]),
+        )
+
+    @property
+    def in_short(self) -> str:
+        """Whether a link is recognised, and how much it explains."""
         verdict = "a monotone link" if self.recognised else "no monotone link"
         return (
             f"{verdict}: explains {self.share:.2f} of what singles leave over "
             f"(R² {self.link_r2:.3f}, additive {self.additive_r2:.3f}; p = {self.p_value:.2g}, "
             f"{self.n_masks:,} masks)"
         )
+
+    def __str__(self) -> str:
+        return self.in_short
 
 
 def monotone_link(

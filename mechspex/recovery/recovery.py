@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
+from mechspex.core.json_values import read_number, read_whole
+from mechspex.core.result import Result
 from mechspex.recovery.evidence import Evidence
 from mechspex.recovery.monotone_link import Link
 from mechspex.set_functions.r_squared import non_additive_share
@@ -62,8 +65,8 @@ class MoreMasks:
         )
 
 
-@dataclass(frozen=True)
-class Recovery:
+@dataclass(frozen=True, eq=False, repr=False)
+class Recovery(Result):
     """A recovered set function, how well it predicts, and how sure its terms are.
 
     Attributes:
@@ -79,6 +82,10 @@ class Recovery:
         more: what more masks would bring; None likewise, where nothing is left to explain, and for
             decoders of SPEX's design, half of which is another design.
     """
+
+    schema: ClassVar[str] = "mechspex.recovery/1"
+    within: ClassVar[bool] = True
+    called: ClassVar[str] = "recovery"
 
     function: SetFunction
     additive: SetFunction
@@ -119,6 +126,15 @@ class Recovery:
             lines.append(str(self.more))
         return tuple(lines)
 
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """The recovered function, one row a term, largest first."""
+        return self.function.to_pandas(names)
+
+    @property
+    def in_short(self) -> str:
+        """The first line of `scores`."""
+        return self.scores.split("\n")[0]
+
     def __str__(self) -> str:
         return "\n".join([self.scores, *self.notices])
 
@@ -152,24 +168,23 @@ class Recovery:
             "function": self.function.to_dict(),
             "additive": self.additive.to_dict(),
             "evidence": None if self.evidence is None else self.evidence.to_dict(),
-            "link": None if self.link is None else asdict(self.link),
+            "link": None if self.link is None else self.link.to_dict(),
             "more": None if self.more is None else asdict(self.more),
         }
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Recovery:
-        """What `to_dict` gave; null stands for a number that is not finite."""
+    def _from_record(cls, record: dict[str, Any]) -> Recovery:
         evidence, link, more = (record[name] for name in ("evidence", "link", "more"))
-        low, high = (_number(end) for end in record["r2_interval"])
+        low, high = (read_number(end) for end in record["r2_interval"])
         return cls(
             function=SetFunction.from_dict(record["function"]),
             additive=SetFunction.from_dict(record["additive"]),
-            r2=_number(record["r2"]),
-            additive_r2=_number(record["additive_r2"]),
+            r2=read_number(record["r2"]),
+            additive_r2=read_number(record["additive_r2"]),
             r2_interval=(low, high),
-            **{key: record[key] for key in ("n_train", "n_test", "n_failed")},
+            **{key: read_whole(record[key]) for key in ("n_train", "n_test", "n_failed")},
             evidence=None if evidence is None else Evidence.from_dict(evidence),
-            link=None if link is None else Link(**link),
+            link=None if link is None else Link.from_dict(link),
             more=None if more is None else MoreMasks(**more),
         )
 
@@ -182,7 +197,3 @@ def _discoveries(evidence: Evidence, n_units: int) -> str:
         f"by these masks alone {evidence.n_singles} singles and {found} interactions stand out "
         f"among all {among} (false discovery rate {evidence.level:g})"
     )
-
-
-def _number(stored: float | None) -> float:
-    return float("nan") if stored is None else stored

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from mechspex.core.json_values import plain
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.cost import Cost
-from mechspex.runs.json_values import plain
 from mechspex.runs.text import subject
 from mechspex.set_functions.set_function import SetFunction
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 
+from mechspex.core.json_values import read_array, read_number, read_term, read_text, read_whole
 from mechspex.core.masks import check_masks
+from mechspex.core.result import Result
 from mechspex.core.units import Term
 from mechspex.errors import Refused, ShapeError
 from mechspex.set_functions.indices import IndexKind, compute
@@ -26,14 +26,16 @@ Basis = Literal["fourier", "kept", "ablated"]
 SCHEMA = "mechspex.set_function/2"
 # The older schema, coefficients as [term]; still read.
 _ONE_OUTPUT = "mechspex.set_function/1"
+# Rows that the text shows.
+_SHOWN = 20
 # Elements of one block of features: keeps prediction in tens of megabytes.
 _BLOCK = 1 << 22
 # A term of order k expands into 2^k; beyond this a change of basis is no longer sparse.
 _LARGEST_ORDER = 20
 
 
-@dataclass(frozen=True, eq=False)
-class SetFunction:
+@dataclass(frozen=True, eq=False, repr=False)
+class SetFunction(Result):
     """A function of a mask, f(m) = Σ_S c_S φ_S(m), with few terms S.
 
     The bases are products of one affine factor a unit (m_i = 1 where unit i is kept):
@@ -68,6 +70,10 @@ class SetFunction:
         Refused: terms that repeat, are unsorted or lie outside the units; an unknown basis.
         ShapeError: another number of coefficients than of terms.
     """
+
+    schema: ClassVar[str] = SCHEMA
+    older_schemas: ClassVar[tuple[str, ...]] = (_ONE_OUTPUT,)
+    called: ClassVar[str] = "set function"
 
     n_units: int
     terms: tuple[Term, ...]
@@ -322,9 +328,18 @@ class SetFunction:
         largest_first = np.argsort(-np.abs(self.coefficients), kind="stable")
         return frame.iloc[largest_first].reset_index(drop=True)
 
-    def _repr_html_(self) -> str:
-        caption = f"<p>{len(self)} terms over {self.n_units} units, basis {self.basis}</p>"
-        return caption + self.to_pandas().head(20).to_html(index=False)
+    @property
+    def in_short(self) -> str:
+        """How many terms over how many units, and the basis."""
+        density = f" at p = {self.keep:g}" if self.basis == "fourier" else ""
+        return f"{len(self)} terms over {self.n_units} units, basis {self.basis}{density}"
+
+    def __str__(self) -> str:
+        shown = self.to_pandas().head(_SHOWN)
+        lines = [self.in_short, shown.to_string(index=False, float_format="{:+.3f}".format)]
+        if len(self) > _SHOWN:
+            lines.append(f"… and {len(self) - _SHOWN:,} smaller ones")
+        return "\n".join([*lines, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """The function as plain numbers and lists, with a schema name; JSON can hold it."""
@@ -339,52 +354,17 @@ class SetFunction:
         }
 
     @classmethod
-    def from_dict(cls, record: Any) -> SetFunction:
-        """The function that `to_dict` wrote.
-
-        Args:
-            record: what `to_dict` returned, or JSON of it read back.
-
-        Raises:
-            Refused: another schema, or a record that breaks it.
-        """
-        schema = record.get("schema") if isinstance(record, dict) else None
-        if schema not in (SCHEMA, _ONE_OUTPUT):
-            raise Refused(f"this is no set function: schema {schema!r}, expected {SCHEMA!r}")
-        try:
-            return cls(
-                n_units=record["n_units"],
-                terms=tuple(tuple(term) for term in record["terms"]),
-                output_coefficients=np.array(record["coefficients"], dtype=np.float64),
-                basis=record["basis"],
-                keep=record["keep"],
-                notes=tuple(record["notes"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise Refused(f"this set function is incomplete or malformed: {error}") from None
-
-    def save(self, path: str | Path) -> None:
-        """Write the function as JSON.
-
-        Args:
-            path: the file to write.
-        """
-        Path(path).write_text(json.dumps(self.to_dict()) + "\n")
-
-    @classmethod
-    def load(cls, path: str | Path) -> SetFunction:
-        """Read what `save` wrote.
-
-        Args:
-            path: the file to read.
-
-        Raises:
-            Refused: the file is not JSON of this schema.
-        """
-        try:
-            return cls.from_dict(json.loads(Path(path).read_bytes()))
-        except (Refused, ValueError, RecursionError) as error:
-            raise Refused(f"{path} is refused ({error}); give a file that save() wrote") from None
+    def _from_record(cls, record: dict[str, Any]) -> SetFunction:
+        terms = tuple(read_term(stored) for stored in record["terms"])
+        axes = ("term",) if record["schema"] == _ONE_OUTPUT else ("term", "output")
+        return cls(
+            n_units=read_whole(record["n_units"]),
+            terms=terms,
+            output_coefficients=read_array(record["coefficients"], *axes, rows=len(terms)),
+            basis=record["basis"],
+            keep=read_number(record["keep"]),
+            notes=tuple(read_text(note) for note in record["notes"]),
+        )
 
 
 def by_order(term: Term) -> tuple[int, Term]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from mechspex.core.json_values import plain, read_number, read_whole
+from mechspex.core.result import Result
 from mechspex.core.units import Term
 from mechspex.errors import Refused, ShapeError
 from mechspex.set_functions.set_function import SetFunction
@@ -64,8 +66,8 @@ class HierarchyRates:
         )
 
 
-@dataclass(frozen=True)
-class Structure:
+@dataclass(frozen=True, eq=False, repr=False)
+class Structure(Result):
     """How a set function is built: orders, layers, synergy and redundancy, hierarchy, form.
 
     Energies are squared fourier(p) coefficients, p the density of the design, as shares of the
@@ -98,6 +100,9 @@ class Structure:
             under the design; the constant is free, and terms come in the order of their own
             variance c²·Var φ_S.
     """
+
+    schema: ClassVar[str] = "mechspex.structure/1"
+    called: ClassVar[str] = "structure"
 
     function: SetFunction
     layers: tuple[int, ...] | None
@@ -170,9 +175,53 @@ class Structure:
     def __str__(self) -> str:
         return "\n".join(f"{name}: {text}" for name, text in self._lines())
 
-    def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in self._lines())
-        return f"<table>{rows}</table>" + self.to_pandas().head(20).to_html(index=False)
+    @property
+    def in_short(self) -> str:
+        """`summary`, of a function that is no constant."""
+        return self.summary if self.energy_by_order else "a constant, no energy to share out"
+
+    def _tables(self) -> list[pd.DataFrame]:
+        return [pd.DataFrame(self._lines(), columns=["part", "what it is"]), self.to_pandas()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Shares, rates and the function they are of, as plain numbers and lists."""
+        return {
+            "schema": self.schema,
+            "function": self.function.to_dict(),
+            "layers": None if self.layers is None else list(self.layers),
+            "variance": self.variance,
+            "energy_by_order": list(self.energy_by_order),
+            "within_layers": self.within_layers,
+            "across_layers": self.across_layers,
+            "kinds": list(self.kinds),
+            "synergy": self.synergy,
+            "redundancy": self.redundancy,
+            "hierarchy": [plain(asdict(rates)) for rates in self.hierarchy],
+            "n_kept": self.n_kept,
+            "n_ablated": self.n_ablated,
+        }
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Structure:
+        kinds: list[Kind] = record["kinds"]
+        if not set(kinds) <= set(get_args(Kind)):
+            raise ValueError(f"kinds {sorted(set(kinds))}")
+        within, across = (
+            None if record[name] is None else read_number(record[name])
+            for name in ("within_layers", "across_layers")
+        )
+        layers = record["layers"]
+        return cls(
+            function=SetFunction.from_dict(record["function"]),
+            layers=None if layers is None else tuple(read_whole(layer) for layer in layers),
+            energy_by_order=tuple(read_number(share) for share in record["energy_by_order"]),
+            within_layers=within,
+            across_layers=across,
+            kinds=tuple(kinds),
+            hierarchy=tuple(HierarchyRates(**rates) for rates in record["hierarchy"]),
+            **{name: read_number(record[name]) for name in ("variance", "synergy", "redundancy")},
+            **{name: read_whole(record[name]) for name in ("n_kept", "n_ablated")},
+        )
 
     def _lines(self) -> list[tuple[str, str]]:
         size = f"{len(self.function)} terms over {self.function.n_units} units"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from mechspex.core.json_values import plain, read_number, read_term, read_whole
+from mechspex.core.result import Result
 from mechspex.errors import Refused
 
 Objective = Literal["keep", "remove"]
@@ -19,8 +21,8 @@ SearchMethod = Literal["milp", "local search"]
 _SHOWN = 20
 
 
-@dataclass(frozen=True, eq=False)
-class Subset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Subset(Result):
     """A set of units, what a function predicts for it, and how much better another set could be.
 
     Attributes:
@@ -35,6 +37,10 @@ class Subset:
         method: ``milp`` if an integer program proved or found the set, else ``local search``.
         seconds: the time spent on this size.
     """
+
+    schema: ClassVar[str] = "mechspex.subset/1"
+    within: ClassVar[bool] = True
+    called: ClassVar[str] = "subset"
 
     columns: tuple[int, ...]
     n_units: int
@@ -58,22 +64,55 @@ class Subset:
         kept[list(self.columns)] = self.objective == "keep"
         return kept
 
-    def __str__(self) -> str:
+    @property
+    def in_short(self) -> str:
+        """What is kept or removed, f of that, and whether it is proven best."""
         proof = "proven" if self.proven else f"not proven: bound {self.bound:.4g}"
         return (
             f"{self.objective} {self.size} of {self.n_units} units: f = {self.value:.4g}, {proof} "
             f"({self.method}, {self.seconds:.1f} s)"
         )
 
+    def __str__(self) -> str:
+        return self.in_short
 
-@dataclass(frozen=True, eq=False)
-class Front:
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row: size, value, bound, gap, proven, method, seconds, units."""
+        return Front((self,), self.seconds).to_pandas(names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The subset as plain numbers and lists."""
+        return plain({**vars(self), "columns": list(self.columns)})
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Subset:
+        objective, method = record["objective"], record["method"]
+        if objective not in get_args(Objective) or method not in get_args(Method):
+            raise ValueError(f"{objective!r} by {method!r}")
+        return cls(
+            columns=read_term(record["columns"]),
+            n_units=read_whole(record["n_units"]),
+            size=read_whole(record["size"]),
+            objective=objective,
+            value=read_number(record["value"]),
+            bound=read_number(record["bound"]),
+            proven=bool(record["proven"]),
+            method=method,
+            seconds=read_number(record["seconds"]),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Front(Result):
     """The best subset of each size.
 
     Attributes:
         subsets: one subset a size, the smallest first.
         seconds: the time spent on all sizes.
     """
+
+    schema: ClassVar[str] = "mechspex.front/1"
+    called: ClassVar[str] = "front"
 
     subsets: tuple[Subset, ...]
     seconds: float
@@ -133,8 +172,26 @@ class Front:
     def __str__(self) -> str:
         return f"{self.summary}\n{self._spread().to_string(index=False)}"
 
-    def _repr_html_(self) -> str:
-        return f"<p>{self.summary}</p>{self._spread().to_html(index=False)}"
+    @property
+    def in_short(self) -> str:
+        """`summary`, of a front that holds any sizes."""
+        return self.summary if self.subsets else "no sizes"
+
+    def _tables(self) -> list[pd.DataFrame]:
+        return [self._spread()] if self.subsets else []
+
+    def to_dict(self) -> dict[str, Any]:
+        """The subsets as plain numbers and lists."""
+        return {
+            "schema": self.schema,
+            "subsets": [subset.to_dict() for subset in self.subsets],
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Front:
+        subsets = tuple(Subset.from_dict(subset) for subset in record["subsets"])
+        return cls(subsets, read_number(record["seconds"]))
 
     def _spread(self) -> pd.DataFrame:
         """A table of at most twenty sizes, evenly spread."""

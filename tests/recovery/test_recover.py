@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mechspex.core.json_values import plain
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.units import Term
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.errors import Refused, ShapeError
 from mechspex.recovery.recover import recover
 from mechspex.recovery.recovery import MoreMasks, Recovery
-from mechspex.runs.json_values import plain
 from mechspex.set_functions.r_squared import r2_interval, r_squared
 from mechspex.set_functions.set_function import SetFunction
 

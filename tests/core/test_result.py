@@ -1,0 +1,158 @@
+"""Every result keeps the laws of results."""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from result_laws import check_equality, check_laws, check_refusals, through_json
+
+import mechspex as mx
+from mechspex.core.json_values import read_number
+from mechspex.core.masks import all_masks, sample_masks
+from mechspex.core.result import Result, same
+from mechspex.errors import Refused
+
+NAMES = ["salt", "leek", "oil", "<script>alert(1)</script>", "rice", "bay"]
+
+
+def soup(masks: np.ndarray) -> np.ndarray:
+    """Singles, a pair and a triple, on three outputs."""
+    both = 2.0 * (masks[:, 1] & masks[:, 3]) - masks[:, 2:5].all(axis=1)
+    return np.stack([masks[:, 0] + both, 1.5 * masks[:, 0] + both, 0.5 + both], axis=1)
+
+
+def function() -> mx.SetFunction:
+    return mx.decode(all_masks(6), soup(all_masks(6)), decoder="exhaustive")
+
+
+def recovery() -> mx.Recovery:
+    masks = sample_masks(6, 80, keep=0.7, seed=1)
+    noisy = soup(masks) + 0.1 * np.random.default_rng(0).normal(size=(80, 3))
+    return mx.recover(masks[:60], noisy[:60], masks[60:], noisy[60:], seed=2)
+
+
+def evidence() -> Result:
+    found = recovery().evidence
+    assert found is not None
+    return found
+
+
+RESULTS = {
+    "SetFunction": function,
+    "Structure": lambda: mx.structure_of(function(), [0, 0, 1, 1, 2, 2]),
+    "Front": lambda: mx.front(function(), [1, 2, 3]),
+    "Subset": lambda: mx.best_subset(function(), 2),
+    "Recovery": recovery,
+    "Evidence": evidence,
+    "Link": lambda: mx.monotone_link(sample_masks(6, 80, keep=0.5), np.arange(80.0)),
+}
+
+
+def kinds(kind: type[Result]) -> set[type[Result]]:
+    below = set(kind.__subclasses__())
+    return below.union(*map(kinds, below))
+
+
+def test_every_result_is_tested():
+    for module in pkgutil.walk_packages(mx.__path__, "mechspex."):
+        if "tiny" not in module.name and "compile" not in module.name:
+            importlib.import_module(module.name)
+    ours = {kind for kind in kinds(Result) if kind.__module__.startswith("mechspex.")}
+    whole = {kind.__name__ for kind in ours if not kind.__abstractmethods__}
+    assert whole == set(RESULTS)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_keep_the_laws(name, tmp_path):
+    result = RESULTS[name]()
+    assert type(result).__name__ == name
+    check_laws(result, tmp_path)
+    assert "<script>" not in result._repr_html_()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Weight(Result):
+    """The smallest result there is."""
+
+    schema: ClassVar[str] = "mechspex.weight/1"
+    called: ClassVar[str] = "weight"
+
+    of: str
+    kilograms: float
+
+    def to_pandas(self) -> pd.DataFrame:
+        return pd.DataFrame([vars(self)])
+
+    def to_dict(self) -> dict[str, Any]:
+        return vars(self)
+
+    @property
+    def in_short(self) -> str:
+        return f"{self.of}: {self.kilograms} kg"
+
+    def __str__(self) -> str:
+        return self.in_short
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> "Weight":
+        return cls(record["of"], read_number(record["kilograms"]))
+
+
+def test_html_says_what_it_is_of_and_escapes_it(tmp_path):
+    weight = Weight("<script>salt</script>", np.nan)
+    check_laws(Weight("salt", 0.1), tmp_path)
+    assert "&lt;script&gt;salt" in weight._repr_html_()
+    assert "<script>" not in weight._repr_html_()
+    assert weight == Weight.from_dict(through_json(weight)), "NaN equals NaN"
+
+
+def test_the_laws_catch_who_breaks_them(tmp_path):
+    class Forgetful(Weight):
+        @classmethod
+        def _from_record(cls, record):
+            return cls(record["of"], 1.0)
+
+    class Blind(Weight):
+        def __eq__(self, other):
+            return isinstance(other, Weight)
+
+    class Raising(Weight):
+        @classmethod
+        def _from_record(cls, record):
+            raise ZeroDivisionError
+
+    with pytest.raises(AssertionError, match="record is equal"):
+        check_laws(Forgetful("salt", 0.5), tmp_path)
+    with pytest.raises(AssertionError):
+        check_equality(Blind("salt", 0.5))
+    with pytest.raises(ZeroDivisionError):
+        check_refusals(Raising, through_json(Raising("salt", 0.5)))
+
+
+def test_what_is_no_record_is_refused(tmp_path):
+    record = through_json(Weight("salt", 0.1))
+    with pytest.raises(Refused, match=r"no weight: schema 'mechspex.weight/2'"):
+        Weight.from_dict(record | {"schema": "mechspex.weight/2"})
+    with pytest.raises(Refused, match=r"incomplete or malformed \(TypeError"):
+        Weight.from_dict(record | {"kilograms": "heavy"})
+    with pytest.raises(Refused, match="cannot be read"):
+        Weight.load(tmp_path / "none.json")
+
+
+def test_equal_values():
+    nan, array = float("nan"), np.array([1.0, np.nan])
+    table = pd.DataFrame({"a": [1.0, nan], "b": ["x", "y"]})
+    for value in (nan, array, table, {"a": [nan, (1, 2)]}, (array, "x"), None, True):
+        assert same(value, value)
+    assert same([1, 2], (1, 2)), "JSON knows no tuples"
+    assert same(np.array([1, 2]), np.array([1, 2]))
+    assert not same(array, np.array([1.0, 2.0]))
+    assert not same(array, array[:1])
+    assert not same(table, table.assign(a=[1.0, 2.0]))
+    assert not same(np.array(["a"]), np.array([1.0]))
+    assert not same({"a": 1}, {"b": 1})
+    assert not same(array, 1.0)
