@@ -75,7 +75,7 @@ def changed(result: Any) -> Iterator[Any]:
         if (floats and np.isfinite(value).any()) or isinstance(value, int):
             yield replace(result, **{field.name: value + 1})
         elif isinstance(value, float) and value == value:
-            yield replace(result, **{field.name: 0.9 * value + 0.01})
+            yield replace(result, **{field.name: 0.8 * value + 0.03})
         elif isinstance(value, Mapping) and any(isinstance(v, float) for v in value.values()):
             yield replace(result, **{field.name: dict.fromkeys(value, 1e3)})
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.group_lasso import group_lasso
-from mechspex.set_functions.set_function import SetFunction, features
+from mechspex.set_functions.bases import features
+from mechspex.set_functions.set_function import SetFunction
 
 
 @dataclass(frozen=True)

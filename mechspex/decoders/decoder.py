@@ -14,7 +14,8 @@ from mechspex.core.masks import check_masks
 from mechspex.core.units import Term
 from mechspex.decoders.spex.design import AliasedGroup, SpexDesign
 from mechspex.errors import BudgetError, FailedMasksError, Refused, ShapeError
-from mechspex.set_functions.set_function import Basis, SetFunction
+from mechspex.set_functions.bases import Basis
+from mechspex.set_functions.set_function import SetFunction
 
 # Rows of masks that become floats at once.
 _ROWS = 256

@@ -12,7 +12,8 @@ from scipy.optimize import minimize
 
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.set_functions.set_function import SetFunction, features
+from mechspex.set_functions.bases import features
+from mechspex.set_functions.set_function import SetFunction
 
 _LARGEST_ORDER = 3
 # Prior variance of the constant, in variances of the values.

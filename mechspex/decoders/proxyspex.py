@@ -24,7 +24,8 @@ from mechspex.decoders.trees import (
     grow_while_better,
 )
 from mechspex.errors import Refused
-from mechspex.set_functions.set_function import SetFunction, features
+from mechspex.set_functions.bases import features
+from mechspex.set_functions.set_function import SetFunction
 
 # Masks that the folds hold out together, at least.
 _HELD_OUT = 150

@@ -14,8 +14,9 @@ from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.scan import BEAM, Columns, Factors, Residuals
 from mechspex.decoders.spex.decoder import Spex
+from mechspex.set_functions.bases import Basis, features
 from mechspex.set_functions.r_squared import r_squared
-from mechspex.set_functions.set_function import Basis, SetFunction, features
+from mechspex.set_functions.set_function import SetFunction
 
 _LARGEST_ORDER = 5
 # Interactions after which the bases are compared and only the best one goes on.

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.units import Term
-from mechspex.set_functions.set_function import Basis, affine
+from mechspex.set_functions.bases import Basis, affine
 
 # Candidates kept of each order in a scan of one round.
 BEAM = 60

@@ -22,7 +22,8 @@ from mechspex.errors import BudgetError, Refused
 from mechspex.explanation.explain import explain
 from mechspex.screening import screen
 from mechspex.screening.screen import Method
-from mechspex.set_functions.set_function import Basis, SetFunction
+from mechspex.set_functions.bases import Basis
+from mechspex.set_functions.set_function import SetFunction
 from mechspex.truth import KNOWN_MODELS, KnownModel, known_model
 from mechspex.truth.brute_force import coefficients, exact_terms, term_of
 

@@ -17,7 +17,8 @@ from mechspex.core.result import Result
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Samples
 from mechspex.decoders.pursuit import Pursuit
-from mechspex.set_functions.set_function import SetFunction, features
+from mechspex.set_functions.bases import features
+from mechspex.set_functions.set_function import SetFunction
 
 # Rows that the text shows.
 _SHOWN = 20

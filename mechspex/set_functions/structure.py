@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, ClassVar, Literal, get_args
 
@@ -13,15 +13,13 @@ import pandas as pd
 
 from mechspex.core.json_values import plain, read_number, read_whole
 from mechspex.core.result import Result
-from mechspex.core.units import Term
 from mechspex.errors import Refused, ShapeError
+from mechspex.set_functions.hierarchy import HierarchyRates, direct_subsets, hierarchy_of
 from mechspex.set_functions.set_function import SetFunction
 
 TermKind = Literal["single", "synergy", "redundancy", "neither"]
 Form = Literal["kept", "ablated", "neither"]
 
-# The numbers of coefficients at which ProxySPEX shows its rates (Figure 3).
-_TOPS = (8, 16, 32, 64, 128, 256)
 # The R² that the largest terms of a form have to reach.
 _HELD = 0.95
 # A coefficient is rounding, not structure, below this share of the standard deviation of f, or
@@ -31,39 +29,6 @@ _ROUNDING = 1e-9
 _ROUNDING_OF_CONSTANT = 1e-12
 # Numbers written down while a form is worked out; some seconds.
 _LARGEST_WORK = 5_000_000
-
-
-@dataclass(frozen=True)
-class HierarchyRates:
-    """How often the k largest Fourier coefficients come with their subsets (ProxySPEX).
-
-    F_k holds ∅ and the sets of the k − 1 largest other coefficients. ∅ always belongs to it, so
-    that a constant added to the function changes nothing. Each rate is a mean over the k sets S of
-    F_k; ∅ and singles count 1. The equations are those of Butler et al. 2025.
-
-    Attributes:
-        k: how many sets.
-        n_interactions: how many of them have two units or more.
-        direct_subset: mean of Σ_{i∈S} [S∖{i} ∈ F_k] / |S|, equation 3.
-        staircase: share of sets that can be built from ∅ unit by unit inside F_k, equation 10.
-        strong: share of sets whose every subset is in F_k, equation 11.
-    """
-
-    k: int
-    n_interactions: int
-    direct_subset: float
-    staircase: float
-    strong: float
-
-    def among_interactions(self) -> HierarchyRates:
-        """The same means over the interactions alone; 1 where there are none."""
-        if self.n_interactions == 0:
-            return replace(self, k=0)
-        rates = (self.direct_subset, self.staircase, self.strong)
-        scale = self.k / self.n_interactions
-        return HierarchyRates(
-            self.n_interactions, self.n_interactions, *(1 - (1 - rate) * scale for rate in rates)
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -203,8 +168,8 @@ class Structure(Result):
 
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Structure:
-        kinds: list[Kind] = record["kinds"]
-        if not set(kinds) <= set(get_args(Kind)):
+        kinds: list[TermKind] = record["kinds"]
+        if not set(kinds) <= set(get_args(TermKind)):
             raise ValueError(f"kinds {sorted(set(kinds))}")
         within, across = (
             None if record[name] is None else read_number(record[name])
@@ -307,7 +272,7 @@ def structure_of(function: SetFunction, layers: Sequence[int] | None = None) -> 
         kinds=kinds,
         synergy=share([kind == "synergy" for kind in kinds], interacting),
         redundancy=share([kind == "redundancy" for kind in kinds], interacting),
-        hierarchy=_hierarchy(fourier.terms),
+        hierarchy=hierarchy_of(fourier.terms),
         n_kept=_length(fourier, "kept"),
         n_ablated=_length(fourier, "ablated"),
     )
@@ -351,44 +316,12 @@ def _kinds(fourier: SetFunction) -> tuple[TermKind, ...]:
         if len(term) == 1:
             kinds.append("single")
             continue
-        smaller = sum(coefficients.get(subset, 0.0) for subset in _direct_subsets(term))
+        smaller = sum(coefficients.get(subset, 0.0) for subset in direct_subsets(term))
         if abs(smaller) <= floor:
             kinds.append("neither")
         else:
             kinds.append("synergy" if smaller * coefficient > 0 else "redundancy")
     return tuple(kinds)
-
-
-def _direct_subsets(term: Term) -> list[Term]:
-    return [term[:i] + term[i + 1 :] for i in range(len(term))]
-
-
-def _hierarchy(largest_first: tuple[Term, ...]) -> tuple[HierarchyRates, ...]:
-    if not largest_first:
-        return ()
-    n_sets = 1 + len(largest_first)
-    tops = sorted({min(k, n_sets) for k in _TOPS})
-    return tuple(_rates(largest_first[: k - 1]) for k in tops)
-
-
-def _rates(sets: Sequence[Term]) -> HierarchyRates:
-    """The rates of F_k = {∅} ∪ sets; smaller sets first, so that each reads its subsets' answer."""
-    direct: dict[Term, float] = {(): 1.0}
-    staircase: dict[Term, bool] = {(): True}
-    strong: dict[Term, bool] = {(): True}
-    for term in sorted(sets, key=len):
-        subsets = _direct_subsets(term)
-        direct[term] = sum(subset in direct for subset in subsets) / len(term)
-        staircase[term] = any(staircase.get(subset, False) for subset in subsets)
-        strong[term] = all(strong.get(subset, False) for subset in subsets)
-    k = len(direct)
-    return HierarchyRates(
-        k=k,
-        n_interactions=sum(len(term) > 1 for term in sets),
-        direct_subset=sum(direct.values()) / k,
-        staircase=sum(staircase.values()) / k,
-        strong=sum(strong.values()) / k,
-    )
 
 
 def _length(fourier: SetFunction, basis: Literal["kept", "ablated"]) -> int:

@@ -87,7 +87,7 @@ class Subset(Result):
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Subset:
         objective, method = record["objective"], record["method"]
-        if objective not in get_args(Objective) or method not in get_args(Method):
+        if objective not in get_args(Objective) or method not in get_args(SearchMethod):
             raise ValueError(f"{objective!r} by {method!r}")
         return cls(
             columns=read_term(record["columns"]),

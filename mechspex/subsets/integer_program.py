@@ -11,7 +11,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from mechspex.core.units import Term
-from mechspex.set_functions.set_function import Basis, SetFunction
+from mechspex.set_functions.bases import Basis
+from mechspex.set_functions.set_function import SetFunction
 
 # Subsets of terms that a change of basis may write down, and variables that a program may have.
 _LARGEST_EXPANSION = 200_000

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
-from mechspex.set_functions.set_function import SetFunction, affine
+from mechspex.set_functions.bases import affine
+from mechspex.set_functions.set_function import SetFunction
 
 # Exchanges are tried between this many units of either side, by what each gains alone: this bounds
 # memory.

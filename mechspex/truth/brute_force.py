@@ -8,7 +8,8 @@ from jaxtyping import Float
 from mechspex.core.masks import all_masks
 from mechspex.core.value_function import ValueFunction
 from mechspex.errors import Refused
-from mechspex.set_functions.set_function import Basis, SetFunction, affine
+from mechspex.set_functions.bases import Basis, affine
+from mechspex.set_functions.set_function import SetFunction
 
 # A coefficient below this share of the values' largest spread is rounding and no term. Masked
 # forwards in float32 leave such coefficients everywhere, and so does compiled attention, whose

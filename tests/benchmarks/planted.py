@@ -37,8 +37,9 @@ import numpy as np
 from mechspex.core.masks import sample_masks
 from mechspex.core.units import Term
 from mechspex.errors import BudgetError, MechspexError
+from mechspex.set_functions.bases import Basis
 from mechspex.set_functions.r_squared import r_squared
-from mechspex.set_functions.set_function import Basis, SetFunction
+from mechspex.set_functions.set_function import SetFunction
 
 OURS = ("automatic@design", "automatic", "pursuit", "spex@design", "proxyspex", "kernel")
 OTHERS = ("shapiq-spex", "shapiq-proxyspex", "sparse-transform", "lightgbm", "lasso")

@@ -13,8 +13,9 @@ from mechspex.decoders import Pursuit, decode, scan
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.scan import Factors
 from mechspex.decoders.spex.design import SpexDesign
+from mechspex.set_functions.bases import features
 from mechspex.set_functions.r_squared import r_squared
-from mechspex.set_functions.set_function import SetFunction, features
+from mechspex.set_functions.set_function import SetFunction
 
 PARITY: Term = (2, 5, 9, 14)
 

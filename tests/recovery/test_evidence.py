@@ -14,7 +14,8 @@ from mechspex.decoders import Kernel, Pursuit
 from mechspex.decoders.cross_validation import cross_fit
 from mechspex.decoders.decoder import Decoder, Samples, check_samples
 from mechspex.recovery.evidence import Evidence, gather_evidence
-from mechspex.set_functions.set_function import SetFunction, features
+from mechspex.set_functions.bases import features
+from mechspex.set_functions.set_function import SetFunction
 
 
 class Constant(Decoder):

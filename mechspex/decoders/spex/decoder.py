@@ -14,7 +14,8 @@ from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.spex.design import AliasedGroup, SpexDesign
 from mechspex.decoders.spex.walsh_hadamard import walsh_hadamard
 from mechspex.errors import Refused
-from mechspex.set_functions.set_function import SetFunction, features
+from mechspex.set_functions.bases import features
+from mechspex.set_functions.set_function import SetFunction
 
 # Searching the bins and refitting on all masks alternate this often at most.
 _ALTERNATIONS = 3
