@@ -19,6 +19,7 @@ from .components.component_values import ComponentValues as ComponentValues
 from .core.masks import pair_ablations as pair_ablations
 from .core.masks import sample_masks as sample_masks
 from .core.masks import single_ablations as single_ablations
+from .core.statistics import Estimate as Estimate
 from .core.units import Unit as Unit
 from .core.units import UnitSet as UnitSet
 from .core.units import parts as parts

@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from mechspex.core.json_values import write_json
+from mechspex.core.statistics import Estimate
 from mechspex.core.units import Term, Unit, UnitSet
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
@@ -27,7 +28,7 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Link:
+class MemberPair:
     """A confirmed pair of members.
 
     With a_T = ablated(T), and a single effect that is not confirmed taken as 0:
@@ -39,14 +40,23 @@ class Link:
 
     Attributes:
         members: columns of both.
-        effect: a_ij, in the units of the value, with its interval.
-        relation: of the three above.
+        joint: a_ij, in the units of the value.
+        relation: one of the three above.
     """
 
     members: tuple[int, int]
-    effect: float
-    interval: tuple[float, float]
+    joint: Estimate
     relation: Relation
+
+    @property
+    def effect(self) -> float:
+        """a_ij without its interval."""
+        return self.joint.value
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Both ends of the interval of a_ij."""
+        return self.joint.low, self.joint.high
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Circuit:
     predicted: float | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
     effects: Mapping[int, float] = field(default_factory=dict)
-    links: tuple[Link, ...] = ()
+    links: tuple[MemberPair, ...] = ()
     roles: Mapping[str, Term] = field(default_factory=dict)
     evidence: Mapping[int, str] = field(default_factory=dict)
 
@@ -128,15 +138,15 @@ class Circuit:
             validation.confirmed.tolist(),
             strict=True,
         )
-        rows = {term: (effect, (low, high), sure) for term, effect, (low, high), sure in held}
+        rows = {term: (Estimate(e, *ends), sure) for term, e, ends, sure in held}
         alone = {c: rows[(c,)] for c in self.members if (c,) in rows}
-        effects = {column: effect for column, (effect, _, _) in alone.items()}
+        effects = {column: effect.value for column, (effect, _) in alone.items()}
         links = []
-        for term, (effect, interval, sure) in rows.items():
+        for term, (joint, sure) in rows.items():
             if sure and len(term) == 2 and all(column in alone for column in term):
                 i, j = term
-                one, other = (alone[column][0] * alone[column][2] for column in (i, j))
-                links.append(Link((i, j), effect, interval, _relation(one, other, effect)))
+                one, other = (alone[column][0].value * alone[column][1] for column in (i, j))
+                links.append(MemberPair((i, j), joint, _relation(one, other, joint.value)))
         links.sort(key=lambda link: -abs(link.effect))
         return replace(self, effects=effects, links=tuple(links))
 
@@ -249,12 +259,13 @@ class Circuit:
                 scores=record["scores"],
                 effects={column[name]: effect for name, effect in record["effects"].items()},
                 links=tuple(
-                    Link(
-                        (column[one], column[other]), link["effect"], (low, high), link["relation"]
+                    MemberPair(
+                        (column[one], column[other]),
+                        Estimate(link["effect"], *link["interval"]),
+                        link["relation"],
                     )
                     for link in record["links"]
                     for one, other in [link["members"]]
-                    for low, high in [link["interval"]]
                 ),
                 roles={
                     role: tuple(column[name] for name in names)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from mechspex.core.statistics import Estimate, ratio_estimator
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.effects.validate import columns_of
@@ -18,20 +19,6 @@ from mechspex.errors import FailedMasksError, Refused
 
 # Shares of the units at which the MIB benchmark measures circuits (Mueller et al. 2025).
 MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_LEVEL = 0.95
-_RESAMPLES = 2_000
-
-
-@dataclass(frozen=True)
-class Score:
-    """A share of the behaviour, and its 95% interval over outputs (bootstrap of prompts)."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:z.3f} [{self.low:z.3f}, {self.high:z.3f}]"
 
 
 @dataclass(frozen=True)
@@ -61,9 +48,9 @@ class Faithfulness:
     clean: float
     ablated: float
     n_outputs: int
-    faithfulness: Score
-    completeness: Score
-    minimality: tuple[Score, ...]
+    faithfulness: Estimate
+    completeness: Estimate
+    minimality: tuple[Estimate, ...]
     random: Float[np.ndarray, " circuit"]
     correct: float
     clean_correct: float
@@ -72,7 +59,7 @@ class Faithfulness:
     def idle(self) -> tuple[int, ...]:
         """Members whose interval of what they add does not leave out zero."""
         scores = zip(self.members, self.minimality, strict=True)
-        return tuple(column for column, score in scores if score.low <= 0 <= score.high)
+        return tuple(column for column, score in scores if not score.leaves_out_zero)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a member, what it adds with its interval, most first."""
@@ -94,9 +81,9 @@ class Faithfulness:
             "clean": self.clean,
             "ablated": self.ablated,
             "n_outputs": self.n_outputs,
-            "faithfulness": _plain(self.faithfulness),
-            "completeness": _plain(self.completeness),
-            "minimality": [_plain(score) for score in self.minimality],
+            "faithfulness": self.faithfulness.to_list(),
+            "completeness": self.completeness.to_list(),
+            "minimality": [score.to_list() for score in self.minimality],
             "random": self.random.tolist(),
             "correct": self.correct,
             "clean_correct": self.clean_correct,
@@ -139,13 +126,13 @@ class Curve:
 
     sizes: tuple[int, ...]
     shares: tuple[float, ...]
-    scores: tuple[Score, ...]
-    cpr: Score
-    cmd: Score
+    scores: tuple[Estimate, ...]
+    cpr: Estimate
+    cmd: Estimate
     gained: Float[np.ndarray, "size output"] = field(repr=False, compare=False)
     whole: Float[np.ndarray, " output"] = field(repr=False, compare=False)
 
-    def minus(self, other: Curve, *, seed: int = 0) -> tuple[Score, Score]:
+    def minus(self, other: Curve, *, seed: int = 0) -> tuple[Estimate, Estimate]:
         """CPR and CMD less those of another curve on the same outputs, with paired intervals.
 
         Raises:
@@ -166,7 +153,7 @@ class Curve:
             )
         score, both = scorer(self.whole, seed), np.stack([self.gained, other.gained])
 
-        def difference(area: Callable[[np.ndarray], np.ndarray]) -> Score:
+        def difference(area: Callable[[np.ndarray], np.ndarray]) -> Estimate:
             return score(
                 both,
                 lambda curves: np.trapezoid(area(curves[0]) - area(curves[1]), self.shares, axis=0),
@@ -338,26 +325,6 @@ def behaviour(
     return whole
 
 
-def scorer(whole: Float[np.ndarray, " output"], seed: int) -> Callable[..., Score]:
-    """Ratios of means over outputs, with intervals from outputs drawn again (Efron 1979)."""
-    n_outputs = len(whole)
-    rng = np.random.default_rng((seed, 1))
-    drawn = rng.multinomial(n_outputs, np.full(n_outputs, 1 / n_outputs), size=_RESAMPLES)
-
-    def score(
-        gained: Float[np.ndarray, "*size output"],
-        area: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> Score:
-        shares = gained @ drawn.T / (whole @ drawn.T)
-        share = gained.mean(axis=-1) / whole.mean()
-        if area is not None:
-            shares, share = area(shares), area(share)
-        tail = (1 - _LEVEL) / 2
-        low, high = np.quantile(shares, [tail, 1 - tail])
-        return Score(float(share), float(low), float(high))
-
-    return score
-
-
-def _plain(score: Score) -> list[float]:
-    return [score.value, score.low, score.high]
+def scorer(whole: Float[np.ndarray, " output"], seed: int) -> Callable[..., Estimate]:
+    """Shares of the behaviour `whole`, with intervals over outputs; see `ratio_estimator`."""
+    return ratio_estimator(whole, np.random.default_rng((seed, 1)))

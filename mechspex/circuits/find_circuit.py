@@ -10,14 +10,13 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from scipy import stats
 
 from mechspex.circuits.by_size import circuits_by_size
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness, mib_sizes
 from mechspex.core.masks import ablate_sets
+from mechspex.core.statistics import mean_estimate
 from mechspex.core.value_function import (
     Differentiable,
     ValueFunction,
@@ -170,31 +169,21 @@ def check_behaviour(value_function: ValueFunction) -> None:
     clean, empty = value_function(ends).astype(np.float64)
     configuration = configuration_of(value_function)
     task = configuration.get("task", "this").split(",")[0]
-    low, high = _interval(clean - empty)
-    if not low > 0:
+    whole = mean_estimate(clean - empty)
+    if not whole.low > 0:
         raise Refused(
             f"{task}: all units together make no difference that is surely above 0, "
-            f"{(clean - empty).mean():.3f} [{low:.3f}, {high:.3f}]; no circuit is reported"
+            f"{whole:.3f}; no circuit is reported"
         )
     if configuration.get("metric") not in DIFFERENCES:
         return
-    low, high = _interval(clean)
-    right = float((clean > 0).mean())
-    if right < _FEWEST_RIGHT or not low > 0:
+    score, right = mean_estimate(clean), float((clean > 0).mean())
+    if right < _FEWEST_RIGHT or not score.low > 0:
         raise Refused(
             f"the model does not do {task}: {configuration['metric'].replace('_', ' ')} "
-            f"{clean.mean():.3f} [{low:.3f}, {high:.3f}], right on {right:.0%} of "
-            f"{len(clean)} prompts ({_FEWEST_RIGHT:.0%} are needed); no circuit is reported"
+            f"{score:.3f}, right on {right:.0%} of {len(clean)} prompts "
+            f"({_FEWEST_RIGHT:.0%} are needed); no circuit is reported"
         )
-
-
-def _interval(values: Float[np.ndarray, " output"]) -> tuple[float, float]:
-    if len(values) < 2 or not values.std():
-        return float(values.mean()), float(values.mean())
-    low, high = stats.t.interval(
-        0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values))
-    )
-    return float(low), float(high)
 
 
 def _sizes(n_units: int, sizes: Sequence[int] | None, size: int | None) -> list[int]:

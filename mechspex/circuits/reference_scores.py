@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
 from mechspex.circuits.circuit import Circuit
-from mechspex.circuits.faithfulness import Score, behaviour, finite_values, scorer
+from mechspex.circuits.faithfulness import behaviour, finite_values, scorer
 from mechspex.components.component_values import ComponentValues
+from mechspex.core.statistics import Estimate, proportion
 from mechspex.errors import FailedMasksError, MeasurementError, Refused
 from mechspex.models.load_model import Model
 from mechspex.runs.recorded import RecordedValues
@@ -40,7 +40,7 @@ class ReferenceScores:
         n_prompts: that the intervals are about.
     """
 
-    scores: Mapping[str, Mapping[str, Score]]
+    scores: Mapping[str, Mapping[str, Estimate]]
     refused: Mapping[str, str]
     n_prompts: int
 
@@ -59,7 +59,7 @@ class ReferenceScores:
             "schema": SCHEMA,
             "n_prompts": self.n_prompts,
             "scores": {
-                reference: {name: [s.value, s.low, s.high] for name, s in row.items()}
+                reference: {name: s.to_list() for name, s in row.items()}
                 for reference, row in self.scores.items()
             },
             "refused": dict(self.refused),
@@ -145,7 +145,7 @@ def _scores(
     divergences: Float[np.ndarray, "4 prompt"],
     is_difference: bool,
     seed: int,
-) -> dict[str, Score]:
+) -> dict[str, Estimate]:
     clean, empty, alone, others = values
     share = scorer(behaviour(clean, empty), seed)
     scores = {
@@ -154,12 +154,5 @@ def _scores(
         _KL: scorer(np.ones_like(clean), seed)(divergences[2]),
     }
     if is_difference:
-        scores["accuracy"], scores["clean_accuracy"] = _right(alone), _right(clean)
+        scores |= {"accuracy": proportion(alone > 0), "clean_accuracy": proportion(clean > 0)}
     return scores
-
-
-def _right(values: Float[np.ndarray, " prompt"]) -> Score:
-    """The share of prompts above 0; of few prompts, all right, it is not sure to be 1 (Wilson)."""
-    right = int((values > 0).sum())
-    interval = stats.binomtest(right, len(values)).proportion_ci(0.95, "wilson")
-    return Score(right / len(values), float(interval.low), float(interval.high))

@@ -1,32 +1,238 @@
-"""Paired comparisons: two subsets of units on the same outputs (prompts)."""
+"""Estimates with their intervals, tests, and what many tests at once ask for: all of it is here.
+
+`level` is a chance of being wrong throughout: 1 − coverage of an interval, or the expected share of
+false ones among what a family of tests discovers. Degrees of freedom may be fractions.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy import stats
+from jaxtyping import Bool, Float, Int
+
+# Intervals cover 95% where nothing else is asked for.
+_LEVEL, _COVERAGE = 0.05, 0.95
+# How often outputs are drawn again.
+_RESAMPLES = 2_000
+# A spread below this share of the values is rounding.
+_ROUNDING_OF_VALUES = 1e-12
+
+Numbers = TypeVar("Numbers", float, np.ndarray)
+Degrees = int | float | np.ndarray
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A mean paired difference, its interval, and the p-value of no difference."""
+class Estimate:
+    """A number with its interval.
+
+    A format is that of all three numbers: ``f"{estimate:+.2f}"`` is ``+1.25 [+0.75, +1.75]``.
+
+    Attributes:
+        value: the estimate itself.
+        low, high: both ends of its interval.
+    """
 
     value: float
     low: float
     high: float
+
+    @property
+    def leaves_out_zero(self) -> bool:
+        """Whether the interval says which side of zero the number is on."""
+        return not self.low <= 0 <= self.high
+
+    def to_list(self) -> list[float]:
+        """``[value, low, high]``."""
+        return [self.value, self.low, self.high]
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or "z.3f"
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def __str__(self) -> str:
+        return format(self)
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """A mean paired difference with its interval.
+
+    Attributes:
+        p_value: how likely so large a difference is where there is none.
+    """
+
     p_value: float
 
     def __str__(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        return format(self, "+.3f")
+
+
+def standard_error(values: Float[np.ndarray, "*many output"]) -> Float[np.ndarray, "*many"]:
+    """Standard error of the mean over the last axis; 0 of a single value, which has no spread."""
+    n_values = values.shape[-1]
+    if n_values == 1:
+        return np.zeros(values.shape[:-1])
+    return np.asarray(values.std(axis=-1, ddof=1) / np.sqrt(n_values))
+
+
+def halfwidth(error: Numbers, degrees: Degrees, level: float = _LEVEL) -> Numbers:
+    """Half of Student's interval of a mean, from its standard error; numbers or arrays."""
+    from scipy.special import stdtrit
+
+    return stdtrit(degrees, 1 - level / 2) * error
+
+
+def mean_estimate(values: Float[np.ndarray, " output"], level: float = _LEVEL) -> Estimate:
+    """The mean with Student's interval; a single value has no spread, and stands alone."""
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Estimate(mean, mean, mean)
+    half = halfwidth(float(standard_error(values)), len(values) - 1, level)
+    return Estimate(mean, float(mean - half), float(mean + half))
+
+
+def two_sided_p(t: Numbers, degrees: Degrees) -> Numbers:
+    """p-values of means that are `t` standard errors away from zero; numbers or arrays."""
+    from scipy.special import stdtr
+
+    return 2 * stdtr(degrees, -np.abs(t))
+
+
+def one_sided_p(values: Float[np.ndarray, "*many output"]) -> Float[np.ndarray, "*many"]:
+    """p-values of means over the last axis not above zero, by Student's t."""
+    from scipy.special import stdtr
+
+    n_values = values.shape[-1]
+    with np.errstate(divide="ignore"):
+        t = np.sqrt(n_values) * values.mean(axis=-1) / values.std(axis=-1, ddof=1)
+    return np.asarray(stdtr(n_values - 1, -t))
+
+
+def clustered_error(
+    summands: Float[np.ndarray, "draw column"], clusters: Int[np.ndarray, " draw"]
+) -> tuple[Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:
+    """Standard errors of the columns' means, and their degrees of freedom.
+
+    Draws of one cluster depend on each other, so their sums x are what is independent. The degrees
+    are the effective number of clusters, (Σx²)²/Σx⁴: few where some sums are far larger than all
+    others.
+
+    Args:
+        summands: one row a draw.
+        clusters: the number of each draw's cluster, from 0 up.
+    """
+    sums = _cluster_sums(summands - summands.mean(axis=0), clusters)
+    squares, fourths = (sums**2).sum(axis=0), (sums**4).sum(axis=0)
+    errors = np.sqrt(squares * len(sums) / max(1, len(sums) - 1)) / len(summands)
+    degrees = squares**2 / np.maximum(fourths, np.finfo(float).tiny)
+    return errors, np.where(squares > 0, np.maximum(degrees, 1.0), len(summands))
+
+
+def hotelling_p(
+    estimate: Float[np.ndarray, " output"],
+    summands: Float[np.ndarray, "draw output"],
+    clusters: Int[np.ndarray, " draw"],
+    degrees: float,
+    *,
+    floor: float = 0.0,
+) -> float:
+    """p-value of "no output differs from zero", by Hotelling's T²; 1 of too few degrees.
+
+    Args:
+        estimate: one number an output.
+        summands: the draws whose mean the estimate's error is that of.
+        clusters: the number of each draw's cluster, from 0 up.
+        degrees: degrees of freedom of the estimate.
+        floor: variance that rounding alone leaves in each output.
+    """
+    from scipy.special import fdtrc
+
+    n_outputs = len(estimate)
+    free = degrees - n_outputs
+    if not free > 0:
+        return 1.0
+    sums = _cluster_sums(summands - summands.mean(axis=0), clusters)
+    covariance = sums.T @ sums / len(summands) ** 2
+    covariance += max(floor, np.finfo(float).tiny) * np.eye(n_outputs)
+    squared = float(estimate @ np.linalg.solve(covariance, estimate))
+    return float(fdtrc(n_outputs, free, squared * free / (n_outputs * degrees)))
+
+
+def _cluster_sums(
+    summands: Float[np.ndarray, "draw column"], clusters: Int[np.ndarray, " draw"]
+) -> Float[np.ndarray, "cluster column"]:
+    n_clusters = int(clusters.max()) + 1
+    if n_clusters == len(clusters):
+        return summands
+    sums = np.zeros((n_clusters, summands.shape[1]))
+    np.add.at(sums, clusters, summands)
+    return sums
+
+
+def discovered(
+    p_values: Sequence[float] | Float[np.ndarray, " test"],
+    level: float,
+    family: Float[np.ndarray, " test"] | None = None,
+) -> Bool[np.ndarray, " test"]:
+    """Which tests are significant at a false discovery rate (Benjamini & Hochberg 1995).
+
+    Args:
+        p_values: one a test; NaN discovers nothing.
+        level: the expected share of false ones among the discovered, at most.
+        family: for each test the number of tests that share its part of the level, those not named
+            included (weights of Genovese, Roeder & Wasserman 2006); all p-values if not given.
+    """
+    p_values = np.nan_to_num(np.asarray(p_values, dtype=np.float64), nan=np.inf)
+    weighted = p_values * (len(p_values) if family is None else family)
+    ranked = np.sort(weighted)
+    below = np.flatnonzero(ranked <= level * np.arange(1, len(ranked) + 1))
+    return weighted <= (ranked[below[-1]] if len(below) else -1.0)
+
+
+def discovery_halfwidths(
+    means: Float[np.ndarray, " test"],
+    errors: Float[np.ndarray, " test"],
+    degrees: int,
+    *,
+    level: float,
+    rounding: Float[np.ndarray, " test"],
+) -> Float[np.ndarray, " test"]:
+    """Halves of intervals that leave out zero where a false discovery rate confirms the mean.
+
+    They are Student's at the level that the corrections leave, `level` · R/m with R of m means
+    discovered, at least one (Benjamini & Yekutieli 2005).
+
+    Args:
+        means, errors: the means to be told from zero, and their standard errors.
+        degrees: degrees of freedom of all errors.
+        level: the false discovery rate.
+        rounding: of each mean, what counts as zero and widens its interval.
+    """
+    distance = np.maximum(np.abs(means) - rounding, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_values = two_sided_p(np.where(distance > 0, distance / errors, 0), degrees)
+    n_tests = max(1, len(means))
+    n_discovered = max(1, int(discovered(p_values, level).sum()))
+    return halfwidth(errors, degrees, level * n_discovered / n_tests) + rounding
+
+
+def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """p-values adjusted so that any false claim at all is as rare as the level (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    steps = (len(p_values) - np.arange(len(p_values))) * p_values[order]
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
 
 
 def paired_difference(
     ours: Float[np.ndarray, " output"],
     theirs: Float[np.ndarray, "subset output"],
     *,
-    level: float = 0.05,
+    level: float = _LEVEL,
 ) -> Difference:
     """Mean of ours − theirs over outputs, by Student's paired t.
 
@@ -50,11 +256,11 @@ def paired_difference(
         variance += differences.mean(axis=1).var(ddof=1) / n_subsets
         degrees = min(n_outputs, n_subsets) - 1
     error = float(np.sqrt(variance))
-    if error <= 1e-12 * max(1e-12, float(np.abs(theirs).max())):
+    scale = max(_ROUNDING_OF_VALUES, float(np.abs(theirs).max()))
+    if error <= _ROUNDING_OF_VALUES * scale:
         return Difference(mean, mean, mean, float(mean == 0))
-    halfwidth = float(stats.t.ppf(1 - level / 2, degrees)) * error
-    p_value = 2 * float(stats.t.sf(abs(mean) / error, degrees))
-    return Difference(mean, mean - halfwidth, mean + halfwidth, p_value)
+    half, p_value = halfwidth(error, degrees, level), two_sided_p(mean / error, degrees)
+    return Difference(mean, float(mean - half), float(mean + half), float(p_value))
 
 
 def mcnemar(ours: Bool[np.ndarray, " output"], theirs: Bool[np.ndarray, " output"]) -> float:
@@ -63,17 +269,78 @@ def mcnemar(ours: Bool[np.ndarray, " output"], theirs: Bool[np.ndarray, " output
     Only outputs on which the two disagree tell: of b + c of them ours is right on b, which is
     binomial(b + c, ½) if neither is better. Two-sided; 1 where they never disagree.
     """
+    from scipy.stats import binomtest
+
     only_ours = int((ours & ~theirs).sum())
     disagreements = only_ours + int((theirs & ~ours).sum())
     if not disagreements:
         return 1.0
-    return float(stats.binomtest(only_ours, disagreements).pvalue)
+    return float(binomtest(only_ours, disagreements).pvalue)
 
 
-def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
-    """p-values adjusted so that any false claim at all is as rare as the level (Holm 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    steps = (len(p_values) - np.arange(len(p_values))) * p_values[order]
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
+def proportion(right: Bool[np.ndarray, " output"]) -> Estimate:
+    """The share that is right with its 95% interval (Wilson 1927): of few, all right, it is not
+    sure to be 1."""
+    from scipy.special import ndtri
+
+    n_right, n_outputs = int(right.sum()), len(right)
+    share, z = n_right / n_outputs, ndtri(0.5 + 0.5 * _COVERAGE)
+    twice = 2 * (n_outputs + z**2)
+    centre = (2 * n_outputs * share + z**2) / twice
+    half = z / twice * np.sqrt(4 * n_outputs * share * (1 - share) + z**2)
+    low = 0.0 if n_right == 0 else float(centre - half)
+    high = 1.0 if n_right == n_outputs else float(centre + half)
+    return Estimate(share, low, high)
+
+
+def largest_share(n_right: int, n_drawn: int, level: float = _LEVEL) -> float:
+    """The share of all that a sample of them cannot rule out (Clopper & Pearson 1934)."""
+    from scipy.special import betaincinv
+
+    if n_right == n_drawn:
+        return 1.0
+    return float(betaincinv(n_right + 1, n_drawn - n_right, 1 - level))
+
+
+def ratio_estimator(
+    whole: Float[np.ndarray, " output"], rng: np.random.Generator
+) -> Callable[..., Estimate]:
+    """Estimates of ratios of means over outputs, all on the same outputs drawn again (Efron 1979).
+
+    What is returned takes the numerators ``[…, output]``, and, to estimate one number from the
+    ratios of many rows, a function of them along their first axis; intervals cover 95%.
+
+    Args:
+        whole: the denominator on each output.
+        rng: draws the outputs.
+    """
+    n_outputs = len(whole)
+    drawn = rng.multinomial(n_outputs, np.full(n_outputs, 1 / n_outputs), size=_RESAMPLES)
+
+    def estimate(
+        part: Float[np.ndarray, "*many output"],
+        area: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Estimate:
+        ratios = part @ drawn.T / (whole @ drawn.T)
+        ratio = part.mean(axis=-1) / whole.mean()
+        if area is not None:
+            ratios, ratio = area(ratios), area(ratio)
+        tail = (1 - _COVERAGE) / 2
+        low, high = np.quantile(ratios, [tail, 1 - tail])
+        return Estimate(float(ratio), float(low), float(high))
+
+    return estimate
+
+
+def correlation(a: Float[np.ndarray, " term"], b: Float[np.ndarray, " term"]) -> float:
+    """Pearson's r; NaN where one of them does not vary, or of fewer than two pairs."""
+    if len(a) < 2 or not a.std() or not b.std():
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def rank_correlation(a: Float[np.ndarray, " term"], b: Float[np.ndarray, " term"]) -> float:
+    """Spearman's rank correlation; NaN as `correlation`."""
+    from scipy.stats import rankdata
+
+    return correlation(rankdata(a), rankdata(b))

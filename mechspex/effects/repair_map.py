@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mechspex.core.json_values import plain
+from mechspex.core.statistics import Estimate
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.text import subject
 
@@ -19,18 +20,6 @@ Relation = Literal["takes over", "opposes less", "no repair"]
 
 # Rows that the text shows.
 _SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Effect:
-    """Of an ablation, mean over outputs, with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 @dataclass(frozen=True)
@@ -50,11 +39,11 @@ class Repair:
 
     unit: int
     by: int
-    loss: Effect
-    direct: Effect
-    before: Effect
-    after: Effect
-    interaction: Effect
+    loss: Estimate
+    direct: Estimate
+    before: Estimate
+    after: Estimate
+    interaction: Estimate
     confirmed: bool
 
     @property
@@ -87,14 +76,14 @@ class Repaired:
 
     unit: int
     by: Term
-    loss: Effect
-    direct: Effect
+    loss: Estimate
+    direct: Estimate
 
     @property
     def share(self) -> float:
         """Of i's direct effect, how much all of B make up: 1 − a_i / a_{i|B}. NaN where the
         interval of a_{i|B} does not leave out zero."""
-        if self.direct.low <= 0 <= self.direct.high:
+        if not self.direct.leaves_out_zero:
             return float("nan")
         return 1 - self.loss.value / self.direct.value
 
@@ -161,17 +150,19 @@ class SelfRepair:
             lines += ["", f"  {'ablated':{width + 2}} {'effect':26} without its backups"]
         for one in self.repaired[:_SHOWN]:
             share = "      " if np.isnan(one.share) else f"{one.share:5.0%} "
+            loss, direct = (f"{effect:+.3f}" for effect in (one.loss, one.direct))
             backups = ", ".join(names[column] for column in one.by)
             lines.append(
-                f"  {names[one.unit]:{width + 2}} {one.loss!s:26} {one.direct!s:26} {share} "
+                f"  {names[one.unit]:{width + 2}} {loss:26} {direct:26} {share} "
                 f"repaired by {backups}"
             )
         if self.repairs:
             lines += ["", f"  {'ablated → backup':{2 * width + 3}}  backup before → after"]
         for repair in self.repairs[:_SHOWN]:
             pair = f"{names[repair.unit]} → {names[repair.by]}"
+            after = f"{repair.after:+.3f}"
             lines.append(
-                f"  {pair:{2 * width + 3}}  {repair.before.value:+.3f} → {repair.after!s:26} "
+                f"  {pair:{2 * width + 3}}  {repair.before.value:+.3f} → {after:26} "
                 f"{repair.relation}{'' if repair.confirmed else '   not confirmed'}"
             )
         if len(self.repairs) > _SHOWN:

@@ -10,13 +10,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from mechspex.core.json_values import write_json
 from mechspex.core.masks import ablate_sets
+from mechspex.core.statistics import Estimate, discovered, mean_estimate, one_sided_p
 from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import ValueFunction, in_own_dtype
-from mechspex.effects.repair_map import Effect, Repair, Repaired, SelfRepair, is_repair
+from mechspex.effects.repair_map import Repair, Repaired, SelfRepair, is_repair
 from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
 from mechspex.errors import FailedMasksError, Refused
@@ -40,8 +40,6 @@ class Effects(Protocol):
 
 Source = SetFunction | Effects
 
-# Coverage of the intervals of single effects.
-_COVERAGE = 0.95
 # What float32 makes of sums of values, relative to the largest of them.
 _ROUNDING = 1e-5
 
@@ -190,7 +188,7 @@ def _repairs_of(
         for pair, joint in zip(tested.terms, tested.output_effects, strict=True)
         for unit in pair
     ]
-    directions = iter(stats.false_discovery_control(p_values) <= level if p_values else [])
+    directions = iter(discovered(p_values, level))
     for pair, joint, (low, high), holds in rows:
         for unit, by in (pair, pair[::-1]):
             loss = single[unit]
@@ -202,11 +200,11 @@ def _repairs_of(
                 Repair(
                     unit=unit,
                     by=by,
-                    loss=_effect(loss),
-                    direct=_effect(loss + joint),
-                    before=_effect(single[by]),
-                    after=_effect(single[by] + joint),
-                    interaction=Effect(float(joint.mean()), float(low), float(high)),
+                    loss=mean_estimate(loss),
+                    direct=mean_estimate(loss + joint),
+                    before=mean_estimate(single[by]),
+                    after=mean_estimate(single[by] + joint),
+                    interaction=Estimate(float(joint.mean()), float(low), float(high)),
                     confirmed=sure,
                 )
             )
@@ -221,10 +219,7 @@ def _p_value(loss: Float[np.ndarray, " output"], joint: Float[np.ndarray, " outp
         return 1.0
     if len(along) == 1:
         return 0.0
-    sizes = np.array([abs(joint.mean()), along.mean()])
-    errors = np.array([part.std(ddof=1) for part in (joint, along)]) / np.sqrt(len(along))
-    with np.errstate(divide="ignore"):
-        interaction, direction = stats.t.sf(sizes / errors, len(along) - 1)
+    interaction, direction = one_sided_p(np.stack([joint * np.sign(joint.mean()), along]))
     return float(max(2 * interaction, direction))
 
 
@@ -242,22 +237,12 @@ def _without_backups(recorded: RecordedValues, repairs: tuple[Repair, ...]) -> t
     ]
     values = _values(recorded, sets).reshape(len(backups), 4, -1)
     found = [
-        Repaired(unit, tuple(by), _effect(without - clean), _effect(all_gone - gone))
+        Repaired(unit, tuple(by), mean_estimate(without - clean), mean_estimate(all_gone - gone))
         for (unit, by), (clean, without, gone, all_gone) in zip(
             backups.items(), values, strict=True
         )
     ]
     return tuple(sorted(found, key=lambda one: -abs(one.direct.value - one.loss.value)))
-
-
-def _effect(values: Float[np.ndarray, " output"]) -> Effect:
-    """Mean over outputs with Student's interval; of one output its value alone."""
-    mean = float(values.mean())
-    if len(values) == 1:
-        return Effect(mean, mean, mean)
-    error = float(values.std(ddof=1) / np.sqrt(len(values)))
-    halfwidth = float(stats.t.ppf((1 + _COVERAGE) / 2, len(values) - 1)) * error
-    return Effect(mean, mean - halfwidth, mean + halfwidth)
 
 
 def _confirmed_and_strong(repair: Repair) -> tuple[bool, bool, float]:

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
 from mechspex.core.masks import ablate_sets, sample_masks
+from mechspex.core.statistics import discovery_halfwidths, standard_error
 from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.effects.validation import Validation, _by_size
@@ -81,7 +81,7 @@ def exact_effects(
     tables = [np.array([value[s] for s in _subsets(term)]) for term in terms]
     effects = np.array([_effect(table) for table in tables]).reshape(len(terms), len(value[()]))
     rounding = np.array([_rounding(table) for table in tables])
-    error = _standard_error(effects)
+    error = standard_error(effects)
     return _judged(units, terms, effects, error, effects.shape[1] - 1, rounding, level)
 
 
@@ -106,7 +106,7 @@ def _effects_around(
         each = _effect(table)
         effects[row], rounding[row] = each.mean(axis=0), _rounding(table)
         variance[row] = each.mean(axis=1).var(ddof=1) / n_contexts
-    error = np.sqrt(_standard_error(effects) ** 2 + variance)
+    error = np.sqrt(standard_error(effects) ** 2 + variance)
     fewest = n_contexts if n_outputs == 1 else min(n_contexts, n_outputs)
     return _judged(value_function.units, terms, effects, error, fewest - 1, rounding, level)
 
@@ -133,37 +133,18 @@ def _judged(
     level: float,
 ) -> Validation:
     """Intervals and discoveries from standard errors of the mean effects."""
-    mean, degrees = effects.mean(axis=1), max(1, degrees)
+    mean = effects.mean(axis=1)
     # What float32 cannot tell from zero counts as zero.
-    distance = np.maximum(np.abs(mean) - 4 * rounding, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p_values = 2 * stats.t.sf(np.where(distance > 0, distance / error, 0), df=degrees)
-    left = _level_left(p_values, level)
-    halfwidth = stats.t.ppf(1 - left / 2, df=degrees) * error + 4 * rounding
+    half = discovery_halfwidths(mean, error, max(1, degrees), level=level, rounding=4 * rounding)
     return Validation(
         units=units,
         terms=terms,
         output_effects=effects,
-        intervals=np.stack([mean - halfwidth, mean + halfwidth], axis=1),
+        intervals=np.stack([mean - half, mean + half], axis=1),
         # A failed mask leaves NaN here, which confirms nothing.
-        confirmed=np.abs(mean) > halfwidth,
+        confirmed=np.abs(mean) > half,
         level=level,
     )
-
-
-def _standard_error(effects: Float[np.ndarray, "term output"]) -> Float[np.ndarray, " term"]:
-    n_outputs = effects.shape[1]
-    if n_outputs == 1:
-        return np.zeros(len(effects))
-    return effects.std(axis=1, ddof=1) / np.sqrt(n_outputs)
-
-
-def _level_left(p_values: Float[np.ndarray, " term"], level: float) -> float:
-    """level · R/m with R the number of discoveries of Benjamini & Hochberg, at least 1."""
-    n_terms = max(1, len(p_values))
-    steps = np.arange(1, len(p_values) + 1) * level / n_terms
-    below = np.flatnonzero(np.sort(np.nan_to_num(p_values, nan=1.0)) <= steps)
-    return level * (below[-1] + 1 if len(below) else 1) / n_terms
 
 
 def _columns(term: Sequence[int | str], units: UnitSet) -> Term:

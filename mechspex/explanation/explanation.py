@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
 from mechspex.core.json_values import plain, plain_rows, write_json
+from mechspex.core.statistics import rank_correlation
 from mechspex.core.units import Term, Unit, UnitSet
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
@@ -202,7 +202,7 @@ class Explanation:
             return line
         measured = np.array([exact[term] for term in terms])
         scores = np.array(self.screening.scores)
-        r = np.corrcoef(stats.rankdata(scores), stats.rankdata(measured))[0, 1]
+        r = rank_correlation(scores, measured)
         signs = float(np.mean(np.sign(scores) == np.sign(measured)))
         return f"{line}; rank correlation with what was predicted {r:.2f}, same sign {signs:.0%}"
 

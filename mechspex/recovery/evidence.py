@@ -10,10 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 from mechspex.core.json_values import read_array, read_number, read_term
 from mechspex.core.result import Result
+from mechspex.core.statistics import (
+    clustered_error,
+    discovered,
+    halfwidth,
+    hotelling_p,
+    two_sided_p,
+)
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Samples
 from mechspex.decoders.pursuit import Pursuit
@@ -183,19 +189,22 @@ def gather_evidence(
     fourths = samples.n_masks * kurtosis ** np.array([len(term) for term in terms], dtype=float)
     bearing = np.maximum((columns**2).sum(axis=0) ** 2 / fourths, 1.0)
     degrees = np.minimum(degrees, bearing)
-    p_values = 2 * stats.t.sf(np.abs(estimates) / errors, degrees)
+    p_values = two_sided_p(estimates / errors, degrees)
     if function.n_outputs > 1:
-        joint = _hotelling(outputs, columns, residual, degrees, blocks)
+        joint = _joint_p_values(outputs, columns, residual, degrees, blocks)
         p_values = np.minimum(1, 2 * np.minimum(p_values, joint))
-    halfwidth = stats.t.ppf(1 - level / 2, degrees) * errors
+    half = halfwidth(errors, degrees, level)
     too_few = bearing < _FEWEST_EFFECTIVE
-    p_values[too_few], halfwidth[too_few] = 1.0, np.nan
+    p_values[too_few], half[too_few] = 1.0, np.nan
+    # Each order has the same share of the level, and all its sets count.
+    n_orders = max(map(len, terms), default=1)
+    family = np.array([n_orders * math.comb(samples.n_units, len(t)) for t in terms], dtype=float)
     return Evidence(
         terms=terms,
         coefficients=estimates,
-        intervals=np.stack([estimates - halfwidth, estimates + halfwidth], axis=1),
+        intervals=np.stack([estimates - half, estimates + half], axis=1),
         p_values=p_values,
-        discovered=_discovered(p_values, terms, samples.n_units, level),
+        discovered=discovered(p_values, level, family),
         selected=_selected(samples, terms, resamples),
         level=level,
     )
@@ -213,26 +222,18 @@ def _mean_and_error(
 ) -> tuple[Float[np.ndarray, " term"], Float[np.ndarray, " term"], Float[np.ndarray, " term"]]:
     """Estimate of the mean over outputs, its standard error, and the degrees of freedom of that.
 
-    The degrees are the effective number of blocks, (Σx²)²/Σx⁴ of the sums x of z_S · residual over
-    blocks: near p = 1 products of several units are large on a few rare masks and small on all
-    others.
+    The degrees are the effective number of blocks: near p = 1 products of several units are large
+    on a few rare masks and small on all others.
     """
-    n_masks = len(residual)
     summands = columns * residual.mean(axis=1)[:, None]
-    means = summands.mean(axis=0)
-    sums = _block_sums(summands - means, blocks)
-    squares = (sums**2).sum(axis=0)
-    fourths = (sums**4).sum(axis=0)
-    errors = np.sqrt(squares * len(sums) / max(1, len(sums) - 1)) / n_masks
+    errors, degrees = clustered_error(summands, blocks)
     # What float32 values cannot tell from zero is no evidence.
     scale = np.finfo(np.float32).eps * np.abs(predicted).max(initial=0.0)
     errors = np.maximum(errors, max(scale, np.finfo(float).tiny))
-    degrees = squares**2 / np.maximum(fourths, np.finfo(float).tiny)
-    degrees = np.where(squares > 0, np.maximum(degrees, 1.0), n_masks)
-    return predicted.mean(axis=1) + means, errors, degrees
+    return predicted.mean(axis=1) + summands.mean(axis=0), errors, degrees
 
 
-def _hotelling(
+def _joint_p_values(
     outputs: Float[np.ndarray, "term output"],
     columns: Float[np.ndarray, "mask term"],
     residual: Float[np.ndarray, "mask output"],
@@ -240,43 +241,19 @@ def _hotelling(
     blocks: Int[np.ndarray, " mask"],
 ) -> Float[np.ndarray, " term"]:
     """p-values of "no output has the term", by Hotelling's T² on the residual's covariance."""
-    n_outputs = residual.shape[1]
     floor = (np.finfo(np.float32).eps * np.abs(outputs).max(initial=0.0)) ** 2 * len(residual)
-    p_values = np.ones(len(outputs))
-    for place, estimate in enumerate(outputs):
-        summands = columns[:, [place]] * residual
-        sums = _block_sums(summands - summands.mean(axis=0), blocks)
-        covariance = sums.T @ sums / len(residual) ** 2
-        covariance += max(floor / len(residual), np.finfo(float).tiny) * np.eye(n_outputs)
-        squared = float(estimate @ np.linalg.solve(covariance, estimate))
-        free = degrees[place] - n_outputs
-        if free > 0:
-            ratio = squared * free / (n_outputs * degrees[place])
-            p_values[place] = stats.f.sf(ratio, n_outputs, free)
-    return p_values
-
-
-def _block_sums(
-    summands: Float[np.ndarray, "mask column"], blocks: Int[np.ndarray, " mask"]
-) -> Float[np.ndarray, "block column"]:
-    n_blocks = int(blocks.max()) + 1
-    if n_blocks == len(blocks):
-        return summands
-    sums = np.zeros((n_blocks, summands.shape[1]))
-    np.add.at(sums, blocks, summands)
-    return sums
-
-
-def _discovered(
-    p_values: Float[np.ndarray, " term"], terms: tuple[Term, ...], n_units: int, level: float
-) -> Bool[np.ndarray, " term"]:
-    """Weighted Benjamini–Hochberg among all sets of every order up to the largest here."""
-    n_orders = max(map(len, terms), default=1)
-    family = np.array([n_orders * math.comb(n_units, len(term)) for term in terms], dtype=float)
-    weighted = p_values * family
-    ranked = np.sort(weighted)
-    below = np.flatnonzero(ranked <= level * np.arange(1, len(terms) + 1))
-    return weighted <= (ranked[below[-1]] if len(below) else -1.0)
+    return np.array(
+        [
+            hotelling_p(
+                estimate,
+                columns[:, [place]] * residual,
+                blocks,
+                degrees[place],
+                floor=floor / len(residual),
+            )
+            for place, estimate in enumerate(outputs)
+        ]
+    )
 
 
 def _selected(

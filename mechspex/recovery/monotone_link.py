@@ -15,10 +15,10 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.interpolate import BSpline
 from scipy.optimize import nnls
-from scipy.stats import t as student
 
 from mechspex.core.json_values import read_number, read_whole
 from mechspex.core.result import Result
+from mechspex.core.statistics import one_sided_p
 from mechspex.decoders.decoder import check_samples
 from mechspex.errors import BudgetError
 from mechspex.set_functions.r_squared import non_additive_share, r_squared
@@ -181,8 +181,7 @@ def _p_value(
     rounding = (_ROUNDING * np.abs(values).max()) ** 2
     if error.mean() <= _EXACT * values.var() + rounding or not gain.any():
         return 1.0
-    t = np.sqrt(len(gain)) * gain.mean() / gain.std(ddof=1)
-    return float(student.sf(t, len(gain) - 1))
+    return float(one_sided_p(gain))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
+from mechspex.core.statistics import standard_error
 from mechspex.decoders import Additive, Automatic, Decoder, Kernel, Residual, decode, find_decoder
 from mechspex.decoders.automatic import compare
 from mechspex.decoders.cross_validation import cross_fit
@@ -154,7 +154,7 @@ def _more_masks(
     half = np.random.default_rng((samples.seed, 3)).permutation(samples.n_masks)[:n_half]
     from_half = decoder.decode(samples.rows(half)).predict(test_masks)
     gain = (truth - from_half) ** 2 - (truth - predicted) ** 2
-    sure = bool(gain.mean() > 2 * stats.sem(gain))
+    sure = bool(gain.mean() > 2 * standard_error(gain))
     law = MoreMasks(samples.n_masks, r_squared(truth, from_half), r2, pays=False)
     if not sure:
         return law

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
+from mechspex.core.statistics import correlation, rank_correlation
 from mechspex.core.units import Term
 from mechspex.core.value_function import ValueFunction
 from mechspex.effects.validate import validate
@@ -34,12 +34,12 @@ class Agreement:
     @property
     def correlation(self) -> float:
         """Pearson's r."""
-        return _correlation(self.predicted, self.exact)
+        return correlation(self.predicted, self.exact)
 
     @property
     def rank_correlation(self) -> float:
         """Spearman's."""
-        return _correlation(stats.rankdata(self.predicted), stats.rankdata(self.exact))
+        return rank_correlation(self.predicted, self.exact)
 
     @property
     def same_sign(self) -> float:
@@ -108,12 +108,6 @@ def agreement(
 
 def _singles(value_function: ValueFunction) -> tuple[Term, ...]:
     return tuple((column,) for column in range(value_function.n_units))
-
-
-def _correlation(a: Float[np.ndarray, " term"], b: Float[np.ndarray, " term"]) -> float:
-    if len(a) < 2 or not a.std() or not b.std():
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _largest(effects: Float[np.ndarray, " term"], number: int) -> set[int]:

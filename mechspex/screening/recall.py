@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from mechspex.core.statistics import largest_share
 from mechspex.core.value_function import ValueFunction
 from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
@@ -81,8 +81,6 @@ def missed(
     hits = [int(part.sum()) for part in np.split(exact, ends[:-1])]
     estimate = sum(s.size * hit / len(s.drawn) for s, hit in zip(strata, hits, strict=True))
     n_found = int(np.count_nonzero(sizes[pairs] >= at_least))
-    n_last = len(strata[-1].drawn)
-    bound = 1.0 if hits[-1] == n_last else stats.beta.ppf(0.95, hits[-1] + 1, n_last - hits[-1])
     return Missed(
         at_least=at_least,
         n_found=n_found,
@@ -90,5 +88,5 @@ def missed(
         n_missed=int(exact.sum()),
         estimate=float(estimate),
         recall=n_found / (n_found + estimate) if n_found + estimate else float("nan"),
-        last_bound=float(bound),
+        last_bound=largest_share(hits[-1], len(strata[-1].drawn)),
     )

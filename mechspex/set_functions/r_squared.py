@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+
+from mechspex.core.statistics import halfwidth, standard_error
 
 
 def rounding(values: Float[np.ndarray, "mask ..."]) -> float:
@@ -36,7 +37,9 @@ def r_squared(
 
 
 def r2_interval(
-    values: Float[np.ndarray, " mask"], predicted: Float[np.ndarray, " mask"], level: float = 0.95
+    values: Float[np.ndarray, " mask"],
+    predicted: Float[np.ndarray, " mask"],
+    coverage: float = 0.95,
 ) -> tuple[float, float]:
     """Interval of R² over masks, by the delta method on log(1 − R²).
 
@@ -48,8 +51,8 @@ def r2_interval(
     if len(values) < 2 or not np.isfinite(r2) or errors.mean() == 0 or spreads.mean() == 0:
         return r2, r2
     relative = errors / errors.mean() - spreads / spreads.mean()
-    halfwidth = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(relative)
-    return 1 - (1 - r2) * float(np.exp(halfwidth)), 1 - (1 - r2) * float(np.exp(-halfwidth))
+    half = halfwidth(float(standard_error(relative)), len(values) - 1, 1 - coverage)
+    return 1 - (1 - r2) * float(np.exp(half)), 1 - (1 - r2) * float(np.exp(-half))
 
 
 def non_additive_share(r2: float, additive_r2: float) -> float:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import mechspex as mx
-from mechspex.circuits.circuit import Link
+from mechspex.circuits.circuit import MemberPair
+from mechspex.core.statistics import Estimate
 from mechspex.errors import Refused, UnknownUnitError
 
 
@@ -62,7 +63,8 @@ def test_roles_come_from_a_frame():
 
 
 def test_groups_join_overlapping_pairs():
-    links = tuple(Link(pair, 1.0, (0.5, 1.5), "together") for pair in ((0, 1), (1, 2), (4, 5)))
+    joint = Estimate(1.0, 0.5, 1.5)
+    links = tuple(MemberPair(pair, joint, "together") for pair in ((0, 1), (1, 2), (4, 5)))
     found = mx.Circuit(mx.parts(range(6)), (0, 1, 2, 4, 5), links=links)
     assert found.groups("together") == ((0, 1, 2), (4, 5))
     assert found.groups("opposed") == ()

@@ -1,16 +1,12 @@
-"""Pruning: the recovered choice where units act together and where they do not; paired tests."""
+"""Pruning: the recovered choice where units act together and where they do not."""
 
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 import mechspex as mx
 from mechspex.circuits.prune_heads import _best_sampled
-from mechspex.core.statistics import holm, mcnemar, paired_difference
 from mechspex.errors import BudgetError, FailedMasksError, Refused
 from mechspex.runs.run import PRUNING
 
@@ -123,59 +119,6 @@ def test_the_best_sampled_has_at_most_the_size_and_the_largest_mean():
     assert values.mean(axis=1)[(masks == mask).all(axis=1)].max() == best
     with pytest.raises(FailedMasksError, match="no mask of 0 units"):
         _best_sampled(np.ones((2, 6), dtype=bool), values[:2], 0)
-
-
-def test_the_paired_test_of_two_choices_is_scipys():
-    rng = np.random.default_rng(1)
-    ours, theirs = rng.normal(size=20), rng.normal(size=20) + 0.4
-    found = paired_difference(ours, theirs[None])
-    by_scipy = stats.ttest_rel(ours, theirs)
-    low, high = by_scipy.confidence_interval(0.95)
-    assert found.p_value == pytest.approx(by_scipy.pvalue)
-    assert (found.low, found.high) == pytest.approx((low, high))
-    assert found.value == pytest.approx((ours - theirs).mean())
-
-
-def test_random_subsets_add_their_own_spread():
-    """Coverage of the mean over all outputs and subsets, in a two-way layout."""
-    rng = np.random.default_rng(2)
-    covered = 0
-    for _ in range(400):
-        theirs = rng.normal(size=(10, 1)) + rng.normal(size=30) + 0.3 * rng.normal(size=(10, 30))
-        found = paired_difference(np.zeros(30), theirs)
-        covered += found.low <= 0 <= found.high
-    assert 0.93 <= covered / 400 <= 0.99
-
-
-def test_mcnemar_by_hand():
-    ours = np.array([1, 1, 1, 1, 1, 0, 0, 1], dtype=bool)
-    theirs = np.array([0, 0, 0, 0, 0, 1, 0, 1], dtype=bool)
-    # Five to one: 2 · (1 + 6) / 2^6.
-    assert mcnemar(ours, theirs) == pytest.approx(14 / 64)
-    assert mcnemar(theirs, ours) == pytest.approx(14 / 64)
-    assert mcnemar(ours, ours) == 1
-
-
-def test_equal_differences_leave_no_doubt():
-    assert paired_difference(np.ones(5), np.ones((1, 5))).p_value == 1
-    sure = paired_difference(np.full(5, 2.0), np.ones((1, 5)))
-    assert (sure.value, sure.low, sure.high, sure.p_value) == (1, 1, 1, 0)
-
-
-def test_holm_by_hand():
-    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.9, 0.8])).tolist() == [1, 1]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_rejects_what_its_steps_reject(p_values):
-    p = np.array(p_values)
-    rejected, level = set(), 0.05
-    for step, i in enumerate(np.argsort(p, kind="stable")):
-        if p[i] * (len(p) - step) > level:
-            break
-        rejected.add(int(i))
-    assert set(np.flatnonzero(holm(p) <= level).tolist()) == rejected
 
 
 def test_a_run_measures_nothing_twice_and_keeps_its_answer(tmp_path):

@@ -87,7 +87,7 @@ def test_the_interval_covers_the_r2_of_all_masks(noise: float, heavy: bool):
         return predicted + noise * left, predicted
 
     true_r2 = r_squared(*draw(1_000_000))
-    intervals = np.array([r2_interval(*draw(200), level=0.9) for _ in range(400)])
+    intervals = np.array([r2_interval(*draw(200), coverage=0.9) for _ in range(400)])
     covered = np.mean((intervals[:, 0] <= true_r2) & (true_r2 <= intervals[:, 1]))
     assert 0.855 - 0.05 * heavy <= covered <= 0.955
 
