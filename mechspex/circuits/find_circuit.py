@@ -16,6 +16,7 @@ from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness, mib_sizes
 from mechspex.core.masks import ablate_sets
+from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import mean_estimate
 from mechspex.core.value_function import (
     Differentiable,
@@ -167,20 +168,20 @@ def check_behaviour(value_function: ValueFunction) -> None:
     n_units = value_function.n_units
     ends = np.repeat([[True], [False]], n_units, axis=1)
     clean, empty = value_function(ends).astype(np.float64)
-    configuration = configuration_of(value_function)
-    task = configuration.get("task", "this").split(",")[0]
+    provenance = Provenance.of(configuration_of(value_function))
+    task, metric = provenance.task or "this", provenance.metric
     whole = mean_estimate(clean - empty)
     if not whole.low > 0:
         raise Refused(
             f"{task}: all units together make no difference that is surely above 0, "
             f"{whole:.3f}; no circuit is reported"
         )
-    if configuration.get("metric") not in DIFFERENCES:
+    if metric not in DIFFERENCES:
         return
     score, right = mean_estimate(clean), float((clean > 0).mean())
     if right < _FEWEST_RIGHT or not score.low > 0:
         raise Refused(
-            f"the model does not do {task}: {configuration['metric'].replace('_', ' ')} "
+            f"the model does not do {task}: {metric.replace('_', ' ')} "
             f"{score:.3f}, right on {right:.0%} of {len(clean)} prompts "
             f"({_FEWEST_RIGHT:.0%} are needed); no circuit is reported"
         )

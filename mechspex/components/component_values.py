@@ -20,6 +20,7 @@ from mechspex.components.masked_forward import Ablation, MaskedForward, check_si
 from mechspex.components.precision import PRECISIONS, PrecisionError
 from mechspex.components.references import record, reference_activations
 from mechspex.core.masks import check_masks, sample_masks
+from mechspex.core.provenance import Provenance
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import name_of
 from mechspex.errors import AblationError, MeasurementError, ModelError, ShapeError
@@ -189,30 +190,34 @@ class ComponentValues:
         """Everything a value depends on but the mask."""
         metric = self.task.metric
         named = metric if isinstance(metric, str) else name_of(metric)
-        ablation = self.ablation
+        tokens, ablation, taken_from = self._tokens, self.ablation, None
         if isinstance(ablation, Mapping):
-            ablation = "references " + _digest(*(ablation[hook] for hook in sorted(ablation)))
-        elif ablation == "resample":
-            ablation = f"resample, seed {self.seed}"
-        tokens = self._tokens
-        if tokens.corrupted is not None and ablation == "corrupted":
-            ablation = f"corrupted {_digest(*tokens.corrupted)}"
+            taken_from = [ablation[hook] for hook in sorted(ablation)]
+            ablation = "references"
+        elif ablation == "corrupted":
+            taken_from = tokens.corrupted
         read = [tokens.answers, *([] if tokens.distractors is None else [tokens.distractors])]
-        # A metric or hook that was edited keeps its name; these values mostly tell.
-        clean, ablated = (f"{value:.4g}" for value in self._ends)
-        dtype = str(self.model.cfg.dtype).removeprefix("torch.")
-        name = Path(self.model.cfg.model_name).name
-        if self.n_blocks is not None:
-            name = f"{name}, first {self.n_blocks} blocks"
-        return {
-            "clean and ablated": f"{clean}, {ablated}",
-            "model": f"{name} {weights_hash(self.model)[:16]}",
-            "dtype": dtype if self.precision is None else f"{dtype}, measured in {self.precision}",
-            "task": f"{self.task.name}, {len(self.task)} prompts {_digest(*tokens.prompts, *read)}",
-            "metric": named,
-            "units": f"{self.units.description} {_digest(' '.join(self.units.names))}",
-            "ablation": f"{ablation}, rescaled" if self.rescale else ablation,
-        }
+        # A metric or hook that was edited keeps its name; the values at both ends mostly tell.
+        clean, ablated = self._ends
+        return Provenance(
+            clean=clean,
+            ablated=ablated,
+            model=Path(self.model.cfg.model_name).name,
+            n_blocks=self.n_blocks,
+            weights_digest=weights_hash(self.model)[:16],
+            dtype=str(self.model.cfg.dtype).removeprefix("torch."),
+            precision=self.precision,
+            task=self.task.name,
+            n_prompts=len(self.task),
+            prompts_digest=_digest(*tokens.prompts, *read),
+            metric=named,
+            units=self.units.description,
+            units_digest=_digest(" ".join(self.units.names)),
+            ablation=ablation,
+            ablation_digest=None if taken_from is None else _digest(*taken_from),
+            seed=self.seed if ablation == "resample" else None,
+            rescaled=self.rescale,
+        ).to_configuration()
 
     def __call__(self, masks: np.ndarray | Tensor) -> Float[np.ndarray, "mask prompt"]:
         """Values ``float32[mask, prompt]`` of masks ``bool[mask, unit]``, in the metric's units.

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from mechspex.core.provenance import Provenance
 from mechspex.core.units import UnitSet
 from mechspex.runs.cost import Cost
 
-# What tells two configurations apart, and no reader.
-_DIGEST = re.compile(r" [0-9a-f]{16}$")
 
-
-def subject(configuration: dict[str, str], units: UnitSet) -> str:
+def subject(configuration: Mapping[str, str], units: UnitSet) -> str:
     """What was asked, in one line: task · model · units · ablation · metric, and the precision
     where that is not the model's own."""
-    keys = ["task", "model", "units", "ablation", "metric"]
-    if "measured in" in configuration.get("dtype", ""):
-        keys.append("dtype")
-    named = [configuration[key] for key in keys if key in configuration]
-    return " · ".join(_DIGEST.sub("", name) for name in named) or units.description
+    return " · ".join(Provenance.of(configuration).in_words()) or units.description
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
