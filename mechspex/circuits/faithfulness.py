@@ -190,14 +190,22 @@ def faithfulness(
 ) -> Faithfulness:
     """Measure what a circuit carries by itself, and what each member adds.
 
-    On outputs (prompts) that were not used to find it; else the scores flatter it.
+    Measure it on outputs (prompts) that were not used to find it; else the scores flatter it.
+
+    >>> import mechspex as mx
+    >>> def soup(kept):  # salt alone is nothing, salt in water is soup
+    ...     return 3.0 * (kept[:, 0] & kept[:, 1]) + 1.0 * kept[:, 2]
+    >>> values = mx.FunctionValues(soup, mx.parts(["salt", "water", "bread"]))
+    >>> scores = mx.faithfulness(values, ["salt", "water"])
+    >>> scores.faithfulness.value, scores.completeness.value
+    (0.75, 0.25)
 
     Args:
         value_function: the model, with a task and a reference of its own: all scores depend on
             the reference.
         circuit: its members, by name or column.
         n_random: random circuits of the same size, the control.
-        seed: of those, and of the bootstrap.
+        seed: the seed of the random circuits and of the bootstrap.
 
     Raises:
         Refused: a member that is not there, or a value that ablating all units does not change.
@@ -243,11 +251,20 @@ def faithfulness_curve(
 ) -> Curve:
     """Faithfulness over sizes, and the areas CPR and CMD.
 
+    >>> import mechspex as mx
+    >>> def soup(kept):  # salt alone is nothing, salt in water is soup
+    ...     return 3.0 * (kept[:, 0] & kept[:, 1]) + 1.0 * kept[:, 2]
+    >>> values = mx.FunctionValues(soup, mx.parts(["salt", "water", "bread"]))
+    >>> ranking = ["salt", "water", "bread"]
+    >>> curve = mx.faithfulness_curve(values, ranking, shares=[1 / 3, 2 / 3, 1.0])
+    >>> curve.sizes, [score.value for score in curve.scores]
+    ((1, 2, 3), [0.0, 0.75, 1.0])
+
     Args:
         value_function: the model, on outputs that were not used to find the circuits.
         circuits: a ranking of all units, best first; or {size: members} for every size asked for.
-        shares: of the units, ascending up to 1; each is rounded up to whole units.
-        seed: of the bootstrap.
+        shares: shares of the units, ascending up to 1; each is rounded up to whole units.
+        seed: the seed of the bootstrap.
 
     Raises:
         Refused: a size without a circuit, shares that are not ascending in (0, 1].

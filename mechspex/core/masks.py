@@ -20,6 +20,10 @@ _BLOCK = 1 << 22
 def check_masks(masks: object, n_units: int | None = None) -> Bool[np.ndarray, "mask unit"]:
     """Return `masks` if it is a Boolean array of shape ``[mask, unit]``.
 
+    Args:
+        masks: what should be masks.
+        n_units: the width they must have; any width if not given.
+
     Raises:
         ShapeError: not two-dimensional, not Boolean, or not `n_units` wide.
     """
@@ -53,18 +57,29 @@ def sample_masks(
     """Draw random masks; the first rows of a longer draw are the shorter draw with the same seed.
 
     Designs:
-        ``biased``: each unit is kept with probability `keep`, independently (uniform at ½).
-        ``mixed``: as ``biased``, but every second mask at ½: sets of several units are hardly ever
-            ablated together near 1 and show at ½, and terms found there explain the others.
-        ``paired``: as ``biased``, every mask followed by its complement; `keep` is ½.
-        ``stratified``: the number of ablated units cycles through 1 … 2(1 − keep)·n, so every
-        density around the mean 1 − `keep` is met equally often; which units is uniform.
+
+    * ``biased``: each unit is kept with probability `keep`, independently of the others.
+    * ``mixed``: like ``biased``, but with probability ½ in every second mask. Near `keep` = 1 sets
+      of several units are hardly ever ablated together; at ½ they show.
+    * ``paired``: like ``biased`` with `keep` = ½, and every mask is followed by its complement.
+    * ``stratified``: the number of ablated units cycles through 1 … 2(1 − `keep`)·n, so that every
+      density around the mean 1 − `keep` is met equally often. Which units are ablated is uniform.
+
+    >>> import mechspex as mx
+    >>> mx.sample_masks(4, 3, keep=0.75, seed=1)
+    array([[ True, False,  True, False],
+           [ True,  True, False,  True],
+           [ True,  True, False,  True]])
 
     Args:
-        n_units: width of a mask, at least 1.
-        n_masks: number of rows.
-        keep: probability with which a unit is kept, strictly between 0 and 1.
+        n_units: the width of a mask, at least 1.
+        n_masks: the number of masks.
+        keep: the probability with which a unit is kept, strictly between 0 and 1.
+        design: ``biased``, ``mixed``, ``paired`` or ``stratified``.
         seed: the only source of randomness.
+
+    Returns:
+        One mask a row, True = kept.
 
     Raises:
         Refused: a size, density or design that makes no sense.
@@ -120,6 +135,9 @@ def _stratified(
 def all_masks(n_units: int) -> Bool[np.ndarray, "mask unit"]:
     """All 2^n masks; row b keeps unit j where bit j of b is 1.
 
+    Args:
+        n_units: the width n of a mask.
+
     Raises:
         Refused: more than 24 units, 16 million masks.
     """
@@ -129,7 +147,12 @@ def all_masks(n_units: int) -> Bool[np.ndarray, "mask unit"]:
 
 
 def ablate_sets(n_units: int, sets: Iterable[Iterable[int]]) -> Bool[np.ndarray, "mask unit"]:
-    """One mask a set: that set is ablated and every other unit kept."""
+    """One mask a set: that set is ablated and every other unit kept.
+
+    Args:
+        n_units: the width of a mask.
+        sets: the sets, by column.
+    """
     rows = [list(units) for units in sets]
     masks = np.ones((len(rows), n_units), dtype=bool)
     for mask, units in zip(masks, rows, strict=True):
@@ -138,14 +161,35 @@ def ablate_sets(n_units: int, sets: Iterable[Iterable[int]]) -> Bool[np.ndarray,
 
 
 def single_ablations(n_units: int) -> Bool[np.ndarray, "unit unit"]:
-    """Every unit ablated alone: row i ablates unit i."""
+    """Every unit ablated alone: row i ablates unit i.
+
+    >>> import mechspex as mx
+    >>> mx.single_ablations(3).astype(int)
+    array([[0, 1, 1],
+           [1, 0, 1],
+           [1, 1, 0]])
+
+    Args:
+        n_units: the width of a mask.
+    """
     return ~np.eye(n_units, dtype=bool)
 
 
 def pair_ablations(
     n_units: int, among: Iterable[int] | None = None
 ) -> Bool[np.ndarray, "mask unit"]:
-    """Every pair of units (of `among`, if given) ablated alone, in lexicographic order."""
+    """Every pair of units ablated alone, in lexicographic order.
+
+    >>> import mechspex as mx
+    >>> mx.pair_ablations(4, among=[0, 2, 3]).astype(int)
+    array([[0, 1, 0, 1],
+           [0, 1, 1, 0],
+           [1, 1, 0, 0]])
+
+    Args:
+        n_units: the width of a mask.
+        among: the columns of the units that are paired; all if not given.
+    """
     units = range(n_units) if among is None else sorted(among)
     return ablate_sets(n_units, combinations(units, 2))
 
@@ -153,10 +197,14 @@ def pair_ablations(
 def factorial_masks(
     context: Bool[np.ndarray, " unit"], units: tuple[int, ...]
 ) -> Bool[np.ndarray, "mask unit"]:
-    """All 2^k settings of k `units`, the rest as in `context`.
+    """All 2^k settings of k units, the rest as in one mask.
 
-    Row b keeps ``units[j]`` where bit j of b is 1, so row 0 ablates all of them and the last row
-    keeps all of them.
+    Row b keeps ``units[j]`` where bit j of b is 1. So row 0 ablates all k units and the last row
+    keeps them.
+
+    Args:
+        context: the mask that sets the other units.
+        units: the columns of the k units.
     """
     masks = np.repeat(context[None, :], 2 ** len(units), axis=0)
     masks[:, list(units)] = all_masks(len(units))
@@ -170,6 +218,10 @@ def pack(masks: Bool[np.ndarray, "mask unit"]) -> UInt8[np.ndarray, "mask byte"]
 
 def unpack(packed: UInt8[np.ndarray, "mask byte"], n_units: int) -> Bool[np.ndarray, "mask unit"]:
     """The masks that `pack` packed.
+
+    Args:
+        packed: what `pack` returned.
+        n_units: the width of a mask.
 
     Raises:
         ShapeError: the rows do not hold `n_units` bits.

@@ -51,7 +51,7 @@ class Sweep:
         tested: the effects of the singles, then those of the pairs, with intervals over outputs;
             the false discovery rate holds in each of them on its own.
         cost: what it took.
-        folder: of the run; None where values were kept in memory.
+        folder: the run's folder; None where values were kept in memory.
     """
 
     units: UnitSet
@@ -176,10 +176,23 @@ def sweep(
     f(all but i and j) − f(all but i) − f(all but j) + f(all), from n(n − 1)/2 more. Nothing is
     estimated: the only spread is that over outputs, which the intervals are about (see `validate`).
 
+    >>> import mechspex as mx
+    >>> def soup(kept):  # salt alone is nothing, salt in water is soup
+    ...     return 3.0 * (kept[:, 0] & kept[:, 1]) + 1.0 * kept[:, 2]
+    >>> swept = mx.sweep(soup, units=mx.parts(["salt", "water", "bread"]), order=2)
+    >>> swept.to_pandas()[["units", "effect", "value"]]
+               units  effect  value
+    0           salt    -3.0    1.0
+    1          water    -3.0    1.0
+    2          bread    -1.0    3.0
+    3   salt × water     3.0    1.0
+    4   salt × bread     0.0    0.0
+    5  water × bread     0.0    0.0
+
     Args:
         value_function: `ComponentValues` or anything of its shape; or a plain function of Boolean
             masks, together with `units`.
-        units: of a plain function.
+        units: the units of a plain function.
         order: 1 for singles, 2 for singles and pairs.
         among: the units to ablate, by name or column; all if not given. The others are kept.
         run: name or folder in which every value is kept: no mask is measured twice, whatever the

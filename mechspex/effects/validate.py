@@ -44,13 +44,21 @@ def validate(
     averaged: what the set does in a damaged model. The intervals then allow for the spread over
     contexts as well, by adding its variance to that over outputs.
 
+    >>> import mechspex as mx
+    >>> def soup(kept):  # salt alone is nothing, salt in water is soup
+    ...     return 3.0 * (kept[:, 0] & kept[:, 1]) + 1.0 * kept[:, 2]
+    >>> values = mx.FunctionValues(soup, mx.parts(["salt", "water", "bread"]))
+    >>> mx.validate(values, [("salt", "water"), ("salt", "bread")]).effects
+    array([3., 0.])
+
     Args:
+        value_function: the value function to measure with.
         terms: sets of units, by column or by name.
         level: the expected share of false terms among the confirmed.
         contexts: random masks of the other units, at least 2, the same for every term; 0 keeps
             them all.
         keep: the probability with which a context keeps a unit.
-        seed: of the contexts.
+        seed: the seed of the contexts.
 
     Raises:
         Refused: an empty or too large term, a column out of range, or a level outside (0, 1).

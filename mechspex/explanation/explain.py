@@ -72,19 +72,27 @@ def explain(
 ) -> Explanation:
     """Find which units act alone and which act together.
 
-    Draws `budget` random masks, measures them, recovers a sparse set function (all outputs share
-    its terms), scores its mean over outputs on fresh masks (a fifth as many, at least 100), and
-    measures the strongest terms exactly. Where all 2^n masks fit in the budget they are measured
-    instead, and the answer is exact.
+    It draws `budget` random masks, measures them and recovers a sparse set function from them. It
+    scores that function on fresh masks (a fifth as many, at least 100) and measures the strongest
+    terms exactly. Where all 2^n masks fit in the budget they are measured instead, and the answer
+    is exact.
+
+    >>> import mechspex as mx
+    >>> def soup(kept):  # salt alone is nothing, salt in water is soup
+    ...     return 3.0 * (kept[:, 0] & kept[:, 1]) + 1.0 * kept[:, 2]
+    >>> explanation = mx.explain(soup, units=mx.parts(["salt", "water", "bread"]))
+    >>> explanation.interactions()[["units", "order", "effect"]]
+              units  order  effect
+    0  salt × water      2     3.0
 
     Args:
         value_function: `ComponentValues` or anything of its shape; or a plain function of Boolean
             masks, together with `units`.
-        units: of a plain function.
-        budget: masks the decoder may use; 1,000 if neither it nor `target_r2` is given.
+        units: the units of a plain function.
+        budget: how many masks the decoder may use; 1,000 if neither it nor `target_r2` is given.
         target_r2: stop as soon as the held-out R² reaches this; masks double round by round, up
             to the budget.
-        keep: probability with which a unit is kept in a mask; 0.9 if not given, 0.5 in SPEX's
+        keep: the probability with which a mask keeps a unit; 0.9 if not given, 0.5 in SPEX's
             design.
         decoder: ``automatic``, ``additive``, ``pursuit``, ``proxyspex``, ``kernel``, ``spex``,
             ``exhaustive``, or a decoder of your own.
@@ -114,7 +122,7 @@ def explain(
         run: name or folder in which every value and the answer are kept: no mask is measured
             twice, and the same call again returns the same answer at once. None keeps values in
             memory.
-        seed: of the masks and of the decoder.
+        seed: the seed of the masks and of the decoder.
         progress: progress bars on stderr.
 
     Raises:

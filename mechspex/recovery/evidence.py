@@ -43,12 +43,13 @@ class Evidence(Result):
     Attributes:
         terms: the terms tested, largest first, without the constant.
         coefficients: unbiased estimates of F(S), mean over outputs.
-        intervals: of the coefficients, one row ``[low, high]`` a term, each end at `level` / 2.
-        p_values: of F(S) = 0 for all outputs.
-        discovered: significant at the false discovery rate `level`, counted among *all* sets of the
-            orders the function has, not only among those it names.
-        selected: share of random halves of the masks in which pursuit picks the term; NaN where
-            selection was not repeated.
+        intervals: the coefficients' intervals, one row ``[low, high]`` a term, each end at
+            `level` / 2.
+        p_values: the p-value of F(S) = 0 for all outputs, one a term.
+        discovered: whether a term is significant at the false discovery rate `level`. All sets of
+            the function's orders are counted, not only the sets that it names.
+        selected: the share of random halves of the masks in which pursuit picks the term; NaN
+            where selection was not repeated.
         level: the expected share of false terms among the discovered ones.
     """
 
@@ -122,7 +123,11 @@ class Evidence(Result):
         return "\n".join([self.in_short, shown, *([weaker] if len(frame) > _SHOWN else [])])
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """A frame with one row a term, largest first."""
+        """A frame with one row a term, largest first.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
         return pd.DataFrame(
             {
                 "units": [
@@ -151,28 +156,35 @@ def gather_evidence(
 ) -> Evidence:
     """Estimate and test the terms of a function that was recovered from `samples`.
 
-    In a basis that is orthonormal under the design, F(S) = E[z_S(m) f(m)] whatever f is. With f̂₋
-    recovered from the other parts of the masks,
+    In a basis that is orthonormal under the design, F(S) = E[z_S(m) f(m)] whatever f is. Let f̂₋ be
+    recovered from the other parts of the masks. The estimate
 
-        F̂(S) = mean over parts of F of f̂₋(S)  +  mean over masks of z_S(m) (f(m) − f̂₋(m))
+        F̂(S) = mean over parts of F̂₋(S)  +  mean over masks of z_S(m) (f(m) − f̂₋(m))
 
-    is unbiased, however wrong f̂₋ may be, and as precise as f̂₋ is good: its error is that of the
-    second mean (cross-fitting: Chernozhukov et al. 2018, definition 3.2; prediction-powered
-    inference: Angelopoulos et al. 2023). Student's t with the effective number of masks behind
-    that mean as degrees of freedom gives p-values; of several outputs the smaller of the mean's and
-    of Hotelling's T² counts, doubled. Among the C(n, k) sets of each order k up to the largest in
-    the function, each order with the same share of the level, the false discovery rate is
-    controlled (Benjamini & Hochberg 1995; weights: Genovese, Roeder & Wasserman 2006): sets the
-    function does not name count as tested and not significant. So choosing terms by looking at the
-    same masks is allowed for.
+    is unbiased, however wrong f̂₋ may be, and the more precise the better f̂₋ is: its error is that
+    of the second mean (cross-fitting: Chernozhukov et al. 2018, definition 3.2; prediction-powered
+    inference: Angelopoulos et al. 2023).
+
+    Student's t gives p-values, its degrees of freedom the effective number of masks behind the
+    second mean. With several outputs there are two p-values, one for the mean over outputs and one
+    of Hotelling's T² for all of them; the smaller counts, doubled.
+
+    The false discovery rate is controlled among the C(n, k) sets of each order k, up to the largest
+    order of the function; each order gets the same share of the level (Benjamini & Hochberg 1995;
+    weights: Genovese, Roeder & Wasserman 2006). Sets that the function does not name count as
+    tested and not significant, so terms may have been chosen on these very masks.
 
     Args:
-        samples: masks drawn independently from the product design with p = `samples.keep`, or
-            SPEX's, in which the masks of a delay count as one draw.
-        without, residual: what `cross_fit` says of the decoder that recovered the function.
-        level: false discovery rate.
-        resamples: random halves of the masks, in complementary pairs (Shah & Samworth 2013), from
-            which pursuit selects terms anew among the units of the function; 0 leaves it out.
+        samples: masks drawn independently from the product design with p = `samples.keep`; or
+            SPEX's masks, of which those of one delay count as one draw.
+        function: the function that was recovered from them.
+        without: for each part of the masks {term: coefficients} recovered without it; see
+            `cross_fit`.
+        residual: f − f̂₋ for each mask and output; see `cross_fit`.
+        level: the false discovery rate.
+        resamples: how many random halves of the masks pursuit selects terms from anew, in
+            complementary pairs (Shah & Samworth 2013), among the units of the function; 0 leaves
+            selection out.
     """
     fourier = function.to_basis("fourier", samples.keep).truncate(_MOST_TERMS)
     sizes = np.linalg.norm(fourier.output_coefficients, axis=1)

@@ -53,11 +53,11 @@ class Link(Result):
     Attributes:
         additive_r2: R² of the sum of singles, out of fold.
         link_r2: R² of g(sum of singles), g monotone, the sum refitted for g, out of fold.
-        p_value: of the claim that g predicts better than a straight line, both alone and beside
-            the ten pairs that each training fold shows most clearly (the larger of the two
-            p-values of paired t-tests over masks): a true interaction bends the curve as well, but
-            is then better told by a term of its own.
-        n_masks: how many masks this rests on.
+        p_value: the p-value against "g predicts no better than a straight line": the larger of
+            two paired t-tests over masks. One compares g with the line. The other does so beside
+            the ten pairs that each training fold shows most clearly: a true interaction bends the
+            curve too, but a term of its own then predicts it better.
+        n_masks: how many masks the test rests on.
     """
 
     schema: ClassVar[str] = "mechspex.link/1"
@@ -112,31 +112,38 @@ class Link(Result):
 
 
 def monotone_link(
-    masks: np.ndarray,
-    values: np.ndarray,
+    masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
+    values: Float[np.ndarray, " mask *output"] | np.ndarray,
     *,
     keep: float | None = None,
     seed: int = 0,
 ) -> Link:
     """Test whether f(m) = g(Σ_i w_i m_i), g monotone, explains what a sum of singles does not.
 
-    In each of five folds: w by ridge regression (generalised cross-validation); g a cubic spline
-    with rising coefficients over w·m; then w again by Gauss–Newton, that is by ridge regression
-    with g linearised, and g again, until the error settles (projection pursuit with a monotone
-    ridge function: Friedman and Stuetzle 1981). Falling links are included, w takes the sign.
-    Several outputs are averaged first, since that mean is what terms are reported for. Of more
-    than 500 units each fold uses those that correlate most with its training values, at most 500
-    and one for four training masks.
+    Each of five folds alternates between w and g until the error settles: w by ridge regression
+    (generalised cross-validation), at first with g straight and then with g linearised
+    (Gauss–Newton); and g as a cubic spline with rising coefficients over w·m. This is projection
+    pursuit with a monotone ridge function (Friedman and Stuetzle 1981). Falling links are included:
+    w takes the sign. Several outputs are averaged first, since terms are reported for their mean.
+    With more than 500 units a fold uses those that correlate most with its training values: at
+    most 500, and at most a quarter as many as there are training masks.
+
+    >>> import numpy as np
+    >>> import mechspex as mx
+    >>> masks = mx.sample_masks(12, 300)
+    >>> link = mx.monotone_link(masks, np.log1p(masks @ np.linspace(0.5, 1, 12)))
+    >>> link.recognised, round(link.additive_r2, 2), round(link.link_r2, 2)
+    (True, 0.96, 1.0)
 
     Args:
-        masks: Boolean ``[mask, unit]``, True = kept.
+        masks: ``[mask, unit]``, True = kept.
         values: ``[mask]`` or ``[mask, output]``.
-        keep: probability with which a unit was kept; the share of kept entries if not given.
-        seed: of the folds.
+        keep: the probability with which a unit was kept; the share of kept entries if not given.
+        seed: the seed of the folds.
 
     Raises:
         BudgetError: fewer than 50 masks.
-        ShapeError, FailedMasksError, Refused: as for `decode`.
+        ShapeError, FailedMasksError, Refused: for the same reasons as `decode`.
     """
     samples = check_samples(masks, values, keep=keep, max_order=None, seed=seed)
     if samples.n_masks < FEWEST_MASKS:

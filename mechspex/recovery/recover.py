@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mechspex.core.statistics import standard_error
 from mechspex.decoders import Additive, Automatic, Decoder, Kernel, Residual, decode, find_decoder
@@ -28,10 +28,10 @@ _WORTH_IT = 0.2
 
 
 def recover(
-    masks: np.ndarray,
-    values: np.ndarray,
-    test_masks: np.ndarray,
-    test_values: np.ndarray,
+    masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
+    values: Float[np.ndarray, " mask *output"] | np.ndarray,
+    test_masks: Bool[np.ndarray, "test unit"] | np.ndarray,
+    test_values: Float[np.ndarray, " test *output"] | np.ndarray,
     *,
     decoder: str | Decoder = "automatic",
     keep: float | None = None,
@@ -45,23 +45,42 @@ def recover(
 ) -> Recovery:
     """Decode masks and values, score the answer on test masks, and say how sure each term is.
 
-    What is said of single terms rests on masks that are independent draws at `keep`, or SPEX's.
+    Evidence for single terms and the test for a monotone link need masks of a known design: each
+    unit kept independently with probability `keep`, or SPEX's design.
+
+    >>> import mechspex as mx
+    >>> def values(masks):
+    ...     return 1.0 + 2.0 * masks[:, 1] - 3.0 * (masks[:, 4] & masks[:, 9])
+    >>> masks, test_masks = mx.sample_masks(12, 300), mx.sample_masks(12, 100, seed=1)
+    >>> recovery = mx.recover(
+    ...     masks, values(masks), test_masks, values(test_masks), decoder="pursuit", resamples=0
+    ... )
+    >>> round(recovery.r2, 3), round(recovery.additive_r2, 3), recovery.evidence.interactions
+    (1.0, 0.773, ((4, 9),))
 
     Args:
-        masks, values, decoder, keep, max_order, design, seed: as for `decode`.
-        test_masks, test_values: of the same design, not among `masks`.
-        designed: bool ``[mask]``, which masks are drawn with each unit kept with probability
-            `keep`; all of them if not given. The others are decoded too, and left out where the
-            design is what the mathematics rests on.
-        prior: what is known of the function beforehand, such as `Candidates.function`; the decoder
-            is given what it leaves over (see `Residual`). ``automatic`` compares additive and
-            kernel with it and all its decoders without it.
+        masks: the masks to decode, ``[mask, unit]``, True = kept.
+        values: their values, ``[mask]`` or ``[mask, output]``.
+        test_masks: masks of the same design that are not among `masks`; R² is measured on them.
+        test_values: their values.
+        decoder: a name of `mechspex.decoders.DECODERS`, or a decoder with options of its own.
+        keep: the probability with which the design keeps a unit; the share of kept entries if
+            not given.
+        max_order: the size of the largest set that may be reported; None leaves it to the decoder.
+        design: the `SpexDesign` that made the masks, if one did.
+        designed: which masks are independent draws at `keep` (or SPEX's); all if not given. The
+            others are decoded too, but evidence and the link do not rest on them.
+        prior: what is known of the function beforehand, such as `Candidates.function`. The decoder
+            is given the values less the prior (see `Residual`). ``automatic`` compares additive
+            and kernel with the prior, and all its decoders without it.
         level: the false discovery rate of `Recovery.evidence`.
         resamples: how many random halves of the masks pursuit selects terms from anew.
+        seed: the only source of randomness.
 
     Raises:
         ShapeError: test masks or values that do not go with the others.
-        Refused: a level outside (0, 1); and what `decode` raises.
+        Refused: a level outside (0, 1), or fewer than 0 resamples.
+        ShapeError, FailedMasksError, BudgetError, Refused: for the same reasons as `decode`.
     """
     if not 0 < level < 1:
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
@@ -103,8 +122,11 @@ def recover(
 def _decoded(
     samples: Samples, decoder: Decoder, prior: SetFunction | None
 ) -> tuple[Decoder, SetFunction]:
-    """The answer, and the decoder that gives it: of `automatic` what it chose on all masks, with
-    which parts of them are decoded as well."""
+    """The decoder and its answer.
+
+    For ``automatic`` it is the decoder chosen on all masks; parts of the masks are decoded with it
+    as well.
+    """
     if isinstance(decoder, Automatic) and samples.n_units > 1:
         rivals = decoder.rivals(samples)
         if prior is not None:

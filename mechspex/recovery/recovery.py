@@ -24,14 +24,17 @@ _PERFECT = 0.9995
 class MoreMasks:
     """What more masks would bring, from the answers on half of the masks and on all of them.
 
-    With 1 − R² = a·N^(−b) through both, N·2^(1/b) masks halve what is left over. b is taken to be 1
-    at most: where recovery sets in at a threshold, the law does not hold.
+    The law 1 − R² = a·N^(−b) is drawn through both. By it N·2^(1/b) masks halve the unexplained
+    variance. b is taken to be at most 1: where recovery sets in at a threshold, the law does not
+    hold.
 
     Attributes:
-        n_masks: N.
-        r2_of_half, r2: on the same test masks, from a random half of the masks and from all.
-        pays: whether all are better than half by more than two standard errors, mask by mask, and
-            twice as many would explain another fifth of the rest.
+        n_masks: the number N of masks.
+        r2_of_half, r2: R² on the same test masks, of the answer from a random half of the masks
+            and of the answer from all.
+        pays: whether more masks pay: all masks do better than half of them by more than two
+            standard errors, mask by mask, and twice as many would explain another fifth of the
+            rest.
     """
 
     n_masks: int
@@ -41,17 +44,17 @@ class MoreMasks:
 
     @property
     def _left_by_twice(self) -> float:
-        """2^(−b): the share of what is left over that twice the masks leave."""
+        """2^(−b): the share of the unexplained variance that twice the masks leave unexplained."""
         return max(0.5, (1 - self.r2) / (1 - self.r2_of_half))
 
     @property
     def r2_of_twice(self) -> float:
-        """What twice the masks would reach, by this law."""
+        """The R² that twice the masks would reach, by this law."""
         return 1 - (1 - self.r2) * self._left_by_twice
 
     @property
     def to_halve(self) -> float:
-        """How many masks halve what is left over, by this law; infinite if more do not help."""
+        """How many masks halve the unexplained variance, by this law; infinite if none do."""
         if self._left_by_twice >= 1:
             return np.inf
         return self.n_masks * 2 ** float(-1 / np.log2(self._left_by_twice))
@@ -70,17 +73,21 @@ class Recovery(Result):
     """A recovered set function, how well it predicts, and how sure its terms are.
 
     Attributes:
-        function: every output's, over shared terms; its `coefficients` are the mean's.
-        additive: the best function of singles from the same masks.
-        r2, additive_r2: R² of both, of the mean over outputs, on `n_test` masks that neither has
-            seen; where all 2^n masks were measured (`n_test` = 0), R² over all of them.
-        r2_interval: 95% interval of `r2` over masks.
-        n_train, n_test, n_failed: masks decoded, held out, and left out as not finite.
-        evidence: how sure each term is; None where all masks were measured, so nothing is
-            estimated, and where two thirds of the masks are too few for the decoder.
-        link: the test for a monotone link; None likewise, and with fewer than 50 masks.
-        more: what more masks would bring; None likewise, where nothing is left to explain, and for
-            decoders of SPEX's design, half of which is another design.
+        function: the recovered function of every output, over shared terms; its `coefficients`
+            are those of the mean over outputs.
+        additive: the best function of single units from the same masks.
+        r2, additive_r2: R² of `function` and of `additive` for the mean over outputs, on `n_test`
+            masks that neither has seen. Where all 2^n masks were measured (`n_test` = 0) it is R²
+            over all of them.
+        r2_interval: the 95% interval of `r2` over masks.
+        n_train, n_test, n_failed: how many masks were decoded, how many held out, and how many
+            left out because their values are not finite.
+        evidence: how sure each term is. None where all masks were measured, since nothing is
+            estimated then, and where two thirds of the masks are too few for the decoder.
+        link: the test for a monotone link. None where all masks were measured, and with fewer than
+            50 masks.
+        more: what more masks would bring. None where all masks were measured, where nothing is left
+            to explain, and for decoders of SPEX's design, since half of it is another design.
     """
 
     schema: ClassVar[str] = "mechspex.recovery/1"
@@ -101,7 +108,10 @@ class Recovery(Result):
 
     @property
     def non_additive_share(self) -> float:
-        """How much of what singles leave unexplained the interactions explain."""
+        """The share of the variance left by singles that interactions explain.
+
+        1 − (1 − R²)/(1 − additive R²).
+        """
         return non_additive_share(self.r2, self.additive_r2)
 
     @property
@@ -156,7 +166,7 @@ class Recovery(Result):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The recovery as plain numbers and lists; a number that is not finite is left as it is."""
+        """The recovery as plain numbers and lists; numbers that are not finite stay in it."""
         return {
             "r2": self.r2,
             "r2_interval": list(self.r2_interval),
@@ -190,10 +200,10 @@ class Recovery(Result):
 
 
 def _discoveries(evidence: Evidence, n_units: int) -> str:
-    found = len(evidence.interactions)
+    n_sets = len(evidence.interactions)
     orders = max((len(term) for term in evidence.terms), default=1)
     among = f"sets of up to {orders} of {n_units:,} units"
     return (
-        f"by these masks alone {evidence.n_singles} singles and {found} interactions stand out "
+        f"by these masks alone {evidence.n_singles} singles and {n_sets} interactions stand out "
         f"among all {among} (false discovery rate {evidence.level:g})"
     )

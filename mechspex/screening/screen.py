@@ -56,6 +56,13 @@ def screen(
     Without gradients: ``ablation`` ablates whole layers first, then what is in those that matter,
     down to single units, then pairs of the strongest (see `coarse_to_fine`).
 
+    >>> import mechspex as mx
+    >>> def soup(kept):  # salt alone is nothing, salt in water is soup
+    ...     return 3.0 * (kept[:, 0] & kept[:, 1]) + 1.0 * kept[:, 2]
+    >>> values = mx.FunctionValues(soup, mx.parts(["salt", "water", "bread"]))
+    >>> mx.screen(values, "ablation", n_terms=1).ablated_effects()
+    {(0,): -3.0, (1,): -3.0, (2,): -1.0, (0, 1): 3.0}
+
     Args:
         value_function: `ComponentValues`, or anything with its `value_and_gradient`; of a cheaper
             model (fewer prompts, ``bf16``, `ComponentValues.early_exit`) if that is to be the

@@ -9,9 +9,13 @@ from mechspex.core.statistics import halfwidth, standard_error
 
 
 def rounding(values: Float[np.ndarray, "mask ..."]) -> float:
-    """The rounding of the largest value: that of float32 where all of them are float32 numbers.
+    """How far rounding may move a value, in the units of the values.
 
-    Other values are float64 and the results of sums: 64 times the rounding of one.
+    It is relative to the largest |value|. If all values are float32 numbers it is the rounding of
+    float32; else it is 64 times that of float64, since the values are then results of sums.
+
+    Args:
+        values: the values.
     """
     single = bool((values == values.astype(np.float32)).all())
     epsilon = np.finfo(np.float32).eps if single else 64 * np.finfo(np.float64).eps
@@ -21,10 +25,14 @@ def rounding(values: Float[np.ndarray, "mask ..."]) -> float:
 def r_squared(
     values: Float[np.ndarray, "mask ..."], predicted: Float[np.ndarray, "mask ..."]
 ) -> float:
-    """R² = 1 − Σ(f − f̂)²/Σ(f − mean f)²; 1 for a constant that is predicted exactly.
+    """R² = 1 − Σ(f − f̂)²/Σ(f − mean f)².
 
-    Of several outputs both sums go over all of them, each with its own mean. A constant predicted
-    wrongly has no variance to explain: minus infinity.
+    With several outputs both sums go over all of them, each with its own mean. A constant has no
+    variance to explain: R² is 1 if it is predicted exactly, else minus infinity.
+
+    Args:
+        values: f of each mask.
+        predicted: f̂ of each mask.
     """
     values = np.asarray(values, dtype=np.float64)
     residual = float(((values - predicted) ** 2).sum())
@@ -43,8 +51,16 @@ def r2_interval(
 ) -> tuple[float, float]:
     """Interval of R² over masks, by the delta method on log(1 − R²).
 
-    1 − R² is a ratio of means over masks, Σe²/Σd² with e = f − f̂ and d = f − mean f; its relative
-    error is that of the mean of e²/mean e² − d²/mean d². A perfect fit and a constant have none.
+    1 − R² is a ratio of means over masks, Σe²/Σd² with e = f − f̂ and d = f − mean f. Its relative
+    error is that of the mean of e²/mean e² − d²/mean d².
+
+    Args:
+        values: f of each mask.
+        predicted: f̂ of each mask.
+        level: the coverage of the interval.
+
+    Returns:
+        Both ends; R² twice for a perfect fit and for a constant.
     """
     r2 = r_squared(values, predicted)
     errors, spreads = (values - predicted) ** 2, (values - values.mean()) ** 2
@@ -56,9 +72,14 @@ def r2_interval(
 
 
 def non_additive_share(r2: float, additive_r2: float) -> float:
-    """1 − (1 − R²)/(1 − additive R²): how much of what singles leave over is explained.
+    """1 − (1 − R²)/(1 − additive R²): the share of the variance left by singles that is explained.
 
-    0 where singles leave less than rounding and shrinkage do, a millionth of the variance.
+    It is 0 where singles leave less than a millionth of the variance: rounding and shrinkage leave
+    that much.
+
+    Args:
+        r2: R² of the whole function.
+        additive_r2: R² of singles alone.
     """
     left = 1 - additive_r2
     return 0.0 if left < 1e-6 else 1 - (1 - r2) / left
