@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, Subsets, members
-from mechspex.core.masks import ablate_sets
+from mechspex.core.masks import both_ends, keep_only
 from mechspex.decoders import Decoder
 from mechspex.runs.recorded import RecordedValues
 from mechspex.set_functions.set_function import SetFunction
@@ -66,8 +66,9 @@ def circuits_by_size(
     n_first = int(budget * AT_RANDOM)
     rng = np.random.default_rng(seed)
     density = rng.uniform(size=(n_first, 1))
-    ends = np.repeat([[True], [False]], n_units, axis=1)
-    clean = rounds.measure(np.concatenate([ends, rng.random((n_first, n_units)) < density]))[0]
+    clean = rounds.measure(
+        np.concatenate([both_ends(n_units), rng.random((n_first, n_units)) < density])
+    )[0]
 
     def matching(function: SetFunction) -> list[Subsets]:
         return _matching(function, sizes, float(clean.mean()), attributed)
@@ -133,7 +134,7 @@ def _table(
 ) -> pd.DataFrame:
     """One row a size: what f̂ and the model say of its best subset, and of the nearest one."""
     n_units, sizes = recorded.n_units, list(best)
-    kept = ~ablate_sets(n_units, [(), tuple(range(n_units)), *best.values(), *matching.values()])
+    kept = keep_only(n_units, [(), range(n_units), *best.values(), *matching.values()])
     empty, clean, *means = recorded(kept).astype(np.float64).mean(axis=1)
     share = (np.array(means).reshape(2, len(sizes)) - empty) / (clean - empty)
     names = recorded.units.names

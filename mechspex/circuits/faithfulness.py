@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
+from mechspex.core.finite import finite_values
 from mechspex.core.statistics import Estimate, ratio_estimator
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.effects.validate import columns_of
-from mechspex.errors import FailedMasksError, Refused
+from mechspex.errors import Refused
 
 # Shares of the units at which the MIB benchmark measures circuits (Mueller et al. 2025).
 MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -221,7 +222,7 @@ def faithfulness(
     kept[4 + np.arange(len(members)), list(members)] = False
     for row in range(4 + len(members), len(kept)):
         kept[row, rng.permutation(n_units)[: len(members)]] = True
-    values = finite_values(value_function, kept)
+    values = finite_values(value_function, kept, "masks of the circuit")
     clean, empty, alone, others = values[:4]
     whole = behaviour(clean, empty)
     score = scorer(whole, seed)
@@ -277,7 +278,7 @@ def faithfulness_curve(
     kept[0] = True
     for row, size in enumerate(sizes, 2):
         kept[row, list(_of_size(circuits, size, value_function.units))] = True
-    values = finite_values(value_function, kept)
+    values = finite_values(value_function, kept, "masks of the circuit")
     clean, empty = values[:2]
     gained = values[2:] - empty
     whole = behaviour(clean, empty)
@@ -313,19 +314,6 @@ def _of_size(
     if len(columns) != size:
         raise Refused(f"{len(columns)} different units where {size} were asked for")
     return columns
-
-
-def finite_values(
-    value_function: ValueFunction, kept: Bool[np.ndarray, "mask unit"]
-) -> Float[np.ndarray, "mask output"]:
-    values = value_function(kept).astype(np.float64)
-    failed = int((~np.isfinite(values).all(axis=1)).sum())
-    if failed:
-        raise FailedMasksError(
-            f"{failed} of {len(kept)} masks of the circuit have no finite value; mend the value "
-            "function"
-        )
-    return values
 
 
 def behaviour(

@@ -15,9 +15,10 @@ from mechspex.circuits.by_size import circuits_by_size
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness, mib_sizes
-from mechspex.core.masks import ablate_sets
+from mechspex.core.masks import both_ends, keep_only
 from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import mean_estimate
+from mechspex.core.units import check_same_units
 from mechspex.core.value_function import (
     Differentiable,
     ValueFunction,
@@ -91,11 +92,7 @@ def find_circuit(
         Refused: the model does not do the task (see the message), other units in `fresh`, no size
             reaches the target.
     """
-    if fresh.units != value_function.units:
-        raise Refused(
-            f"fresh has {fresh.units}, the value function {value_function.units}; "
-            "give both the same units"
-        )
+    check_same_units("fresh", fresh.units, "the value function", value_function.units)
     if objective not in get_args(Objective):
         raise Refused(f"objective = {objective!r}: choose {', '.join(get_args(Objective))}")
     if budget < 50:
@@ -165,9 +162,7 @@ def check_behaviour(value_function: ValueFunction) -> None:
             that is 0 by chance, not above 0 on three quarters of the outputs; by the lower ends
             of 95% intervals over outputs.
     """
-    n_units = value_function.n_units
-    ends = np.repeat([[True], [False]], n_units, axis=1)
-    clean, empty = value_function(ends).astype(np.float64)
+    clean, empty = value_function(both_ends(value_function.n_units)).astype(np.float64)
     provenance = Provenance.of(configuration_of(value_function))
     task, metric = provenance.task or "this", provenance.metric
     whole = mean_estimate(clean - empty)
@@ -214,4 +209,4 @@ def _smallest(table: pd.DataFrame, objective: Objective, target: float) -> int:
 
 
 def _predicted(function: SetFunction, columns: tuple[int, ...]) -> float:
-    return float(function.predict(~ablate_sets(function.n_units, [columns]))[0])
+    return float(function.predict(keep_only(function.n_units, [columns]))[0])

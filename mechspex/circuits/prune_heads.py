@@ -12,8 +12,10 @@ from jaxtyping import Bool, Float
 
 from mechspex.circuits.pruning import Choice, Method, Pruning
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, members
+from mechspex.core.finite import finite_rows, finite_values
 from mechspex.core.json_values import write_json
-from mechspex.core.units import Term
+from mechspex.core.masks import both_ends
+from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction, in_own_dtype
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import BudgetError, FailedMasksError, Refused
@@ -96,7 +98,7 @@ def prune_heads(
         scored = stack.enter_context(closing(scored))
         searched.stage = "masks of the sizes"
         values = searched(masks).astype(np.float64)
-        good = np.isfinite(values).all(axis=1)
+        good = finite_rows(values)
         if not good.any():
             raise FailedMasksError(
                 f"none of {budget:,} masks has a finite value; mend the value function"
@@ -137,11 +139,7 @@ def _checked(
     value_function: ValueFunction, fresh: ValueFunction, shares: Sequence[float], n_random: int
 ) -> list[int]:
     """The sizes, ascending."""
-    if fresh.units != value_function.units:
-        raise Refused(
-            f"fresh has {fresh.units}, the value function {value_function.units}; "
-            "give both the same units"
-        )
+    check_same_units("fresh", fresh.units, "the value function", value_function.units)
     if len(fresh.outputs) < 2:
         raise Refused(
             f"fresh has {len(fresh.outputs)} output; a paired test needs at least 2 prompts"
@@ -199,15 +197,9 @@ def _scored(
     scored: RecordedValues, kept: Sequence[tuple[Method, int, Bool[np.ndarray, "_ unit"]]]
 ) -> list[Float[np.ndarray, "_ output"]]:
     """Held-out values of all units, of none, and of the subsets of each choice."""
-    ends = np.repeat([[True], [False]], scored.n_units, axis=1)
+    ends = both_ends(scored.n_units)
     groups = [ends[:1], ends[1:], *(subsets for _, _, subsets in kept)]
-    values = scored(np.concatenate(groups)).astype(np.float64)
-    failed = int((~np.isfinite(values).all(axis=1)).sum())
-    if failed:
-        raise FailedMasksError(
-            f"{failed} of {len(values)} masks of the choices have no finite value on the held-out "
-            "outputs; mend the value function"
-        )
+    values = finite_values(scored, np.concatenate(groups), "held-out masks of the choices")
     return np.split(values, np.cumsum([len(group) for group in groups])[:-1])
 
 

@@ -13,8 +13,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechspex.circuits.circuit import Circuit
-from mechspex.circuits.faithfulness import behaviour, finite_values, scorer
+from mechspex.circuits.faithfulness import behaviour, scorer
 from mechspex.components.component_values import ComponentValues
+from mechspex.core.finite import finite_values
 from mechspex.core.statistics import Estimate, proportion
 from mechspex.errors import FailedMasksError, MeasurementError, Refused
 from mechspex.models.load_model import Model
@@ -137,7 +138,7 @@ def _measured(
     below = None if folder is None else folder / metric
     with closing(RecordedValues(values, below, progress=progress)) as recorded:
         recorded.stage = f"{metric.replace('_', ' ')}, reference {values.ablation}"
-        return finite_values(recorded, kept)
+        return finite_values(recorded, kept, "masks of the circuit")
 
 
 def _scores(

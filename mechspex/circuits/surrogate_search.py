@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mechspex.core.masks import ablate_sets, pack
+from mechspex.core.finite import finite_rows
+from mechspex.core.masks import keep_only, pack
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import FailedMasksError
 from mechspex.runs.recorded import RecordedValues
@@ -58,11 +59,11 @@ class SubsetRounds:
     def measure_subsets(self, *found: Subsets) -> Float[np.ndarray, "subset output"]:
         """Values of subsets kept alone."""
         sets = [columns for subsets in found for columns in subsets.values()]
-        return self.measure(~ablate_sets(self._recorded.n_units, sets))
+        return self.measure(keep_only(self._recorded.n_units, sets))
 
     def recovered(self) -> SetFunction:
         """f̂ from all masks with finite values, each once if these are enough."""
-        finite = np.asarray(np.isfinite(self.values).all(axis=1))
+        finite = finite_rows(self.values)
         rows = np.sort(np.unique(pack(self.masks), axis=0, return_index=True)[1])
         rows = rows[finite[rows]]
         # Of a handful of units there are fewer masks than a decoder asks for.

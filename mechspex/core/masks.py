@@ -160,6 +160,16 @@ def ablate_sets(n_units: int, sets: Iterable[Iterable[int]]) -> Bool[np.ndarray,
     return masks
 
 
+def keep_only(n_units: int, sets: Iterable[Iterable[int]]) -> Bool[np.ndarray, "mask unit"]:
+    """One mask a set: that set is kept and every other unit ablated."""
+    return ~ablate_sets(n_units, sets)
+
+
+def both_ends(n_units: int) -> Bool[np.ndarray, "2 unit"]:
+    """The mask that keeps every unit, and the one that ablates every unit."""
+    return np.repeat([[True], [False]], n_units, axis=1)
+
+
 def single_ablations(n_units: int) -> Bool[np.ndarray, "unit unit"]:
     """Every unit ablated alone: row i ablates unit i.
 

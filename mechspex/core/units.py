@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Literal, NamedTuple, overload
 
 from mechspex.errors import Refused, UnknownUnitError
@@ -150,3 +151,36 @@ def parts(labels: Iterable[object]) -> UnitSet:
     return UnitSet(
         tuple(Unit("part", 0, place, None, str(label)) for place, label in enumerate(labels))
     )
+
+
+def check_same_units(one: str, units: UnitSet, other: str, others: UnitSet) -> None:
+    """Refuse two things that are to be used together and have different units.
+
+    Args:
+        one: what has `units`, for the message.
+        units: the units of one of them.
+        other: what has `others`, for the message.
+        others: the units of the other.
+
+    Raises:
+        Refused: the units differ.
+    """
+    if units != others:
+        raise Refused(f"{one} has {units}, {other} {others}; give both the same units")
+
+
+def by_order(term: Term) -> tuple[int, Term]:
+    """Sorting key of terms: by order, then by units."""
+    return len(term), term
+
+
+def subsets_of(term: Term, largest: int | None = None) -> Iterator[Term]:
+    """All subsets of a term, from the empty one up, by order and then by units.
+
+    Args:
+        term: the units.
+        largest: the largest order; that of the term if not given.
+    """
+    most = len(term) if largest is None else min(len(term), largest)
+    for size in range(most + 1):
+        yield from combinations(term, size)

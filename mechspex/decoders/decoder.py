@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mechspex.core.finite import finite_rows
 from mechspex.core.masks import check_masks
 from mechspex.core.units import Term
 from mechspex.decoders.spex.design import AliasedGroup, SpexDesign
@@ -240,7 +241,7 @@ def check_samples(
             "numbers; convert them with values.astype(float)"
         )
     measured = raw.astype(np.float64)
-    failed = ~np.isfinite(measured.reshape(len(measured), -1)).all(axis=1)
+    failed = ~finite_rows(measured)
     if failed.any():
         raise FailedMasksError(
             f"{int(failed.sum())} of {len(measured)} masks have a NaN or infinite value, the first "

@@ -11,10 +11,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.finite import finite_values
 from mechspex.core.json_values import write_json
 from mechspex.core.masks import ablate_sets
 from mechspex.core.statistics import Estimate, discovered, mean_estimate, one_sided_p
-from mechspex.core.units import Term, UnitSet
+from mechspex.core.units import Term, UnitSet, check_same_units
 from mechspex.core.value_function import ValueFunction, in_own_dtype
 from mechspex.effects.repair_map import Repair, Repaired, SelfRepair, is_repair
 from mechspex.effects.validate import validate
@@ -131,8 +132,8 @@ def _predicted(source: Source, units: UnitSet) -> dict[Term, float]:
                 f"the function has {source.n_units} units and fresh {len(units)}; give both the "
                 "same units"
             )
-    elif source.units != units:
-        raise Refused(f"the source has {source.units}, fresh {units}; give both the same units")
+    else:
+        check_same_units("the source", source.units, "fresh", units)
     return source.ablated_effects()
 
 
@@ -162,13 +163,7 @@ def _single_effects(
 
 def _values(recorded: RecordedValues, sets: list[Term]) -> Float[np.ndarray, "set output"]:
     """The value with each set ablated."""
-    values = recorded(ablate_sets(recorded.n_units, sets)).astype(np.float64)
-    failed = int((~np.isfinite(values).all(axis=1)).sum())
-    if failed:
-        raise FailedMasksError(
-            f"{failed} of {len(sets)} ablations have no finite value; mend the value function"
-        )
-    return values
+    return finite_values(recorded, ablate_sets(recorded.n_units, sets), "ablations")
 
 
 def _repairs_of(

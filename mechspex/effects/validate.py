@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.masks import ablate_sets, sample_masks
 from mechspex.core.statistics import discovery_halfwidths, standard_error
-from mechspex.core.units import Term, UnitSet
+from mechspex.core.units import Term, UnitSet, by_order, subsets_of
 from mechspex.core.value_function import ValueFunction
-from mechspex.effects.validation import Validation, _by_size
+from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
 
 # 2^12 masks a term; a larger one is not an interaction that anyone can read.
@@ -73,7 +72,7 @@ def validate(
             raise Refused(f"contexts = {contexts}: give at least 2, or 0 for the whole model")
         around = sample_masks(value_function.n_units, contexts, keep=keep, seed=seed)
         return _effects_around(value_function, columns, around, level)
-    subsets = sorted({s for term in [(), *columns] for s in _subsets(term)}, key=_by_size)
+    subsets = sorted({s for term in [(), *columns] for s in subsets_of(term)}, key=by_order)
     measured = value_function(ablate_sets(value_function.n_units, subsets)).astype(np.float64)
     return exact_effects(units, columns, dict(zip(subsets, measured, strict=True)), level=level)
 
@@ -86,7 +85,7 @@ def exact_effects(
     level: float = 0.05,
 ) -> Validation:
     """What `validate` says of `terms`, from the value with T ablated for every T ⊆ every term."""
-    tables = [np.array([value[s] for s in _subsets(term)]) for term in terms]
+    tables = [np.array([value[s] for s in subsets_of(term)]) for term in terms]
     effects = np.array([_effect(table) for table in tables]).reshape(len(terms), len(value[()]))
     rounding = np.array([_rounding(table) for table in tables])
     error = standard_error(effects)
@@ -104,7 +103,7 @@ def _effects_around(
     effects = np.empty((len(terms), n_outputs))
     rounding, variance = np.empty(len(terms)), np.empty(len(terms))
     for row, term in enumerate(terms):
-        subsets = _subsets(term)
+        subsets = list(subsets_of(term))
         masks = np.repeat(around[None], len(subsets), axis=0)
         masks[:, :, list(term)] = True
         for number, subset in enumerate(subsets):
@@ -120,9 +119,9 @@ def _effects_around(
 
 
 def _effect(table: np.ndarray) -> np.ndarray:
-    """Σ_{S⊆T} (−1)^{|T|−|S|} value[S], from values ``[subset, …]`` in the order of `_subsets`."""
+    """Σ_{S⊆T} (−1)^{|T|−|S|} value[S], from values ``[subset, …]`` in the order of `subsets_of`."""
     order = len(table).bit_length() - 1
-    signs = [(-1.0) ** (order - len(subset)) for subset in _subsets(tuple(range(order)))]
+    signs = [(-1.0) ** (order - len(subset)) for subset in subsets_of(tuple(range(order)))]
     return np.tensordot(np.array(signs), table, axes=1)
 
 
@@ -180,7 +179,3 @@ def columns_of(chosen: Iterable[int | str], units: UnitSet) -> Term:
         if not 0 <= column < len(units):
             raise Refused(f"unit {column} lies outside the columns 0 … {len(units) - 1}")
     return tuple(columns)
-
-
-def _subsets(term: Term) -> list[Term]:
-    return [subset for size in range(len(term) + 1) for subset in combinations(term, size)]

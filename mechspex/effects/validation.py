@@ -107,7 +107,3 @@ class Validation:
 
     def _repr_html_(self) -> str:
         return self.to_pandas().to_html(index=False, float_format="{:+.3f}".format)
-
-
-def _by_size(term: Term) -> tuple[int, Term]:
-    return len(term), term

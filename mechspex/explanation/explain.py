@@ -15,8 +15,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mechspex.core.json_values import write_json
+from mechspex.core.masks import both_ends
 from mechspex.core.restricted import RestrictedValues
-from mechspex.core.units import Term, UnitSet
+from mechspex.core.units import Term, UnitSet, check_same_units
 from mechspex.core.value_function import (
     ValueFunction,
     as_value_function,
@@ -132,11 +133,8 @@ def explain(
     """
     start = time.perf_counter()
     function = as_value_function(value_function, units)
-    if validate_on is not None and validate_on.units != function.units:
-        raise Refused(
-            f"validate_on has {validate_on.units}, the value function {function.units}; "
-            "give both the same units"
-        )
+    if validate_on is not None:
+        check_same_units("validate_on", validate_on.units, "the value function", function.units)
     plan = partial(
         _plan,
         decoder=decoder,
@@ -393,8 +391,7 @@ def strongest_terms(function: SetFunction) -> list[Term]:
 def _ends(recorded: RecordedValues) -> tuple[float, float]:
     """The value with everything kept and with everything ablated, mean over outputs."""
     recorded.stage = "clean and ablated"
-    ends = np.repeat([[True], [False]], recorded.n_units, axis=1)
-    clean, ablated = recorded(ends).mean(axis=1, dtype=np.float64).tolist()
+    clean, ablated = recorded(both_ends(recorded.n_units)).mean(axis=1, dtype=np.float64).tolist()
     if not np.isfinite(clean):
         raise MeasurementError(
             f"with every unit kept the value is {clean}; mend the value function before a sweep"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.finite import finite_rows
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.decoders import Decoder, Residual, decode
 from mechspex.decoders.decoder import Samples, check_samples
@@ -32,7 +33,7 @@ def exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str,
     recorded.stage = "all masks"
     masks = all_masks(recorded.n_units)
     values = recorded(masks).astype(np.float64)
-    failed = int((~np.isfinite(values).all(axis=1)).sum())
+    failed = int((~finite_rows(values)).sum())
     if failed:
         raise FailedMasksError(
             f"{failed} of all {len(masks)} masks have no finite value; an exact answer needs all, "
@@ -82,7 +83,7 @@ def random_search(
     recorded.stage = "held-out masks"
     test_masks = _fresh_masks(drawn.base, keep, settings["seed"])
     test_values = recorded(test_masks).astype(np.float64)
-    finite = np.isfinite(test_values).all(axis=1)
+    finite = finite_rows(test_values)
     test_masks, test_values, test_failed = test_masks[finite], test_values[finite], (~finite).sum()
     if not len(test_values):
         raise FailedMasksError(
@@ -161,7 +162,7 @@ class _Masks:
         """
         masks = np.concatenate([self.base[: size - len(self.focused)], self.focused])
         values = recorded(masks).astype(np.float64)
-        finite = np.isfinite(values).all(axis=1)
+        finite = finite_rows(values)
         n_finite = int(finite.sum())
         if n_finite < needed:
             raise FailedMasksError(

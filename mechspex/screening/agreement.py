@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechspex.core.statistics import correlation, rank_correlation
-from mechspex.core.units import Term
+from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction
 from mechspex.effects.validate import validate
 from mechspex.errors import Refused
@@ -85,11 +85,7 @@ def agreement(
     Raises:
         Refused: proxy and value function with other units, or candidates without the `terms`.
     """
-    if proxy.units != value_function.units:
-        raise Refused(
-            f"the proxy has {proxy.units}, the value function {value_function.units}; "
-            "give both the same units"
-        )
+    check_same_units("the proxy", proxy.units, "the value function", value_function.units)
     every = proxy.terms if isinstance(proxy, Candidates) else _singles(value_function)
     if terms is None:
         places = np.random.default_rng(seed).permutation(len(every))[:n_terms]

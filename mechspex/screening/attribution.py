@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 from jaxtyping import Float, Int
 
 from mechspex.core.masks import sample_masks
-from mechspex.core.units import Term
+from mechspex.core.units import Term, by_order, subsets_of
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening.pair_scores import PairScores
 
@@ -55,10 +53,7 @@ def extensions(recorded: RecordedValues, sets: list[Term]) -> Float[np.ndarray, 
     Args:
         sets: by column.
     """
-    subsets = sorted(
-        {s for term in sets for size in range(len(term) + 1) for s in combinations(term, size)},
-        key=lambda s: (len(s), s),
-    )
+    subsets = sorted({subset for term in sets for subset in subsets_of(term)}, key=by_order)
     soft = np.ones((len(subsets), recorded.n_units), dtype=np.float32)
     for row, subset in enumerate(subsets):
         soft[row, list(subset)] = 0
@@ -66,9 +61,8 @@ def extensions(recorded: RecordedValues, sets: list[Term]) -> Float[np.ndarray, 
     place = {subset: row for row, subset in enumerate(subsets)}
     found = np.zeros((len(sets), recorded.n_units), dtype=np.float32)
     for row, term in enumerate(sets):
-        for size in range(len(term) + 1):
-            for subset in combinations(term, size):
-                found[row] += (-1.0) ** (len(term) - size + 1) * gradients[place[subset]]
+        for subset in subsets_of(term):
+            found[row] += (-1.0) ** (len(term) - len(subset) + 1) * gradients[place[subset]]
         found[row, list(term)] = 0
     return found
 

@@ -7,8 +7,8 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+from mechspex.core.units import check_same_units
 from mechspex.core.value_function import Differentiable, ValueFunction, in_own_dtype
-from mechspex.errors import Refused
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening.agreement import agreement
 from mechspex.screening.candidates import Candidates
@@ -70,11 +70,7 @@ def _propose(
     """Candidates, and how far they agree with the function where they come from elsewhere."""
     if isinstance(screen, str):
         return propose(function, screen, run=folder, seed=seed, progress=progress), None
-    if screen.units != function.units:
-        raise Refused(
-            f"the screen has {screen.units}, the value function {function.units}; "
-            "give both the same units"
-        )
+    check_same_units("the screen", screen.units, "the value function", function.units)
     if not isinstance(screen, Candidates):
         method = "second_order" if isinstance(screen, Differentiable) else "ablation"
         below = None if folder is None else folder / "proxy"

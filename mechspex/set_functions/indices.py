@@ -7,10 +7,9 @@ each is a walk over the subsets of the few terms: exact, and sparse where F is s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import combinations
 from typing import Literal
 
-from mechspex.core.units import Term
+from mechspex.core.units import Term, subsets_of
 from mechspex.errors import Refused
 
 Walsh = Mapping[Term, float]
@@ -69,7 +68,7 @@ def moebius(walsh: Walsh) -> dict[Term, float]:
     return _sum(
         (subset, (-2) ** len(subset) * value)
         for term, value in walsh.items()
-        for subset in _subsets(term, len(term))
+        for subset in subsets_of(term, len(term))
     )
 
 
@@ -78,7 +77,7 @@ def shapley_interaction(walsh: Walsh, order: int) -> dict[Term, float]:
     return _sum(
         (subset, (-2) ** len(subset) * value / (len(term) - len(subset) + 1))
         for term, value in walsh.items()
-        for subset in _subsets(term, order)
+        for subset in subsets_of(term, order)
         if subset and (len(term) - len(subset)) % 2 == 0
     )
 
@@ -102,11 +101,6 @@ _BY_ORDER: dict[str, Callable[[Walsh, int], dict[Term, float]]] = {
     "shapley_interaction": shapley_interaction,
     "faith_banzhaf": faith_banzhaf,
 }
-
-
-def _subsets(term: Term, largest: int) -> Iterable[Term]:
-    for size in range(min(len(term), largest) + 1):
-        yield from combinations(term, size)
 
 
 def _sum(shares: Iterable[tuple[Term, float]]) -> dict[Term, float]:

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from mechspex.core.json_values import read_array, read_number, read_term, read_text, read_whole
 from mechspex.core.masks import check_masks
 from mechspex.core.result import Result
-from mechspex.core.units import Term
+from mechspex.core.units import Term, by_order
 from mechspex.errors import Refused, ShapeError
 from mechspex.set_functions.bases import Basis, affine, features
 from mechspex.set_functions.indices import IndexKind, compute
@@ -363,8 +363,3 @@ class SetFunction(Result):
             keep=read_number(record["keep"]),
             notes=tuple(read_text(note) for note in record["notes"]),
         )
-
-
-def by_order(term: Term) -> tuple[int, Term]:
-    """Sorting key of terms: by order, then by units."""
-    return len(term), term

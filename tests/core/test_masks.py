@@ -59,6 +59,13 @@ def test_singles_and_pairs():
     assert len(m.pair_ablations(5)) == 10
 
 
+def test_a_set_is_kept_alone_and_both_ends():
+    assert m.keep_only(4, [(), (1, 3), range(4)]).tolist() == [
+        [False] * 4, [False, True, False, True], [True] * 4,
+    ]  # fmt: skip
+    assert m.both_ends(3).tolist() == [[True] * 3, [False] * 3]
+
+
 def test_factorial_masks_hold_all_settings_in_the_given_context():
     context = np.array([True, False, True, True])
     rows = m.factorial_masks(context, (0, 3))

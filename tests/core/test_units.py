@@ -1,6 +1,6 @@
 import pytest
 
-from mechspex.core.units import Unit, UnitSet, parts
+from mechspex.core.units import Unit, UnitSet, by_order, check_same_units, parts, subsets_of
 from mechspex.errors import Refused, UnknownUnitError
 
 HEADS = UnitSet(tuple(Unit("head", layer, number) for layer in range(3) for number in range(2)))
@@ -38,3 +38,17 @@ def test_unknown_units_are_refused_with_the_valid_range():
 def test_duplicates_are_refused():
     with pytest.raises(Refused, match="'L0H1' is listed twice"):
         HEADS + HEADS[1:2]
+
+
+def test_two_things_of_other_units_are_refused():
+    check_same_units("one", HEADS, "the other", UnitSet(HEADS.units))
+    with pytest.raises(Refused, match="one has .*, the other .*; give both the same units"):
+        check_same_units("one", HEADS, "the other", HEADS[1:])
+
+
+def test_subsets_come_by_order_and_then_by_units():
+    found = list(subsets_of((1, 4, 6)))
+    assert found == [(), (1,), (4,), (6,), (1, 4), (1, 6), (4, 6), (1, 4, 6)]
+    assert sorted([(1, 4), (6,), (), (4,)], key=by_order) == [(), (4,), (6,), (1, 4)]
+    assert list(subsets_of((1, 4, 6), 1)) == found[:4]
+    assert list(subsets_of((1, 4), 5)) == [(), (1,), (4,), (1, 4)]
