@@ -24,7 +24,7 @@ from mechspex.set_functions.set_function import SetFunction
 _HELD_OUT = 250
 # A decoder is exact, and no other can be better, if its squared error on held-out masks is below
 # this share of Σ(f − mean f)².
-_ROUNDING = 1e-12
+_ROUNDING_OF_VARIANCE = 1e-12
 # Entries of the masks beyond which pursuit takes minutes, and is not cross-validated.
 _COSTLY = 1 << 26
 # Recovery has not failed if the choice reaches this R² on held-out masks.
@@ -152,7 +152,7 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> DecoderCompariso
     costly = samples.masks.size > _COSTLY
     splits = folds(samples, _HELD_OUT)
     truth = np.concatenate([samples.values[test] for _, test in splits])
-    rounding = _ROUNDING * float(((truth - truth.mean(axis=0)) ** 2).sum())
+    rounding = _ROUNDING_OF_VARIANCE * float(((truth - truth.mean(axis=0)) ** 2).sum())
     predicted: dict[Decoder, np.ndarray] = {}
     for decoder in decoders:
         if costly and decoder is pursuit:

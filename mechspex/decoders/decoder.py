@@ -21,7 +21,7 @@ from mechspex.set_functions.set_function import SetFunction
 # Rows of masks that become floats at once.
 _ROWS = 256
 # A spread of the values below this share of the largest |value| is rounding, not signal.
-_ROUNDING = 1e-12
+_ROUNDING_OF_VALUES = 1e-12
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Decoder(ABC):
             return _exact_for_one_unit(samples)
         self.check_budget(samples)
         spread = np.ptp(samples.values, axis=0).max()
-        if spread <= _ROUNDING * np.abs(samples.values).max():
+        if spread <= _ROUNDING_OF_VALUES * np.abs(samples.values).max():
             note = f"{self.name}: all values are equal, so there is nothing to explain"
             return samples.function({(): samples.values[0]}, notes=(note,))
         most = self.most_units

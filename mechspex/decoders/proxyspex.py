@@ -41,7 +41,7 @@ _MOST_COMPONENTS = 3
 _VARIANCE = 0.9
 # A direction of the outputs is rounding if its standard deviation is below this share of the
 # largest one.
-_ROUNDING = 1e-9
+_ROUNDING_OF_SPREAD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _directions(
     _, components = np.linalg.eigh(rest.T @ rest - (centred**2).sum() * mean.T @ mean)
     directions = np.vstack([mean, components.T[:0:-1]])
     variances = ((centred @ directions.T) ** 2).sum(axis=0)
-    real = variances > _ROUNDING**2 * variances.max()
+    real = variances > _ROUNDING_OF_SPREAD**2 * variances.max()
     directions, variances = directions[real], variances[real]
     enough = np.cumsum(variances) >= _VARIANCE * variances.sum()
     return directions, min(1 + _MOST_COMPONENTS, int(np.argmax(enough)) + 1)

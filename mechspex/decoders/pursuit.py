@@ -24,7 +24,7 @@ _HEAD_START = 40
 # A term must rest on this many masks: below it, single rows decide.
 _SUPPORT = 8
 # The fit is exact when Σ residual² is below this share of Σ value².
-_EXACT = 1e-18
+_ROUNDING_OF_SQUARES = 1e-18
 # A direction of the outputs is explained when its residual is below this share of all residuals.
 _SINGULAR = 1e-14
 # A column is new if this share of its squared length lies outside the span of the present columns.
@@ -111,7 +111,7 @@ class _Search:
         self.basis: Basis = basis
         self._samples = samples
         self._values = _principal(samples.values - samples.values.mean(axis=0))
-        self._floor = _EXACT * float((self._values**2).sum()) / self._values.shape[1]
+        self._floor = _ROUNDING_OF_SQUARES * float((self._values**2).sum()) / self._values.shape[1]
         self._order = samples.order_up_to(_LARGEST_ORDER)
         self._prices_by_order = self._price_list()
         self._factors = [

@@ -42,7 +42,7 @@ class Effects(Protocol):
 Source = SetFunction | Effects
 
 # What float32 makes of sums of values, relative to the largest of them.
-_ROUNDING = 1e-5
+_ROUNDING_OF_EFFECTS = 1e-5
 
 
 def self_repair(
@@ -139,7 +139,7 @@ def _predicted(source: Source, units: UnitSet) -> dict[Term, float]:
 
 def _proposed(predicted: Mapping[Term, float], most: int) -> list[Term]:
     """The pairs that are predicted to repair, in either direction, strongest first."""
-    rounding = _ROUNDING * max(
+    rounding = _ROUNDING_OF_EFFECTS * max(
         (abs(effect) for term, effect in predicted.items() if term), default=0
     )
     pairs = [
@@ -210,7 +210,7 @@ def _p_value(loss: Float[np.ndarray, " output"], joint: Float[np.ndarray, " outp
     """Of a_ij = 0, or of 2a_i + a_ij without its sign: the larger one. Of a single output, which
     has no spread, 0 or 1."""
     along = (2 * loss + joint) * np.sign(joint.mean())
-    if not along.mean() > _ROUNDING * max(np.abs(loss).max(), np.abs(joint).max()):
+    if not along.mean() > _ROUNDING_OF_EFFECTS * max(np.abs(loss).max(), np.abs(joint).max()):
         return 1.0
     if len(along) == 1:
         return 0.0

@@ -39,8 +39,8 @@ _SIGNIFICANT = 0.01
 # give a few hundredths.
 _SMALLEST_SHARE = 0.05
 # Below this share of the variance an additive fit leaves rounding, not signal.
-_EXACT = 1e-6
-_ROUNDING = 1e-12
+_ROUNDING_OF_VARIANCE = 1e-6
+_ROUNDING_OF_VALUES = 1e-12
 _PENALTIES = np.logspace(-8, 3, 34)
 # Columns of masks that become floats at once.
 _BLOCK = 4096
@@ -185,8 +185,8 @@ def _p_value(
     """Paired one-sided t-test: the squared error of `bent` is smaller than that of `straight`."""
     error = (values - straight) ** 2
     gain = error - (values - bent) ** 2
-    rounding = (_ROUNDING * np.abs(values).max()) ** 2
-    if error.mean() <= _EXACT * values.var() + rounding or not gain.any():
+    rounding = (_ROUNDING_OF_VALUES * np.abs(values).max()) ** 2
+    if error.mean() <= _ROUNDING_OF_VARIANCE * values.var() + rounding or not gain.any():
         return 1.0
     return float(one_sided_p(gain))
 

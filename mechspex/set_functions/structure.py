@@ -25,7 +25,7 @@ _HELD = 0.95
 # A coefficient is rounding, not structure, below this share of the standard deviation of f, or
 # below the second share of the largest coefficient, the constant included. A sum over direct
 # subsets is 0 below the first share of the largest coefficient.
-_ROUNDING = 1e-9
+_ROUNDING_OF_SPREAD = 1e-9
 _ROUNDING_OF_CONSTANT = 1e-12
 # Numbers written down while a form is worked out; some seconds.
 _LARGEST_WORK = 5_000_000
@@ -294,7 +294,7 @@ def _largest_first(fourier: SetFunction) -> SetFunction:
     size = np.abs(coefficients) * [bool(term) for term in fourier.terms]
     # A change of basis leaves rounding of the size of the constant too.
     floor = max(
-        _ROUNDING * float(np.linalg.norm(size)),
+        _ROUNDING_OF_SPREAD * float(np.linalg.norm(size)),
         _ROUNDING_OF_CONSTANT * float(np.abs(coefficients).max(initial=0.0)),
     )
     chosen = [i for i in np.argsort(-size, kind="stable").tolist() if size[i] > floor]
@@ -310,7 +310,7 @@ def _largest_first(fourier: SetFunction) -> SetFunction:
 
 def _kinds(fourier: SetFunction) -> tuple[TermKind, ...]:
     coefficients = dict(zip(fourier.terms, fourier.coefficients.tolist(), strict=True))
-    floor = _ROUNDING * max(map(abs, coefficients.values()), default=0.0)
+    floor = _ROUNDING_OF_SPREAD * max(map(abs, coefficients.values()), default=0.0)
     kinds: list[TermKind] = []
     for term, coefficient in coefficients.items():
         if len(term) == 1:

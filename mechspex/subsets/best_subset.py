@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from mechspex.errors import FailedMasksError, Refused
 from mechspex.set_functions.set_function import SetFunction
-from mechspex.subsets.front import Front, Objective, SearchMethod, Subset
+from mechspex.subsets.front import Front, SearchMethod, Subset, SubsetObjective
 from mechspex.subsets.integer_program import SubsetProgram
 from mechspex.subsets.local_search import LocalSearch
 
@@ -21,7 +21,7 @@ Values = Callable[[Bool[np.ndarray, "mask unit"]], Float[np.ndarray, "mask ..."]
 _TOLERANCE = 1e-6
 # A program's subset replaces local search's if it is better by more than this share of that
 # tolerance; a smaller difference is rounding.
-_ROUNDING = 1e-3
+_ROUNDING_OF_TOLERANCE = 1e-3
 # Kicks of local search for each size.
 _KICKS = 20
 # The least share of the remaining time that one program of a front may use.
@@ -31,7 +31,7 @@ _SHARE = 0.1
 def best_subset(
     function: SetFunction,
     size: int,
-    objective: Objective = "keep",
+    objective: SubsetObjective = "keep",
     *,
     time_limit: float = 60.0,
     seed: int = 0,
@@ -71,7 +71,7 @@ def best_subset(
 def front(
     function: SetFunction,
     sizes: Sequence[int] | None = None,
-    objective: Objective = "keep",
+    objective: SubsetObjective = "keep",
     *,
     time_limit: float = 120.0,
     seed: int = 0,
@@ -163,7 +163,7 @@ def matching_subsets(
 
 
 def additive_choice(
-    function: SetFunction, size: int, objective: Objective = "keep"
+    function: SetFunction, size: int, objective: SubsetObjective = "keep"
 ) -> tuple[int, ...]:
     """The units that an additive view of the function takes, best first: a baseline.
 
@@ -192,7 +192,7 @@ def additive_choice(
 
 
 def greedy(
-    values: Values, n_units: int, size: int, objective: Objective = "keep"
+    values: Values, n_units: int, size: int, objective: SubsetObjective = "keep"
 ) -> tuple[int, ...]:
     """The units that greedy choice takes one after another, measuring every candidate: a baseline.
 
@@ -254,7 +254,7 @@ class _Incumbent:
         return self.bound - self.value
 
 
-def _score(function: SetFunction, objective: Objective) -> SetFunction:
+def _score(function: SetFunction, objective: SubsetObjective) -> SetFunction:
     """A function of the chosen units alone that is to be large, in the basis of its mirror image.
 
     ``remove`` chooses what is ablated, m = 1 − z, and wants f small. A kept term becomes an ablated
@@ -328,11 +328,13 @@ def _adopt(
 ) -> None:
     """Take a program's subset where it is better than the one that is known."""
     incumbent, value = incumbents.get(int(chosen.sum())), search.value(chosen)
-    if incumbent is not None and value > incumbent.value + _ROUNDING * tolerance:
+    if incumbent is not None and value > incumbent.value + _ROUNDING_OF_TOLERANCE * tolerance:
         incumbent.chosen, incumbent.value, incumbent.method = chosen, value, "milp"
 
 
-def _subset(size: int, incumbent: _Incumbent, objective: Objective, tolerance: float) -> Subset:
+def _subset(
+    size: int, incumbent: _Incumbent, objective: SubsetObjective, tolerance: float
+) -> Subset:
     sign = 1.0 if objective == "keep" else -1.0
     # The solver's bound may lie below a value that it cannot tell from it.
     bound = max(incumbent.bound, incumbent.value)

@@ -14,7 +14,7 @@ from mechspex.core.json_values import plain, read_number, read_term, read_whole
 from mechspex.core.result import Result
 from mechspex.errors import Refused
 
-Objective = Literal["keep", "remove"]
+SubsetObjective = Literal["keep", "remove"]
 SearchMethod = Literal["milp", "local search"]
 
 # Sizes that a printed front shows.
@@ -45,7 +45,7 @@ class Subset(Result):
     columns: tuple[int, ...]
     n_units: int
     size: int
-    objective: Objective
+    objective: SubsetObjective
     value: float
     bound: float
     proven: bool
@@ -87,7 +87,7 @@ class Subset(Result):
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Subset:
         objective, method = record["objective"], record["method"]
-        if objective not in get_args(Objective) or method not in get_args(SearchMethod):
+        if objective not in get_args(SubsetObjective) or method not in get_args(SearchMethod):
             raise ValueError(f"{objective!r} by {method!r}")
         return cls(
             columns=read_term(record["columns"]),

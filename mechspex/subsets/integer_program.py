@@ -23,7 +23,7 @@ _DIGITS = 6
 # scipy: the solver reached the optimum.
 _OPTIMAL = 0
 # Terms below this share of Σ|c| are rounding of a change of basis.
-_ROUNDING = 1e-12
+_ROUNDING_OF_SUM = 1e-12
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _converted(function: SetFunction, basis: Basis) -> SetFunction | None:
 def _without_rounding(function: SetFunction) -> tuple[SetFunction, float]:
     """The function without terms that are rounding, and Σ|c| of those."""
     size = np.abs(function.coefficients)
-    rounding = size <= _ROUNDING * size.sum()
+    rounding = size <= _ROUNDING_OF_SUM * size.sum()
     kept = np.flatnonzero(~rounding)
     terms = tuple(function.terms[i] for i in kept)
     lean = replace(function, terms=terms, output_coefficients=function.coefficients[kept])

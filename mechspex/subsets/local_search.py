@@ -15,7 +15,7 @@ from mechspex.set_functions.set_function import SetFunction
 # memory.
 _CANDIDATES = 500
 # A gain below this share of Σ|c| is rounding.
-_ROUNDING = 1e-12
+_ROUNDING_OF_SUM = 1e-12
 
 
 class LocalSearch:
@@ -40,7 +40,7 @@ class LocalSearch:
         self._coefficients = function.coefficients
         self._terms = [np.array(term, dtype=int) for term in function.terms]
         self._orders = np.array([len(term) for term in function.terms], dtype=int)
-        self._negligible = _ROUNDING * float(np.abs(self._coefficients).sum())
+        self._negligible = _ROUNDING_OF_SUM * float(np.abs(self._coefficients).sum())
 
         members = np.concatenate([*self._terms, np.zeros(0, dtype=int)])
         starts = np.concatenate([[0], np.cumsum(self._orders)])

@@ -17,18 +17,24 @@ import numpy as np
 
 from mechspex.decoders import decode
 from mechspex.set_functions.set_function import SetFunction
-from mechspex.subsets.best_subset import Objective, additive_choice, best_subset, front, greedy
+from mechspex.subsets.best_subset import (
+    SubsetObjective,
+    additive_choice,
+    best_subset,
+    front,
+    greedy,
+)
 
 DATA = Path(__file__).parents[1] / "data" / "ioi_heads_p90.npz"
 
 
-def value_of(function: SetFunction, columns: tuple[int, ...], objective: Objective) -> float:
+def value_of(function: SetFunction, columns: tuple[int, ...], objective: SubsetObjective) -> float:
     mask = np.isin(np.arange(function.n_units), columns) == (objective == "keep")
     return float(function.predict(mask[None])[0])
 
 
 def subsets(name: str, function: SetFunction, sizes: list[int], time_limit: float) -> None:
-    objectives: tuple[Objective, ...] = ("keep", "remove")
+    objectives: tuple[SubsetObjective, ...] = ("keep", "remove")
     for objective in objectives:
         for size in sizes:
             local = best_subset(function, size, objective, time_limit=0.0)

@@ -24,7 +24,7 @@ _MOST_ROUNDS = 100
 _BLOCK = 1 << 22
 # An energy Σ U² is rounding below this share of the energy of all bins; a squared residual is below
 # this share of Σ value².
-_ROUNDING = 1e-20
+_ROUNDING_OF_ENERGY = 1e-20
 # When coefficients are fitted, a bin is weighted by one over its remaining energy, floored at this
 # share of an average bin's energy: so no clean bin outweighs all others by more than its inverse.
 _CLEANEST = 1e-9
@@ -118,7 +118,7 @@ class _Bins:
         self._measured = np.stack([walsh_hadamard(scaled[group.rows.T]) for group in groups])
         self.rest: Float[np.ndarray, "group bin delay output"] = self._measured
         # Not 0 either where only the masks outside the groups differ in value.
-        self.energy = max(float((self._measured**2).sum()), _ROUNDING)
+        self.energy = max(float((self._measured**2).sum()), _ROUNDING_OF_ENERGY)
         n_bits = groups[0].matrix.shape[1]
         # One more row of zeros for the filler.
         labels = np.stack([group.matrix @ (1 << np.arange(n_bits)) for group in groups], axis=1)
@@ -198,7 +198,7 @@ class _Bins:
         """Every set that the signs of some bin decode to and that belongs to that bin."""
         n_groups, n_bins, n_delays, n_outputs = self.rest.shape
         cells = self.rest.reshape(n_groups * n_bins, n_delays, n_outputs)
-        filled = np.flatnonzero((cells**2).sum(axis=(1, 2)) > _ROUNDING * self.energy)
+        filled = np.flatnonzero((cells**2).sum(axis=(1, 2)) > _ROUNDING_OF_ENERGY * self.energy)
         patterns = _patterns(n_delays, n_words)
         decodes = [np.empty((0, self.code.n_errors), dtype=int)]
         block = max(1, _BLOCK // patterns.size)
@@ -225,7 +225,7 @@ class _Bins:
         n_groups, _, n_delays, _ = self.rest.shape
         gains = np.empty(len(sets))
         block = max(1, _BLOCK // self.rest[:, 0].size)
-        floor = _ROUNDING * self.energy
+        floor = _ROUNDING_OF_ENERGY * self.energy
         for start in range(0, len(sets), block):
             part = slice(start, start + block)
             cells = self.rest[np.arange(n_groups), addresses[part]]
@@ -272,7 +272,7 @@ class _Fit:
                     for rows in blocks
                 ]
             )
-            squares = max(float((residual**2).sum()), _ROUNDING * total)
+            squares = max(float((residual**2).sum()), _ROUNDING_OF_ENERGY * total)
             self.effective_outputs = _effective(residual)
             increase = (self.coefficients**2).sum(axis=1) / np.diag(inverse)
             sizes = np.array([len(term) for term in self.terms])
