@@ -31,15 +31,15 @@ _SHOWN = 12
 class MemberPair:
     """A confirmed pair of members.
 
-    With a_T = ablated(T), and a single effect that is not confirmed taken as 0:
+    Write a_T for ablated(T); a single effect that is not confirmed counts as 0.
 
     * ``opposed``: a_i and a_j have opposite signs. One unit undoes what the other writes.
     * ``backup``: |a_i + a_j + a_ij| > |a_i| + |a_j|. Ablating both does more than either: each
       stands in for the other, as in an OR.
-    * ``together``: it does less, or no more: each needs the other, as in an AND.
+    * ``together``: ablating both does no more than that: each needs the other, as in an AND.
 
     Attributes:
-        members: columns of both.
+        members: the columns i and j.
         joint: a_ij, in the units of the value.
         relation: one of the three above.
     """
@@ -64,15 +64,15 @@ class Circuit:
     """A set of units that carries a behaviour.
 
     Attributes:
-        units: all units it was chosen from.
-        members: columns of the chosen ones, ascending.
-        configuration: of the values it was found with: model, task, ablation, metric.
+        units: all units that the circuit was chosen from.
+        members: the columns of the chosen units, ascending.
+        configuration: model, task, ablation and metric of the values it was found with.
         method: how it was found, in words.
-        predicted: value of the circuit alone that the recovered function predicts; None where
+        predicted: the value of the circuit alone that the recovered function predicts; None where
             nothing predicts it.
-        scores: what `mechspex.faithfulness` measured, as plain numbers; empty where it did not.
+        scores: the scores of `mechspex.faithfulness` as plain numbers; empty if not measured.
         effects: {column: exact effect of ablating that member in the whole model}.
-        links: confirmed pairs of members.
+        links: the confirmed pairs of members.
         roles: {role: columns}, published or proposed from attention patterns.
         evidence: {column: why it has its role}.
     """
@@ -113,23 +113,35 @@ class Circuit:
 
     @classmethod
     def published(cls, roles: Mapping[str, Sequence[str]], units: UnitSet) -> Circuit:
-        """The circuit of a task file, {role: names}; names that `units` lack are an error."""
+        """The circuit that a task file holds.
+
+        Args:
+            roles: {role: names of units}.
+            units: all units of the model.
+
+        Raises:
+            UnknownUnitError: a name that `units` lack.
+        """
         columns = {role: tuple(sorted(units.columns(names))) for role, names in roles.items()}
         members = tuple(sorted({column for role in columns.values() for column in role}))
         return cls(units, members, method="published", roles=columns)
 
     def groups(self, relation: Relation) -> tuple[Term, ...]:
-        """Members that links of one relation join, directly or by way of others; largest first."""
-        graph = nx.Graph()
-        graph.add_edges_from(link.members for link in self.links if link.relation == relation)
-        found = [tuple(sorted(group)) for group in nx.connected_components(graph)]
-        return tuple(sorted(found, key=lambda group: (-len(group), group)))
-
-    def with_links(self, validation: Validation) -> Circuit:
-        """The same with what exact single and pair effects say of its members.
+        """Members that links of one relation join, directly or through others; largest first.
 
         Args:
-            validation: of single members and pairs of them, over the same units.
+            relation: ``together``, ``backup`` or ``opposed``.
+        """
+        graph = nx.Graph()
+        graph.add_edges_from(link.members for link in self.links if link.relation == relation)
+        groups = [tuple(sorted(group)) for group in nx.connected_components(graph)]
+        return tuple(sorted(groups, key=lambda group: (-len(group), group)))
+
+    def with_links(self, validation: Validation) -> Circuit:
+        """The same circuit with the effects and links of its members.
+
+        Args:
+            validation: exact effects of single members and of pairs of them, over the same units.
         """
         held = zip(
             validation.terms,

@@ -17,14 +17,14 @@ class Comparison:
     """A circuit held against another, taken as the truth.
 
     Attributes:
-        both, only_found, only_truth: names of units in both, in one alone.
+        both, only_found, only_truth: the names of units in both circuits, in the found one alone,
+            and in the other one alone.
         precision: |both| / |found|.
         recall: |both| / |truth|.
-        f1: their harmonic mean.
-        auc: the chance that a member of the truth is ranked above any other unit (area under the
-            receiver operating curve), where the found circuit comes with a ranking; else of
-            membership alone.
-        expected: precision of a random circuit of the same size.
+        f1: the harmonic mean of precision and recall.
+        auc: the chance that a member of the truth ranks above another unit (area under the receiver
+            operating curve). Without a ranking, members of the found circuit rank above all others.
+        expected: the precision to expect of a random circuit of the same size.
     """
 
     both: tuple[str, ...]
@@ -54,9 +54,10 @@ def compare_circuits(
     """Hold a circuit against another one over the same units, such as a published one.
 
     Args:
-        found: the one that is judged.
-        truth: the other.
-        ranking: of all units, best first, from which `found` was cut; for the area under the curve.
+        found: the circuit that is judged.
+        truth: the circuit that it is judged by.
+        ranking: all units, best first, from which `found` was cut; it serves the area under the
+            curve.
 
     Raises:
         Refused: circuits over different units, an empty truth.

@@ -16,15 +16,16 @@ class Discovery:
     """Circuits of every size, and the one that is small and faithful.
 
     Attributes:
-        circuit: the smallest that is faithful on the search's outputs, with its exact scores and
-            links on fresh ones.
-        function: what was recovered from all masks of the search.
+        circuit: the smallest circuit that is faithful on the search's outputs, with its exact
+            scores and links on held-out outputs.
+        function: the set function recovered from all masks of the search.
         best: {size: the units that do most by themselves}.
         matching: {size: the units that come nearest to the whole model}.
         faithfulness: the exact scores of `circuit`.
-        front: one row a size: predicted and measured value of the best subset; its faithfulness
-            and, as ``matching``, that of the nearest one, on the search's outputs.
-        masks: measured to find it, and to score it; a gradient counts as a mask.
+        front: one row a size, on the search's outputs: the predicted and the measured value of the
+            best subset, its faithfulness, and as ``matching`` the faithfulness of the subset
+            nearest to the whole model.
+        masks: how many masks were measured to find and to score it; a gradient counts as a mask.
     """
 
     circuit: Circuit

@@ -30,9 +30,9 @@ class Choice:
 
     Attributes:
         method: ``recovered``, ``additive``, ``best sampled`` or ``random``.
-        size: units asked for; ``best sampled`` may keep fewer.
-        subsets: columns kept; several for ``random``, one for the others.
-        values: of each subset on the held-out outputs.
+        size: how many units were asked for; ``best sampled`` may keep fewer.
+        subsets: the columns kept; several subsets for ``random``, one for the other methods.
+        values: the value of each subset on the held-out outputs.
     """
 
     method: Method
@@ -56,16 +56,17 @@ class Comparison:
     """The recovered choice against a rival of the same size, on the same held-out outputs.
 
     Attributes:
-        size: units kept.
-        rival: whose choice it is compared with.
-        difference: of the value, recovered − rival; its `p_value` is not corrected.
-        accuracy_difference: of the share of outputs above 0.
-        only_recovered, only_rival: outputs on which only one of the two is right (for ``random``
-            the mean over subsets).
-        accuracy_p: by McNemar's exact test; for ``random``, which has no single partner, by the
-            paired t of `paired_difference`; not corrected.
-        adjusted_p, adjusted_accuracy_p: corrected by Holm for all comparisons of the value, and
-            for all of accuracy.
+        size: how many units are kept.
+        rival: the method that it is compared with.
+        difference: the value of the recovered choice less that of the rival's; its `p_value` is
+            not corrected.
+        accuracy_difference: the same difference of the share of outputs above 0.
+        only_recovered, only_rival: how many outputs only one of the two gets right; for ``random``
+            the mean over subsets.
+        accuracy_p: the uncorrected p-value of equal accuracy, by McNemar's exact test. ``random``
+            has no single partner; there it is by the paired t of `paired_difference`.
+        adjusted_p, adjusted_accuracy_p: the p-values of value and of accuracy, each corrected by
+            Holm for all comparisons.
     """
 
     size: int
@@ -84,12 +85,12 @@ class Pruning:
     """Choices of units to keep, scored on held-out outputs.
 
     Attributes:
-        units: of the value functions.
-        configuration: of the held-out values.
-        function, additive: what both decoders made of their masks.
-        choices: by size, then by method.
-        clean, ablated: held-out values with all units kept and with all ablated.
-        masks: measured on the outputs of the search.
+        units: the units of the value functions.
+        configuration: everything the held-out values depend on but the mask.
+        function, additive: the functions that the two decoders recovered from their masks.
+        choices: the choices, by size and then by method.
+        clean, ablated: the held-out values with all units kept and with all ablated.
+        masks: how many masks were measured on the outputs of the search.
     """
 
     units: UnitSet
@@ -107,7 +108,11 @@ class Pruning:
         return tuple(sorted({choice.size for choice in self.choices}))
 
     def choice(self, size: int, method: Method = "recovered") -> Choice:
-        """What `method` keeps of `size` units.
+        """The choice of one method at one size.
+
+        Args:
+            size: how many units are kept.
+            method: ``recovered``, ``additive``, ``best sampled`` or ``random``.
 
         Raises:
             Refused: a size or method that is not there.

@@ -18,11 +18,11 @@ class PrecisionError:
     Measured on random masks, all prompts: in the metric's units, but for the correlation.
 
     Attributes:
-        precision: the other one.
-        rms: root of the mean squared difference.
-        largest: absolute difference.
-        correlation: of the two.
-        n_masks: how many masks.
+        precision: the name of the other precision.
+        rms: the root of the mean squared difference.
+        largest: the largest absolute difference.
+        correlation: Pearson's r of the values in both precisions.
+        n_masks: how many masks were measured.
     """
 
     precision: str
@@ -38,7 +38,13 @@ class PrecisionError:
         measured: Float[np.ndarray, "mask prompt"],
         exact: Float[np.ndarray, "mask prompt"],
     ) -> PrecisionError:
-        """The error of values `measured` in a precision, beside `exact` ones."""
+        """The error of values in another precision.
+
+        Args:
+            precision: the name of that precision.
+            measured: the values in it.
+            exact: the values in the model's own.
+        """
         return cls(
             precision=precision,
             rms=float(np.sqrt(((measured - exact) ** 2).mean())),

@@ -73,7 +73,9 @@ def read_array(stored: object, *names: str, rows: int | None = None) -> np.ndarr
     """A stored array of numbers, with an axis for each name; nulls stand for what is not finite.
 
     Args:
-        rows: how long its first axis is; any length if not given.
+        stored: nested lists of numbers and nulls.
+        *names: the names of the axes, for complaints.
+        rows: the length of the first axis; any length if not given.
 
     Raises:
         TypeError, ValueError: anything else.

@@ -209,7 +209,8 @@ def discovery_halfwidths(
         means, errors: the means to be told from zero, and their standard errors.
         degrees: degrees of freedom of all errors.
         level: the false discovery rate.
-        rounding: of each mean, what counts as zero and widens its interval.
+        rounding: how far rounding may move each mean: a mean within it counts as zero, and it
+            widens the interval.
     """
     distance = np.maximum(np.abs(means) - rounding, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -236,16 +237,16 @@ def paired_difference(
 ) -> Difference:
     """Mean of ours − theirs over outputs, by Student's paired t.
 
-    With several subsets on their side (drawn at random) it is the difference to their mean. Its
-    variance then has two parts, as in a two-way layout of subsets and outputs: that over outputs
-    of the mean over subsets, and that over subsets of the mean over outputs; degrees of freedom
-    are those of the smaller number.
+    If their side has several subsets, drawn at random, it is the difference to their mean. Its
+    variance then has two parts, as in a two-way layout of subsets and outputs: the variance over
+    outputs of the mean over subsets, and the variance over subsets of the mean over outputs. The
+    degrees of freedom are those of the smaller number.
 
     Differences that are all the same leave no doubt: p is 1 where they are 0 and 0 elsewhere.
 
     Args:
         ours: one value an output; at least two outputs.
-        theirs: of the same outputs; one row, or one for each random subset.
+        theirs: values of the same outputs; one row, or one for each random subset.
         level: 1 − coverage of the interval.
     """
     differences = ours - theirs

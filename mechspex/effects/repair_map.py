@@ -28,13 +28,13 @@ class Repair:
 
     Attributes:
         unit, by: columns i and j.
-        loss: a_i, of ablating i in the whole model.
-        direct: a_{i|j} = a_i + a_ij, of ablating i where j is ablated already.
-        before: a_j, of ablating j in the whole model.
-        after: a_{j|i} = a_j + a_ij, of ablating j where i is ablated already.
-        interaction: a_ij, with the interval of `validate`, which leaves out zero where the
-            interaction is confirmed.
-        confirmed: whether it holds beyond the spread over outputs.
+        loss: a_i, the effect of ablating i in the whole model.
+        direct: a_{i|j} = a_i + a_ij, the effect of ablating i where j is ablated already.
+        before: a_j, the effect of ablating j in the whole model.
+        after: a_{j|i} = a_j + a_ij, the effect of ablating j where i is ablated already.
+        interaction: a_ij with the interval of `validate`, which leaves out zero if the interaction
+            is confirmed.
+        confirmed: whether the repair holds beyond the spread over outputs.
     """
 
     unit: int
@@ -48,8 +48,10 @@ class Repair:
 
     @property
     def share(self) -> float:
-        """Of i's direct effect, how much j makes up: a_ij / a_{i|j}; 1 is all, above 1 more than
-        all. NaN where nothing is repaired."""
+        """The share of i's direct effect that j makes up for: a_ij / a_{i|j}.
+
+        1 is all of it, above 1 more than all. NaN where nothing is repaired.
+        """
         if self.relation == "no repair":
             return float("nan")
         return self.interaction.value / self.direct.value
@@ -70,8 +72,8 @@ class Repaired:
     Attributes:
         unit: column i.
         by: columns B of its confirmed repairers, the strongest first.
-        loss: a_i, of ablating i in the whole model.
-        direct: a_{i|B}, of ablating i where all of B are ablated already.
+        loss: a_i, the effect of ablating i in the whole model.
+        direct: a_{i|B}, the effect of ablating i where all of B are ablated already.
     """
 
     unit: int
@@ -81,8 +83,10 @@ class Repaired:
 
     @property
     def share(self) -> float:
-        """Of i's direct effect, how much all of B make up: 1 − a_i / a_{i|B}. NaN where the
-        interval of a_{i|B} does not leave out zero."""
+        """The share of i's direct effect that all of B make up for: 1 − a_i / a_{i|B}.
+
+        NaN where the interval of a_{i|B} does not leave out zero.
+        """
         if not self.direct.leaves_out_zero:
             return float("nan")
         return 1 - self.loss.value / self.direct.value
@@ -94,13 +98,13 @@ class SelfRepair:
 
     Attributes:
         units: what the columns stand for.
-        configuration: of the values.
+        configuration: everything the values depend on but the mask.
         repairs: the tested directions, confirmed ones first, then by the size of a_ij.
         repaired: the units with confirmed repairers, the best repaired first.
-        n_pairs: pairs that were measured.
+        n_pairs: how many pairs were measured.
         level: the false discovery rate of the interactions among them.
-        n_outputs: that the intervals are about.
-        masks: measured.
+        n_outputs: how many outputs (prompts) the intervals are about.
+        masks: how many masks were measured.
     """
 
     units: UnitSet
@@ -118,8 +122,10 @@ class SelfRepair:
         return tuple(repair for repair in self.repairs if repair.confirmed)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a direction: the ablated unit, who repairs it and how, their effects before and
-        after, in the order of `repairs`."""
+        """One row a direction, in the order of `repairs`.
+
+        It holds the ablated unit, who repairs it and how, and their effects before and after.
+        """
         return pd.DataFrame([self._row(repair) for repair in self.repairs], columns=_COLUMNS)
 
     def graph(self) -> nx.DiGraph:

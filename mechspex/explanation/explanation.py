@@ -27,7 +27,7 @@ from mechspex.set_functions.structure import Structure, structure_of
 
 SCHEMA = "mechspex.explanation/2"
 
-# The structure is told of so many terms, and in a line where sets are small enough to have one.
+# The structure is that of this many terms. It is printed if their sets are small enough to read.
 _MOST_TERMS, _LARGEST_READABLE = 2_000, 6
 # Rows of each table in the text, where a screen has made them many.
 _SHOWN = 30
@@ -41,17 +41,18 @@ class Explanation:
         units: what the masks' columns stand for.
         outputs: names of the value's columns (prompts).
         configuration: everything the values depend on but the mask.
-        settings: budget, density, seeds, versions: what the answer depends on beyond the values.
+        settings: all that the answer depends on besides the values: budget, density, seeds,
+            versions.
         clean, ablated: the value with everything kept and with everything ablated, mean over
             outputs.
         recovery: the recovered set function and its held-out scores.
         validation: the strongest terms, measured exactly.
-        cost: what it took.
-        folder: of the run; None where values were kept in memory.
-        screening: what a screen did beforehand, where one did; `units` are its survivors then.
-        in_contexts: the confirmed terms, measured among random masks of the other units, where
-            that was asked for. They were chosen on the same outputs, so its intervals describe and
-            do not test anew.
+        cost: how many masks and seconds it took.
+        folder: the run's folder; None where values were kept in memory.
+        screening: the screen that came first, if one did; `units` are then its survivors.
+        in_contexts: the confirmed terms, measured among random masks of the other units; None if
+            that was not asked for. The terms were chosen on the same outputs, so these intervals
+            are no second test: they show how far the effects spread.
     """
 
     units: UnitSet
@@ -74,7 +75,7 @@ class Explanation:
 
     @property
     def r2(self) -> float:
-        """Its R² on fresh masks."""
+        """The function's R² on fresh masks."""
         return self.recovery.r2
 
     @property
@@ -84,7 +85,7 @@ class Explanation:
 
     @property
     def non_additive_share(self) -> float:
-        """How much of what singles leave unexplained the interactions explain, held out."""
+        """The share of the variance left by singles that interactions explain, on fresh masks."""
         return self.recovery.non_additive_share
 
     @cached_property
@@ -95,9 +96,9 @@ class Explanation:
         return structure_of(self.function.truncate(_MOST_TERMS), layers)
 
     def to_pandas(self) -> pd.DataFrame:
-        """The validated terms: exact effect and interval, and beside it what was recovered.
+        """The validated terms: exact effect and interval, and beside them the recovered effect.
 
-        Both in the ``ablated`` basis: a single is the effect of ablating that unit, a pair the
+        Both are in the ``ablated`` basis: a single is the effect of ablating that unit, a pair the
         joint effect less the single ones. ``in_contexts``, where it was asked for, is the mean
         effect of a confirmed term among random masks of the other units.
         """

@@ -19,6 +19,10 @@ def head_map(found: Explanation | Sweep, *, metric: str = "value") -> Figure:
     The effects are the recovered ones of an explanation, the exact ones of a sweep. A head whose
     exact effect is confirmed (its interval over outputs leaves out zero) carries a dot.
 
+    Args:
+        found: the explanation or sweep to draw.
+        metric: the metric's name, for the colour bar.
+
     Raises:
         Refused: the units are not all heads.
     """

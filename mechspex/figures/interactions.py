@@ -12,8 +12,13 @@ from mechspex.figures.style import NEGATIVE, PALE, POSITIVE, finish
 def interactions(explanation: Explanation, *, most: int = 15, metric: str = "value") -> Figure:
     """The strongest validated interactions: exact joint effect less what smaller sets predict.
 
-    Bars are exact effects in the ``ablated`` basis with their intervals over outputs, diamonds
-    what the decoder had recovered; pale bars are not confirmed.
+    Bars are exact effects in the ``ablated`` basis with their intervals over outputs. Diamonds are
+    the effects that the decoder recovered. Pale bars are not confirmed.
+
+    Args:
+        explanation: the explanation to draw.
+        most: how many interactions are drawn.
+        metric: the metric's name, for the axis.
     """
     frame = explanation.interactions().head(most).iloc[::-1]
     figure = Figure(figsize=(6.4, 0.3 * max(len(frame), 2) + 1.2), layout="constrained")

@@ -13,9 +13,13 @@ from mechspex.figures.style import UNKNOWN
 def self_repair_map(found: SelfRepair, *, metric: str = "value") -> Figure:
     """Layers × heads: an arrow from every head to those that step in when it is ablated.
 
-    Only confirmed repairs. Discs are coloured by the effect of ablating the head in the whole
-    model; an arrow is as wide as the interaction is strong, solid where the backup takes over and
-    dashed where it only opposes less. Two heads that repair each other are joined both ways.
+    Only confirmed repairs are drawn. Discs are coloured by the effect of ablating the head in the
+    whole model. An arrow is as wide as the interaction is strong, solid where the backup takes over
+    and dashed where it only opposes less. Two heads that repair each other are joined both ways.
+
+    Args:
+        found: the self-repair map to draw.
+        metric: the metric's name, for the colour bar.
 
     Raises:
         Refused: the units are not all heads.

@@ -27,8 +27,8 @@ class BatchSize:
     the same bits again.
 
     Args:
-        device: whose memory bounds it.
-        bytes_per_token: an estimate of what one token of a forward takes.
+        device: the device whose memory bounds the size.
+        bytes_per_token: an estimate of the memory that one token of a forward takes.
     """
 
     def __init__(self, device: torch.device, bytes_per_token: int) -> None:
@@ -40,10 +40,12 @@ class BatchSize:
         self._settled = False
 
     def took(self, tokens: int, work: int, seconds: float) -> None:
-        """Learn from a forward of `tokens` tokens that did `work` in `seconds`.
+        """Learn from a forward.
 
         Args:
-            work: in any unit that is the same for all forwards.
+            tokens: how many tokens it took.
+            work: the work it did, in any unit that is the same for all forwards.
+            seconds: how long it took.
         """
         # A batch that was not filled says little about its size.
         if self._settled or not 0.75 * self.tokens <= tokens <= self.tokens:

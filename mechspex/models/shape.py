@@ -14,11 +14,12 @@ class Shape:
     """The numbers of a model from which its units follow.
 
     Attributes:
-        name: what the model is called in messages.
-        n_layers, n_heads: blocks, and heads of each.
-        d_mlp: neurons of each MLP; None where they have no fixed ones.
-        attention_only: there are no MLPs at all.
-        n_experts: of a mixture in the place of the MLPs; 0 where there is none.
+        name: the model's name in messages.
+        n_layers, n_heads: the number of blocks, and of heads in each.
+        d_mlp: the number of neurons in each MLP; None where MLPs have no fixed neurons.
+        attention_only: whether the model has no MLPs at all.
+        n_experts: the number of experts of a mixture in place of the MLPs; 0 without one.
+        architecture: the architecture's name in messages.
     """
 
     name: str

@@ -20,8 +20,8 @@ def heads(
 
     Args:
         model: a loaded model, or the name of a shipped one.
-        layers: only those of these layers, or of this one.
-        positions: one unit a head and token position (``L9H6@12``) in place of one a head.
+        layers: the layers, or the one layer, whose units are taken; all if not given.
+        positions: token positions; there is then one unit a head and position (``L9H6@12``).
 
     Raises:
         UnknownUnitError: a layer that the model does not have.

@@ -11,8 +11,8 @@ class Cost:
 
     Attributes:
         masks: different masks whose values the answer rests on.
-        measured: those measured by this call; the others were in the store.
-        seconds_measuring, seconds: of this call, spent in the value function and in all.
+        measured: how many of them this call measured; the others were in the store.
+        seconds_measuring, seconds: the time that this call spent in the value function, and in all.
     """
 
     masks: int
@@ -21,7 +21,11 @@ class Cost:
     seconds: float
 
     def line(self, n_outputs: int) -> str:
-        """Masks, forwards, seconds and rate in one line."""
+        """Masks, forwards, seconds and rate in one line.
+
+        Args:
+            n_outputs: how many outputs each mask has.
+        """
         rate = self.measured * n_outputs / max(self.seconds_measuring, 1e-9)
         return (
             f"{self.masks:,} masks × {n_outputs} outputs = {self.masks * n_outputs:,} forwards, "

@@ -25,11 +25,11 @@ VALUES = "values.sqlite"
 class ValueStore:
     """Values by mask, on disk (SQLite, WAL) or in memory; each row carries its checksum.
 
-    Committed batch by batch, so that whatever ends the process leaves all earlier batches. Two
-    processes on one store merge: a mask that is there already is left as it is.
+    Values are committed batch by batch: whatever ends the process, all earlier batches stay. Two
+    processes may write to one store: a mask that it holds already keeps its value.
 
     Args:
-        folder: of the run; None keeps the values in memory.
+        folder: the run's folder; None keeps the values in memory.
         configuration: everything the values depend on but the mask.
 
     Raises:

@@ -28,6 +28,8 @@ def effect_tables(frame: pd.DataFrame, *, beside: str, most: int | None = None) 
     """The rows of a frame of exact effects as lines: single units, then sets, strongest first.
 
     Args:
+        frame: the effects, a row a set: ``units``, ``order``, ``effect``, ``low``, ``high``,
+            ``confirmed``.
         beside: the column at the end of each line.
         most: how many rows of each are shown; all if not given.
     """
@@ -44,18 +46,18 @@ def _effect_table(title: str, frame: pd.DataFrame, beside: str, most: int | None
         return []
     shown = frame.head(len(frame) if most is None else most)
     width = max(len(units) for units in shown["units"])
-    held = np.count_nonzero(frame["confirmed"])
+    n_confirmed = np.count_nonzero(frame["confirmed"])
     lines = [
         "",
-        f"{title} (basis: ablated; {held:,} of {len(frame):,} confirmed)",
+        f"{title} (basis: ablated; {n_confirmed:,} of {len(frame):,} confirmed)",
         f"  {'':{width}} order   exact   interval{beside:>18}",
     ]
     for row in shown.to_dict("records"):
-        held = row["confirmed"] or not np.isfinite(row["effect"])
+        no_remark = row["confirmed"] or not np.isfinite(row["effect"])
         lines.append(
             f"  {row['units']:{width}} {row['order']:5d} {row['effect']:+7.3f}   "
             f"[{row['low']:+.2f}, {row['high']:+.2f}] {row[beside]:+10.3f}"
-            f"{'' if held else '   not confirmed'}"
+            f"{'' if no_remark else '   not confirmed'}"
         )
     if len(shown) < len(frame):
         lines.append(f"  … and {len(frame) - len(shown):,} weaker ones")

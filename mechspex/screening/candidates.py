@@ -22,12 +22,12 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Stratum:
-    """Sets that the screen scored and rejected, by their rank among all scored, and some of them.
+    """Sets of neighbouring ranks that the screen scored and rejected, and a sample of them.
 
     Attributes:
-        first_rank: of its best set among all sets of that order; 0 is the best of all.
-        size: how many sets it holds.
-        drawn: sets drawn from it at random, each with the same probability.
+        first_rank: the rank of its best set among all sets of that order; 0 is the best of all.
+        size: how many sets the stratum holds.
+        drawn: the sample, each set with the same probability.
     """
 
     first_rank: int
@@ -37,22 +37,23 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Sets of units that a screen proposes, best first. A score only proposes: measure with
-    `mechspex.validate` before you believe one.
+    """Sets of units that a screen proposes, best first.
+
+    A score only proposes: measure with `mechspex.validate` before you believe one.
 
     Attributes:
         units: what the terms' indices stand for.
         terms: the proposed sets.
         scores: the predicted coefficient of each in the ``ablated`` basis, mean over outputs.
-        method: that scored them.
+        method: the screen's method.
         considered: how many sets of order 1, 2, … were scored.
         single_scores: the predicted effect of ablating each unit alone.
-        reach: of each unit, the root of the sum of squares of its predicted pairs; zeros where
+        reach: for each unit the root of the sum of squares of its predicted pairs; zeros where
             pairs were not scored.
-        rejected: samples of what was scored and not proposed, from which `missed` estimates what
-            the screen overlooked.
-        configuration: of the values.
-        cost: what it took; a gradient counts as a mask.
+        rejected: samples of the sets that were scored and not proposed. From them `missed`
+            estimates what the screen overlooked.
+        configuration: everything the values depend on but the mask.
+        cost: how many masks and seconds the screen took; a gradient counts as a mask.
     """
 
     units: UnitSet
@@ -67,16 +68,24 @@ class Candidates:
     configuration: dict[str, str] = field(default_factory=dict)
 
     def strongest_units(self, n_units: int) -> Int[np.ndarray, " unit"]:
-        """The columns, in order, of the units with the largest predicted effects of all orders:
-        √(single² + reach²)."""
+        """The units with the largest predicted effects of all orders, √(single² + reach²).
+
+        Args:
+            n_units: how many units.
+
+        Returns:
+            Their columns, ascending.
+        """
         strength = np.hypot(self.single_scores, self.reach)
         return np.sort(np.argsort(-strength, kind="stable")[:n_units])
 
     @property
     def function(self) -> SetFunction:
-        """What the screen predicts, up to a constant: Σ_i ablated(i) (1 − m_i) + Σ_T ablated(T)
-        Π_{i∈T} (1 − m_i) over the proposed sets T of two units and more; a prior for
-        `mechspex.recover`."""
+        """The function that the screen predicts, up to a constant; a prior for `mechspex.recover`.
+
+        Σ_i ablated(i) (1 − m_i) + Σ_T ablated(T) Π_{i∈T} (1 − m_i), over all units i and the
+        proposed sets T of two units and more.
+        """
         singles = {(i,): effect for i, effect in enumerate(self.single_scores.tolist())}
         pairs = zip(self.terms, self.scores.tolist(), strict=True)
         sets = {term: score for term, score in pairs if len(term) > 1}

@@ -57,7 +57,7 @@ def r2_interval(
     Args:
         values: f of each mask.
         predicted: f̂ of each mask.
-        level: the coverage of the interval.
+        coverage: the coverage of the interval.
 
     Returns:
         Both ends; R² twice for a perfect fit and for a constant.

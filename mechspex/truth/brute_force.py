@@ -45,7 +45,7 @@ def exact_terms(table: Float[np.ndarray, "mask output"], basis: Basis | None = N
 
     Args:
         table: the values of all 2^n masks, in the order of `all_masks`.
-        basis: as for `truth`.
+        basis: the basis of the answer; the one with the fewest terms if not given.
     """
     values = table.astype(np.float64)
     n_units = (len(values) - 1).bit_length()
