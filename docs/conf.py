@@ -46,6 +46,7 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autosummary_generate = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # types stand in the signature
 napoleon_custom_sections = [("Designs", "params_style")]
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
@@ -54,6 +55,7 @@ toc_object_entries_show_parents = "hide"
 _MADE = {"tests/benchmarks": "tables", "notebooks": "notebooks", ".": "project"}
 _MADE_ALONE = {ROOT / "README.md": DOCS / "index.md"}
 _LINK = re.compile(r"\]\(([^)#:\s]+)")
+_MARKUP = re.compile(r"(`+[^`]*`+|^\s*\*(?= )|(?<![\w*])\*\w[^*`]*\*(?![\w*]))")
 
 
 def page_of(file: Path) -> Path:
@@ -135,12 +137,21 @@ def directive(thing: object) -> str:
 def escape(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Docstrings use backticks and lists; every other sign stands for itself."""
+    """Bars and stars of a docstring stand for themselves, but in code, emphasis and lists."""
     for number, line in enumerate(lines):
-        # Every second part lies between backticks.
-        parts = re.split(r"(`+[^`]*`+)", line)
+        # Every second part is what markup there is.
+        parts = _MARKUP.split(line)
         parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
         lines[number] = "".join(parts)
+
+
+def sign(
+    app: Sphinx, what: str, name: str, thing: object, options: object, arguments: str, result: str
+) -> tuple[str, str] | None:
+    """Signatures of dataclasses, with defaults that parse."""
+    if arguments and "<factory>" in arguments:
+        return arguments.replace("<factory>", "..."), result
+    return None
 
 
 def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -154,6 +165,7 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     copy_pages()
     write_reference()
+    app.connect("autodoc-process-signature", sign)
     app.connect("source-read", read_source)
     # Before napoleon, which writes emphasis of its own.
     app.connect("autodoc-process-docstring", escape, priority=100)

@@ -1,7 +1,7 @@
-"""Draws ioi.svg from the run of `mechspex explain ioi`.
+"""Draws ioi.svg, the map of heads in the README, from the run of the command above it.
 
-mechspex explain ioi --run ioi
-python docs/pictures/ioi.py ioi
+    mechspex explain ioi --run ioi
+    python docs/pictures/ioi.py ioi
 """
 
 import sys
@@ -12,14 +12,13 @@ import matplotlib as mpl
 import mechspex as mx
 from mechspex.runs.run import run_folder
 
-# The same file from the same numbers.
-mpl.rcParams["svg.hashsalt"] = "mechspex"
-
 
 def main(run: str) -> None:
+    # The same file from the same numbers.
+    mpl.rcParams["svg.hashsalt"] = "mechspex"
     explanation = mx.Explanation.load(run_folder(run))
-    heads = mx.figures.head_map(explanation, metric="logit difference")
-    heads.savefig(Path(__file__).with_name("ioi.svg"), metadata={"Date": None})
+    figure = mx.figures.head_map(explanation, metric="logit difference")
+    figure.savefig(Path(__file__).with_name("ioi.svg"), metadata={"Date": None})
 
 
 if __name__ == "__main__":
