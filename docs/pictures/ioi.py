@@ -1,7 +1,7 @@
 """Draws ioi.svg, the map of heads in the README, from the run of the command above it.
 
-    mechspex explain ioi --run ioi
-    python docs/pictures/ioi.py ioi
+mechspex explain ioi --run ioi
+python docs/pictures/ioi.py ioi
 """
 
 import sys
