@@ -26,21 +26,22 @@ MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 class Faithfulness:
     """How much of the behaviour a circuit C carries.
 
-    Shares of f(all) − f(∅), mean over outputs, where f(S) keeps S and ablates the rest.
+    The behaviour is f(all) − f(∅), mean over outputs, where f(S) keeps S and ablates the rest. The
+    scores are shares of it.
 
     Attributes:
-        units: of the value function.
-        members: columns of the circuit.
-        configuration: of the values: model, task, ablation, metric.
+        units: the units of the value function.
+        members: the columns of the circuit.
+        configuration: model, task, ablation and metric of the values.
         clean, ablated: f(all) and f(∅), mean over outputs.
-        n_outputs: prompts that the intervals are about.
+        n_outputs: how many outputs (prompts) the intervals are about.
         faithfulness: (f(C) − f(∅)) / (f(all) − f(∅)).
-        completeness: the same of all units but C; near 0 where nothing outside C carries the
-            behaviour.
-        minimality: of each member i, what it adds: (f(C) − f(C without i)) / (f(all) − f(∅)).
-        random: faithfulness of random circuits of the same size, the control.
-        correct: share of outputs above 0 with C alone, and `clean_correct` with all units: the
-            accuracy, where the metric is a difference between right and wrong.
+        completeness: the faithfulness of all units but C; near 0 where nothing outside C carries
+            the behaviour.
+        minimality: how much each member i adds: (f(C) − f(C without i)) / (f(all) − f(∅)).
+        random: the faithfulness of random circuits of the same size, the control.
+        correct, clean_correct: the share of outputs above 0 with C alone, and with all units. That
+            is the accuracy if the metric is a difference between right and wrong.
     """
 
     units: UnitSet
@@ -115,14 +116,15 @@ class Curve:
     """Faithfulness of circuits of growing size.
 
     Attributes:
-        sizes: units kept.
-        shares: of all units; the horizontal axis of both areas.
-        scores: faithfulness at each size.
+        sizes: how many units each circuit keeps.
+        shares: the sizes as shares of all units; the horizontal axis of both areas.
+        scores: the faithfulness at each size.
         cpr: ∫ faithfulness, from the smallest share to 1, by the trapezoidal rule: how much
             behaviour a ranking carries (circuit performance ratio, Mueller et al. 2025).
-        cmd: ∫ |1 − faithfulness|, how far it is from the model (circuit-model distance).
-        gained: f(circuit) − f(∅), and
-        whole: f(all) − f(∅), of each output.
+        cmd: ∫ |1 − faithfulness|: how far the circuits are from the model (circuit-model
+            distance).
+        gained: f(circuit) − f(∅) for each size and output.
+        whole: f(all) − f(∅) for each output.
     """
 
     sizes: tuple[int, ...]
@@ -135,6 +137,10 @@ class Curve:
 
     def minus(self, other: Curve, *, seed: int = 0) -> tuple[Estimate, Estimate]:
         """CPR and CMD less those of another curve on the same outputs, with paired intervals.
+
+        Args:
+            other: the other curve.
+            seed: the seed of the bootstrap.
 
         Raises:
             Refused: the other is on other outputs, or at other sizes.

@@ -20,7 +20,8 @@ from mechspex.subsets.gradient_climb import good
 Subsets = Mapping[int, tuple[int, ...]]
 Propose = Callable[[SetFunction], list[Subsets]]
 
-# Of a budget, what is drawn at random; the rest lies around the subsets found, in rounds.
+# The share of a budget that is drawn at random, and the number of rounds in which the rest is drawn
+# around the best subsets.
 AT_RANDOM, _ROUNDS = 0.6, 3
 # How many members of a subset change places in a mask around it, on average.
 _MOVED = 3
@@ -30,14 +31,14 @@ class SubsetRounds:
     """Masks measured so far, and the next ones where f̂ says that good subsets lie.
 
     Args:
-        recorded: what measures masks.
-        sizes: of the subsets.
-        decoder: of f̂.
-        seed: of masks around subsets, and of the search.
+        recorded: the value function, which measures masks.
+        sizes: the sizes of the subsets.
+        decoder: the decoder that recovers f̂.
+        seed: the seed of masks around subsets, and of the search.
 
     Attributes:
-        masks: all that were measured, in order.
-        values: of these.
+        masks: all masks that were measured, in order.
+        values: their values.
     """
 
     def __init__(

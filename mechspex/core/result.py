@@ -34,8 +34,8 @@ class Result(ABC):
     ``compare=False``, such as the folder it was read from, does not count.
 
     Attributes:
-        schema: name of the stored form.
-        older_schemas: those that are read as well.
+        schema: the name of the stored form.
+        older_schemas: the names of older forms that are read as well.
         within: whether larger results hold it without a schema name of its own.
         called: what it is called in messages.
     """

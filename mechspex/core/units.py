@@ -55,6 +55,9 @@ class UnitSet(Sequence[Unit]):
     >>> units["L0H1"] + units[2:]
     UnitSet(2: L0H1, L0MLP)
 
+    Attributes:
+        units: the units, in the order of the mask's columns.
+
     Raises:
         Refused: two units of the same name.
     """
@@ -109,6 +112,9 @@ class UnitSet(Sequence[Unit]):
     def columns(self, names: Iterable[str]) -> tuple[int, ...]:
         """The mask columns of units given by name.
 
+        Args:
+            names: the names of the units.
+
         Raises:
             UnknownUnitError: a name that is not among these units.
         """
@@ -120,7 +126,11 @@ class UnitSet(Sequence[Unit]):
         return tuple(columns)
 
     def label(self, term: Iterable[int]) -> str:
-        """A term in names: ``L2H1 × L9H6``."""
+        """A term in names: ``L2H1 × L9H6``.
+
+        Args:
+            term: the units' columns.
+        """
         return " × ".join(self.names[column] for column in term)
 
     def _valid_range(self, name: str) -> str:
@@ -145,8 +155,12 @@ class UnitSet(Sequence[Unit]):
 def parts(labels: Iterable[object]) -> UnitSet:
     """Units known by label alone: words, examples, or the arguments of any function of a mask.
 
-    >>> parts(["flour", "water", "salt"])
+    >>> import mechspex as mx
+    >>> mx.parts(["flour", "water", "salt"])
     UnitSet(3: flour, water, salt)
+
+    Args:
+        labels: a label for each unit, in the order of the mask's columns.
     """
     return UnitSet(
         tuple(Unit("part", 0, place, None, str(label)) for place, label in enumerate(labels))

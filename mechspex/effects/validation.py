@@ -21,7 +21,7 @@ class Validation:
         units: what the terms' indices stand for.
         terms: the sets, of order 1 and up.
         output_effects: ablated(T) for every term and output, in the units of the value.
-        intervals: of the mean effect over outputs, one row ``[low, high]`` a term.
+        intervals: the interval of each mean effect over outputs, one row ``[low, high]`` a term.
         confirmed: whether the interval leaves out zero.
         level: the false discovery rate: the expected share of false terms among the confirmed.
     """
@@ -73,7 +73,11 @@ class Validation:
         )
 
     def rows(self, chosen: Sequence[int]) -> Validation:
-        """Some of the terms, by their places."""
+        """The validation of some of the terms.
+
+        Args:
+            chosen: the places of these terms.
+        """
         return replace(
             self,
             terms=tuple(self.terms[row] for row in chosen),

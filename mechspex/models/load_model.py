@@ -35,7 +35,7 @@ def load_model(
     Args:
         name: ``"tiny"`` or ``"smollm2-135m"``, a local folder, a Hub name, or a bridge of your
             own, which is returned as it is.
-        dtype: of the weights and of all arithmetic.
+        dtype: the dtype of the weights and of all arithmetic.
         device: ``"cpu"``, ``"cuda"``, …; the CPU if not given.
 
     Raises:
@@ -82,8 +82,12 @@ def native_model(
     """A small transformer of TransformerLens' own code, in evaluation mode.
 
     Args:
+        name: the model's name.
         config: the fields of its configuration, by name.
-        weights: all of its state dict; random ones, by the configuration's seed, if not given.
+        tokenizer: its tokenizer.
+        weights: its whole state dict; random weights, by the configuration's seed, if not given.
+        dtype: the dtype of the weights and of all arithmetic.
+        device: the device that holds it.
     """
     model = boot_native(
         dict(config), tokenizer=tokenizer, model_name=name, dtype=dtype, device=device

@@ -137,7 +137,11 @@ class Recovery(Result):
         return tuple(lines)
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """The recovered function, one row a term, largest first."""
+        """The recovered function, one row a term, largest first.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
         return self.function.to_pandas(names)
 
     @property

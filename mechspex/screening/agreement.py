@@ -23,7 +23,7 @@ class Agreement:
     Attributes:
         terms: the sets.
         predicted, exact: ablated(T) by the proxy and by the full model.
-        k: of `recall`.
+        k: how many of the largest effects `recall` counts.
     """
 
     terms: tuple[Term, ...]
@@ -79,8 +79,8 @@ def agreement(
         terms: the sets; if not given, a random sample of single units, or, of candidates, of the
             sets proposed.
         n_terms: how many are sampled.
-        k: of the recall.
-        seed: of the sample.
+        k: how many of the largest effects the recall counts.
+        seed: the seed of the sample.
 
     Raises:
         Refused: proxy and value function with other units, or candidates without the `terms`.

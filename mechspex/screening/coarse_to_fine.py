@@ -27,8 +27,9 @@ def coarse_to_fine(
     nor is one that others stand in for.
 
     Args:
-        n_masks: measured at most, beside the clean model; half of them go to pairs. The first split
-            is measured in any case.
+        recorded: the value function.
+        n_masks: the most masks that are measured besides the clean one; half of them go to pairs.
+            The first split is measured in any case.
 
     Returns:
         ablated(i) of every unit, exact where its group was split down to it, else an even share of

@@ -20,14 +20,14 @@ class Missed:
 
     Attributes:
         at_least: the size of effect that counts.
-        n_found: tested proposals with an exact effect of that size.
-        n_tested: rejected sets that were tested.
-        n_missed: those of them with an effect of that size.
-        estimate: of all rejected sets with an effect of that size: Σ size · share, over strata.
+        n_found: how many tested proposals have an exact effect of that size.
+        n_tested: how many rejected sets were tested.
+        n_missed: how many of the tested rejected sets have an effect of that size.
+        estimate: how many of all rejected sets have one, by estimate: Σ size · share over strata.
         recall: n_found / (n_found + estimate).
-        last_bound: the share of the last and largest stratum (all sets that the screen ranked
-            lowest) that could have such effects unseen, at 95% (Clopper & Pearson 1934): what a
-            sample cannot rule out.
+        last_bound: the largest share of the last stratum that a sample of this size could have
+            missed, at 95% (Clopper & Pearson 1934). That stratum is the largest: it holds all sets
+            that the screen ranked lowest.
     """
 
     at_least: float
@@ -57,9 +57,9 @@ def missed(
     """Test the rejected sets that the screen drew, and estimate how many it missed.
 
     Args:
-        value_function: where the proposals were tested.
-        candidates: of the screen.
-        validation: of its proposals.
+        value_function: the value function that tested the proposals.
+        candidates: the screen's candidates.
+        validation: the exact effects of its proposals.
         at_least: the size of effect that counts; the median of the confirmed pairs if not given.
 
     Raises:

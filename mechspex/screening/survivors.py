@@ -23,17 +23,17 @@ class Screening:
     """What a screen did before the search.
 
     Attributes:
-        method: of the screen.
+        method: the screen's method.
         considered: how many sets of order 1, 2, … were scored.
-        n_units: of the whole value function.
-        n_survivors: of them that masks ablate; the others are kept.
-        explained: R² of the value with only survivors ablated, plus a constant, on random masks
-            of all units.
-        terms: sets proposed and tested exactly, by columns of the survivors.
+        n_units: how many units the whole value function has.
+        n_survivors: how many of them the masks of the search ablate; the others are kept.
+        explained: how well survivors alone predict the value on random masks of all units: the R²
+            of the value with all other units kept, up to a constant.
+        terms: the sets proposed and tested exactly, by columns of the survivors.
         scores: their predicted effects.
         seconds: what the screen took when it was run.
-        agreement: of the proposals' scores with their exact effects, on a sample measured before
-            the search; None where the screen was not made from a proxy.
+        agreement: how the proposals' scores agree with their exact effects, on a sample measured
+            before the search; None where the screen was not made from a proxy.
         missed: how many sets as strong as the confirmed ones the screen rejected; None where
             nothing was rejected or nothing confirmed.
     """
@@ -83,9 +83,16 @@ def survivors(
     keep: float,
     seed: int,
 ) -> tuple[Int[np.ndarray, " survivor"], float]:
-    """The strongest units of a screen, and all that its proposals name, and what they explain.
+    """The strongest units of a screen and the units of its proposals, and how much they explain.
 
-    Their number doubles from `n_units` until they explain `target`, or to `most`.
+    Args:
+        recorded: the value function of all units.
+        candidates: the screen's candidates.
+        n_units: how many of the strongest units are tried first; the number then doubles.
+        most: the most of the strongest units.
+        target: the R² at which the number stops doubling.
+        keep: the probability with which a random mask keeps a unit.
+        seed: the seed of the random masks.
 
     Returns:
         Their columns, and R² = 1 − Var(f(m) − f(m with all others kept)) / Var f(m) over random

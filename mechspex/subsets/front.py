@@ -77,7 +77,11 @@ class Subset(Result):
         return self.in_short
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """One row: size, value, bound, gap, proven, method, seconds, units."""
+        """One row: size, value, bound, gap, proven, method, seconds, units.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
         return Front((self,), self.seconds).to_pandas(names)
 
     def to_dict(self) -> dict[str, Any]:
