@@ -127,6 +127,31 @@ def test_light_imports_load_no_model_library():
     assert not {"torch", "transformers", "sklearn", "pandas"} & set(done.stdout.split())
 
 
+def test_explaining_a_plain_function_and_reading_answers_load_no_model_library(tmp_path):
+    code = """if True:
+        import sys
+        from pathlib import Path
+        import mechspex as mx
+
+        def soup(masks):
+            return masks[:, 0] + 2 * (masks[:, 1] & masks[:, 2])
+
+        units, run = mx.parts(["flour", "water", "salt"]), Path(sys.argv[1]) / "soup"
+        answer = mx.explain(soup, units=units, run=run)
+        assert mx.explain(soup, units=units, run=run).cost.measured == 0
+        assert str(mx.Explanation.load(run))
+        circuit = mx.Circuit(units, (0, 1), answer.configuration)
+        circuit.save(run / "circuit.json")
+        assert mx.Circuit.load(run / "circuit.json").members == (0, 1)
+        print(*sys.modules)
+    """
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "mechspex.circuits.circuit" in loaded
+    assert not {"torch", "transformers", "transformer_lens", "sklearn", "matplotlib"} & loaded
+
+
 def test_everything_public_exists_and_is_documented():
     for name in mechspex.__all__:
         assert getattr(mechspex, name).__doc__, name

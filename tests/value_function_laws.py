@@ -1,9 +1,11 @@
-"""Laws that every value function keeps; a test calls `check_laws` with one of them."""
+"""Laws that every value function keeps; a test calls them with one of them."""
 
 import numpy as np
+import pytest
 
 from mechspex.core.masks import sample_masks
 from mechspex.core.value_function import ValueFunction
+from mechspex.errors import Refused
 
 
 def check_laws(values: ValueFunction, untouched: np.ndarray, *, tolerance: float = 2e-4) -> None:
@@ -30,3 +32,35 @@ def check_laws(values: ValueFunction, untouched: np.ndarray, *, tolerance: float
     assert np.abs(twice[:7] - twice[7:]).max() <= tolerance, "neighbours do not matter"
     assert np.array_equal(values(masks), batched), "the same call gives the same bits"
     assert values(masks[:0]).shape == (0, len(values.outputs)), "no masks, no values"
+
+
+def check_gradient_laws(values: ValueFunction, *, step: float = 1e-2, rtol: float = 5e-3) -> None:
+    """Check gradients against central differences of soft masks; without any, that they are
+    refused.
+
+    Args:
+        step: of the central differences.
+        rtol: of the gradients, in shares of the largest.
+    """
+    n, n_outputs = values.n_units, len(values.outputs)
+    soft = np.random.default_rng(0).uniform(0.2, 0.8, (2, n)).astype(np.float32)
+    if not values.differentiable:
+        for ask in (values.value_and_gradient, values.value_and_mean_gradient):
+            with pytest.raises(Refused, match="has no value_and_gradient"):
+                ask(soft)
+        return
+    value, gradient = values.value_and_gradient(soft)
+    assert value.shape == (2, n_outputs)
+    assert gradient.shape == (2, n_outputs, n)
+    largest = np.abs(gradient).max()
+    for unit in range(0, n, max(1, n // 6)):
+        above, below = soft.copy(), soft.copy()
+        above[:, unit] += step
+        below[:, unit] -= step
+        apart = values.value_and_gradient(above)[0] - values.value_and_gradient(below)[0]
+        error = np.abs(gradient[:, :, unit] - apart / (2 * step)).max()
+        assert error <= rtol * largest, "the gradient is the slope"
+    of_mean = values.value_and_mean_gradient(soft)
+    assert np.allclose(of_mean[0], value, atol=rtol * largest)
+    assert of_mean[1].shape == (2, n)
+    assert np.allclose(of_mean[1], gradient.mean(axis=1), atol=rtol * largest)

@@ -81,7 +81,7 @@ def circuits_by_size(
         recorded.stage = sloped.stage = "climbing from the best subsets"
 
         def slopes(masks: Float[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask unit"]:
-            return sloped.value_and_gradient(masks)[1]
+            return sloped.value_and_mean_gradient(masks)[1]
 
         function = rounds.recovered()
         rounds.measure_subsets(members(rounds.front(function)))

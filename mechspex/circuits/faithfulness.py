@@ -14,7 +14,7 @@ from jaxtyping import Float
 from mechspex.core.finite import finite_values
 from mechspex.core.statistics import Estimate, ratio_estimator
 from mechspex.core.units import UnitSet
-from mechspex.core.value_function import ValueFunction
+from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.effects.validate import columns_of
 from mechspex.errors import Refused
 
@@ -189,7 +189,7 @@ class Curve:
 
 
 def faithfulness(
-    value_function: ValueFunction,
+    value_function: ValuesLike,
     circuit: Iterable[int | str],
     *,
     n_random: int = 20,
@@ -218,6 +218,7 @@ def faithfulness(
         Refused: a member that is not there, or a value that ablating all units does not change.
         FailedMasksError: a mask of the circuit has no finite value.
     """
+    value_function = as_value_function(value_function)
     members = columns_of(circuit, value_function.units)
     n_units = value_function.n_units
     rng = np.random.default_rng(seed)
@@ -236,7 +237,7 @@ def faithfulness(
     return Faithfulness(
         units=value_function.units,
         members=members,
-        configuration=getattr(value_function, "configuration", {}),
+        configuration=value_function.configuration,
         clean=float(clean.mean()),
         ablated=float(empty.mean()),
         n_outputs=values.shape[1],
@@ -250,7 +251,7 @@ def faithfulness(
 
 
 def faithfulness_curve(
-    value_function: ValueFunction,
+    value_function: ValuesLike,
     circuits: Sequence[int | str] | Mapping[int, Sequence[int | str]],
     *,
     shares: Sequence[float] = MIB_SHARES,
@@ -276,6 +277,7 @@ def faithfulness_curve(
     Raises:
         Refused: a size without a circuit, shares that are not ascending in (0, 1].
     """
+    value_function = as_value_function(value_function)
     n_units = value_function.n_units
     if not all(0 < share <= 1 for share in shares) or list(shares) != sorted(set(shares)):
         raise Refused(f"shares = {list(shares)}: give ascending numbers above 0, up to 1")

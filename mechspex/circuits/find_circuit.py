@@ -19,12 +19,7 @@ from mechspex.core.masks import both_ends, keep_only
 from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import mean_estimate
 from mechspex.core.units import check_same_units
-from mechspex.core.value_function import (
-    Differentiable,
-    ValueFunction,
-    configuration_of,
-    in_own_dtype,
-)
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.decoders import Decoder
 from mechspex.effects.validate import validate
 from mechspex.errors import Refused
@@ -48,8 +43,8 @@ _WORDS = {"best": "the best", "match": "the most faithful"}
 
 
 def find_circuit(
-    value_function: ValueFunction,
-    fresh: ValueFunction,
+    value_function: ValuesLike,
+    fresh: ValuesLike,
     *,
     size: int | None = None,
     target: float = 0.9,
@@ -92,6 +87,7 @@ def find_circuit(
         Refused: the model does not do the task (see the message), other units in `fresh`, no size
             reaches the target.
     """
+    value_function, fresh = as_value_function(value_function), as_value_function(fresh)
     check_same_units("fresh", fresh.units, "the value function", value_function.units)
     if objective not in get_args(Objective):
         raise Refused(f"objective = {objective!r}: choose {', '.join(get_args(Objective))}")
@@ -111,11 +107,11 @@ def find_circuit(
         searched = RecordedValues(value_function, folder, progress=progress)
         searched = stack.enter_context(closing(searched))
         below = None if folder is None else folder / VALIDATION
-        scored = RecordedValues(in_own_dtype(fresh), below, progress=progress)
+        scored = RecordedValues(fresh.in_own_dtype, below, progress=progress)
         scored = stack.enter_context(closing(scored))
         check_behaviour(scored)
-        exact, sloped, attributed, gradients = in_own_dtype(value_function), None, None, 0
-        if isinstance(exact, Differentiable):
+        exact, sloped, attributed, gradients = value_function.in_own_dtype, None, None, 0
+        if exact.differentiable:
             below = None if folder is None else folder / "screen"
             screened = screen(exact, "first_order", run=below, seed=seed, progress=progress)
             attributed, gradients = screened.single_scores, screened.cost.masks
@@ -137,7 +133,7 @@ def find_circuit(
         circuit = Circuit(
             units=value_function.units,
             members=columns,
-            configuration=configuration_of(fresh),
+            configuration=fresh.configuration,
             method=f"{_WORDS[objective]} {chosen} units, from {searched.used:,} masks searched",
             predicted=_predicted(found.function, columns),
             scores=scores.to_dict(),
@@ -163,7 +159,7 @@ def check_behaviour(value_function: ValueFunction) -> None:
             of 95% intervals over outputs.
     """
     clean, empty = value_function(both_ends(value_function.n_units)).astype(np.float64)
-    provenance = Provenance.of(configuration_of(value_function))
+    provenance = Provenance.of(value_function.configuration)
     task, metric = provenance.task or "this", provenance.metric
     whole = mean_estimate(clean - empty)
     if not whole.low > 0:

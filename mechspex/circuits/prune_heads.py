@@ -16,7 +16,7 @@ from mechspex.core.finite import finite_rows, finite_values
 from mechspex.core.json_values import write_json
 from mechspex.core.masks import both_ends
 from mechspex.core.units import Term, check_same_units
-from mechspex.core.value_function import ValueFunction, in_own_dtype
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import BudgetError, FailedMasksError, Refused
 from mechspex.runs.recorded import RecordedValues
@@ -30,8 +30,8 @@ _TO_PROVE = 30.0
 
 
 def prune_heads(
-    value_function: ValueFunction,
-    fresh: ValueFunction,
+    value_function: ValuesLike,
+    fresh: ValuesLike,
     *,
     shares: Sequence[float] = (1 / 2, 2 / 3, 5 / 6),
     budget: int = 1_000,
@@ -81,6 +81,7 @@ def prune_heads(
     """
     if seed < 0:
         raise Refused(f"seed = {seed}: give a whole number from 0 up")
+    value_function, fresh = as_value_function(value_function), as_value_function(fresh)
     sizes = _checked(value_function, fresh, shares, n_random)
     recoverer = _checked_decoder(decoder, value_function.n_units, budget)
     folder = None if run is None else run_folder(run)
@@ -94,7 +95,7 @@ def prune_heads(
         searched = RecordedValues(value_function, folder, progress=progress)
         searched = stack.enter_context(closing(searched))
         below = None if folder is None else folder / "fresh"
-        scored = RecordedValues(in_own_dtype(fresh), below, progress=progress)
+        scored = RecordedValues(fresh.in_own_dtype, below, progress=progress)
         scored = stack.enter_context(closing(scored))
         searched.stage = "masks of the sizes"
         values = searched(masks).astype(np.float64)

@@ -117,22 +117,13 @@ class Question:
         # What cannot be chosen is refused before prompts are drawn.
         chosen = self.chosen
         drawn = mx.load_task(self.task, self.bridge, n_prompts=sum(prompts), seed=self.seed)
-        found, start = [], 0
-        for number in prompts:
-            found.append(
-                mx.ComponentValues(
-                    self.bridge,
-                    drawn[start : start + number],
-                    chosen,
-                    self.ablation,
-                    precision=None if found else self.precision,
-                    seed=self.seed,
-                )
-            )
-            start += number
-        if found[0].precision_error is not None:
-            print(found[0].precision_error, file=sys.stderr)
-        return found
+        first, *others = drawn.split(*prompts)
+        values = mx.ComponentValues(
+            self.bridge, first, chosen, self.ablation, precision=self.precision, seed=self.seed
+        )
+        if values.precision_error is not None:
+            print(values.precision_error, file=sys.stderr)
+        return [values, *(values.in_own_dtype.on(task) for task in others)]
 
     @contextmanager
     def kept(self, values: Any, about: str) -> Iterator[str]:

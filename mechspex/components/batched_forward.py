@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechspex.components.cached_forward import ShortForward
+from mechspex.components.cached_forward import CachedForward
 from mechspex.components.masked_forward import MaskedForward, Masks
 from mechspex.errors import ShapeError
 from mechspex.forward.batch_size import BatchSize
@@ -31,7 +31,7 @@ class BatchedForward:
         prompts: their numbers in the task.
         metric: of the task.
         plain: the forward through the bridge.
-        short: the forward on the model's twin; taken where it is given, unless `hooks` sees any.
+        cached: the forward without the bridge; taken where there is one, unless `hooks` sees any.
         hooks: watches the bridge.
         size: of one forward.
         gradient_size: of one forward with gradients, which holds every block's activations.
@@ -40,7 +40,7 @@ class BatchedForward:
     prompts: tuple[int, ...]
     metric: Metric
     plain: MaskedForward
-    short: ShortForward | None
+    cached: CachedForward | None
     hooks: HookWatch
     size: BatchSize
     gradient_size: BatchSize
@@ -53,9 +53,9 @@ class BatchedForward:
         blocks = plain.model.cfg.n_layers
         return cls(prompts, metric, plain, None, hooks, _size(plain), _size(plain, blocks=blocks))
 
-    def shortened(self, short: ShortForward) -> BatchedForward:
-        """The same on the model's twin."""
-        return replace(self, short=short, size=_size(self.plain))
+    def without_bridge(self, cached: CachedForward) -> BatchedForward:
+        """The same on the model's plain_model."""
+        return replace(self, cached=cached, size=_size(self.plain))
 
     def values(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask prompt"]:
         """Values of all masks, in the metric's units.
@@ -63,13 +63,13 @@ class BatchedForward:
         Raises:
             MeasurementError: out of memory even for one mask on one prompt.
         """
-        short = self._usable()
+        cached = self._usable()
         blocks = positions = np.zeros(len(masks), dtype=int)
-        if short is not None:
-            blocks, positions = short.starts(masks)
+        if cached is not None:
+            blocks, positions = cached.starts(masks)
         values = np.empty((len(masks), len(self.prompts)), dtype=np.float32)
         return self._fill(
-            values, masks, blocks, positions, self.size, partial(self._forward, short)
+            values, masks, blocks, positions, self.size, partial(self._forward, cached)
         )
 
     def values_and_gradients(
@@ -80,16 +80,16 @@ class BatchedForward:
         Raises:
             MeasurementError: out of memory even for one mask on one prompt.
         """
-        short = self._usable()
+        cached = self._usable()
         n_masks, n_units = masks.shape
-        blocks = np.full(n_masks, 0 if short is None else short.first_block)
+        blocks = np.full(n_masks, 0 if cached is None else cached.first_block)
         positions = np.zeros(n_masks, dtype=int)
-        found = np.empty((n_masks, len(self.prompts), 1 + n_units), dtype=np.float32)
-        measure = partial(self._forward_and_back, short)
-        return self._fill(found, masks, blocks, positions, self.gradient_size, measure)
+        both = np.empty((n_masks, len(self.prompts), 1 + n_units), dtype=np.float32)
+        measure = partial(self._forward_and_back, cached)
+        return self._fill(both, masks, blocks, positions, self.gradient_size, measure)
 
-    def _usable(self) -> ShortForward | None:
-        return None if self.hooks.sees_any() else self.short
+    def _usable(self) -> CachedForward | None:
+        return None if self.hooks.sees_any() else self.cached
 
     def _fill(
         self,
@@ -141,7 +141,7 @@ class BatchedForward:
         block: int,
         position: int,
     ) -> np.ndarray:
-        """A few masks on all prompts, as many prompts a forward as were found to fit."""
+        """A few masks on all prompts, as many prompts a forward as fit."""
         on_device = torch.from_numpy(masks).to(self.plain.tokens.device)[:, None]
         starts = range(0, len(self.prompts), prompts_at_once)
         parts = [slice(i, min(i + prompts_at_once, len(self.prompts))) for i in starts]
@@ -149,29 +149,29 @@ class BatchedForward:
         return torch.cat(measured, dim=1).numpy()
 
     def _forward_and_back(
-        self, short: ShortForward | None, masks: Tensor, part: slice, block: int, position: int
+        self, cached: CachedForward | None, masks: Tensor, part: slice, block: int, position: int
     ) -> Float[Tensor, "mask prompt value_and_unit"]:
         """Values of some soft masks on some prompts, each followed by its gradient."""
         # One leaf a row, so that the gradients of the prompts stay apart.
         soft = masks.expand(-1, part.stop - part.start, -1).clone().requires_grad_()
         with torch.enable_grad():
-            values = self._forward(short, soft, part, block, position)
+            values = self._forward(cached, soft, part, block, position)
             (gradients,) = torch.autograd.grad(values.sum(), soft)
         return torch.cat([values.detach()[..., None], gradients.float()], dim=-1)
 
     def _forward(
-        self, short: ShortForward | None, masks: Masks, part: slice, block: int, position: int
+        self, cached: CachedForward | None, masks: Masks, part: slice, block: int, position: int
     ) -> Float[Tensor, "mask prompt"]:
         """Values of some masks on some prompts, in one forward."""
         numbers = torch.tensor(self.prompts[part], device=self.plain.tokens.device)
         prompts = numbers.repeat(len(masks))
         metric, read = self.metric, None
-        if short is None:
+        if cached is None:
             logits = self.plain(masks, part)
         else:
             if isinstance(metric, LogitDifference):
                 metric, read = metric.reading_few()
-            logits = short(masks, part, block=block, position=position, read=read)
+            logits = cached(masks, part, block=block, position=position, read=read)
         return checked_values(metric, logits, prompts).view(len(masks), -1)
 
 

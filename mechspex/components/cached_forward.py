@@ -1,4 +1,4 @@
-"""The short forward: the masked forward, from the blocks and positions that change."""
+"""The cached forward: the masked forward, from the blocks and positions that change."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from mechspex.components.masked_forward import Ablation, Masks
 from mechspex.core.units import UnitSet
-from mechspex.forward.plain_model import Start, Twin
+from mechspex.forward.plain_model import PlainModel, Start
 from mechspex.models.bridge import in_parts
 
 
 @dataclass(frozen=True)
-class ShortForward:
-    """The masked forward on the twin of a model, from the first thing that an ablation changes.
+class CachedForward:
+    """The masked forward on a plain model, from the first thing that an ablation changes.
 
     Blocks below the first ablated unit are taken from the clean pass; so are, in a causal model,
     the keys and values of the positions before the first ablated one. The last MLP and the
     unembedding run where the metric reads, and only for the tokens it reads.
 
     Attributes:
-        twin: the model without its bridge.
+        plain_model: the model without its bridge.
         tokens: the prompts.
         ablation: what ablated activations become.
         entering: {block: what enters it in the clean pass, ``[prompt, pos, d_model]``}.
@@ -33,7 +33,7 @@ class ShortForward:
         layers, positions: block and first position that each unit changes.
     """
 
-    twin: Twin
+    plain_model: PlainModel
     tokens: Int[Tensor, "prompt pos"]
     ablation: Ablation
     entering: dict[int, Tensor]
@@ -43,26 +43,32 @@ class ShortForward:
 
     @classmethod
     def of(
-        cls, twin: Twin, tokens: Int[Tensor, "prompt pos"], ablation: Ablation, units: UnitSet
-    ) -> ShortForward:
+        cls,
+        plain_model: PlainModel,
+        tokens: Int[Tensor, "prompt pos"],
+        ablation: Ablation,
+        units: UnitSet,
+    ) -> CachedForward:
         """Run the clean pass and keep what later forwards can start from.
 
         Raises:
-            ModelError: a hook point that the twin does not have.
+            ModelError: a hook point that the plain model does not have.
         """
-        twin.attach((site.hook, site.kind) for site in ablation.sites)
+        plain_model.attach((site.hook, site.kind) for site in ablation.sites)
         layers = np.array([unit.layer for unit in units])
         positions = np.array([0 if unit.position is None else unit.position for unit in units])
         wanted = {site.layer for site in ablation.sites} - {0}
         with_cache = bool(positions.any())
-        parts = [twin.record(part, wanted, with_cache=with_cache) for part in in_parts(tokens)]
+        parts = [
+            plain_model.record(part, wanted, with_cache=with_cache) for part in in_parts(tokens)
+        ]
         entering = {block: torch.cat([part[0][block] for part in parts]) for block in wanted}
         pairs = zip(*(part[1] for part in parts), strict=True)
         cache = tuple(
             (torch.cat([keys for keys, _ in pair]), torch.cat([values for _, values in pair]))
             for pair in pairs
         )
-        return cls(twin, tokens, ablation, entering, cache, layers, positions)
+        return cls(plain_model, tokens, ablation, entering, cache, layers, positions)
 
     @property
     def first_block(self) -> int:
@@ -104,7 +110,7 @@ class ShortForward:
             for keys, values in (self.cache if position else ())
         )
         start = Start(block, entering, cache)
-        return self.twin.logits(tokens.repeat(len(masks), 1), edits, start=start, read=read)
+        return self.plain_model.logits(tokens.repeat(len(masks), 1), edits, start=start, read=read)
 
 
 def _first(

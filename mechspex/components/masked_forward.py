@@ -81,9 +81,9 @@ def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
             )
         at.setdefault((unit.layer, unit.kind), []).append((column, unit))
     sites = []
-    for (layer, kind), found in sorted(at.items()):
-        everywhere = [(column, unit) for column, unit in found if unit.position is None]
-        placed = [(c, unit, unit.position) for c, unit in found if unit.position is not None]
+    for (layer, kind), members in sorted(at.items()):
+        everywhere = [(column, unit) for column, unit in members if unit.position is None]
+        placed = [(c, unit, unit.position) for c, unit in members if unit.position is not None]
         sites.append(
             Site(
                 hook=hook_point(model, kind, layer),

@@ -113,14 +113,14 @@ def _other_prompts(n_prompts: int, seed: int) -> Tensor:
     return torch.from_numpy(other)
 
 
-def _checked(name: str, given: Mapping[str, Tensor], clean: Tensor) -> Tensor:
-    if name not in given:
-        raise AblationError(f"the reference has nothing for {name!r}; it has {sorted(given)}")
-    shape, wanted = list(given[name].shape), list(clean.shape)
+def _checked(name: str, own: Mapping[str, Tensor], clean: Tensor) -> Tensor:
+    if name not in own:
+        raise AblationError(f"the reference has nothing for {name!r}; it has {sorted(own)}")
+    shape, wanted = list(own[name].shape), list(clean.shape)
     fits = len(shape) == len(wanted) and shape[2:] == wanted[2:]
     if not fits or any(a not in (1, b) for a, b in zip(shape[:2], wanted[:2], strict=True)):
         raise ShapeError(
             f"the reference for {name!r} has shape {shape}, expected {wanted} "
             "(the first two may be 1)"
         )
-    return given[name].to(clean)
+    return own[name].to(clean)

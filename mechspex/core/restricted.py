@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from mechspex.core.masks import check_masks
 from mechspex.core.units import UnitSet
-from mechspex.core.value_function import ValueFunction, configuration_of, in_own_dtype
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
+from mechspex.errors import ShapeError
 
 
-class RestrictedValues:
+class RestrictedValues(ValueFunction):
     """The value function with all units but `columns` kept.
 
     Args:
@@ -20,14 +21,14 @@ class RestrictedValues:
         columns: the units that masks here keep or ablate, in this order.
     """
 
-    def __init__(self, value_function: ValueFunction, columns: Sequence[int]) -> None:
-        self._whole = value_function
+    def __init__(self, value_function: ValuesLike, columns: Sequence[int]) -> None:
+        self._whole = as_value_function(value_function)
         self._columns = np.asarray(columns, dtype=np.int64)
-        self.units = UnitSet(tuple(value_function.units[int(column)] for column in columns))
+        self._units = UnitSet(tuple(self._whole.units[int(column)] for column in columns))
 
     @property
-    def n_units(self) -> int:
-        return len(self.units)
+    def units(self) -> UnitSet:
+        return self._units
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -36,19 +37,44 @@ class RestrictedValues:
     @property
     def in_own_dtype(self) -> RestrictedValues:
         """The same values in the model's own dtype."""
-        own = in_own_dtype(self._whole)
+        own = self._whole.in_own_dtype
         return self if own is self._whole else RestrictedValues(own, self._columns.tolist())
 
     @property
     def configuration(self) -> dict[str, str]:
         """That of the whole, and which units it is restricted to."""
-        return configuration_of(self._whole) | {"restricted to": " ".join(self.units.names)}
+        return self._whole.configuration | {"restricted to": " ".join(self.units.names)}
+
+    @property
+    def differentiable(self) -> bool:
+        return self._whole.differentiable
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         return self._whole(self.widened(check_masks(masks, self.n_units)))
 
-    def widened(self, masks: Bool[np.ndarray, "mask unit"]) -> Bool[np.ndarray, "mask all_units"]:
-        """The masks over all units."""
-        whole = np.ones((len(masks), self._whole.n_units), dtype=bool)
+    def value_and_gradient(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask output unit"]]:
+        values, gradients = self._whole.value_and_gradient(self._soft(masks))
+        return values, gradients[..., self._columns]
+
+    def value_and_mean_gradient(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask unit"]]:
+        values, gradients = self._whole.value_and_mean_gradient(self._soft(masks))
+        return values, gradients[:, self._columns]
+
+    def _soft(self, masks: Float[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask all_units"]:
+        if masks.ndim != 2 or masks.shape[1] != self.n_units:
+            raise ShapeError(
+                f"soft masks have shape {list(masks.shape)}, expected [mask, {self.n_units}]"
+            )
+        return self.widened(masks.astype(np.float32))
+
+    def widened(
+        self, masks: Shaped[np.ndarray, "mask unit"]
+    ) -> Shaped[np.ndarray, "mask all_units"]:
+        """The masks, Boolean or soft, over all units."""
+        whole = np.ones((len(masks), self._whole.n_units), dtype=masks.dtype)
         whole[:, self._columns] = masks
         return whole

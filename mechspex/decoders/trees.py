@@ -9,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.ensemble import GradientBoostingRegressor
 
 from mechspex.errors import MechspexError
 
@@ -202,6 +201,9 @@ def boost_scikit_learn(
         seed: the only source of randomness.
     """
     n_units = masks.shape[1]
+    # Loading it takes longer than most searches whose answer needs no trees.
+    from sklearn.ensemble import GradientBoostingRegressor
+
     model = GradientBoostingRegressor(
         init="zero",
         learning_rate=rate,

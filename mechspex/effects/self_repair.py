@@ -16,7 +16,7 @@ from mechspex.core.json_values import write_json
 from mechspex.core.masks import ablate_sets
 from mechspex.core.statistics import Estimate, discovered, mean_estimate, one_sided_p
 from mechspex.core.units import Term, UnitSet, check_same_units
-from mechspex.core.value_function import ValueFunction, in_own_dtype
+from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.effects.repair_map import Repair, Repaired, SelfRepair, is_repair
 from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
@@ -47,7 +47,7 @@ _ROUNDING_OF_EFFECTS = 1e-5
 
 def self_repair(
     source: Source,
-    fresh: ValueFunction,
+    fresh: ValuesLike,
     *,
     most: int = 50,
     level: float = 0.05,
@@ -96,10 +96,11 @@ def self_repair(
         raise Refused(f"most = {most}: measure at least 1 pair")
     if not 0 < level < 1:
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
+    fresh = as_value_function(fresh)
     predicted = _predicted(source, fresh.units)
     pairs = _proposed(predicted, most)
     folder = None if run is None else run_folder(run)
-    recorded = RecordedValues(in_own_dtype(fresh), folder, progress=progress)
+    recorded = RecordedValues(fresh.in_own_dtype, folder, progress=progress)
     with closing(recorded):
         recorded.stage = "pairs"
         tested = validate(recorded, pairs, level=level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain, combinations
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from mechspex.core.json_values import plain, plain_rows, write_json
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term, UnitSet
-from mechspex.core.value_function import ValueFunction, as_value_function
+from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.effects.validate import columns_of, exact_effects
 from mechspex.effects.validation import Validation
 from mechspex.errors import MeasurementError, Refused
@@ -162,7 +162,7 @@ class Sweep:
 
 
 def sweep(
-    value_function: ValueFunction | Callable[[np.ndarray], np.ndarray],
+    value_function: ValuesLike,
     *,
     units: UnitSet | None = None,
     order: int = 1,

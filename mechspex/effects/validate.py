@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from mechspex.core.masks import ablate_sets, sample_masks
 from mechspex.core.statistics import discovery_halfwidths, standard_error
 from mechspex.core.units import Term, UnitSet, by_order, subsets_of
-from mechspex.core.value_function import ValueFunction
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
 
@@ -19,7 +19,7 @@ LARGEST_ORDER = 12
 
 
 def validate(
-    value_function: ValueFunction,
+    value_function: ValuesLike,
     terms: Iterable[Sequence[int | str]],
     *,
     level: float = 0.05,
@@ -65,6 +65,7 @@ def validate(
     """
     if not 0 < level < 1:
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
+    value_function = as_value_function(value_function)
     units = value_function.units
     columns = tuple(_columns(term, units) for term in terms)
     if contexts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -18,12 +17,7 @@ from mechspex.core.json_values import write_json
 from mechspex.core.masks import both_ends
 from mechspex.core.restricted import RestrictedValues
 from mechspex.core.units import Term, UnitSet, check_same_units
-from mechspex.core.value_function import (
-    ValueFunction,
-    as_value_function,
-    configuration_of,
-    in_own_dtype,
-)
+from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.decoders import Decoder, Exhaustive, find_decoder
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.effects.validate import LARGEST_ORDER, validate
@@ -53,7 +47,7 @@ _SMALLEST_SHARE = 1e-6
 
 
 def explain(
-    value_function: ValueFunction | Callable[[np.ndarray], np.ndarray],
+    value_function: ValuesLike,
     *,
     units: UnitSet | None = None,
     budget: int | None = None,
@@ -64,8 +58,8 @@ def explain(
     adaptive: bool = False,
     max_order: int | None = None,
     level: float = 0.05,
-    validate_on: ValueFunction | None = None,
-    screen: Method | Candidates | ValueFunction | None = None,
+    validate_on: ValuesLike | None = None,
+    screen: Method | Candidates | ValuesLike | None = None,
     contexts: int = 0,
     run: str | Path | None = None,
     seed: int = 0,
@@ -134,6 +128,7 @@ def explain(
     start = time.perf_counter()
     function = as_value_function(value_function, units)
     if validate_on is not None:
+        validate_on = as_value_function(validate_on)
         check_same_units("validate_on", validate_on.units, "the value function", function.units)
     plan = partial(
         _plan,
@@ -162,7 +157,7 @@ def explain(
         validate_on = None if validate_on is None else RestrictedValues(validate_on, columns)
     chosen, settings = plan(function.n_units)
     if validate_on is not None:
-        settings["validated on"] = configuration_of(validate_on)
+        settings["validated on"] = validate_on.configuration
     if candidates is not None:
         settings["screen"] = f"{candidates.method} {digest_of(candidates)}"
     with ExitStack() as stack:
@@ -172,7 +167,7 @@ def explain(
             cost = Cost(kept.cost.masks, 0, 0.0, time.perf_counter() - start)
             return replace(kept, cost=cost)
         # Whatever precision the search was measured in, what is found is tested in the model's own.
-        exact = in_own_dtype(function if validate_on is None else validate_on)
+        exact = (function if validate_on is None else validate_on).in_own_dtype
         tested_on = recorded
         if exact is not function:
             below = None if folder is None else folder / VALIDATION
@@ -183,7 +178,7 @@ def explain(
         )
         if candidates is not None and candidates.rejected:
             below = None if folder is None else folder / "rejected"
-            ledger = RecordedValues(in_own_dtype(whole), below, progress=progress)
+            ledger = RecordedValues(whole.in_own_dtype, below, progress=progress)
             ledger = stack.enter_context(closing(ledger))
             explanation = _with_missed(explanation, ledger, candidates)
     if folder is not None:

@@ -30,8 +30,8 @@ def multiply_by_the_faster_library(model: PreTrainedModel) -> None:
     vocabulary = model.get_output_embeddings()
     largest = max((m for m in maps if m is not vocabulary), key=lambda m: m.weight.numel())
     with torch.inference_mode():
-        given = torch.randn(_ROWS, _matrix(largest).shape[1])
-        plain, onednn = partial(largest.forward, given), partial(_multiply, largest, given)
+        rows = torch.randn(_ROWS, _matrix(largest).shape[1])
+        plain, onednn = partial(largest.forward, rows), partial(_multiply, largest, rows)
         if _seconds(plain) < _GAIN * _seconds(onednn):
             return
     for module in maps:
@@ -49,9 +49,9 @@ def _with_onednn(module: nn.Linear | Conv1D) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def _multiply(module: nn.Linear | Conv1D, given: Tensor) -> Tensor:
+def _multiply(module: nn.Linear | Conv1D, rows: Tensor) -> Tensor:
     matrix = _matrix(module)
-    return torch.ops.mkldnn._linear_pointwise(given, matrix, module.bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(rows, matrix, module.bias, "none", [], "")
 
 
 def _matrix(module: nn.Linear | Conv1D) -> Tensor:

@@ -1,4 +1,4 @@
-"""The twin of a model: the same weights in a plain transformers model, without the bridge."""
+"""A model without its bridge: the same weights in a plain transformers model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Start:
 
 @dataclass(frozen=True)
 class _Pass:
-    """What the twin's hooks look at while one forward runs.
+    """What the plain model's hooks look at while one forward runs.
 
     Attributes:
         edits: made to activations.
@@ -58,16 +58,17 @@ class _Pass:
     recorded: dict[int, Tensor] = field(default_factory=dict)
 
 
-class Twin:
+class PlainModel:
     """A model without its bridge: the same weights in a plain transformers model.
 
     What is done to it (hooks, skipped blocks, another dtype) is never seen by the user's model.
 
     Args:
         model: the bridge.
-        dtype: of the twin; weights of the bridge's own dtype are shared, others are converted.
+        dtype: the dtype of the copy; weights of the bridge's own dtype are shared, others are
+            converted.
         fused: compute attention in one kernel, where the architecture allows it.
-        device: of the twin; the bridge's own if not given.
+        device: where the copy lies; the bridge's own if not given.
         n_blocks: how many blocks are run; what leaves the last of them is read as if it left the
             model (the logit lens, nostalgebraist 2020). All if not given.
 
@@ -104,7 +105,7 @@ class Twin:
         self._n_blocks = len(model.blocks) if n_blocks is None else n_blocks
         self._returns_tuple = False
         for number, block in enumerate(model.blocks):
-            self._make_skippable(number, self._twin_of(block.original_component))
+            self._make_skippable(number, self._copy_of(block.original_component))
         self._trim(model)
         self._read_columns()
 
@@ -153,7 +154,7 @@ class Twin:
             hooks: each with the kind of the units that lie there; heads come joined at a module.
 
         Raises:
-            ModelError: a hook point that belongs to no module of the twin.
+            ModelError: a hook point that belongs to no module of the copy.
         """
         for hook, kind in hooks:
             if hook in self._attached:
@@ -161,7 +162,7 @@ class Twin:
             if hook not in self._owners:
                 raise ModelError(f"{hook} is at no module's input or output")
             owner, at_input = self._owners[hook]
-            module = self._twin_of(owner)
+            module = self._copy_of(owner)
             if at_input:
                 n_units = self._n_heads if kind == "head" else None
                 module.register_forward_pre_hook(self._edit_input(hook, n_units))
@@ -174,12 +175,12 @@ class Twin:
             edit = self._pass.edits.get(hook)
             if edit is None:
                 return None
-            given = args[0]
+            activation = args[0]
             # OPT hands its MLP flattened rows; heads come joined.
-            rows = given.view(self._pass.rows, -1, given.shape[-1])
+            rows = activation.view(self._pass.rows, -1, activation.shape[-1])
             if n_units is not None:
                 rows = rows.unflatten(-1, (n_units, -1))
-            return edit(rows).reshape(given.shape), *args[1:]
+            return edit(rows).reshape(activation.shape), *args[1:]
 
         return pre_hook
 
@@ -194,7 +195,7 @@ class Twin:
 
         return post_hook
 
-    def _twin_of(self, module: Any) -> nn.Module:
+    def _copy_of(self, module: Any) -> nn.Module:
         path = self._paths.get(id(_bare(module)))
         if path is None:
             raise ModelError(f"{type(module).__name__} has no counterpart outside the bridge")

@@ -13,8 +13,12 @@ from tqdm import tqdm
 
 from mechspex.core.masks import check_masks, pack
 from mechspex.core.units import UnitSet
-from mechspex.core.value_function import Differentiable, ValueFunction, configuration_of
-from mechspex.errors import Refused
+from mechspex.core.value_function import (
+    ValueFunction,
+    ValuesLike,
+    as_value_function,
+    without_gradients,
+)
 from mechspex.runs.store import ValueStore
 
 # What a killed process has to measure again: one commit, which takes about this long.
@@ -25,7 +29,7 @@ _FIRST, _FEWEST, _MOST = 32, 8, 4096
 _GRADIENTS = 8
 
 
-class RecordedValues:
+class RecordedValues(ValueFunction):
     """A value function that remembers: the same seam, with a store and a progress bar behind it.
 
     A value that is not finite is recorded as it is: the caller sees which masks failed.
@@ -36,7 +40,6 @@ class RecordedValues:
         progress: draw a progress bar on stderr.
 
     Attributes:
-        configuration: everything the values depend on but the mask.
         stage: what the masks are for, shown beside the progress bar.
         measured: how many masks were measured here, those found in the store not counted.
         gradients: how many gradients were measured here.
@@ -48,11 +51,12 @@ class RecordedValues:
     """
 
     def __init__(
-        self, value_function: ValueFunction, folder: Path | None, *, progress: bool = False
+        self, value_function: ValuesLike, folder: Path | None, *, progress: bool = False
     ) -> None:
-        self.configuration = configuration_of(value_function)
-        self._value_function = value_function
-        self._store = ValueStore(folder, self.configuration)
+        self._value_function = as_value_function(value_function)
+        # Read once: what is in the store are values of this configuration.
+        self._configuration = self._value_function.configuration
+        self._store = ValueStore(folder, self._configuration)
         self._progress = progress
         self._batch = _FIRST
         self._used: set[int] = set()
@@ -66,12 +70,22 @@ class RecordedValues:
         return self._value_function.units
 
     @property
-    def n_units(self) -> int:
-        return self._value_function.n_units
-
-    @property
     def outputs(self) -> tuple[str, ...]:
         return self._value_function.outputs
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        return self._configuration
+
+    @property
+    def in_own_dtype(self) -> ValueFunction:
+        """The same values in the model's own dtype; recorded only if they are those here."""
+        exact = self._value_function.in_own_dtype
+        return self if exact is self._value_function else exact
+
+    @property
+    def differentiable(self) -> bool:
+        return self._value_function.differentiable
 
     @property
     def used(self) -> int:
@@ -90,6 +104,18 @@ class RecordedValues:
 
     def value_and_gradient(
         self, masks: Float[np.ndarray, "mask unit"]
+    ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask output unit"]]:
+        """Values of soft masks and their gradients, measured anew: the store has their mean."""
+        soft = np.ascontiguousarray(masks, dtype=np.float32)
+        self._used.update(hash(row.tobytes()) for row in soft)
+        start = time.perf_counter()
+        values, gradients = self._value_function.value_and_gradient(soft)
+        self.seconds += time.perf_counter() - start
+        self.gradients += len(soft)
+        return values, gradients
+
+    def value_and_mean_gradient(
+        self, masks: Float[np.ndarray, "mask unit"]
     ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask unit"]]:
         """Values of soft masks, and the gradient of their mean over outputs, from the store where
         it has them.
@@ -97,12 +123,8 @@ class RecordedValues:
         Raises:
             Refused: the value function has no gradients.
         """
-        function = self._value_function
-        if not isinstance(function, Differentiable):
-            raise Refused(
-                f"{type(function).__name__} has no value_and_gradient, which this screen needs; "
-                "give it one, or screen by 'ablation'"
-            )
+        if not self.differentiable:
+            raise without_gradients(self._value_function)
         soft = np.ascontiguousarray(masks, dtype=np.float32)
         self._used.update(hash(row.tobytes()) for row in soft)
         n_outputs = len(self.outputs)
@@ -116,8 +138,8 @@ class RecordedValues:
             for start in range(0, len(missing), _GRADIENTS):
                 rows = missing[start : start + _GRADIENTS]
                 before = time.perf_counter()
-                values, gradients = function.value_and_gradient(soft[rows])
-                found[rows] = np.concatenate([values, gradients.mean(axis=1)], axis=1)
+                measured = self._value_function.value_and_mean_gradient(soft[rows])
+                found[rows] = np.concatenate(measured, axis=1)
                 self._store.put_gradients(soft[rows], found[rows])
                 self.seconds += time.perf_counter() - before
                 self.gradients += len(rows)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from mechspex.core.statistics import correlation, rank_correlation
 from mechspex.core.units import Term, check_same_units
-from mechspex.core.value_function import ValueFunction
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.effects.validate import validate
 from mechspex.errors import Refused
 from mechspex.screening.candidates import Candidates
@@ -62,8 +62,8 @@ class Agreement:
 
 
 def agreement(
-    proxy: ValueFunction | Candidates,
-    value_function: ValueFunction,
+    proxy: ValuesLike | Candidates,
+    value_function: ValuesLike,
     terms: Iterable[Sequence[int | str]] | None = None,
     *,
     n_terms: int = 60,
@@ -85,6 +85,8 @@ def agreement(
     Raises:
         Refused: proxy and value function with other units, or candidates without the `terms`.
     """
+    value_function = as_value_function(value_function)
+    proxy = proxy if isinstance(proxy, Candidates) else as_value_function(proxy)
     check_same_units("the proxy", proxy.units, "the value function", value_function.units)
     every = proxy.terms if isinstance(proxy, Candidates) else _singles(value_function)
     if terms is None:

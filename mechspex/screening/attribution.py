@@ -32,14 +32,14 @@ def first_order(
     recorded.stage = "first order"
     if keep is not None:
         around = sample_masks(n_units, parts, keep=keep, seed=(seed, 4)).astype(np.float32)
-        return -recorded.value_and_gradient(around)[1].mean(axis=0, dtype=np.float64)
+        return -recorded.value_and_mean_gradient(around)[1].mean(axis=0, dtype=np.float64)
     if parts == 0:
-        return -recorded.value_and_gradient(np.ones((1, n_units)))[1][0].astype(np.float64)
+        return -recorded.value_and_mean_gradient(np.ones((1, n_units)))[1][0].astype(np.float64)
     parts = min(parts, n_units)
     part = np.random.default_rng(seed).permutation(n_units) % parts
     soft = np.ones((parts, n_units), dtype=np.float32)
     soft[part, np.arange(n_units)] = 0.5
-    _, gradients = recorded.value_and_gradient(soft)
+    _, gradients = recorded.value_and_mean_gradient(soft)
     return -gradients[part, np.arange(n_units)].astype(np.float64)
 
 
@@ -57,7 +57,7 @@ def extensions(recorded: RecordedValues, sets: list[Term]) -> Float[np.ndarray, 
     soft = np.ones((len(subsets), recorded.n_units), dtype=np.float32)
     for row, subset in enumerate(subsets):
         soft[row, list(subset)] = 0
-    _, gradients = recorded.value_and_gradient(soft)
+    _, gradients = recorded.value_and_mean_gradient(soft)
     place = {subset: row for row, subset in enumerate(subsets)}
     found = np.zeros((len(sets), recorded.n_units), dtype=np.float32)
     for row, term in enumerate(sets):
@@ -81,7 +81,7 @@ def pair_scores(recorded: RecordedValues, max_rows: int, n_probes: int, seed: in
         rng = np.random.default_rng((seed, 1))
         signs = rng.choice(np.array([-1, 1], dtype=np.float32), (n_probes, n_units))
         soft = np.concatenate([np.ones((1, n_units), dtype=np.float32), 1 - _STEP * signs])
-        _, gradients = recorded.value_and_gradient(soft)
+        _, gradients = recorded.value_and_mean_gradient(soft)
         images = (gradients[0] - gradients[1:]) / np.float32(_STEP)
         columns = _strongest(images, max_rows)
     recorded.stage = "second order"

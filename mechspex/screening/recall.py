@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mechspex.core.statistics import largest_share
-from mechspex.core.value_function import ValueFunction
+from mechspex.core.value_function import ValuesLike
 from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
@@ -48,7 +48,7 @@ class Missed:
 
 
 def missed(
-    value_function: ValueFunction,
+    value_function: ValuesLike,
     candidates: Candidates,
     validation: Validation,
     *,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechspex.core.units import Term
-from mechspex.core.value_function import ValueFunction
+from mechspex.core.value_function import ValuesLike
 from mechspex.errors import Refused
 from mechspex.runs.cost import Cost
 from mechspex.runs.recorded import RecordedValues
@@ -29,7 +29,7 @@ _STRATA, _GROWTH = 3, 10
 
 
 def screen(
-    value_function: ValueFunction,
+    value_function: ValuesLike,
     method: Method = "second_order",
     *,
     n_terms: int = 200,

@@ -6,9 +6,10 @@ import hashlib
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 from mechspex.core.units import check_same_units
-from mechspex.core.value_function import Differentiable, ValueFunction, in_own_dtype
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening.agreement import agreement
 from mechspex.screening.candidates import Candidates
@@ -23,7 +24,7 @@ FEWEST_SURVIVORS, _MOST_SURVIVORS, _EXPLAINED = 100, 800, 0.9
 
 def screened(
     function: ValueFunction,
-    screen: Method | Candidates | ValueFunction,
+    screen: Method | Candidates | ValuesLike,
     folder: Path | None,
     keep: float,
     seed: int,
@@ -62,21 +63,24 @@ def screened(
 
 def _propose(
     function: ValueFunction,
-    screen: Method | Candidates | ValueFunction,
+    screen: Method | Candidates | ValuesLike,
     folder: Path | None,
     seed: int,
     progress: bool,
 ) -> tuple[Candidates, str | None]:
     """Candidates, and how far they agree with the function where they come from elsewhere."""
     if isinstance(screen, str):
-        return propose(function, screen, run=folder, seed=seed, progress=progress), None
+        method = cast("Method", screen)
+        return propose(function, method, run=folder, seed=seed, progress=progress), None
+    if not isinstance(screen, Candidates):
+        screen = as_value_function(screen)
     check_same_units("the screen", screen.units, "the value function", function.units)
     if not isinstance(screen, Candidates):
-        method = "second_order" if isinstance(screen, Differentiable) else "ablation"
+        method = "second_order" if screen.differentiable else "ablation"
         below = None if folder is None else folder / "proxy"
         screen = propose(screen, method, run=below, seed=seed, progress=progress)
     below = None if folder is None else folder / "agreement"
-    with closing(RecordedValues(in_own_dtype(function), below, progress=progress)) as recorded:
+    with closing(RecordedValues(function.in_own_dtype, below, progress=progress)) as recorded:
         recorded.stage = "agreement with the proxy"
         return screen, str(agreement(screen, recorded, seed=seed))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from mechspex.errors import TaskError
@@ -71,3 +72,17 @@ class Task:
         lists = ("prompts", "answers", "distractors", "corrupted")
         parts = {name: getattr(self, name) for name in lists}
         return replace(self, **{name: p if p is None else p[chosen] for name, p in parts.items()})
+
+    def split(self, *sizes: int) -> tuple[Task, ...]:
+        """Tasks of so many prompts each, from the first on; prompts beyond them are left out.
+
+        Raises:
+            TaskError: a size below 1, or more prompts than there are.
+        """
+        if any(size < 1 for size in sizes) or sum(sizes) > len(self):
+            raise TaskError(
+                f"{len(self)} prompts cannot be split into {', '.join(map(str, sizes))}; give "
+                f"sizes from 1 up that are no more than {len(self)} together"
+            )
+        ends = accumulate(sizes)
+        return tuple(self[end - size : end] for size, end in zip(sizes, ends, strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechspex.core.masks import all_masks
-from mechspex.core.value_function import ValueFunction
+from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.errors import Refused
 from mechspex.set_functions.bases import Basis, affine
 from mechspex.set_functions.set_function import SetFunction
@@ -18,7 +18,7 @@ ROUNDING = 1e-3
 _MOST_UNITS = 16
 
 
-def truth(value_function: ValueFunction, basis: Basis | None = None) -> SetFunction:
+def truth(value_function: ValuesLike, basis: Basis | None = None) -> SetFunction:
     """The exact set function, from all 2^n masks.
 
     A set is a term if its coefficient for any output exceeds a thousandth of the largest spread of
@@ -32,6 +32,7 @@ def truth(value_function: ValueFunction, basis: Basis | None = None) -> SetFunct
     Raises:
         Refused: more than 16 units.
     """
+    value_function = as_value_function(value_function)
     if value_function.n_units > _MOST_UNITS:
         raise Refused(
             f"{value_function.n_units} units have 2^{value_function.n_units} masks; brute force "

@@ -30,7 +30,7 @@ def singles(values, method="first_order", **options):
 
 def grad_drop(values):
     whole = np.ones((1, values.n_units), dtype=np.float32)
-    blocks = values._groups[0].short.twin.module.model.layers
+    blocks = values._proved.forwards.groups[0].cached.plain_model.module.model.layers
     sizes = np.zeros(values.n_units)
     for block in blocks:
         hooks = [block.self_attn.register_forward_hook(held), block.mlp.register_forward_hook(held)]

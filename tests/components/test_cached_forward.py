@@ -1,4 +1,4 @@
-"""The short forward on a model's twin, against the plain one through the bridge."""
+"""The cached forward on a plain model, against the plain one through the bridge."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from transformers.pytorch_utils import Conv1D
 from value_function_laws import check_laws
 
 import mechspex as mx
-from mechspex.components import cached_forward, component_values
+from mechspex.components import cached_forward, proof
 from mechspex.core.masks import sample_masks
 from mechspex.errors import MeasurementError, ModelError, ShapeError, TaskError
 from mechspex.forward import batch_size, onednn
 from mechspex.forward.batch_size import BatchSize
-from mechspex.forward.plain_model import Twin
+from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits
 from mechspex.tasks.next_token import encode
 
@@ -52,7 +52,7 @@ UNITS = {
 @pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("ablation", ["zero", "mean", "resample", "corrupted"])
 @pytest.mark.parametrize("metric", ["logit_difference", "kl_divergence"])
-def test_the_short_forward_is_the_plain_one(deep, units, ablation, metric):
+def test_the_cached_forward_is_the_plain_one(deep, units, ablation, metric):
     task = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED, metric=metric)
     values = mx.ComponentValues(deep, task, UNITS[units](deep), ablation)
     assert values.through_bridge is None
@@ -79,9 +79,11 @@ def test_laws(deep, task, case):
     check_laws(values, exact, tolerance=2e-4 if error is None else 3 * error.largest)
 
 
-def test_a_twin_that_computes_something_else_is_not_used(deep, task, monkeypatch):
-    logits = Twin.logits
-    monkeypatch.setattr(Twin, "logits", lambda *args, **options: 1.001 * logits(*args, **options))
+def test_a_copy_that_computes_something_else_is_not_used(deep, task, monkeypatch):
+    logits = PlainModel.logits
+    monkeypatch.setattr(
+        PlainModel, "logits", lambda *args, **options: 1.001 * logits(*args, **options)
+    )
     with pytest.warns(UserWarning, match="differ by .* from those of the model it wraps"):
         values = mx.ComponentValues(deep, task, mx.heads(deep))
     assert "off by" in values.through_bridge
@@ -89,7 +91,7 @@ def test_a_twin_that_computes_something_else_is_not_used(deep, task, monkeypatch
     assert np.array_equal(values(masks), plainly(values, masks))
 
 
-def test_a_twin_that_starts_wrong_is_not_used(deep, task, monkeypatch):
+def test_a_copy_that_starts_wrong_is_not_used(deep, task, monkeypatch):
     """Clean values cannot tell: the masks do, and no one is warned of the bridge."""
     monkeypatch.setattr(cached_forward, "_first", lambda masks, *_, **__: np.full(len(masks), 3))
     values = mx.ComponentValues(deep, task, mx.heads(deep))
@@ -125,10 +127,15 @@ def test_hooks_that_a_library_offers_are_the_users_own(deep, task):
         assert np.abs(values(kept) - before).max() > 0.1
 
 
+def copy_of(values):
+    """The model that values are measured on."""
+    return values._proved.forwards.groups[0].cached.plain_model.module
+
+
 def calls_of(values, path):
-    """The shapes that a module of the twin is given from here on."""
+    """The shapes that a module of the plain model is given from here on."""
     shapes = []
-    module = values._groups[0].short.twin.module.get_submodule(path)
+    module = copy_of(values).get_submodule(path)
     module.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
     return shapes
 
@@ -173,18 +180,18 @@ def test_hooks_added_later_count_and_go_again(deep, task):
     handle.remove()
 
 
-def test_the_twin_shares_the_weights_and_leaves_the_model_alone(deep, task):
+def test_the_copy_shares_the_weights_and_leaves_the_model_alone(deep, task):
     wanted = [p.requires_grad for p in deep.original_model.parameters()]
     values = mx.ComponentValues(deep, task, mx.heads(deep))
-    twin = values._groups[0].short.twin.module
+    copy = copy_of(values)
     own = {p.data_ptr() for p in deep.original_model.parameters()}
-    assert {p.data_ptr() for p in twin.parameters()} <= own
+    assert {p.data_ptr() for p in copy.parameters()} <= own
     values.value_and_gradient(np.ones((1, 18)))
     assert [p.requires_grad for p in deep.original_model.parameters()] == wanted
     assert all(p.grad is None for p in deep.original_model.parameters())
 
 
-@pytest.mark.parametrize("through", ["twin", "bridge"])
+@pytest.mark.parametrize("through", ["copy", "bridge"])
 @pytest.mark.parametrize("units", ["heads", "neurons", "late heads", "a sum"])
 def test_gradients_are_those_of_finite_differences(deep, task, units, through):
     values = mx.ComponentValues(deep, task, UNITS[units](deep), "corrupted")
@@ -213,7 +220,7 @@ def test_gradients_do_not_depend_on_the_batch(deep, task):
     soft = np.random.default_rng(1).uniform(0, 1, (7, 18)).astype(np.float32)
     together = values.value_and_gradient(soft)
     apart = [values.value_and_gradient(mask[None]) for mask in soft]
-    for group in values._groups:
+    for group in values._proved.forwards.groups:
         group.gradient_size.tokens = 2 * group.plain.tokens.shape[1]
     for found, one_by_one, small in zip(
         together, zip(*apart, strict=True), values.value_and_gradient(soft), strict=True
@@ -345,8 +352,8 @@ def test_out_of_memory_halves_until_one_row_is_left():
 
 
 def test_a_device_that_computes_something_else_is_told(deep, task, monkeypatch):
-    monkeypatch.setattr(component_values, "_UNTRUSTED", ("cpu",))
+    monkeypatch.setattr(proof, "_UNTRUSTED", ("cpu",))
     mx.ComponentValues(deep, task, mx.heads(deep))
-    monkeypatch.setattr(component_values, "edited_logits", lambda *given: 2 * edited_logits(*given))
+    monkeypatch.setattr(proof, "edited_logits", lambda *given: 2 * edited_logits(*given))
     with pytest.warns(UserWarning, match="differ by .* from those on the CPU"):
         mx.ComponentValues(deep, task, mx.heads(deep))

@@ -23,6 +23,8 @@ from mechspex.errors import (
     TaskError,
     UnknownUnitError,
 )
+from mechspex.forward import plain_model
+from mechspex.models import weights
 from mechspex.tasks.metric_names import METRICS
 from mechspex.tasks.tokens import tokenize
 
@@ -474,3 +476,53 @@ def test_answers_that_are_not_one_token_are_refused(gpt2):
 def test_no_warning_in_the_ordinary_case(gpt2, task, recwarn):
     mx.ComponentValues(gpt2, task, mx.heads(gpt2))(sample_masks(6, 4))
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("ablation", ["mean", "resample"])
+def test_on_other_prompts_it_has_the_values_of_a_new_one(gpt2, task, ablation, monkeypatch):
+    """To the last bit; prompts of another length, of which one position is a unit of its own."""
+    longer = [f"{prompt} tree snow" for prompt in PROMPTS]
+    other = mx.Task(longer[::-1], ANSWERS[::-1], DISTRACTORS[::-1])
+    units = mx.heads(gpt2, layers=[0]) + mx.heads(gpt2, layers=[1], positions=[3, 4])
+    new = mx.ComponentValues(gpt2, other, units, ablation, seed=3)
+    first = mx.ComponentValues(gpt2, task, units, ablation, seed=3)
+    hashed = []
+    monkeypatch.setattr(weights, "_hash", lambda model: hashed.append(model) or "abc")
+    monkeypatch.setattr(plain_model, "_rebuild", None)
+    there = first.on(other)
+    masks = sample_masks(len(units), 8, keep=0.6, seed=0)
+    assert np.array_equal(there(masks), new(masks))
+    assert there.outputs == new.outputs
+    assert there.configuration == new.configuration
+    assert np.array_equal(there.on(task)(masks), first(masks))
+    soft = masks.astype(np.float32) / 2
+    for here, anew in zip(
+        there.value_and_gradient(soft), new.value_and_gradient(soft), strict=True
+    ):
+        assert np.array_equal(here, anew)
+    assert len(hashed) <= 1
+
+
+def test_on_other_prompts_everything_that_rests_on_them_is_proved_again(gpt2, task):
+    heads = mx.heads(gpt2, positions=[4])
+    values = mx.ComponentValues(gpt2, task, heads)
+    with pytest.raises(UnknownUnitError, match="no position 4 in a prompt of 4 tokens"):
+        values.on(mx.Task(["apple bird boat", "moon lake key"], ANSWERS[:2], DISTRACTORS[:2]))
+    with pytest.raises(AblationError, match="single prompt"):
+        values.on(task[:1])
+    short = values.on(task[1:])
+    assert short(np.ones((1, len(heads)), dtype=bool)).shape == (1, 2)
+
+
+def test_on_follows_weights_that_have_changed(gpt2_folder, task):
+    model = mx.load_model(gpt2_folder)
+    values = mx.ComponentValues(model, task, mx.heads(model), precision="bf16")
+    before = values.configuration["model"]
+    with torch.no_grad():
+        next(iter(model.original_model.parameters())).mul_(1.1)
+    masks = sample_masks(6, 4, seed=0)
+    new = mx.ComponentValues(model, task, mx.heads(model), precision="bf16")
+    there = values.on(task)
+    assert there.configuration == new.configuration
+    assert there.configuration["model"] != before
+    assert np.array_equal(there(masks), new(masks))

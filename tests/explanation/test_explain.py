@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mechspex as mx
-from mechspex.core.value_function import as_value_function
+from mechspex.core.value_function import ValueFunction, as_value_function
 from mechspex.decoders import ProxySpex
 from mechspex.errors import (
     BudgetError,
@@ -303,7 +303,10 @@ def test_any_object_of_the_seams_shape_is_a_value_function():
         def __call__(self, masks):
             return (-1.0) ** masks[:, [3, 5]].sum(1, keepdims=True)
 
-    assert isinstance(as_value_function(Parity()), Parity)
+    taken = as_value_function(Parity())
+    assert isinstance(taken, ValueFunction)
+    assert (taken.units, taken.outputs) == (UNITS, ("parity",))
+    assert taken.configuration["function"].endswith("Parity")
     found = mx.explain(Parity(), budget=500, keep=0.5, decoder="pursuit")
     assert found.r2 > 0.99
     assert found.interactions()["units"][0] == "u3 × u5"

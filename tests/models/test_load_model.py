@@ -9,7 +9,7 @@ import torch
 import mechspex as mx
 from mechspex.errors import FetchError, ModelError, UnknownUnitError
 from mechspex.models import smollm2
-from mechspex.models.load_model import weights_hash
+from mechspex.models.weights import weights_hash
 
 
 def test_the_tiny_model_shows_induction(tiny):

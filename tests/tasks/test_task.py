@@ -247,3 +247,14 @@ def test_years_read_digit_by_digit_are_compared_by_the_first_that_decides(recipe
         assert wrong == earlier - later
         assert year % 10 == 9 or year // 10 not in right | wrong, "undecided by the first digit"
     assert tokenize(task, tokenizer).answers.shape[1] > 1
+
+
+def test_a_task_is_split_into_its_prompts_from_the_first_on():
+    task = mx.Task(["a", "b", "c", "d"], [" x", " y", " z", " w"], corrupted=["A", "B", "C", "D"])
+    first, second = task.split(1, 2)
+    assert (first.prompts, second.prompts) == (("a",), ("b", "c"))
+    assert (second.answers, second.corrupted) == ((" y", " z"), ("B", "C"))
+    assert task.split() == ()
+    for sizes in ((3, 2), (0, 2), (-1,)):
+        with pytest.raises(TaskError, match=r"4 prompts cannot be split into"):
+            task.split(*sizes)

@@ -1,0 +1,145 @@
+"""How a task's prompts are measured under an ablation: what does not depend on the prompts, and
+what does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mechspex.components.batched_forward import BatchedForward
+from mechspex.components.cached_forward import CachedForward
+from mechspex.components.masked_forward import Site, sites_of
+from mechspex.core.units import UnitSet
+from mechspex.forward.plain_model import PlainModel
+from mechspex.models.bridge import HookWatch
+from mechspex.models.load_model import Model
+from mechspex.models.weights import Weights, weights_of
+
+
+@dataclass(frozen=True, eq=False)
+class AblatedModel:
+    """A model, the units that masks ablate in it, and what replaces them: no prompt yet.
+
+    Attributes:
+        model: the bridge.
+        units: the columns of the masks.
+        ablation: a name, or {hook: activations}.
+        rescale: multiply what is kept of the heads of a layer.
+        seed: the seed of ``resample``.
+        sites: where the units are ablated.
+        hooks: a watch on the bridge.
+        plain_model: (dtype, fused=…, n_blocks=…) → the model without its bridge, each built once.
+        weights: the weights that those copies were made of.
+    """
+
+    model: Model
+    units: UnitSet
+    ablation: str | Mapping[str, Tensor]
+    rescale: bool
+    seed: int
+    sites: tuple[Site, ...]
+    hooks: HookWatch
+    plain_model: Callable[..., PlainModel]
+    weights: Weights
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        units: UnitSet,
+        ablation: str | Mapping[str, Tensor],
+        *,
+        rescale: bool,
+        seed: int,
+    ) -> AblatedModel:
+        """Find the hook points of the units.
+
+        Raises:
+            AblationError: a unit that is no part of a transformer.
+        """
+        copies = cache(partial(PlainModel, model))
+        sites, hooks = sites_of(model, units), HookWatch(model)
+        weights = weights_of(model)
+        return cls(model, units, ablation, rescale, seed, sites, hooks, copies, weights)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.original_model.parameters()).device
+
+    def as_it_is_now(self) -> AblatedModel:
+        """The same, with copies of the model of now where that has changed."""
+        # A bridge that carries hooks now is not copied, and that is for new copies to find out.
+        if weights_of(self.model) == self.weights and not self.hooks.sees_any():
+            return self
+        options = {"rescale": self.rescale, "seed": self.seed}
+        return AblatedModel.of(self.model, self.units, self.ablation, **options)
+
+
+@dataclass(frozen=True, eq=False)
+class Forwards:
+    """The metric of every mask on every prompt of a task.
+
+    Attributes:
+        groups: the forwards of the prompts of each token length.
+    """
+
+    groups: tuple[BatchedForward, ...]
+
+    @property
+    def n_prompts(self) -> int:
+        return sum(len(group.prompts) for group in self.groups)
+
+    def values(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask prompt"]:
+        """Values of masks, in the metric's units.
+
+        Raises:
+            MeasurementError: out of memory even for one mask on one prompt.
+        """
+        values = np.empty((len(masks), self.n_prompts), dtype=np.float32)
+        with torch.inference_mode():
+            for group in self.groups:
+                values[:, list(group.prompts)] = group.values(masks)
+        return values
+
+    def values_and_gradients(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> tuple[Float[np.ndarray, "mask prompt"], Float[np.ndarray, "mask prompt unit"]]:
+        """Values of soft masks and their gradients, as `values`."""
+        both = np.empty((len(masks), self.n_prompts, 1 + masks.shape[1]), dtype=np.float32)
+        for group in self.groups:
+            both[:, list(group.prompts)] = group.values_and_gradients(masks)
+        return both[..., 0], both[..., 1:]
+
+    def without_bridge(
+        self,
+        ablated: AblatedModel,
+        dtype: torch.dtype,
+        *,
+        fused: bool,
+        n_blocks: int | None = None,
+    ) -> Forwards:
+        """The same on the model without its bridge.
+
+        Raises:
+            ModelError: the model cannot do without it.
+        """
+        copy = ablated.plain_model(dtype, fused=fused, n_blocks=n_blocks)
+        return Forwards(
+            tuple(
+                group.without_bridge(
+                    CachedForward.of(
+                        copy,
+                        group.plain.tokens,
+                        group.plain.ablation.in_dtype(dtype),
+                        ablated.units,
+                    )
+                )
+                for group in self.groups
+            )
+        )

@@ -1,0 +1,255 @@
+"""The forwards of a task, proved to measure what they should before anything is measured."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mechspex.components.batched_forward import BatchedForward, checked_values
+from mechspex.components.forwards import AblatedModel, Forwards
+from mechspex.components.masked_forward import Ablation, MaskedForward, check_sites
+from mechspex.components.precision import PRECISIONS, PrecisionError
+from mechspex.components.references import record, reference_activations
+from mechspex.core.masks import sample_masks
+from mechspex.core.units import UnitSet
+from mechspex.errors import AblationError, MeasurementError, ModelError
+from mechspex.forward.plain_model import PlainModel
+from mechspex.models.bridge import edited_logits
+from mechspex.tasks.metrics import Metric, bind_metric
+from mechspex.tasks.task import Task
+from mechspex.tasks.tokens import Tokens, tokenize
+
+_log = logging.getLogger(__name__)
+
+# {bytes of a number: what a forward's roundings may add up to, in roundings of its largest logit}:
+# products add in float32 whatever they are given.
+_ROUNDINGS = {2: 8, 4: 64, 8: 64}
+# Devices whose kernels are known to be wrong now and then.
+_UNTRUSTED = ("mps",)
+# Random masks of each density on which the cached forward is held against the plain one, and
+# another precision against the model's own.
+_DENSITIES, _TO_PROVE, _TO_COMPARE = (0.95, 0.7, 0.3), 1, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Proved:
+    """An ablated model on the prompts of a task: forwards, and what is known of their values.
+
+    Attributes:
+        ablated: the model.
+        task: the prompts, in words.
+        tokens: the prompts, in tokens.
+        exact: the forwards in the model's own dtype.
+        forwards: those that measure: `exact`, or others in another precision.
+        clean, empty: the mean value with all units kept and with all ablated.
+        fused: attention is computed in one kernel where the bridge is done without.
+        through_bridge: why the forwards go through the bridge; None where they do not.
+        precision: the precision of `forwards`; None for the model's own dtype.
+        precision_error: what that precision costs.
+        n_blocks: how many blocks are run; None for all.
+    """
+
+    ablated: AblatedModel
+    task: Task
+    tokens: Tokens
+    exact: Forwards
+    forwards: Forwards
+    clean: float
+    empty: float
+    fused: bool = True
+    through_bridge: str | None = None
+    precision: str | None = None
+    precision_error: PrecisionError | None = None
+    n_blocks: int | None = None
+
+    def in_own_dtype(self) -> Proved:
+        """The same in the model's own dtype."""
+        return replace(self, forwards=self.exact, precision=None, precision_error=None)
+
+    def in_precision(self, precision: str) -> Proved:
+        """The same in another precision, and by how much that changes values.
+
+        Raises:
+            ModelError: the model cannot be measured in it.
+        """
+        masks = _sample(self.ablated.units, _TO_COMPARE)
+        values = self.exact.values(masks)
+        try:
+            forwards = self._without_bridge(PRECISIONS[precision])
+        except ModelError as error:
+            raise ModelError(
+                f"{self.ablated.model.cfg.model_name} cannot be measured in {precision} ({error}); "
+                "load the model with that dtype instead"
+            ) from None
+        error = PrecisionError.between(precision, forwards.values(masks), values)
+        return replace(self, forwards=forwards, precision=precision, precision_error=error)
+
+    def cut_after(self, n_blocks: int) -> Proved:
+        """The same with the first `n_blocks` blocks of the model alone."""
+        cut = replace(self, n_blocks=n_blocks, precision_error=None)
+        exact = forwards = cut._without_bridge(self.ablated.model.cfg.dtype)
+        if self.precision is not None:
+            forwards = cut._without_bridge(PRECISIONS[self.precision])
+        clean, empty = forwards.values(_ends(self.ablated.units)).mean(axis=1).tolist()
+        return replace(cut, exact=exact, forwards=forwards, clean=clean, empty=empty)
+
+    def _without_bridge(self, dtype: torch.dtype) -> Forwards:
+        options = {"fused": self.fused, "n_blocks": self.n_blocks}
+        return self.exact.without_bridge(self.ablated, dtype, **options)
+
+
+@torch.no_grad()
+def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> Proved:
+    """Prepare the forwards of a task, and prove on its own prompts that they are right.
+
+    Every hook fires, all-kept is the untouched model, and ablation changes the output. The model
+    is done without its bridge where that gives the bridge's own values.
+
+    Gradients use what is prepared as well, so there is no inference mode here.
+
+    Raises:
+        TaskError, UnknownUnitError, AblationError, ModelError, MeasurementError: see
+            `ComponentValues`.
+    """
+    tokens = tokenize(task, ablated.model.tokenizer)
+    plain, clean_logits = _through_bridge(ablated, tokens)
+    metric = _bound(task, tokens, clean_logits)
+    groups = [
+        BatchedForward.of(prompts, metric, forward, ablated.hooks) for prompts, forward in plain
+    ]
+    forwards = Forwards(tuple(groups))
+    ends, rounding = _checked(ablated, task, forwards, metric, clean_logits)
+    found = _shortened(Proved(ablated, task, tokens, forwards, forwards, *ends), rounding)
+    return found if precision is None else found.in_precision(precision)
+
+
+def _through_bridge(
+    ablated: AblatedModel, tokens: Tokens
+) -> tuple[list[tuple[tuple[int, ...], MaskedForward]], Float[Tensor, "prompt vocabulary"]]:
+    """Prompts of one length and their forward, and the clean logits of all prompts."""
+    model, sites, device = ablated.model, ablated.sites, ablated.device
+    by_length: dict[int, list[int]] = {}
+    for number, prompt in enumerate(tokens.prompts):
+        by_length.setdefault(len(prompt), []).append(number)
+    forwards, logits = [], {}
+    for length, prompts in sorted(by_length.items()):
+        batch = torch.stack([tokens.prompts[j] for j in prompts]).to(device)
+        clean, rows = record(model, [site.hook for site in sites], batch)
+        logits |= dict(zip(prompts, rows, strict=True))
+        check_sites(model, sites, clean, length)
+        paired = tokens.corrupted
+        references = reference_activations(
+            model,
+            clean,
+            ablated.ablation,
+            corrupted=None
+            if paired is None
+            else torch.stack([paired[j] for j in prompts]).to(device),
+            seed=ablated.seed,
+        )
+        ablation = Ablation(sites, references, length, ablated.rescale)
+        forwards.append((tuple(prompts), MaskedForward(model, batch, ablation)))
+    return forwards, torch.stack([logits[j] for j in range(len(tokens.prompts))])
+
+
+def _bound(task: Task, tokens: Tokens, clean_logits: Tensor) -> Metric:
+    device, distractors = clean_logits.device, tokens.distractors
+    return bind_metric(
+        task.metric,
+        answers=tokens.answers.to(device),
+        distractors=None if distractors is None else distractors.to(device),
+        clean=clean_logits,
+    )
+
+
+def _checked(
+    ablated: AblatedModel, task: Task, forwards: Forwards, metric: Metric, clean_logits: Tensor
+) -> tuple[tuple[float, float], float]:
+    """The mean values of both ends, and by how much rounding may move a value."""
+    prompts = torch.arange(len(task), device=clean_logits.device)
+    untouched = checked_values(metric, clean_logits, prompts).cpu().numpy()
+    if not np.isfinite(untouched).all():
+        bad = int(np.flatnonzero(~np.isfinite(untouched))[0])
+        raise MeasurementError(
+            f"the untouched model's value on prompt {bad} is {untouched[bad]}: "
+            f"{task.prompts[bad]!r}; look at the prompt, the dtype and the metric"
+        )
+    kept, empty = forwards.values(_ends(ablated.units))
+    # Batches of other sizes take other kernels: the same up to the dtype's rounding.
+    size = max(float(clean_logits.abs().max()), float(np.abs(untouched).max()))
+    dtype = clean_logits.dtype
+    rounding = _ROUNDINGS[dtype.itemsize] * torch.finfo(dtype).eps * size
+    if np.abs(kept - untouched).max() > rounding:
+        raise MeasurementError(
+            f"with every unit kept the value is {kept}, the untouched model's is {untouched}; "
+            "does a hook of your own depend on the batch?"
+        )
+    # On some processors even the rows of one batch differ in their last bit.
+    if np.abs(kept - empty).max() <= torch.finfo(dtype).eps * size:
+        raise AblationError(
+            f"ablating all {len(ablated.units)} units ({ablated.ablation!r}) changes no value; "
+            "choose units that act on the last token, or another ablation"
+        )
+    return (float(untouched.mean()), float(empty.mean())), rounding
+
+
+def _shortened(plain: Proved, rounding: float) -> Proved:
+    """The same without the bridge, if that gives the same values."""
+    ablated, reason = plain.ablated, ""
+    name, dtype = ablated.model.cfg.model_name, ablated.model.cfg.dtype
+    masks = _sample(ablated.units, _TO_PROVE)
+    values = plain.exact.values(masks)
+    for fused in (True, False):
+        try:
+            forwards = plain.exact.without_bridge(ablated, dtype, fused=fused)
+            apart = np.abs(forwards.values(masks) - values)
+        except MeasurementError:
+            raise
+        except Exception as error:  # whatever a foreign model class stumbles over
+            reason = str(error)
+            break
+        if apart.max() <= rounding:
+            if ablated.device.type in _UNTRUSTED:
+                _check_against_the_cpu(ablated, forwards, fused=fused)
+            return replace(plain, exact=forwards, forwards=forwards, fused=fused)
+        reason = f"values without it are off by {apart.max():.2g}"
+        if not fused and apart[0].max() > rounding:
+            warnings.warn(
+                f"with nothing ablated, values of {name} through its bridge differ by "
+                f"{apart[0].max():.2g} from those of the model it wraps; TransformerLens may not "
+                "know this architecture",
+                stacklevel=5,
+            )
+    _log.info("%s is measured through its bridge: %s", name, reason)
+    return replace(plain, fused=fused, through_bridge=reason)
+
+
+def _check_against_the_cpu(ablated: AblatedModel, forwards: Forwards, *, fused: bool) -> None:
+    model, tokens = ablated.model, forwards.groups[0].plain.tokens
+    cpu = PlainModel(model, model.cfg.dtype, fused=fused, device=torch.device("cpu"))
+    here = edited_logits(model, tokens, {}).cpu()
+    apart = float((cpu.logits(tokens.cpu(), {}) - here).abs().max())
+    if not apart <= 1e-2 * float(here.abs().max()):
+        warnings.warn(
+            f"with nothing ablated, logits on {ablated.device} differ by {apart:.2g} from those "
+            "on the CPU; measure on the CPU",
+            stacklevel=6,
+        )
+
+
+def _ends(units: UnitSet) -> Bool[np.ndarray, "end unit"]:
+    return np.array([[True] * len(units), [False] * len(units)])
+
+
+def _sample(units: UnitSet, n_each: int) -> Bool[np.ndarray, "sample unit"]:
+    """Everything kept, random masks of several densities, and the one that changes least."""
+    masks = [sample_masks(len(units), n_each, keep=keep, seed=0) for keep in _DENSITIES]
+    last = max(units, key=lambda u: (-1 if u.position is None else u.position, u.layer))
+    latest = np.array([[unit != last for unit in units]])
+    return np.concatenate([np.ones_like(latest), *masks, latest])
