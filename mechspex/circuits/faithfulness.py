@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechspex.core.finite import finite_values
+from mechspex.core.masks import Stream
 from mechspex.core.statistics import Estimate, ratio_estimator
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValuesLike, as_value_function
@@ -340,4 +341,4 @@ def behaviour(
 
 def scorer(whole: Float[np.ndarray, " output"], seed: int) -> Callable[..., Estimate]:
     """Shares of the behaviour `whole`, with intervals over outputs; see `ratio_estimator`."""
-    return ratio_estimator(whole, np.random.default_rng((seed, 1)))
+    return ratio_estimator(whole, np.random.default_rng((seed, Stream.OUTPUTS)))

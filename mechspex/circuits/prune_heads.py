@@ -14,7 +14,7 @@ from mechspex.circuits.pruning import Choice, Method, Pruning
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, members
 from mechspex.core.finite import finite_rows, finite_values
 from mechspex.core.json_values import write_json
-from mechspex.core.masks import both_ends
+from mechspex.core.masks import Stream, both_ends
 from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.decoders import Decoder, decode, find_decoder
@@ -89,7 +89,7 @@ def prune_heads(
     rng = np.random.default_rng(seed)
     masks = _subsets([sizes[row % len(sizes)] for row in range(budget)], n_units, rng)
     # Drawn apart, so that they are the same for every budget.
-    apart = np.random.default_rng((seed, 2))
+    apart = np.random.default_rng((seed, Stream.RANDOM_SUBSETS))
     random = {size: _subsets([size] * n_random, n_units, apart) for size in sizes}
     with ExitStack() as stack:
         searched = RecordedValues(value_function, folder, progress=progress)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.finite import finite_rows
-from mechspex.core.masks import keep_only, pack
+from mechspex.core.masks import Stream, keep_only, pack
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import FailedMasksError
 from mechspex.runs.recorded import RecordedValues
@@ -45,7 +45,7 @@ class SubsetRounds:
         self, recorded: RecordedValues, sizes: Sequence[int], decoder: str | Decoder, seed: int
     ) -> None:
         self._recorded, self._decoder, self._seed = recorded, decoder, seed
-        self._rng = np.random.default_rng((seed, 1))
+        self._rng = np.random.default_rng((seed, Stream.AROUND_SUBSETS))
         self.sizes = tuple(sorted(set(sizes)))
         self.masks = np.zeros((0, recorded.n_units), dtype=bool)
         self.values = np.zeros((0, len(recorded.outputs)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import IntEnum
 from itertools import combinations
 from typing import Literal
 
@@ -15,6 +16,37 @@ Design = Literal["biased", "mixed", "paired", "stratified"]
 
 # Random numbers drawn at once: bounds memory at 46,080 units without changing what is drawn.
 _BLOCK = 1 << 22
+
+
+class Stream(IntEnum):
+    """Streams of random numbers beside that of the seed itself: ``(seed, Stream.HELD_OUT)``.
+
+    Names of one number draw the same bits from one seed, as they did before they had names: stored
+    values rest on the numbers. A new use takes a new number.
+    """
+
+    HELD_OUT = 1
+    """Masks that score an answer (`explain`)."""
+    PROBES = 1
+    """Signs of the directions that choose the rows of pairs (`screen`)."""
+    AROUND_SUBSETS = 1
+    """Masks around the subsets of a search (`find_circuit`, `prune_heads`)."""
+    OUTPUTS = 1
+    """Outputs drawn again, for the intervals of a circuit's scores (`faithfulness`)."""
+    REJECTED = 2
+    """Pairs that a screen rejected, to be tested (`screen`)."""
+    RESAMPLES = 2
+    """Halves of the masks in which terms are selected again (`recover`)."""
+    RANDOM_SUBSETS = 2
+    """Subsets that a choice is compared with (`prune_heads`)."""
+    SURVIVORS = 3
+    """Masks that say what a screen's survivors explain (`explain`)."""
+    HALF = 3
+    """The half of the masks that says whether more of them would pay (`recover`)."""
+    AMONG_OTHERS = 4
+    """Masks among which a unit's mean effect is taken (`screen` with `keep`)."""
+    HALVES = 4
+    """Halves of the masks whose answers are compared (`explain`, adaptive)."""
 
 
 def check_masks(masks: object, n_units: int | None = None) -> Bool[np.ndarray, "mask unit"]:

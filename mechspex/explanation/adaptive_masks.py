@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mechspex.core.masks import sample_masks
+from mechspex.core.masks import Stream, sample_masks
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Samples
 from mechspex.decoders.pursuit import Pursuit
@@ -23,7 +23,7 @@ def uncertain_sets(samples: Samples) -> dict[tuple[Term, float], float]:
     names has weight f(1 − f). The density makes the set's product an even coin: ∏ m_i is 1 half of
     the time at p = 2^(−1/k), ∏ (1 − m_i) at 1 − p; a Fourier product wants p = ½.
     """
-    shuffled = np.random.default_rng((samples.seed, 4)).permutation(samples.n_masks)
+    shuffled = np.random.default_rng((samples.seed, Stream.HALVES)).permutation(samples.n_masks)
     parts = [np.arange(samples.n_masks), *np.array_split(shuffled, 2)]
     named: Counter[tuple[Term, float]] = Counter()
     for rows in parts:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.finite import finite_rows
-from mechspex.core.masks import all_masks, sample_masks
+from mechspex.core.masks import Stream, all_masks, sample_masks
 from mechspex.decoders import Decoder, Residual, decode
 from mechspex.decoders.decoder import Samples, check_samples
 from mechspex.decoders.spex.design import SpexDesign
@@ -197,7 +197,7 @@ def _fresh_masks(
     n_masks, n_units = masks.shape
     wanted = max(100, n_masks // 5)
     seen = {mask.tobytes() for mask in masks}
-    drawn = sample_masks(n_units, 10 * wanted, keep=keep, seed=(seed, 1))
+    drawn = sample_masks(n_units, 10 * wanted, keep=keep, seed=(seed, Stream.HELD_OUT))
     fresh = np.array([mask for mask in drawn if mask.tobytes() not in seen], dtype=bool)
     if len(fresh) < _FEWEST_TEST_MASKS:
         raise BudgetError(

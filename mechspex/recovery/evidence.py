@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from mechspex.core.json_values import read_array, read_number, read_term
+from mechspex.core.masks import Stream
 from mechspex.core.result import Result
 from mechspex.core.statistics import (
     clustered_error,
@@ -280,7 +281,7 @@ def _selected(
     units = list(dict.fromkeys([*named, *range(min(2, samples.n_units))]))[:_MOST_UNITS]
     column_of = {unit: column for column, unit in enumerate(sorted(units))}
     among = samples.among(np.array(sorted(units)))
-    rng = np.random.default_rng((samples.seed, 2))
+    rng = np.random.default_rng((samples.seed, Stream.RESAMPLES))
     counts: dict[Term, int] = {}
     drawn = 0
     while drawn < resamples:

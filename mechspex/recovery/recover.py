@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mechspex.core.masks import Stream
 from mechspex.core.statistics import standard_error
 from mechspex.decoders import Additive, Automatic, Decoder, Kernel, Residual, decode, find_decoder
 from mechspex.decoders.automatic import compare
@@ -173,7 +174,7 @@ def _more_masks(
     too_few = n_half < decoder.minimum_masks(samples.n_units) or len(truth) < 2
     if not r2 < _PERFECT or decoder.needs_design or too_few:
         return None
-    half = np.random.default_rng((samples.seed, 3)).permutation(samples.n_masks)[:n_half]
+    half = np.random.default_rng((samples.seed, Stream.HALF)).permutation(samples.n_masks)[:n_half]
     from_half = decoder.decode(samples.rows(half)).predict(test_masks)
     gain = (truth - from_half) ** 2 - (truth - predicted) ** 2
     sure = bool(gain.mean() > 2 * standard_error(gain))

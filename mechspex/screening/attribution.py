@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from mechspex.core.masks import sample_masks
+from mechspex.core.masks import Stream, sample_masks
 from mechspex.core.units import Term, by_order, subsets_of
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening.pair_scores import PairScores
@@ -31,7 +31,9 @@ def first_order(
     n_units = recorded.n_units
     recorded.stage = "first order"
     if keep is not None:
-        around = sample_masks(n_units, parts, keep=keep, seed=(seed, 4)).astype(np.float32)
+        around = sample_masks(n_units, parts, keep=keep, seed=(seed, Stream.AMONG_OTHERS)).astype(
+            np.float32
+        )
         return -recorded.value_and_mean_gradient(around)[1].mean(axis=0, dtype=np.float64)
     if parts == 0:
         return -recorded.value_and_mean_gradient(np.ones((1, n_units)))[1][0].astype(np.float64)
@@ -78,7 +80,7 @@ def pair_scores(recorded: RecordedValues, max_rows: int, n_probes: int, seed: in
     columns = np.arange(n_units)
     if n_units > max_rows:
         recorded.stage = "probes"
-        rng = np.random.default_rng((seed, 1))
+        rng = np.random.default_rng((seed, Stream.PROBES))
         signs = rng.choice(np.array([-1, 1], dtype=np.float32), (n_probes, n_units))
         soft = np.concatenate([np.ones((1, n_units), dtype=np.float32), 1 - _STEP * signs])
         _, gradients = recorded.value_and_mean_gradient(soft)

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.masks import Stream
 from mechspex.core.units import Term
 from mechspex.core.value_function import ValuesLike
 from mechspex.errors import Refused
@@ -196,7 +197,7 @@ def _propose(
 ) -> tuple[list[Term], np.ndarray, tuple[Stratum, ...]]:
     """The best pairs, and samples of the others, stratum by stratum of their rank."""
     ranked, scores = pairs.best(n_terms * _GROWTH**_STRATA)
-    rng = np.random.default_rng((seed, 2))
+    rng = np.random.default_rng((seed, Stream.REJECTED))
     strata = []
     for number in range(_STRATA):
         first, last = n_terms * _GROWTH**number, n_terms * _GROWTH ** (number + 1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mechspex.core.masks import sample_masks
+from mechspex.core.masks import Stream, sample_masks
 from mechspex.core.units import Term
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening.candidates import Candidates
@@ -99,7 +99,7 @@ def survivors(
         masks m of all units, averaged over outputs first.
     """
     recorded.stage = "what survivors explain"
-    masks = sample_masks(recorded.n_units, _MASKS, keep=keep, seed=(seed, 3))
+    masks = sample_masks(recorded.n_units, _MASKS, keep=keep, seed=(seed, Stream.SURVIVORS))
     whole = recorded(masks).mean(axis=1, dtype=np.float64)
     proposed = {column for term in candidates.terms for column in term}
     while True:

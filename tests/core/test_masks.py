@@ -104,3 +104,15 @@ def test_bad_input_is_refused_with_its_value():
         m.check_masks([[True]], 1)
     with pytest.raises(ShapeError, match=r"\[2, 1\].*\[mask, 2\]"):
         m.unpack(np.zeros((2, 1), dtype=np.uint8), 9)
+
+
+def test_streams_keep_their_numbers():
+    """Values of every run made before rest on them."""
+    numbers = {name: int(stream) for name, stream in m.Stream.__members__.items()}
+    assert numbers.items() >= {
+        "HELD_OUT": 1, "PROBES": 1, "AROUND_SUBSETS": 1, "OUTPUTS": 1, "REJECTED": 2,
+        "RESAMPLES": 2, "RANDOM_SUBSETS": 2, "SURVIVORS": 3, "HALF": 3, "AMONG_OTHERS": 4,
+        "HALVES": 4,
+    }.items()  # fmt: skip
+    named, bare = (m.sample_masks(30, 9, seed=(7, k)) for k in (m.Stream.HELD_OUT, 1))
+    assert np.array_equal(named, bare)
