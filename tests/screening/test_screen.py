@@ -99,7 +99,7 @@ def test_probes_find_the_rows_that_matter():
 
 
 def test_blocks_of_scores_are_those_of_the_whole_table(monkeypatch):
-    monkeypatch.setattr("mechspex.screening.all_pairs._BLOCK", 7)
+    monkeypatch.setattr("mechspex.screening.pair_scores._BLOCK", 7)
     rng = np.random.default_rng(3)
     table = rng.normal(size=(25, 25)).astype(np.float32)
     table += table.T
