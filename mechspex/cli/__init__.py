@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
+from mechspex import __version__
 from mechspex.cli import circuits, explain, screening, sweep
 from mechspex.cli import status as inspection
 from mechspex.cli.experiment import Terminated
@@ -17,9 +19,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="mechspex",
-    help="Find which parts of a language model act together, from as few ablations as possible.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 # In the order in which the help lists them.
@@ -36,6 +36,25 @@ for command in (
     inspection.status,
 ):
     app.command()(command)
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        print(f"mechspex {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def whole(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Find which parts of a language model act together, from as few ablations as possible."""
 
 
 def main() -> None:

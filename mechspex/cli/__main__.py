@@ -1,4 +1,4 @@
-"""``python -m mechspex.cli``."""
+"""``python -m mechspex.cli``, the same as ``python -m mechspex``."""
 
 from mechspex.cli import main
 

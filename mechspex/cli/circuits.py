@@ -2,78 +2,86 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from mechspex.cli.experiment import (
-    Ablation,
-    Device,
-    Dtype,
+from mechspex.cli.choices import BenchAblation, KnownModel, Objective
+from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.output import (
+    ANSWER,
+    EXPERIMENT,
+    MASKS,
+    OUTPUT,
     Json,
-    ModelName,
-    Precision,
-    Question,
-    RunName,
-    Seed,
-    TaskName,
-    UnitNames,
     print_answer,
     refuse_unwritable,
     writing,
 )
+from mechspex.cli.status import folder_of
+from mechspex.core.checks import check_from, check_seed
 from mechspex.errors import AblationError, Refused
 
 # Times as many fresh prompts score what is found on the first ones.
 _FRESH = 4
 
 
+@asks()
 def circuit(
-    task: TaskName,
-    model: ModelName = "smollm2-135m",
-    units: UnitNames = "heads",
-    ablation: Ablation = "mean",
+    experiment: Experiment,
     size: Annotated[
-        int | None, typer.Option(help="Of the circuit; the smallest that reaches --target.")
+        int | None,
+        typer.Option(
+            help="Of the circuit; the smallest that reaches --target.", rich_help_panel=ANSWER
+        ),
     ] = None,
     target: Annotated[
-        float, typer.Option(help="Faithfulness to reach on the prompts of the search.")
+        float,
+        typer.Option(
+            help="Faithfulness to reach on the prompts of the search.", rich_help_panel=ANSWER
+        ),
     ] = 0.9,
     objective: Annotated[
-        Literal["match", "best"],
-        typer.Option(help="match: does what the whole model does; best: does as much as it can."),
+        Objective,
+        typer.Option(
+            help="match: does what the whole model does; best: does as much as it can.",
+            case_sensitive=False,
+            rich_help_panel=ANSWER,
+        ),
     ] = "match",
     budget: Annotated[
-        int, typer.Option(help="Masks before climbing, which takes some hundreds.")
-    ] = 1000,
-    prompts: Annotated[
         int,
-        typer.Option(help="How many prompts of the search; four times as many fresh ones score."),
-    ] = 8,
-    dtype: Dtype = "float32",
-    precision: Precision = None,
-    device: Device = "cpu",
+        typer.Option(
+            help="Masks before climbing, which takes some hundreds.", rich_help_panel=MASKS
+        ),
+    ] = 1000,
     graphml: Annotated[
-        Path | None, typer.Option(help="Write members and their pairs for Gephi or Cytoscape.")
+        Path | None,
+        typer.Option(
+            help="Write members and their pairs for Gephi or Cytoscape.", rich_help_panel=OUTPUT
+        ),
     ] = None,
-    run: RunName = None,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Find the few units that carry a task by themselves, and score them on fresh prompts."""
+    """Find the few units that carry a task by themselves, and score them on fresh prompts.
+
+    Four times as many fresh prompts score what is found.
+    """
+    refuse_unwritable(graphml)
+    _refuse_goal(experiment, size, target, objective, budget)
     import mechspex as mx
     from mechspex.runs.recorded import RecordedValues
     from mechspex.runs.run import CIRCUIT, VALIDATION, run_folder
 
-    question = Question(task, model, units, ablation, dtype, device, run, seed, precision)
-    refuse_unwritable(graphml)
-    values, fresh = question.values(prompts, _FRESH * prompts)
-    with question.kept(values, f"{units}-{ablation}-circuit") as name:
+    seed = experiment.seed
+    values, fresh = experiment.values(experiment.prompts, _FRESH * experiment.prompts)
+    with experiment.kept(values, f"{experiment.units}-{experiment.ablation}-circuit") as name:
         found = mx.find_circuit(
             values,
             fresh,
@@ -85,7 +93,7 @@ def circuit(
             seed=seed,
             progress=True,
         )
-        roles = _roles(found.circuit, question.bridge, fresh.task)
+        roles = _roles(found.circuit, experiment.bridge, fresh.task)
         found = replace(found, circuit=found.circuit.with_roles(roles))
         found.circuit.save(run_folder(name) / CIRCUIT)
         with closing(RecordedValues(fresh, run_folder(name) / VALIDATION, progress=True)) as scored:
@@ -98,7 +106,7 @@ def circuit(
                 best=mx.faithfulness_curve(scored, found.best, seed=seed),
                 matching=mx.faithfulness_curve(scored, found.matching, seed=seed),
                 references=mx.reference_scores(
-                    question.bridge, fresh.task, found.circuit, run=name, seed=seed, progress=True
+                    experiment.bridge, fresh.task, found.circuit, run=name, seed=seed, progress=True
                 ),
             )
     if graphml is not None:
@@ -108,6 +116,20 @@ def circuit(
         print_answer(answer.to_dict(), True)
     else:
         print_answer(f"{answer}\n\nsaved in {run_folder(name)}", False)
+
+
+def _refuse_goal(
+    experiment: Experiment, size: int | None, target: float, objective: str, budget: int
+) -> None:
+    """Refuse a circuit that cannot be, before a model is loaded; `mx.find_circuit` does it anew."""
+    if budget < 50:
+        raise Refused(f"budget = {budget} masks: give at least 50")
+    if not 0 < target < (math.inf if objective == "best" else 1):
+        raise Refused(f"target = {target}: give a faithfulness above 0, below 1 to match the model")
+    if size is not None and experiment.is_shipped:
+        n_units = len(experiment.chosen)
+        if not 1 <= size < n_units:
+            raise Refused(f"size = {size}: choose from 1 to {n_units - 1} units")
 
 
 @dataclass(frozen=True)
@@ -195,10 +217,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Hold a circuit against another one, or against the published one of its task and model."""
-    import mechspex as mx
+    from mechspex.circuits.compare_circuits import compare_circuits
 
     one = _loaded(found)
-    held = mx.compare_circuits(one, _published(one) if other is None else _loaded(other))
+    held = compare_circuits(one, _published(one) if other is None else _loaded(other))
     if as_json:
         print_answer({"schema": "mechspex.comparison/1"} | asdict(held), True)
     else:
@@ -207,18 +229,20 @@ def compare(
 
 def _loaded(named: str) -> Any:
     """A circuit from its file, or from the folder of a run."""
-    import mechspex as mx
-    from mechspex.runs.run import CIRCUIT, run_folder
+    from mechspex.circuits.circuit import Circuit
+    from mechspex.runs.run import CIRCUIT
 
     path = Path(named)
     if not path.is_file() and path.suffix != ".json":
-        path = (path if path.is_dir() else run_folder(named)) / CIRCUIT
-    return mx.Circuit.load(path)
+        path = (path if path.is_dir() else folder_of(named)) / CIRCUIT
+        if not path.is_file():
+            raise Refused(f"{path.parent} holds no circuit; run mechspex circuit first")
+    return Circuit.load(path)
 
 
 def _published(found: Any) -> Any:
     """The circuit that the task file has for the model in which `found` lies."""
-    import mechspex as mx
+    from mechspex.circuits.circuit import Circuit
     from mechspex.tasks.task_file import read_task_file, task_files
 
     task = found.configuration.get("task", "").split(",")[0]
@@ -232,33 +256,50 @@ def _published(found: Any) -> Any:
             f"no circuit of {task or 'its task'!r} is published for {model or 'its model'!r} "
             f"({', '.join(known) or 'none'} has one); name the circuit to compare with"
         )
-    return mx.Circuit.published(roles, found.units)
+    return Circuit.published(roles, found.units)
 
 
 def bench(
     models: Annotated[
-        list[str] | None,
-        typer.Argument(help="Models whose circuits are known; all of them if none is named."),
+        list[KnownModel] | None,
+        typer.Argument(
+            help="Models whose circuits are known; all of them if none is named.",
+            show_choices=True,
+        ),
     ] = None,
     ablations: Annotated[
-        list[str] | None,
-        typer.Option("--ablation", help="zero, resample or mean; may be given several times."),
+        list[BenchAblation] | None,
+        typer.Option(
+            "--ablation",
+            help="May be given several times.",
+            case_sensitive=False,
+            rich_help_panel=EXPERIMENT,
+        ),
     ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(help="Of masks, decoders and resampled prompts.", rich_help_panel=EXPERIMENT),
+    ] = 0,
     budgets: Annotated[
         list[int] | None,
-        typer.Option("--budget", help="Masks for the decoders; may be given several times."),
+        typer.Option(
+            "--budget",
+            help="Masks for the decoders; may be given several times.",
+            rich_help_panel=MASKS,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of masks, decoders and resampled prompts.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Score every decoder and screen on models whose circuits are known."""
+    check_seed(seed)
+    check_from(1, budget=min(budgets or [1]))
     from mechspex.core.json_values import plain_rows
     from mechspex.experiments.bench import ABLATIONS, BUDGETS, summary
     from mechspex.experiments.bench import bench as run_bench
 
     scored = run_bench(
-        models,
-        ablations=ablations or ABLATIONS,
+        [name.value for name in models] if models else None,
+        ablations=[name.value for name in ablations] if ablations else ABLATIONS,
         budgets=budgets or BUDGETS,
         seed=seed,
         progress=True,

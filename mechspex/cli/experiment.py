@@ -1,79 +1,132 @@
-"""What commands share: the options that ask a question, the question itself, and its answer."""
+"""What every command asks about: the options of an experiment, checked before anything loads."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property, wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from mechspex.errors import Refused, RunError, StoreError
+from mechspex.cli.choices import Ablation, Dtype, Precision
+from mechspex.cli.output import EXPERIMENT, OUTPUT
+from mechspex.core.checks import check_seed
+from mechspex.errors import AblationError, Refused, RunError, TaskError
 
-TaskName = Annotated[str, typer.Argument(help="A task (see mechspex tasks) or a TOML file.")]
-ModelName = Annotated[
-    str, typer.Option("--model", help="tiny, smollm2-135m, a local folder or a Hub name.")
-]
-UnitNames = Annotated[
-    str, typer.Option("--units", help="heads, mlps, neurons, or a sum: heads+mlps.")
-]
-Ablation = Annotated[str, typer.Option(help="mean, zero, resample or corrupted.")]
-Prompts = Annotated[
-    int,
-    typer.Option(
-        "--prompts",
-        help="How many prompts; explain takes as many fresh ones to test what it finds, four "
-        "times as many after a screen.",
-    ),
-]
-Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="bf16 measures faster and less exactly; tests stay in --dtype."),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
-RunName = Annotated[
-    str | None,
-    typer.Option("--run", help="Name of the run below $MECHSPEX_RUNS (default: runs)."),
-]
-Seed = Annotated[int, typer.Option(help="Of prompts, masks and decoder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
+_KINDS = ("heads", "mlps", "neurons")
+# What torch calls its devices, a number behind a colon left out.
+_DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")
 
 
-@dataclass(frozen=True)
-class Question:
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
     """What some units of a model do in a task, under an ablation; as the options have it.
 
-    Nothing is loaded before it is needed, so that a command refuses bad input first.
+    Each field but the last is an option, spliced into a command by `asks`. Nothing is loaded before
+    it is needed, so that a command refuses bad input first.
 
     Attributes:
-        units: their kinds, ``heads+mlps``.
-        run: a name asked for; None for one that tells the question.
-        precision: in which the first value function measures; the others in the model's own.
-
-    Raises:
-        RunError: a run that cannot be written.
+        asked: the name of the command and all of its options, those of its own among them.
     """
 
-    task: str
-    model: str
-    units: str
-    ablation: str
-    dtype: str
-    device: str
-    run: str | None
-    seed: int
-    precision: str | None = None
+    task: Annotated[str, typer.Argument(help="A task (see mechspex tasks) or a TOML file.")]
+    model: Annotated[
+        str,
+        typer.Option(
+            help="tiny, smollm2-135m, a local folder or a Hub name.", rich_help_panel=EXPERIMENT
+        ),
+    ] = "smollm2-135m"
+    units: Annotated[
+        str,
+        typer.Option(
+            help="heads, mlps, neurons, or a sum: heads+mlps; or some by name: L0H1,L1H3.",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = "heads"
+    ablation: Annotated[
+        Ablation,
+        typer.Option(
+            help="What takes an ablated unit's place: the mean over the prompts, zeros, the "
+            "activation on another prompt, or on the corrupted one.",
+            case_sensitive=False,
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = "mean"
+    prompts: Annotated[
+        int,
+        typer.Option(
+            help="How many prompts are searched; further ones test what is found.",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = 8
+    dtype: Annotated[
+        Dtype,
+        typer.Option(
+            help="Of the weights and of all arithmetic.",
+            case_sensitive=False,
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = "float32"
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Measures faster and less exactly; tests stay in --dtype.",
+            case_sensitive=False,
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = None
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, …", rich_help_panel=EXPERIMENT)] = (
+        "cpu"
+    )
+    seed: Annotated[
+        int, typer.Option(help="Of prompts, masks and decoder.", rich_help_panel=EXPERIMENT)
+    ] = 0
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the run below $MECHSPEX_RUNS (default: runs).", rich_help_panel=OUTPUT
+        ),
+    ] = None
 
-    def __post_init__(self) -> None:
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse what cannot be, as far as that shows without loading the model.
+
+        Raises:
+            Refused: a run that cannot be written, an unknown task, model, device or unit, and
+                numbers out of range.
+        """
+        from mechspex.models.shipped import check_model_name
+        from mechspex.tasks.task_file import read_task_file
+
+        self._check_run()
+        read_task_file(self.task)
+        check_model_name(self.model)
+        if self.device.split(":")[0] not in _DEVICES:
+            raise Refused(f"device {self.device!r} is unknown; choose cpu, cuda, cuda:1, mps, …")
+        check_seed(self.seed)
+        if self.prompts < 1:
+            raise TaskError(f"n_prompts = {self.prompts}: a task needs at least one prompt")
+        if self.prompts == 1 and self.ablation in ("mean", "resample"):
+            raise AblationError(
+                f"ablation {self.ablation!r} over a single prompt would replace every activation "
+                "by itself; give more prompts or choose 'zero'"
+            )
+        kinds_of(self.units)
+        if self.is_shipped:
+            # Names and kinds that the model does not have.
+            _ = self.chosen
+
+    def _check_run(self) -> None:
         from mechspex.runs.run import run_folder
 
         if self.run is None:
@@ -91,38 +144,68 @@ class Question:
 
         import mechspex as mx
 
-        known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-        if self.dtype not in known:
-            raise typer.BadParameter(f"dtype {self.dtype!r}: choose {', '.join(known)}")
-        return mx.load_model(self.model, dtype=known[self.dtype], device=self.device)
+        return mx.load_model(self.model, dtype=getattr(torch, self.dtype), device=self.device)
 
     @cached_property
     def chosen(self) -> Any:
-        """The units, a column of the masks each."""
-        import mechspex as mx
+        """The units, a column of the masks each; a shipped model is not loaded for them."""
         from mechspex.core.units import UnitSet
+        from mechspex.models.shipped import SHAPES
 
-        kinds = {"heads": mx.heads, "mlps": mx.mlps, "neurons": mx.neurons}
+        if self.is_shipped:
+            shape = SHAPES[self.model]
+        else:
+            from mechspex.models.units import shape_of
+
+            shape = shape_of(self.bridge)
+        kinds, names = kinds_of(self.units)
         chosen = UnitSet()
-        for name in self.units.split("+"):
-            if name not in kinds:
-                raise typer.BadParameter(f"{name!r}: choose heads, mlps, neurons or a sum of them")
-            chosen = chosen + kinds[name](self.bridge)
-        return chosen
+        for kind in kinds:
+            chosen = chosen + getattr(shape, kind)()
+        return chosen[names] if names else chosen
 
-    def values(self, *prompts: int) -> list[Any]:
-        """A value function on so many prompts, another one on so many further ones, and so on."""
+    def task_drawn(self, n_prompts: int) -> Any:
+        """The prompts, drawn with the model's tokenizer alone where that is all it takes."""
+        import mechspex as mx
+        from mechspex.models.shipped import local_folder
+        from mechspex.models.tokenizer import FolderTokenizer
+        from mechspex.tasks.draw_task import draw_task
+
+        folder = local_folder(self.model)
+        if folder is None or not FolderTokenizer.reads(folder):
+            return mx.load_task(self.task, self.bridge, n_prompts=n_prompts, seed=self.seed)
+        tokenizer = FolderTokenizer(folder)
+        return draw_task(self.task, tokenizer, self.model, n_prompts=n_prompts, seed=self.seed)
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether the model is one of those whose units are known without loading it."""
+        from mechspex.models.shipped import SHAPES
+
+        return self.model in SHAPES
+
+    def values(self, *prompts: int, say: Callable[[object], None] | None = None) -> list[Any]:
+        """A value function on so many prompts, another one on so many further ones, and so on.
+
+        Args:
+            say: prints what another precision costs; on stderr if not given.
+        """
+        # Words that are no single tokens are told of before the model is loaded.
+        self.task_drawn(sum(prompts))
         import mechspex as mx
 
-        # What cannot be chosen is refused before prompts are drawn.
-        chosen = self.chosen
         drawn = mx.load_task(self.task, self.bridge, n_prompts=sum(prompts), seed=self.seed)
         first, *others = drawn.split(*prompts)
         values = mx.ComponentValues(
-            self.bridge, first, chosen, self.ablation, precision=self.precision, seed=self.seed
+            self.bridge,
+            first,
+            self.chosen,
+            self.ablation,
+            precision=self.precision,
+            seed=self.seed,
         )
         if values.precision_error is not None:
-            print(values.precision_error, file=sys.stderr)
+            (say or _to_stderr)(values.precision_error)
         return [values, *(values.in_own_dtype.on(task) for task in others)]
 
     @contextmanager
@@ -149,41 +232,95 @@ class Question:
             raise
 
 
+def asks(*, without: Iterable[str] = (), **defaults: Any) -> Callable[..., Callable[..., None]]:
+    """Splice the options of an `Experiment` into a command, whose first parameter takes it.
+
+    The experiment is checked before the command begins.
+
+    Args:
+        without: options that this command does not have.
+        defaults: of this command, where they are others.
+    """
+
+    def spliced(command: Callable[..., None]) -> Callable[..., None]:
+        # The command's own parameters follow those of the experiment.
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        shared = [option for option in _options(defaults) if option.name not in without]
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            asked = {"command": command.__name__, **given}
+            chosen = {option.name: given.pop(option.name) for option in shared}
+            experiment = Experiment(**defaults | chosen, asked=asked)
+            experiment.check()
+            command(experiment, **given)
+
+        own = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in own]
+        # The name of the run belongs to the output, at the end of the help.
+        *others, name_of_run = shared
+        parameters = [*others, *own[:-1], name_of_run, *own[-1:]]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {option.name: option.annotation for option in parameters}
+        return run
+
+    return spliced
+
+
+def _options(defaults: dict[str, Any]) -> list[inspect.Parameter]:
+    """The fields of `Experiment` as parameters of a command."""
+    types = get_type_hints(Experiment, include_extras=True)
+    empty = inspect.Parameter.empty
+    return [
+        inspect.Parameter(
+            option.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(
+                option.name, empty if option.default is MISSING else option.default
+            ),
+            annotation=types[option.name],
+        )
+        for option in fields(Experiment)
+        if option.name != "asked"
+    ]
+
+
+def kinds_of(units: str) -> tuple[list[str], list[str]]:
+    """The kinds that ``heads+mlps`` or ``L0H1,L1H3`` are of, and the names, if those are names.
+
+    Raises:
+        BadParameter: neither.
+    """
+    asked = [part.strip() for part in units.split("+")]
+    if all(kind in _KINDS for kind in asked):
+        return asked, []
+    names = [name.strip().upper() for name in re.split(r"[+,×]", units)]
+    patterns = {"heads": r"L\d+H\d+", "mlps": r"L\d+MLP", "neurons": r"L\d+N\d+"}
+    kinds = [k for k, pattern in patterns.items() if any(re.fullmatch(pattern, n) for n in names)]
+    for name in names:
+        if not any(re.fullmatch(patterns[kind], name) for kind in kinds):
+            bad = next((kind for kind in asked if kind not in _KINDS), units)
+            raise typer.BadParameter(
+                f"{bad!r}: choose {', '.join(_KINDS)} or a sum of them, or name units: L0H1,L1H3",
+                param_hint="'--units'",
+            )
+    return kinds, names
+
+
+def _to_stderr(line: object) -> None:
+    print(line, file=sys.stderr)
+
+
 def _run_name(about: str, configuration: dict[str, str]) -> str:
     import hashlib
 
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', about).strip('-._')}-{digest[:8]}"
+    return f"{slug(about)}-{digest[:8]}"
+
+
+def slug(about: str) -> str:
+    """The beginning of the name of a run without a name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", about).strip("-._")
 
 
 class Terminated(Exception):
     """SIGTERM, as schedulers send it before they take a machine away."""
-
-
-def refuse_unwritable(*files: Path | None) -> None:
-    """Refuse files that an answer cannot be written to, before anything is loaded."""
-    for file in files:
-        if file is None:
-            continue
-        there = file if file.exists() else file.absolute().parent
-        if file.is_dir() or not os.access(there, os.W_OK):
-            raise Refused(
-                f"{file} cannot be written; name a file in a folder that exists and is writable"
-            )
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """A file that cannot be written after all, on a full disk, costs no value."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or 'a file'} could not be written ({error.strerror}); the values are "
-            "kept, the same command measures nothing again"
-        ) from None
-
-
-def print_answer(content: Any, as_json: bool) -> None:
-    """Print text, or a dictionary or list as JSON."""
-    print(json.dumps(content, indent=1, allow_nan=False) if as_json else content)

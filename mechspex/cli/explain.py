@@ -2,109 +2,169 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from mechspex.cli.experiment import (
-    Ablation,
-    Device,
-    Dtype,
-    Json,
-    ModelName,
-    Precision,
-    Prompts,
-    Question,
-    RunName,
-    Seed,
-    TaskName,
-    UnitNames,
-    print_answer,
+from mechspex.cli.choices import Decoder, Design, ScreenOrNone
+from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.kept import Question
+from mechspex.cli.output import ANSWER, MASKS, Json, print_answer
+from mechspex.core.checks import (
+    check_contexts,
+    check_keep,
+    check_level,
+    check_max_order,
+    check_target_r2,
 )
 from mechspex.errors import FailedMasksError
 
 # With more units than these, random ablation alone finds little.
 _MOST_UNSCREENED = 2_000
+# More masks than any decoder needs but those that have a design of their own.
+_AMPLE = 100
 # Times as many fresh prompts test what a screen proposes.
 _FRESH_OF_A_SCREEN = 4
 
 
+@asks()
 def explain(
-    task: TaskName,
-    model: ModelName = "smollm2-135m",
-    units: UnitNames = "heads",
-    ablation: Ablation = "mean",
+    experiment: Experiment,
     keep: Annotated[
         float | None,
-        typer.Option(help="Probability with which a unit is kept; 0.9, or 0.5 in SPEX's design."),
+        typer.Option(
+            help="Probability with which a unit is kept; 0.9, or 0.5 in SPEX's design.",
+            rich_help_panel=MASKS,
+        ),
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(help="Masks the decoder may use; 1000 without --target-r2.")
+        int | None,
+        typer.Option(
+            help="Masks the decoder may use; 1000 without --target-r2.", rich_help_panel=MASKS
+        ),
     ] = None,
     target_r2: Annotated[
-        float | None, typer.Option(help="Stop once the held-out R² reaches this.")
+        float | None,
+        typer.Option(help="Stop once the held-out R² reaches this.", rich_help_panel=MASKS),
     ] = None,
-    decoder: Annotated[
-        str,
-        typer.Option(help="automatic, additive, pursuit, proxyspex, kernel, spex or exhaustive."),
-    ] = "automatic",
     design: Annotated[
-        Literal["random", "mixed", "spex"] | None,
+        Design | None,
         typer.Option(
-            help="mixed: every second mask at 0.5; spex: masks that show sets of up to five units."
+            help="mixed: every second mask at 0.5; spex: masks that show sets of up to five units.",
+            case_sensitive=False,
+            rich_help_panel=MASKS,
         ),
     ] = None,
     adaptive: Annotated[
-        bool, typer.Option("--adaptive", help="Spend masks where the answer is least certain.")
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="Spend masks where the answer is least certain.",
+            rich_help_panel=MASKS,
+        ),
     ] = False,
-    level: Annotated[float, typer.Option(help="False discovery rate.")] = 0.05,
-    max_order: Annotated[int | None, typer.Option(help="The largest interaction wanted.")] = None,
     screen: Annotated[
-        Literal["first_order", "second_order", "ablation", "none"] | None,
+        ScreenOrNone | None,
         typer.Option(
             help="Score all units by gradients (or by ablating groups) first, ablate only the "
-            "strongest; second_order where there are more than 2,000 units."
+            "strongest; second_order where there are more than 2,000 units.",
+            case_sensitive=False,
+            rich_help_panel=MASKS,
         ),
     ] = None,
+    decoder: Annotated[
+        Decoder,
+        typer.Option(
+            help="What recovers the terms from the masks.",
+            case_sensitive=False,
+            rich_help_panel=ANSWER,
+        ),
+    ] = "automatic",
+    max_order: Annotated[
+        int | None, typer.Option(help="The largest interaction wanted.", rich_help_panel=ANSWER)
+    ] = None,
+    level: Annotated[
+        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
+    ] = 0.05,
     contexts: Annotated[
         int,
-        typer.Option(help="Measure what is confirmed in so many random masks of the others too."),
+        typer.Option(
+            help="Measure what is confirmed in so many random masks of the others too.",
+            rich_help_panel=ANSWER,
+        ),
     ] = 0,
-    prompts: Prompts = 8,
-    dtype: Dtype = "float32",
-    precision: Precision = None,
-    device: Device = "cpu",
-    run: RunName = None,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Find which units act alone and which act together, each confirmed by exact ablation."""
+    """Find which units act alone and which act together, each confirmed by exact ablation.
+
+    What is found is tested on as many fresh prompts, four times as many after a screen.
+    """
+    from mechspex.runs.run import EXPLANATION, run_folder
+
+    options = {
+        "budget": budget,
+        "target_r2": target_r2,
+        "keep": keep,
+        "decoder": decoder,
+        "design": design,
+        "adaptive": adaptive,
+        "level": level,
+        "max_order": max_order,
+        "contexts": contexts,
+        "seed": experiment.seed,
+    }
+    _check(experiment, options)
+    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}")
+    folder = question.folder(EXPLANATION)
+    if folder is not None:
+        _print(_loaded(folder), as_json)
+        return
     import mechspex as mx
 
-    question = Question(task, model, units, ablation, dtype, device, run, seed, precision)
-    method = _screen_method(screen, len(question.chosen))
+    method = _screen_method(screen, len(experiment.chosen))
     # The first prompts to find the terms, the others to test them: more of them where a screen
     # has many small effects tested.
-    fresh_prompts = prompts if method is None else _FRESH_OF_A_SCREEN * prompts
-    values, fresh = question.values(prompts, fresh_prompts)
-    with question.kept(values, f"{units}-{ablation}") as name:
+    n_fresh = experiment.prompts * (1 if method is None else _FRESH_OF_A_SCREEN)
+    values, fresh = experiment.values(experiment.prompts, n_fresh, say=question.say)
+    with experiment.kept(values, question.about) as name:
         explanation = mx.explain(
-            values,
-            budget=budget,
-            target_r2=target_r2,
-            keep=keep,
-            decoder=decoder,
-            design=design,
-            adaptive=adaptive,
-            level=level,
-            max_order=max_order,
-            validate_on=fresh,
-            screen=method,
-            contexts=contexts,
-            run=name,
-            seed=seed,
-            progress=True,
+            values, **options, validate_on=fresh, screen=method, run=name, progress=True
         )
+    question.keep(run_folder(name), EXPLANATION)
+    _print(explanation, as_json)
+
+
+def _check(experiment: Experiment, options: dict[str, Any]) -> None:
+    """Refuse what `mx.explain` would refuse, before a model is loaded."""
+    for name, check in (
+        ("level", check_level),
+        ("keep", check_keep),
+        ("contexts", check_contexts),
+        ("target_r2", check_target_r2),
+        ("max_order", check_max_order),
+    ):
+        if options[name] is not None:
+            check(options[name])
+    spex = "spex" in (options["decoder"], options["design"])
+    budget = _AMPLE if options["budget"] is None else options["budget"]
+    if experiment.is_shipped and (spex or options["decoder"] == "exhaustive" or budget < _AMPLE):
+        from mechspex.explanation.explain import _plan
+
+        _plan(len(experiment.chosen), **options)
+
+
+def _loaded(folder: Any) -> Any:
+    """The answer of an earlier call, which took nothing now."""
+    from dataclasses import replace
+
+    from mechspex.explanation.explanation import Explanation
+
+    kept = Explanation.load(folder)
+    cost = replace(kept.cost, measured=0, seconds_measuring=0.0, seconds=0.0)
+    return replace(kept, cost=cost)
+
+
+def _print(explanation: Any, as_json: bool) -> None:
     print_answer(explanation.to_dict() if as_json else str(explanation), as_json)
     if explanation.recovery.n_failed or explanation.validation.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)

@@ -4,65 +4,71 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from mechspex.cli.experiment import (
-    Ablation,
-    Device,
-    Dtype,
+from mechspex.cli.choices import Screen
+from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.output import (
+    ANSWER,
+    MASKS,
+    OUTPUT,
     Json,
-    ModelName,
-    Prompts,
-    Question,
-    RunName,
-    Seed,
-    TaskName,
-    UnitNames,
     print_answer,
     refuse_unwritable,
     writing,
 )
+from mechspex.core.checks import check_contexts, check_from, check_level
+from mechspex.core.units import names_in
 from mechspex.errors import FailedMasksError, Refused
 
 
+@asks(without={"precision"}, units="neurons")
 def screen(
-    task: TaskName,
-    model: ModelName = "smollm2-135m",
-    units: UnitNames = "neurons",
+    experiment: Experiment,
     method: Annotated[
-        Literal["first_order", "second_order", "ablation"],
+        Screen,
         typer.Option(
             help="By gradients: single units, or sets of two and more; or by ablating groups, "
-            "from whole layers down."
+            "from whole layers down.",
+            case_sensitive=False,
+            rich_help_panel=MASKS,
         ),
     ] = "second_order",
-    terms: Annotated[int, typer.Option(help="Sets of each order that are proposed.")] = 200,
-    max_order: Annotated[int, typer.Option(help="The largest sets of second_order.")] = 2,
-    masks: Annotated[int, typer.Option(help="How many masks ablation may measure.")] = 1000,
+    masks: Annotated[
+        int, typer.Option(help="How many masks ablation may measure.", rich_help_panel=MASKS)
+    ] = 1000,
     early_exit: Annotated[
         int | None,
-        typer.Option(help="Screen the first so many blocks alone; how that agrees is printed."),
+        typer.Option(
+            help="Screen the first so many blocks alone; how that agrees is printed.",
+            rich_help_panel=MASKS,
+        ),
     ] = None,
-    ablation: Ablation = "mean",
-    prompts: Prompts = 8,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
-    csv: Annotated[Path | None, typer.Option(help="Write one row a proposed set.")] = None,
-    run: RunName = None,
-    seed: Seed = 0,
+    terms: Annotated[
+        int, typer.Option(help="Sets of each order that are proposed.", rich_help_panel=ANSWER)
+    ] = 200,
+    max_order: Annotated[
+        int, typer.Option(help="The largest sets of second_order.", rich_help_panel=ANSWER)
+    ] = 2,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Write one row a proposed set.", rich_help_panel=OUTPUT),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score all units and pairs cheaply; what is proposed here is not yet measured."""
+    refuse_unwritable(csv)
+    check_from(1, n_terms=terms, n_masks=masks)
+    check_from(2, max_order=max_order)
     import mechspex as mx
 
-    question = Question(task, model, units, ablation, dtype, device, run, seed)
-    refuse_unwritable(csv)
-    (whole,) = question.values(prompts)
+    (whole,) = experiment.values(experiment.prompts)
     values = whole if early_exit is None else whole.early_exit(early_exit)
-    with question.kept(values, f"{units}-{ablation}-screen") as name:
+    with experiment.kept(values, f"{experiment.units}-{experiment.ablation}-screen") as name:
         found = mx.screen(
             values,
             method,
@@ -70,7 +76,7 @@ def screen(
             max_order=max_order,
             n_masks=masks,
             run=name,
-            seed=seed,
+            seed=experiment.seed,
             progress=True,
         )
     if values is not whole:
@@ -81,44 +87,49 @@ def screen(
     print_answer(found.to_dict() if as_json else str(found), as_json)
 
 
+@asks(without={"precision", "units"}, prompts=32, seed=1)
 def validate(
-    task: TaskName,
+    experiment: Experiment,
     sets: Annotated[
         list[str],
         typer.Argument(help="Sets of units, L23H3,L24H4; or a CSV file of mechspex screen."),
     ],
-    model: ModelName = "smollm2-135m",
-    ablation: Ablation = "mean",
-    prompts: Annotated[int, typer.Option(help="How many prompts.")] = 32,
-    level: Annotated[float, typer.Option(help="False discovery rate.")] = 0.05,
+    level: Annotated[
+        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
+    ] = 0.05,
     contexts: Annotated[
         int,
         typer.Option(
-            help="Average over so many random masks of the other units; 0: keep them all."
+            help="Average over so many random masks of the other units; 0: keep them all.",
+            rich_help_panel=MASKS,
         ),
     ] = 0,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
-    run: RunName = None,
-    seed: Annotated[int, typer.Option(help="Of the prompts; another one than the screen's.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Measure sets of units exactly, by ablating every part of each of them."""
+    """Measure sets of units exactly, by ablating every part of each of them.
+
+    The prompts are to be others than those of the screen: so is the seed.
+    """
+    check_level(level)
+    check_contexts(contexts)
+    terms = _sets(sets)
+    experiment = replace(experiment, units=_kinds(terms))
+    experiment.check()
+    if experiment.is_shipped:
+        experiment.chosen.columns(name for term in terms for name in term)
     import mechspex as mx
     from mechspex.core.json_values import plain_rows
     from mechspex.runs.recorded import RecordedValues
     from mechspex.runs.run import run_folder
     from mechspex.runs.text import effect_tables
 
-    terms = _sets(sets)
-    question = Question(task, model, _kinds(terms), ablation, dtype, device, run, seed)
     # An unknown name is refused before anything is measured.
-    question.chosen.columns(name for term in terms for name in term)
-    (values,) = question.values(prompts)
-    with question.kept(values, f"sets-{ablation}-validate") as name:
+    experiment.chosen.columns(name for term in terms for name in term)
+    (values,) = experiment.values(experiment.prompts)
+    with experiment.kept(values, f"sets-{experiment.ablation}-validate") as name:
         recorded = RecordedValues(values, run_folder(name), progress=True)
         recorded.stage = "validating"
-        tested = mx.validate(recorded, terms, level=level, contexts=contexts, seed=seed)
+        tested = mx.validate(recorded, terms, level=level, contexts=contexts, seed=experiment.seed)
         recorded.close()
     frame = tested.to_pandas()
     if as_json:
@@ -126,7 +137,7 @@ def validate(
             {"schema": "mechspex.validation/1", "level": level, "terms": plain_rows(frame)}, True
         )
     else:
-        table = frame.assign(prompts=float(prompts))
+        table = frame.assign(prompts=float(experiment.prompts))
         print("\n".join(effect_tables(table, beside="prompts")).strip())
     if tested.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
@@ -139,11 +150,11 @@ def _sets(given: list[str]) -> list[tuple[str, ...]]:
     if len(given) == 1 and given[0].endswith(".csv"):
         try:
             with open(given[0], newline="") as file:
-                rows = [row["units"].split(" × ") for row in csv.DictReader(file)]
+                rows = [names_in(row["units"]) for row in csv.DictReader(file)]
         except (OSError, KeyError, UnicodeDecodeError) as error:
             raise Refused(f"{given[0]} is no CSV file of mechspex screen ({error!r})") from None
-        return [tuple(row) for row in rows]
-    return [tuple(name.strip() for name in names.split(",")) for names in given]
+        return rows
+    return [names_in(names) for names in given]
 
 
 def _kinds(terms: list[tuple[str, ...]]) -> str:

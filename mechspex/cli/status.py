@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mechspex.cli.experiment import Json, ModelName, Prompts, Seed, print_answer
-from mechspex.errors import Refused
+from mechspex.cli.experiment import Experiment
+from mechspex.cli.output import EXPERIMENT, Json, print_answer
+from mechspex.errors import Refused, RunError
 
 # The model whose scores the list of tasks shows.
 _SCORED = "smollm2-135m"
@@ -24,24 +27,42 @@ class Show(StrEnum):
 
 def tasks(
     what: Annotated[
-        Show, typer.Argument(help="list all tasks, or show the prompts of one.")
+        str, typer.Argument(help="list all tasks, or show the prompts of one.")
     ] = Show.all,
     task: Annotated[str | None, typer.Argument(help="For show: a task or a TOML file.")] = None,
-    model: ModelName = "smollm2-135m",
-    prompts: Prompts = 8,
-    seed: Seed = 0,
+    model: Annotated[
+        str,
+        typer.Option(help="Whose tokenizer the words are to suit.", rich_help_panel=EXPERIMENT),
+    ] = "smollm2-135m",
+    prompts: Annotated[
+        int, typer.Option(help="How many prompts are shown.", rich_help_panel=EXPERIMENT)
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="Of the prompts.", rich_help_panel=EXPERIMENT)] = 0,
     as_json: Json = False,
 ) -> None:
     """List the tasks and how well SmolLM2 does them, or show the prompts of one.
 
     A folder named by $MECHSPEX_TASKS adds tasks of your own.
     """
-    if what is Show.one:
-        if task is None:
-            raise typer.BadParameter("name a task: mechspex tasks show ioi")
-        _show_task(task, model, prompts, seed, as_json)
-    else:
+    if what == Show.all:
         _list_tasks(as_json)
+        return
+    if what != Show.one:
+        # A task in the place of "show" says what is wanted.
+        _refuse_word(what)
+    if task is None:
+        raise typer.BadParameter("name a task: mechspex tasks show ioi")
+    experiment = Experiment(task=task, model=model, prompts=prompts, seed=seed, ablation="zero")
+    experiment.check()
+    _show_task(experiment, as_json)
+
+
+def _refuse_word(word: str) -> None:
+    from mechspex.tasks.task_file import task_files
+
+    if word in task_files() or Path(word).is_file():
+        raise typer.BadParameter(f"to see the task's prompts: mechspex tasks show {word}")
+    raise typer.BadParameter(f"{word!r} is neither 'list' nor 'show': mechspex tasks show ioi")
 
 
 def _list_tasks(as_json: bool) -> None:
@@ -66,12 +87,11 @@ def _list_tasks(as_json: bool) -> None:
         print(f"{recipe.name:12}  {recipe.metric:22}  {told}  {recipe.title}")
 
 
-def _show_task(task: str, model: str, prompts: int, seed: int, as_json: bool) -> None:
-    import mechspex as mx
+def _show_task(experiment: Experiment, as_json: bool) -> None:
     from mechspex.tasks.task_file import read_task_file
 
-    recipe = read_task_file(task)
-    drawn = mx.load_task(task, mx.load_model(model), n_prompts=prompts, seed=seed)
+    recipe = read_task_file(experiment.task)
+    drawn = experiment.task_drawn(experiment.prompts)
     absent = [None] * len(drawn)
     rows = [
         {"prompt": prompt, "answer": answer, "distractor": distractor, "corrupted": corrupted}
@@ -104,7 +124,7 @@ def _any_of(answer: str | tuple[str, ...]) -> str:
 
 def models(as_json: Json = False) -> None:
     """List the models that mechspex knows by name; local folders and Hub names work as well."""
-    from mechspex.models.load_model import SHIPPED
+    from mechspex.models.shipped import SHIPPED
 
     if as_json:
         print_answer([{"model": name, "about": about} for name, about in SHIPPED.items()], True)
@@ -120,27 +140,56 @@ def status(
     as_json: Json = False,
 ) -> None:
     """List the runs, or print the answer of one of them again."""
-    from mechspex.runs.run import CIRCUIT, EXPLANATION, SWEEP, list_runs, run_folder
+    if run is None:
+        _list_runs(as_json)
+        return
+    from mechspex.runs.run import CIRCUIT, EXPLANATION, SWEEP
 
-    if run is not None:
+    folder = folder_of(run)
+    explained = (folder / EXPLANATION).exists()
+    if (folder / CIRCUIT).exists() and not explained:
         from mechspex.circuits.circuit import Circuit
         from mechspex.core.json_values import plain
-        from mechspex.explanation.explanation import Explanation
 
-        folder = run_folder(run)
-        explained = (folder / EXPLANATION).exists()
-        if (folder / CIRCUIT).exists() and not explained:
-            circuit = Circuit.load(folder / CIRCUIT)
-            print_answer(plain(circuit.to_dict()) if as_json else str(circuit), as_json)
-            return
-        if (folder / SWEEP).exists() and not explained:
-            raise Refused(
-                f"{folder} holds a sweep: read {folder / SWEEP}, or give the sweep command again, "
-                "which measures nothing anew"
-            )
-        explanation = Explanation.load(folder)
-        print_answer(explanation.to_dict() if as_json else str(explanation), as_json)
+        circuit = Circuit.load(folder / CIRCUIT)
+        print_answer(plain(circuit.to_dict()) if as_json else str(circuit), as_json)
         return
+    if (folder / SWEEP).exists() and not explained:
+        raise Refused(
+            f"{folder} holds a sweep: read {folder / SWEEP}, or give the sweep command again, "
+            "which measures nothing anew"
+        )
+    from mechspex.explanation.explanation import Explanation
+
+    explanation = Explanation.load(folder)
+    print_answer(explanation.to_dict() if as_json else str(explanation), as_json)
+
+
+def folder_of(run: str) -> Path:
+    """The folder of a run that exists.
+
+    Raises:
+        RunError: there is no run of that name; those of nearly that name are told.
+    """
+    from mechspex.runs.run import run_folder
+
+    folder = run_folder(run)
+    if folder.is_dir():
+        return folder
+    there = sorted(path.name for path in folder.parent.glob("*/") if path.is_dir())
+    near = get_close_matches(run, there, 3, 0.4)
+    if near:
+        way = f"did you mean {' or '.join(near)}?"
+    elif there:
+        way = "mechspex status lists those that there are"
+    else:
+        way = "there are none yet; start one with: mechspex explain ioi"
+    raise RunError(f"no run {run!r} in {folder.parent}; {way}")
+
+
+def _list_runs(as_json: bool) -> None:
+    from mechspex.runs.run import list_runs
+
     rows = list_runs()
     if as_json:
         print_answer(rows, True)

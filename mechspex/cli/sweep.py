@@ -7,60 +7,57 @@ from typing import Annotated, Any
 
 import typer
 
-from mechspex.cli.experiment import (
-    Ablation,
-    Device,
-    Dtype,
-    Json,
-    ModelName,
-    Precision,
-    Prompts,
-    Question,
-    RunName,
-    Seed,
-    TaskName,
-    UnitNames,
-    print_answer,
-    refuse_unwritable,
-    writing,
-)
+from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.kept import Question
+from mechspex.cli.output import MASKS, OUTPUT, Json, print_answer, refuse_unwritable, writing
+from mechspex.core.units import names_in
 from mechspex.errors import FailedMasksError, Refused
 
 _PICTURES = (".png", ".svg", ".pdf")
 
 
+@asks()
 def sweep(
-    task: TaskName,
-    model: ModelName = "smollm2-135m",
-    units: UnitNames = "heads",
-    order: Annotated[int, typer.Option(min=1, max=2, help="1: singles; 2: pairs as well.")] = 1,
+    experiment: Experiment,
+    order: Annotated[
+        int,
+        typer.Option(min=1, max=2, help="1: singles; 2: pairs as well.", rich_help_panel=MASKS),
+    ] = 1,
     among: Annotated[
-        str | None, typer.Option(help="Ablate only these units, keep the rest: L23H3,L24H4,…")
+        str | None,
+        typer.Option(
+            help="Ablate only these units, keep the rest: L23H3,L24H4,…", rich_help_panel=MASKS
+        ),
     ] = None,
-    ablation: Ablation = "mean",
-    prompts: Prompts = 8,
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
-    precision: Precision = None,
     csv: Annotated[
-        Path | None, typer.Option(help="Write one row a single or pair: effect, interval, value.")
+        Path | None,
+        typer.Option(
+            help="Write one row a single or pair: effect, interval, value.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw the singles, layer × head (.png, .svg or .pdf).")
+        Path | None,
+        typer.Option(
+            help="Draw the singles, layer × head (.png, .svg or .pdf).", rich_help_panel=OUTPUT
+        ),
     ] = None,
-    run: RunName = None,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Ablate every unit, or every pair, alone: what each costs, exactly."""
+    refuse_unwritable(csv, figure)
+    _refuse_figure(figure, experiment.units)
+    names = None if among is None else names_in(among)
+    if names is not None and experiment.is_shipped:
+        n_named = len({*experiment.chosen.columns(names)})
+        if n_named < order:
+            raise Refused(
+                f"among has {n_named} units, a sweep of order {order} needs {order}; name more"
+            )
     import mechspex as mx
 
-    question = Question(task, model, units, ablation, dtype, device, run, seed, precision)
-    refuse_unwritable(csv, figure)
-    _refuse_figure(figure, units)
-    (values,) = question.values(prompts)
-    names = None if among is None else [name.strip() for name in among.split(",")]
-    with question.kept(values, f"{units}-{ablation}-sweep") as name:
+    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-sweep")
+    (values,) = experiment.values(experiment.prompts, say=question.say)
+    with experiment.kept(values, question.about) as name:
         swept = mx.sweep(values, order=order, among=names, run=name, progress=True)
     _write_files(swept, csv, figure)
     print_answer(swept.to_dict() if as_json else str(swept), as_json)

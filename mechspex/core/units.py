@@ -120,9 +120,12 @@ class UnitSet(Sequence[Unit]):
         """
         columns = []
         for name in names:
-            if name not in self.column_of:
+            # Heads and the like are also read in lower case; labels of parts are not.
+            known = name.upper() if _NAME.fullmatch(name.upper()) else name
+            known = name if name in self.column_of else known
+            if known not in self.column_of:
                 raise UnknownUnitError(f"no unit {name!r} here; {self._valid_range(name)}")
-            columns.append(self.column_of[name])
+            columns.append(self.column_of[known])
         return tuple(columns)
 
     def label(self, term: Iterable[int]) -> str:
@@ -150,6 +153,15 @@ class UnitSet(Sequence[Unit]):
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:4]) + (", …" if len(self) > 4 else "")
         return f"UnitSet({len(self)}: {shown})"
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names of a set of units, as a user writes it or as it is printed.
+
+    >>> names_in("L0H1,L1H3") == names_in("L0H1 × L1H3") == names_in("L0H1+L1H3")
+    True
+    """
+    return tuple(name.strip() for name in re.split(r",|×|\+| x ", text))
 
 
 def parts(labels: Iterable[object]) -> UnitSet:

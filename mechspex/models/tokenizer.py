@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -53,6 +52,7 @@ class FolderTokenizer:
 
         self._rust = Rust.from_file(str(folder / "tokenizer.json"))
         self._config = json.loads((folder / "tokenizer_config.json").read_text())
+        self._bos, self._unk = self._special("bos_token"), self._special("unk_token")
 
     @staticmethod
     def reads(folder: Path) -> bool:
@@ -62,18 +62,18 @@ class FolderTokenizer:
             return False
         return json.loads(config.read_text()).get("tokenizer_class") in _PLAIN
 
-    @cached_property
+    @property
     def bos_token_id(self) -> int | None:
-        return self._special("bos_token")
+        return self._bos
 
-    @cached_property
+    @property
     def unk_token_id(self) -> int | None:
-        return self._special("unk_token")
+        return self._unk
 
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
         ids = self._rust.encode(text, add_special_tokens=False).ids
-        if add_special_tokens and self.bos_token_id is not None:
-            ids = [self.bos_token_id, *ids]
+        if add_special_tokens and self._bos is not None:
+            ids = [self._bos, *ids]
         return Encoded(ids)
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,7 @@ def read_task_file(name_or_path: str | Path) -> TaskFile:
     try:
         data = path.read_bytes()
     except (OSError, ValueError):  # a name with a NUL is a ValueError
-        raise TaskError(
-            f"no task {str(name_or_path)!r}; choose {', '.join(known)}, or give a TOML file"
-        ) from None
+        raise TaskError(_no_such_task(str(name_or_path), known)) from None
     text, table = _parsed(path, data)
     try:
         check_table(table)
@@ -125,6 +124,14 @@ def read_task_file(name_or_path: str | Path) -> TaskFile:
         circuits=table.get("circuits", {}),
         scores=table.get("scores", {}),
     )
+
+
+def _no_such_task(name: str, known: Iterable[str]) -> str:
+    if name.endswith(".toml"):
+        return f"no task {name!r}: there is no such file"
+    near = get_close_matches(name.lower(), known, 1)
+    slip = f"did you mean {near[0]!r}? Else " if near else ""
+    return f"no task {name!r}; {slip}choose {', '.join(known)}, or give a TOML file"
 
 
 def _parsed(path: Path, data: bytes) -> tuple[str, dict[str, Any]]:

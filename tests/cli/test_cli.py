@@ -115,7 +115,10 @@ def test_sweep_refuses_what_it_cannot_write_before_the_model_loads(run, tmp_path
         (("--csv", "there"), "there cannot be written"),
         (("--figure", "no/such.png"), "no/such.png cannot be written"),
         (("--figure", "map.jpg"), "end the name in .png, .svg, .pdf"),
-        (("--figure", "map.png", "--units", "mlps"), "draws layer × head, not mlps"),
+        (
+            ("--figure", "map.png", "--units", "mlps", "--model", "smollm2-135m"),
+            "draws layer × head, not mlps",
+        ),
         (("--run", "../x"), "run name '../x' is refused"),
         (("--order", "3"), "'--order'"),
     ]:
@@ -188,25 +191,30 @@ def test_a_task_of_ones_own_is_listed_shown_and_swept(run, tmp_path, monkeypatch
         (("explain", "ioi", "--model", "tiny"), "words of list 'name'"),
         ((*EXPLAIN, "--units", "words"), "choose heads, mlps, neurons"),
         ((*EXPLAIN, "--units", "neurons"), "attention-only"),
-        ((*EXPLAIN, "--ablation", "median"), "'median' is unknown"),
+        ((*EXPLAIN, "--ablation", "median"), "'median' is not one of 'mean', 'zero'"),
         ((*EXPLAIN, "--run", "../../x"), "run name '../../x' is refused"),
-        ((*EXPLAIN, "--decoder", "magic"), "decoder = 'magic'"),
+        ((*EXPLAIN, "--decoder", "magic"), "'magic' is not one of 'automatic', 'additive'"),
         ((*EXPLAIN, "--budget", "3", "--decoder", "pursuit"), "needs at least"),
         ((*EXPLAIN, "--keep", "2"), "keep = 2"),
-        ((*EXPLAIN, "--dtype", "int8"), "choose float32"),
+        ((*EXPLAIN, "--dtype", "int8"), "'int8' is not one of 'float32', 'bfloat16'"),
         ((*EXPLAIN, "--bogus"), "bogus"),
         ((*SWEEP, "--among", "L7H1"), "no unit 'L7H1'"),
         ((*SWEEP, "--among", "L0H1", "--order", "2"), "a sweep of order 2 needs 2"),
-        ((*SWEEP, "--precision", "int4"), "'int4' is unknown"),
-        (("status", "nothing-here"), "holds no explanation"),
+        ((*SWEEP, "--precision", "int4"), "'int4' is not one of 'bf16'"),
+        (("status", "nothing-here"), "no run 'nothing-here' in runs; there are none yet"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence(run, arguments, complaint):
     code, out, err = run(*arguments)
     assert code == 2
-    assert complaint in err
+    assert complaint in one_line(err)
     assert not out
     assert "Traceback" not in err
+
+
+def one_line(boxed):
+    """What typer says in a box, without it."""
+    return " ".join(boxed.replace("│", " ").split())
 
 
 def test_another_configuration_under_one_run_is_refused_with_the_difference(run):

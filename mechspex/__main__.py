@@ -1,0 +1,6 @@
+"""``python -m mechspex``."""
+
+from mechspex.cli import main
+
+if __name__ == "__main__":
+    main()

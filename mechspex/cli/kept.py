@@ -1,0 +1,142 @@
+"""Answers that are kept: the same command again finds its own, and loads no model for it.
+
+The name of a run follows from what its values depend on, which only a loaded model tells. A
+question is what a command line tells: its options, and every file and version behind them. Each
+run lists the questions whose answers lie in it, with the digests of these answers, so that an
+answer that was overwritten since is not taken for another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mechspex.cli.experiment import Experiment, slug
+from mechspex.cli.output import SHOWN_BY
+
+QUESTIONS = "questions.json"
+SCHEMA = "mechspex.questions/1"
+
+# Whatever an answer may come out differently with.
+_PACKAGES = (
+    "mechspex", "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "networkx", "torch",
+    "transformers", "transformer-lens", "tokenizers", "safetensors",
+)  # fmt: skip
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass
+class Question:
+    """A command with all that its answer depends on.
+
+    Attributes:
+        experiment: its options that are shared.
+        about: the question in short, as in the name of a run.
+        digest: of everything; None where the files of the model are not at hand (a Hub name).
+        said: lines for stderr that belong to the answer.
+    """
+
+    experiment: Experiment
+    about: str
+    digest: str | None
+    said: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, experiment: Experiment, about: str) -> Question:
+        """The question that the command line asks now."""
+        return cls(experiment, about, _digest(experiment))
+
+    def say(self, line: object) -> None:
+        """Print a line that belongs to the answer on stderr; it is said again with it."""
+        print(line, file=sys.stderr)
+        self.said.append(str(line))
+
+    def folder(self, answer: str) -> Path | None:
+        """The folder of the run that holds the answer to this very question; None if none does.
+
+        Args:
+            answer: the file of the answer.
+        """
+        if self.digest is None:
+            return None
+        for folder in self._folders():
+            kept = _read(folder / QUESTIONS).get(self.digest)
+            if kept is not None and kept["answer"] == {answer: _file_digest(folder / answer)}:
+                for line in kept["said"]:
+                    print(line, file=sys.stderr)
+                return folder
+        return None
+
+    def keep(self, folder: Path, answer: str) -> None:
+        """Note that the run's answer is that of this question."""
+        from mechspex.core.json_values import write_json
+
+        if self.digest is None:
+            return
+        kept = {"answer": {answer: _file_digest(folder / answer)}, "said": self.said}
+        questions = _read(folder / QUESTIONS) | {self.digest: kept}
+        write_json(folder / QUESTIONS, {"schema": SCHEMA, "questions": questions})
+
+    def _folders(self) -> list[Path]:
+        from mechspex.runs.run import run_folder
+
+        if self.experiment.run is not None:
+            return [run_folder(self.experiment.run)]
+        task = Path(self.experiment.task).stem
+        beginning = run_folder(slug(f"{task}-{self.about}"))
+        return sorted(beginning.parent.glob(f"{beginning.name}-????????"))
+
+
+def _digest(experiment: Experiment) -> str | None:
+    from mechspex.models.shipped import local_folder
+    from mechspex.tasks.task_file import task_files
+
+    model = local_folder(experiment.model)
+    if model is None:
+        return None
+    asked = {name: option for name, option in experiment.asked.items() if name not in SHOWN_BY}
+    options = fields(experiment)[:-1]
+    task = task_files().get(experiment.task, Path(experiment.task))
+    told = {
+        "asked": asked,
+        "experiment": {option.name: getattr(experiment, option.name) for option in options},
+        "task": [task.stem, hashlib.sha256(task.read_bytes()).hexdigest()],
+        "model": [str(model.resolve()), _stamps(model, "*")],
+        "package": _stamps(_PACKAGE, "**/*.py"),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _stamps(folder: Path, pattern: str) -> list[list[Any]]:
+    """Name, size and time of change of every file: what tells that one was changed."""
+    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    stats = ((path, path.stat()) for path in files)
+    return [[str(path.relative_to(folder)), s.st_size, s.st_mtime_ns] for path, s in stats]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The questions of a run; none where the file is missing or damaged."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content["questions"] if content.get("schema") == SCHEMA else {}
+
+
+def _file_digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""

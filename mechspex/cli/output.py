@@ -1,0 +1,53 @@
+"""How answers leave: as text or JSON on stdout, as files, or not at all where they cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechspex.errors import Refused, StoreError
+
+EXPERIMENT, MASKS, ANSWER, OUTPUT = "Experiment", "Masks", "Answer", "Output"
+"""The panels of a command's help."""
+
+# Options that say how an answer is shown: it does not depend on them.
+SHOWN_BY = frozenset({"as_json", "csv", "figure", "graphml"})
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON in place of text.", rich_help_panel=OUTPUT)
+]
+
+
+def refuse_unwritable(*files: Path | None) -> None:
+    """Refuse files that an answer cannot be written to, before anything is loaded."""
+    for file in files:
+        if file is None:
+            continue
+        there = file if file.exists() else file.absolute().parent
+        if file.is_dir() or not os.access(there, os.W_OK):
+            raise Refused(
+                f"{file} cannot be written; name a file in a folder that exists and is writable"
+            )
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A file that cannot be written after all, on a full disk, costs no value."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or 'a file'} could not be written ({error.strerror}); the values are "
+            "kept, the same command measures nothing again"
+        ) from None
+
+
+def print_answer(content: Any, as_json: bool) -> None:
+    """Print text, or a dictionary or list as JSON."""
+    print(json.dumps(content, indent=1, allow_nan=False) if as_json else content)
