@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mechspex import __version__
-from mechspex.cli import circuits, explain, screening, sweep
+from mechspex.cli import circuits, explain, prune, screening, self_repair, sweep
 from mechspex.cli import status as inspection
 from mechspex.cli.experiment import Terminated
 from mechspex.errors import MechspexError
@@ -30,6 +30,8 @@ for command in (
     sweep.sweep,
     circuits.circuit,
     circuits.compare,
+    prune.prune,
+    self_repair.self_repair,
     inspection.tasks,
     inspection.models,
     circuits.bench,

@@ -16,6 +16,7 @@ Design = Literal["random", "mixed", "spex"]
 Screen = Literal["first_order", "second_order", "ablation"]
 ScreenOrNone = Literal["first_order", "second_order", "ablation", "none"]
 Objective = Literal["match", "best"]
+RepairSource = Literal["second_order", "sweep"]
 
 # Of lists, typer takes enumerations alone.
 

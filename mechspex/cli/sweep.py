@@ -65,12 +65,15 @@ def sweep(
         raise typer.Exit(FailedMasksError.exit_code)
 
 
-def _refuse_figure(figure: Path | None, units: str) -> None:
-    if figure is None:
-        return
-    if figure.suffix not in _PICTURES:
+def refuse_picture(figure: Path | None) -> None:
+    """Refuse a picture of a kind that is not drawn."""
+    if figure is not None and figure.suffix not in _PICTURES:
         raise Refused(f"--figure {figure}: end the name in {', '.join(_PICTURES)}")
-    if units != "heads":
+
+
+def _refuse_figure(figure: Path | None, units: str) -> None:
+    refuse_picture(figure)
+    if figure is not None and units != "heads":
         raise Refused(f"--figure draws layer × head, not {units}; leave it out or take heads")
 
 

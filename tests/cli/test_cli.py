@@ -421,3 +421,32 @@ def test_circuit_and_compare_refuse_bad_input(run, arguments, complaint):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert complaint in err
+
+
+def test_prune_keeps_its_answer(run, tmp_path):
+    few = ("prune", "induction", "--model", "tiny", "--prompts", "3", "--budget", "60")
+    code, out, _ = run(*few, "--csv", "pruning.csv")
+    assert code == 0
+    assert "best sampled" in out
+    assert "recovered" in (tmp_path / "pruning.csv").read_text()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("induction-heads-zero-prune-")
+    code, out, err = run(*few, "--json")
+    assert json.loads(out)["schema"] == "mechspex.pruning/1"
+    assert "values/s" not in err, "nothing is measured twice"
+    code, out, err = run(*few, "--share", "2")
+    assert (code, out) == (2, "")
+    assert "share = 2.0" in err
+
+
+def test_self_repair_by_gradients_and_by_a_sweep(run, tmp_path):
+    few = ("self-repair", "induction", "--model", "tiny", "--prompts", "3")
+    code, out, _ = run(*few, "--csv", "repairs.csv", "--figure", "map.svg")
+    assert code == 0
+    assert "pairs measured on 12 outputs" in out
+    assert (tmp_path / "map.svg").read_text().startswith("<?xml")
+    code, out, _ = run(*few, "--source", "sweep", "--json", "--run", "swept")
+    assert json.loads(out)["schema"] == "mechspex.self_repair/1"
+    code, out, err = run(*few, "--most", "0")
+    assert (code, out) == (2, "")
+    assert "most = 0" in err

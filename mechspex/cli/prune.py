@@ -1,0 +1,90 @@
+"""``mechspex prune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechspex.cli.choices import Decoder
+from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.output import (
+    ANSWER,
+    MASKS,
+    OUTPUT,
+    Json,
+    print_answer,
+    refuse_unwritable,
+    writing,
+)
+from mechspex.core.checks import check_from
+from mechspex.errors import Refused
+
+# Times as many fresh prompts score what is kept on the first ones.
+_FRESH = 4
+_SHARES = (1 / 2, 2 / 3, 5 / 6)
+
+
+@asks(ablation="zero")
+def prune(
+    experiment: Experiment,
+    shares: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--share",
+            help="Of the units, kept; may be given several times. 1/2, 2/3 and 5/6 if not given.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = None,
+    decoder: Annotated[
+        Decoder,
+        typer.Option(
+            help="Of the function by which units are chosen.",
+            case_sensitive=False,
+            rich_help_panel=ANSWER,
+        ),
+    ] = "kernel",
+    budget: Annotated[
+        int, typer.Option(help="Masks of each choice, at least 50.", rich_help_panel=MASKS)
+    ] = 1000,
+    n_random: Annotated[
+        int,
+        typer.Option("--random", help="Random subsets of each size.", rich_help_panel=MASKS),
+    ] = 20,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Write one row a choice and size.", rich_help_panel=OUTPUT),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Keep a share of the units, by the recovered function, and hold the choice against rivals.
+
+    Four times as many fresh prompts score the choices.
+    """
+    refuse_unwritable(csv)
+    check_from(50, budget=budget)
+    check_from(2, random=n_random)
+    for share in shares or ():
+        if not 0 < share < 1:
+            raise Refused(f"share = {share}: give a share of the units between 0 and 1")
+    import mechspex as mx
+
+    n_prompts = experiment.prompts
+    values, fresh = experiment.values(n_prompts, _FRESH * n_prompts)
+    with experiment.kept(values, f"{experiment.units}-{experiment.ablation}-prune") as name:
+        pruning = mx.prune_heads(
+            values,
+            fresh,
+            shares=shares or _SHARES,
+            budget=budget,
+            decoder=decoder,
+            n_random=n_random,
+            run=name,
+            seed=experiment.seed,
+            progress=True,
+        )
+    if csv is not None:
+        with writing():
+            pruning.to_pandas().to_csv(csv, index=False)
+    print_answer(pruning.to_dict() if as_json else str(pruning), as_json)

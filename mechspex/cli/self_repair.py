@@ -1,0 +1,82 @@
+"""``mechspex self-repair``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechspex.cli.choices import RepairSource
+from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.output import (
+    ANSWER,
+    MASKS,
+    OUTPUT,
+    Json,
+    print_answer,
+    refuse_unwritable,
+    writing,
+)
+from mechspex.cli.sweep import refuse_picture
+from mechspex.core.checks import check_from, check_level
+
+# Times as many fresh prompts test what is proposed on the first ones.
+_FRESH = 4
+
+
+@asks(ablation="zero")
+def self_repair(
+    experiment: Experiment,
+    source: Annotated[
+        RepairSource,
+        typer.Option(
+            help="What proposes the pairs: gradients (second_order), or the exact sweep of all "
+            "pairs, which takes n² / 2 masks.",
+            case_sensitive=False,
+            rich_help_panel=MASKS,
+        ),
+    ] = "second_order",
+    most: Annotated[
+        int, typer.Option(help="Pairs that are measured, at most.", rich_help_panel=MASKS)
+    ] = 50,
+    level: Annotated[
+        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
+    ] = 0.05,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write one row a repair.", rich_help_panel=OUTPUT)
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw who repairs whom (.png, .svg or .pdf).", rich_help_panel=OUTPUT),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find which units make up for which when these are ablated, each confirmed exactly.
+
+    Four times as many fresh prompts test what is proposed.
+    """
+    refuse_unwritable(csv, figure)
+    refuse_picture(figure)
+    check_from(1, most=most)
+    check_level(level)
+    import mechspex as mx
+    from mechspex.runs.run import run_folder
+
+    n_prompts = experiment.prompts
+    values, fresh = experiment.values(n_prompts, _FRESH * n_prompts)
+    about = f"{experiment.units}-{experiment.ablation}-self-repair"
+    with experiment.kept(values, about) as name:
+        below = run_folder(name) / "proposed"
+        proposed: Any
+        if source == "sweep":
+            proposed = mx.sweep(values, order=2, run=below, progress=True)
+        else:
+            proposed = mx.screen(values, source, run=below, seed=experiment.seed, progress=True)
+        repair = mx.self_repair(proposed, fresh, most=most, level=level, run=name, progress=True)
+    with writing():
+        if csv is not None:
+            repair.to_pandas().to_csv(csv, index=False)
+        if figure is not None:
+            mx.figures.self_repair_map(repair).savefig(figure, dpi=150)
+    print_answer(repair.to_dict() if as_json else str(repair), as_json)
