@@ -243,10 +243,11 @@ def _loaded(named: str) -> Any:
 def _published(found: Any) -> Any:
     """The circuit that the task file has for the model in which `found` lies."""
     from mechspex.circuits.circuit import Circuit
+    from mechspex.core.provenance import Provenance
     from mechspex.tasks.task_file import read_task_file, task_files
 
-    task = found.configuration.get("task", "").split(",")[0]
-    model = found.configuration.get("model", "").rsplit(" ", 1)[0]
+    provenance = Provenance.of(found.configuration)
+    task, model = provenance.task or "", provenance.model or ""
     known = read_task_file(task).circuits if task in task_files() else {}
     # A fetched model has the beginning of its weights' digest in its name.
     plain_name = re.sub(r"-[0-9a-f]{8}$", "", model)
