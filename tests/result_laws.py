@@ -13,6 +13,7 @@ import pandas as pd
 
 from mechspex.core.json_values import plain
 from mechspex.core.result import Result, same
+from mechspex.core.statistics import Estimate
 from mechspex.errors import Refused
 
 # What stands where something else should.
@@ -76,6 +77,8 @@ def changed(result: Any) -> Iterator[Any]:
             yield replace(result, **{field.name: value + 1})
         elif isinstance(value, float) and value == value:
             yield replace(result, **{field.name: 0.8 * value + 0.03})
+        elif isinstance(value, Estimate):
+            yield replace(result, **{field.name: replace(value, low=value.low - 1)})
         elif isinstance(value, Mapping) and any(isinstance(v, float) for v in value.values()):
             yield replace(result, **{field.name: dict.fromkeys(value, 1e3)})
 

@@ -12,11 +12,11 @@ PACKAGE = Path(mechspex.__file__).parent
 # From the bottom up, a row a floor; a package imports from itself and from the floors below.
 FLOORS = [
     {"errors", "core"},
-    {"set_functions", "runs", "models"},
+    {"set_functions", "runs", "models", "figures"},
     {"decoders", "subsets", "effects", "tasks", "forward"},
     {"recovery", "screening", "components"},
     {"explanation", "circuits", "truth"},
-    {"figures", "experiments"},
+    {"report", "experiments"},
     {"cli"},
 ]
 MATHEMATICS = {"set_functions", "decoders", "subsets", "recovery"}

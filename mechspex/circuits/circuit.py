@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from mechspex.core.json_values import write_json
+from mechspex.core.json_values import (
+    read_estimate,
+    read_number,
+    read_text,
+    read_texts,
+    read_whole,
+)
 from mechspex.core.statistics import Estimate
-from mechspex.core.units import Term, Unit, UnitSet
+from mechspex.core.units import Term, UnitSet
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
+from mechspex.runs.result import RunResult
+from mechspex.runs.run import CIRCUIT
 from mechspex.runs.text import subject
 
 Relation = Literal["together", "backup", "opposed"]
@@ -59,8 +66,8 @@ class MemberPair:
         return self.joint.low, self.joint.high
 
 
-@dataclass(frozen=True)
-class Circuit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Circuit(RunResult):
     """A set of units that carries a behaviour.
 
     Attributes:
@@ -75,7 +82,15 @@ class Circuit:
         links: the confirmed pairs of members.
         roles: {role: columns}, published or proposed from attention patterns.
         evidence: {column: why it has its role}.
+        objective: what it was to be: ``match`` the whole model, or the ``best`` of its size; None
+            where it was not searched for.
+        n_searched: masks of the search; None likewise.
     """
+
+    schema: ClassVar[str] = SCHEMA
+    called: ClassVar[str] = "circuit"
+    file: ClassVar[str] = CIRCUIT
+    made_by: ClassVar[str] = "mechspex circuit"
 
     units: UnitSet
     members: Term
@@ -87,6 +102,8 @@ class Circuit:
     links: tuple[MemberPair, ...] = ()
     roles: Mapping[str, Term] = field(default_factory=dict)
     evidence: Mapping[int, str] = field(default_factory=dict)
+    objective: str | None = None
+    n_searched: int | None = None
 
     def __post_init__(self) -> None:
         if list(self.members) != sorted(set(self.members)):
@@ -249,63 +266,47 @@ class Circuit:
             "evidence": {name[column]: text for column, text in self.evidence.items()},
         }
 
-    @classmethod
-    def from_dict(cls, record: Any) -> Circuit:
-        """What `to_dict` gave.
-
-        Raises:
-            Refused: another schema, or a record that breaks it.
-        """
-        found = record.get("schema") if isinstance(record, dict) else None
-        if found != SCHEMA:
-            raise Refused(f"this is no circuit: schema {found!r}, expected {SCHEMA!r}")
-        try:
-            units = UnitSet(tuple(Unit(*unit) for unit in record["units"]))
-            column = units.column_of
-            return cls(
-                units=units,
-                members=tuple(sorted(units.columns(record["members"]))),
-                configuration=record["configuration"],
-                method=record["method"],
-                predicted=record["predicted"],
-                scores=record["scores"],
-                effects={column[name]: effect for name, effect in record["effects"].items()},
-                links=tuple(
-                    MemberPair(
-                        (column[one], column[other]),
-                        Estimate(link["effect"], *link["interval"]),
-                        link["relation"],
-                    )
-                    for link in record["links"]
-                    for one, other in [link["members"]]
-                ),
-                roles={
-                    role: tuple(column[name] for name in names)
-                    for role, names in record["roles"].items()
-                },
-                evidence={column[name]: text for name, text in record["evidence"].items()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Refused(f"this circuit is incomplete or malformed ({error!r})") from None
-
-    def save(self, path: str | Path) -> None:
-        """Write the circuit as JSON."""
-        write_json(Path(path), self.to_dict())
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` and what `method` says in words."""
+        return self.to_dict() | {"objective": self.objective, "n_searched": self.n_searched}
 
     @classmethod
-    def load(cls, path: str | Path) -> Circuit:
-        """Read what `save` wrote.
+    def _from_record(cls, record: dict[str, Any]) -> Circuit:
+        units = UnitSet.from_list(record["units"])
+        column = units.column_of
+        predicted, n_searched = record["predicted"], record.get("n_searched")
+        return cls(
+            units=units,
+            members=tuple(sorted(units.columns(record["members"]))),
+            configuration=read_texts(record["configuration"]),
+            method=read_text(record["method"]),
+            predicted=None if predicted is None else read_number(predicted),
+            scores=_checked_scores(record["scores"]),
+            effects={column[name]: read_number(e) for name, e in record["effects"].items()},
+            links=tuple(_link(stored, column) for stored in record["links"]),
+            roles={
+                read_text(role): tuple(column[name] for name in names)
+                for role, names in record["roles"].items()
+            },
+            evidence={column[name]: read_text(why) for name, why in record["evidence"].items()},
+            objective=record.get("objective"),
+            n_searched=None if n_searched is None else read_whole(n_searched),
+        )
 
-        Raises:
-            Refused: no such file, or one that is not JSON of this schema.
-        """
-        try:
-            return cls.from_dict(json.loads(Path(path).read_bytes()))
-        except (OSError, ValueError, RecursionError, Refused) as error:
-            raise Refused(f"{path} is refused ({error}); give a file that save() wrote") from None
+    @property
+    def in_short(self) -> str:
+        """What was asked, how many units of how many, and how faithful they are."""
+        lines = [subject(self.configuration, self.units)] if self.configuration else []
+        lines.append(f"circuit of {len(self)} of {len(self.units)} units ({self.method})")
+        if self.scores:
+            lines.append(f"faithfulness {self.scores['faithfulness'][0]:.3f}")
+        return "; ".join(lines)
+
+    def _tables(self) -> list[pd.DataFrame]:
+        return [self.to_pandas(), self.links_to_pandas()]
 
     def __str__(self) -> str:
-        lines = [subject(dict(self.configuration), self.units)] if self.configuration else []
+        lines = [subject(self.configuration, self.units)] if self.configuration else []
         lines.append(f"circuit of {len(self)} of {len(self.units)} units ({self.method})")
         if self.scores:
             share, rest = self.scores["faithfulness"], self.scores["completeness"]
@@ -326,9 +327,28 @@ class Circuit:
                 lines.append(f"… and {len(pairs) - _SHOWN} weaker ones")
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        style = {"index": False, "float_format": "{:+.3f}".format}
-        return self.to_pandas().to_html(**style) + self.links_to_pandas().to_html(**style)
+
+def _checked_scores(stored: dict[str, Any]) -> dict[str, Any]:
+    """Stored scores of a circuit, none or all that its text needs."""
+    if stored:
+        for name in ("faithfulness", "completeness"):
+            read_estimate(stored[name])
+        for number in stored["random"]:
+            read_number(number)
+        for score in stored["minimality"]:
+            read_estimate(score)
+        read_whole(stored["n_outputs"])
+        if len(stored["members"]) != len(stored["minimality"]):
+            raise ValueError("minimality of other members")
+    return dict(stored)
+
+
+def _link(stored: dict[str, Any], column: Mapping[str, int]) -> MemberPair:
+    one, other = stored["members"]
+    if stored["relation"] not in get_args(Relation):
+        raise ValueError(f"relation {stored['relation']!r}")
+    joint = read_estimate([stored["effect"], *stored["interval"]])
+    return MemberPair((column[one], column[other]), joint, stored["relation"])
 
 
 def _relation(one: float, other: float, joint: float) -> Relation:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool
 
 from mechspex.circuits.circuit import Circuit
+from mechspex.core.json_values import plain, read_number, read_text
+from mechspex.core.result import Result
 from mechspex.errors import Refused
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Result):
     """A circuit held against another, taken as the truth.
 
     Attributes:
@@ -27,6 +31,9 @@ class Comparison:
         expected: the precision to expect of a random circuit of the same size.
     """
 
+    schema: ClassVar[str] = "mechspex.comparison/1"
+    called: ClassVar[str] = "comparison"
+
     both: tuple[str, ...]
     only_found: tuple[str, ...]
     only_truth: tuple[str, ...]
@@ -36,11 +43,38 @@ class Comparison:
     auc: float
     expected: float
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a unit of either circuit: its name, and which of both have it."""
+        groups = {"both": self.both, "found": self.only_found, "truth": self.only_truth}
+        rows = [(unit, where) for where, names in groups.items() for unit in names]
+        return pd.DataFrame(rows, columns=["unit", "in"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names and scores, with a schema name."""
+        return {"schema": self.schema} | plain(asdict(self))
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Comparison:
+        both, only_found, only_truth = (
+            tuple(read_text(unit) for unit in record[name])
+            for name in ("both", "only_found", "only_truth")
+        )
+        scores = ("precision", "recall", "f1", "auc", "expected")
+        numbers = {name: read_number(record[name]) for name in scores}
+        return cls(both, only_found, only_truth, **numbers)
+
+    @property
+    def in_short(self) -> str:
+        """Precision, recall, their harmonic mean, and the area under the curve."""
+        return (
+            f"precision {self.precision:.2f} (by chance {self.expected:.2f})   recall "
+            f"{self.recall:.2f}   F1 {self.f1:.2f}   area under the curve {self.auc:.2f}"
+        )
+
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"precision {self.precision:.2f} (by chance {self.expected:.2f})   recall "
-                f"{self.recall:.2f}   F1 {self.f1:.2f}   area under the curve {self.auc:.2f}",
+                self.in_short,
                 f"in both: {', '.join(self.both) or '–'}",
                 f"only found: {', '.join(self.only_found) or '–'}",
                 f"only in the other: {', '.join(self.only_truth) or '–'}",

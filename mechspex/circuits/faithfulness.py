@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.circuits.curve import Curve, scorer
 from mechspex.core.finite import finite_values
-from mechspex.core.masks import Stream
-from mechspex.core.statistics import Estimate, ratio_estimator
+from mechspex.core.json_values import (
+    read_array,
+    read_estimate,
+    read_number,
+    read_texts,
+    read_whole,
+)
+from mechspex.core.result import Result
+from mechspex.core.statistics import Estimate
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.effects.validate import columns_of
@@ -23,8 +31,8 @@ from mechspex.errors import Refused
 MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-@dataclass(frozen=True)
-class Faithfulness:
+@dataclass(frozen=True, eq=False, repr=False)
+class Faithfulness(Result):
     """How much of the behaviour a circuit C carries.
 
     The behaviour is f(all) − f(∅), mean over outputs, where f(S) keeps S and ablates the rest. The
@@ -44,6 +52,9 @@ class Faithfulness:
         correct, clean_correct: the share of outputs above 0 with C alone, and with all units. That
             is the accuracy if the metric is a difference between right and wrong.
     """
+
+    schema: ClassVar[str] = "mechspex.faithfulness/1"
+    called: ClassVar[str] = "faithfulness"
 
     units: UnitSet
     members: tuple[int, ...]
@@ -92,6 +103,38 @@ class Faithfulness:
             "clean_correct": self.clean_correct,
         }
 
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` with the units."""
+        return super().to_record() | {"units": self.units.to_list()}
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Faithfulness:
+        units = UnitSet.from_list(record["units"])
+        numbers = ("clean", "ablated", "correct", "clean_correct")
+        members = units.columns(record["members"])
+        minimality = tuple(read_estimate(score) for score in record["minimality"])
+        if len(minimality) != len(members):
+            raise ValueError(f"{len(minimality)} scores of {len(members)} members")
+        return cls(
+            units=units,
+            members=members,
+            configuration=read_texts(record["configuration"]),
+            n_outputs=read_whole(record["n_outputs"]),
+            faithfulness=read_estimate(record["faithfulness"]),
+            completeness=read_estimate(record["completeness"]),
+            minimality=minimality,
+            random=read_array(record["random"], "circuit"),
+            **{name: read_number(record[name]) for name in numbers},
+        )
+
+    @property
+    def in_short(self) -> str:
+        """How many units of how many, on how many outputs, and how faithful they are."""
+        return (
+            f"{len(self.members)} of {len(self.units)} units, {self.n_outputs} prompts; "
+            f"faithfulness {self.faithfulness}"
+        )
+
     def __str__(self) -> str:
         control = (
             f"{len(self.random)} random circuits of the same size: mean {self.random.mean():.3f}, "
@@ -110,83 +153,6 @@ class Faithfulness:
                 control,
             ]
         )
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Faithfulness of circuits of growing size.
-
-    Attributes:
-        sizes: how many units each circuit keeps.
-        shares: the sizes as shares of all units; the horizontal axis of both areas.
-        scores: the faithfulness at each size.
-        cpr: ∫ faithfulness, from the smallest share to 1, by the trapezoidal rule: how much
-            behaviour a ranking carries (circuit performance ratio, Mueller et al. 2025).
-        cmd: ∫ |1 − faithfulness|: how far the circuits are from the model (circuit-model
-            distance).
-        gained: f(circuit) − f(∅) for each size and output.
-        whole: f(all) − f(∅) for each output.
-    """
-
-    sizes: tuple[int, ...]
-    shares: tuple[float, ...]
-    scores: tuple[Estimate, ...]
-    cpr: Estimate
-    cmd: Estimate
-    gained: Float[np.ndarray, "size output"] = field(repr=False, compare=False)
-    whole: Float[np.ndarray, " output"] = field(repr=False, compare=False)
-
-    def minus(self, other: Curve, *, seed: int = 0) -> tuple[Estimate, Estimate]:
-        """CPR and CMD less those of another curve on the same outputs, with paired intervals.
-
-        Args:
-            other: the other curve.
-            seed: the seed of the bootstrap.
-
-        Raises:
-            Refused: the other is on other outputs, or at other sizes.
-        """
-        if self.shares != other.shares or self.whole.shape != other.whole.shape:
-            raise Refused(
-                f"curves at shares {self.shares} on {len(self.whole)} outputs, and at "
-                f"{other.shares} on {len(other.whole)}; measure both with the same value function "
-                "and the same shares"
-            )
-        away = np.abs(self.whole - other.whole)
-        if away.max() > 1e-2 * np.abs(self.whole).mean():
-            place = int(away.argmax())
-            raise Refused(
-                f"curves on other outputs: output {place} is {self.whole[place]:.4g} and "
-                f"{other.whole[place]:.4g}; measure both with the same value function"
-            )
-        score, both = scorer(self.whole, seed), np.stack([self.gained, other.gained])
-
-        def difference(area: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-            return score(
-                both,
-                lambda curves: np.trapezoid(area(curves[0]) - area(curves[1]), self.shares, axis=0),
-            )
-
-        return difference(lambda curve: curve), difference(lambda curve: np.abs(1 - curve))
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row a size."""
-        return pd.DataFrame(
-            {
-                "size": self.sizes,
-                "share": self.shares,
-                "faithfulness": [score.value for score in self.scores],
-                "low": [score.low for score in self.scores],
-                "high": [score.high for score in self.scores],
-            }
-        )
-
-    def __str__(self) -> str:
-        rows = [
-            f"  {k:5d} units ({share:6.1%})  {score}"
-            for k, share, score in zip(self.sizes, self.shares, self.scores, strict=True)
-        ]
-        return "\n".join([f"CPR {self.cpr}   CMD {self.cmd}", *rows])
 
 
 def faithfulness(
@@ -337,8 +303,3 @@ def behaviour(
             "ablated: there is no behaviour for a circuit to carry; choose other units or prompts"
         )
     return whole
-
-
-def scorer(whole: Float[np.ndarray, " output"], seed: int) -> Callable[..., Estimate]:
-    """Shares of the behaviour `whole`, with intervals over outputs; see `ratio_estimator`."""
-    return ratio_estimator(whole, np.random.default_rng((seed, Stream.OUTPUTS)))

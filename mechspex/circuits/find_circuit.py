@@ -15,6 +15,7 @@ from mechspex.circuits.by_size import circuits_by_size
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness, mib_sizes
+from mechspex.circuits.scoring import scored_discovery
 from mechspex.core.masks import both_ends, keep_only
 from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import mean_estimate
@@ -24,7 +25,7 @@ from mechspex.decoders import Decoder
 from mechspex.effects.validate import validate
 from mechspex.errors import Refused
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import CIRCUIT, VALIDATION, run_folder
+from mechspex.runs.run import VALIDATION, run_folder
 from mechspex.screening import screen
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.tasks.metric_names import DIFFERENCES
@@ -102,7 +103,8 @@ def find_circuit(
     folder = None if run is None else run_folder(run)
     if folder is not None:
         # An earlier answer is that of another question, or is found again.
-        (folder / CIRCUIT).unlink(missing_ok=True)
+        for file in (Circuit.file, Discovery.file):
+            (folder / file).unlink(missing_ok=True)
     with ExitStack() as stack:
         searched = RecordedValues(value_function, folder, progress=progress)
         searched = stack.enter_context(closing(searched))
@@ -137,17 +139,23 @@ def find_circuit(
             method=f"{_WORDS[objective]} {chosen} units, from {searched.used:,} masks searched",
             predicted=_predicted(found.function, columns),
             scores=scores.to_dict(),
+            objective=objective,
+            n_searched=searched.used,
         )
         if len(columns) <= _MOST_LINKED:
             scored.stage = "pairs of members"
             terms = [(i,) for i in columns] + list(combinations(columns, 2))
             circuit = circuit.with_links(validate(scored, terms))
         masks = searched.used + scored.used + gradients + (sloped.used if sloped else 0)
+        by_size = found.function, found.best, found.matching
+        discovery = Discovery(circuit, *by_size, scores, found.front, masks)
+        discovery = scored_discovery(
+            discovery, fresh, scored, run=folder, seed=seed, progress=progress
+        )
     if folder is not None:
-        circuit.save(folder / CIRCUIT)
-    return Discovery(
-        circuit, found.function, found.best, found.matching, scores, found.front, masks
-    )
+        discovery.circuit.save(folder)
+        discovery.save(folder)
+    return discovery
 
 
 def check_behaviour(value_function: ValueFunction) -> None:

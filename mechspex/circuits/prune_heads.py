@@ -13,14 +13,13 @@ from jaxtyping import Bool, Float
 from mechspex.circuits.pruning import Choice, Method, Pruning
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, members
 from mechspex.core.finite import finite_rows, finite_values
-from mechspex.core.json_values import write_json
 from mechspex.core.masks import Stream, both_ends
 from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import BudgetError, FailedMasksError, Refused
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import PRUNING, run_folder
+from mechspex.runs.run import run_folder
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.subsets.best_subset import additive_choice
 
@@ -132,7 +131,7 @@ def prune_heads(
         masks=searched.used,
     )
     if folder is not None:
-        write_json(folder / PRUNING, pruning.to_dict())
+        pruning.save(folder)
     return pruning
 
 

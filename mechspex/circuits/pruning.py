@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mechspex.core.json_values import plain, plain_rows
+from mechspex.core.json_values import plain, plain_rows, read_array, read_texts, read_whole
 from mechspex.core.statistics import Difference, holm, mcnemar, paired_difference
 from mechspex.core.units import Term, UnitSet
 from mechspex.errors import Refused
+from mechspex.runs.result import RunResult
+from mechspex.runs.run import PRUNING
 from mechspex.runs.text import subject
 from mechspex.set_functions.set_function import SetFunction
 
@@ -80,8 +82,8 @@ class Comparison:
     adjusted_accuracy_p: float = np.nan
 
 
-@dataclass(frozen=True, eq=False)
-class Pruning:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pruning(RunResult):
     """Choices of units to keep, scored on held-out outputs.
 
     Attributes:
@@ -92,6 +94,11 @@ class Pruning:
         clean, ablated: the held-out values with all units kept and with all ablated.
         masks: how many masks were measured on the outputs of the search.
     """
+
+    schema: ClassVar[str] = SCHEMA
+    called: ClassVar[str] = "pruning"
+    file: ClassVar[str] = PRUNING
+    made_by: ClassVar[str] = "mechspex prune"
 
     units: UnitSet
     configuration: Mapping[str, str]
@@ -167,6 +174,14 @@ class Pruning:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    @property
+    def in_short(self) -> str:
+        """What was asked, the clean value, and the sizes that were chosen."""
+        return (
+            f"{subject(self.configuration, self.units)}; clean {self.clean.mean():+.3f}, "
+            f"{', '.join(map(str, self.sizes))} of {len(self.units)} units kept"
+        )
+
     def __str__(self) -> str:
         n_outputs = len(self.clean)
         lines = [
@@ -196,9 +211,6 @@ class Pruning:
         lines.append("p corrected for all comparisons (Holm), of the value and of accuracy")
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        return self.to_pandas().to_html(index=False, float_format="{:.3f}".format)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, with a schema name; JSON can hold it."""
         return {
@@ -218,6 +230,36 @@ class Pruning:
             ],
             "table": plain_rows(self.to_pandas()),
         }
+
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` with the units and what both decoders recovered."""
+        return self.to_dict() | {
+            "units": self.units.to_list(),
+            "function": self.function.to_dict(),
+            "additive": self.additive.to_dict(),
+        }
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Pruning:
+        units = UnitSet.from_list(record["units"])
+        clean = read_array(record["clean"], "output")
+        choices = []
+        for stored in record["choices"]:
+            if stored["method"] not in get_args(Method):
+                raise ValueError(f"method {stored['method']!r}")
+            subsets = tuple(units.columns(names) for names in stored["subsets"])
+            values = read_array(stored["values"], "subset", "output", rows=len(subsets))
+            choices.append(Choice(stored["method"], read_whole(stored["size"]), subsets, values))
+        return cls(
+            units=units,
+            configuration=read_texts(record["configuration"]),
+            function=SetFunction.from_dict(record["function"]),
+            additive=SetFunction.from_dict(record["additive"]),
+            choices=tuple(choices),
+            clean=clean,
+            ablated=read_array(record["ablated"], "output", rows=len(clean)),
+            masks=read_whole(record["masks"]),
+        )
 
 
 def _compared(recovered: Choice, rival: Choice) -> Comparison:

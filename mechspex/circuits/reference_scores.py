@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.faithfulness import behaviour, scorer
+from mechspex.circuits.score_table import ReferenceScores
 from mechspex.components.component_values import ComponentValues
 from mechspex.core.finite import finite_values
 from mechspex.core.statistics import Estimate, proportion
@@ -24,59 +23,7 @@ from mechspex.runs.run import run_folder
 from mechspex.tasks.metric_names import DIFFERENCES
 from mechspex.tasks.task import Task
 
-SCHEMA = "mechspex.reference_scores/1"
 _KL = "kl_divergence"
-
-
-@dataclass(frozen=True)
-class ReferenceScores:
-    """What a circuit C does by itself under each reference, with 95% intervals over prompts.
-
-    Attributes:
-        scores: {reference: {``faithfulness``, ``completeness``, ``kl_divergence``, and for a
-            difference of answer and distractor ``accuracy`` and ``clean_accuracy``}}. The first
-            two are those of `mechspex.Faithfulness`; then KL(model ‖ C) of the next token in nats,
-            and the share of prompts on which C, or the whole model, prefers the answer.
-        refused: {reference: why it has no scores}.
-        n_prompts: that the intervals are about.
-    """
-
-    scores: Mapping[str, Mapping[str, Estimate]]
-    refused: Mapping[str, str]
-    n_prompts: int
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row a reference and score: value, low, high."""
-        rows = [
-            {"reference": reference, "score": name, **vars(score)}
-            for reference, row in self.scores.items()
-            for name, score in row.items()
-        ]
-        return pd.DataFrame(rows, columns=["reference", "score", "value", "low", "high"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, with a schema name."""
-        return {
-            "schema": SCHEMA,
-            "n_prompts": self.n_prompts,
-            "scores": {
-                reference: {name: s.to_list() for name, s in row.items()}
-                for reference, row in self.scores.items()
-            },
-            "refused": dict(self.refused),
-        }
-
-    def __str__(self) -> str:
-        frame = pd.DataFrame(
-            [
-                {"reference": reference} | {n.replace("_", " "): str(s) for n, s in row.items()}
-                for reference, row in self.scores.items()
-            ]
-        )
-        lines = [frame.to_string(index=False)] if len(frame) else []
-        return "\n".join(
-            [*lines, *(f"{r} has no scores: {why}" for r, why in self.refused.items())]
-        )
 
 
 def reference_scores(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from mechspex.core.statistics import Estimate
 from mechspex.errors import Refused, StoreError
 
 
@@ -25,8 +25,8 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as JSON can hold them."""
+def plain_rows(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a pandas frame as JSON can hold them; pandas itself is not loaded for this."""
     return [plain(row) for row in frame.to_dict("records")]
 
 
@@ -86,6 +86,18 @@ def read_array(stored: object, *names: str, rows: int | None = None) -> np.ndarr
     if array.ndim != len(names) or (rows is not None and len(array) != rows):
         raise ValueError(f"numbers of shape {list(array.shape)} where {list(names)} belong")
     return array
+
+
+def read_estimate(stored: object) -> Estimate:
+    """A stored ``[value, low, high]``.
+
+    Raises:
+        TypeError, ValueError: anything else.
+    """
+    if not isinstance(stored, list):
+        raise TypeError(f"{stored!r} is no list of value, low and high")
+    value, low, high = (read_number(part) for part in stored)
+    return Estimate(value, low, high)
 
 
 def read_whole(stored: object) -> int:

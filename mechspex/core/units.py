@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from mechspex.errors import Refused, UnknownUnitError
 
@@ -127,6 +127,15 @@ class UnitSet(Sequence[Unit]):
                 raise UnknownUnitError(f"no unit {name!r} here; {self._valid_range(name)}")
             columns.append(self.column_of[known])
         return tuple(columns)
+
+    def to_list(self) -> list[list[str | int | None]]:
+        """The units as JSON can hold them."""
+        return [list(unit) for unit in self.units]
+
+    @classmethod
+    def from_list(cls, stored: list[list[Any]]) -> UnitSet:
+        """What `to_list` gave; raises `TypeError` and the like where it is something else."""
+        return cls(tuple(Unit(*unit) for unit in stored))
 
     def label(self, term: Iterable[int]) -> str:
         """A term in names: ``L2H1 × L9H6``.

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 
-from mechspex.core.json_values import plain
+from mechspex.core.json_values import (
+    plain,
+    read_estimate,
+    read_number,
+    read_term,
+    read_texts,
+    read_whole,
+)
 from mechspex.core.statistics import Estimate
 from mechspex.core.units import Term, UnitSet
-from mechspex.runs.text import subject
+from mechspex.runs.result import RunResult
+from mechspex.runs.run import REPAIR
+from mechspex.runs.text import metric_in_words, subject
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 SCHEMA = "mechspex.self_repair/1"
 Relation = Literal["takes over", "opposes less", "no repair"]
@@ -92,8 +104,8 @@ class Repaired:
         return 1 - self.loss.value / self.direct.value
 
 
-@dataclass(frozen=True)
-class SelfRepair:
+@dataclass(frozen=True, eq=False, repr=False)
+class SelfRepair(RunResult):
     """Which units make up for which, measured exactly.
 
     Attributes:
@@ -106,6 +118,11 @@ class SelfRepair:
         n_outputs: how many outputs (prompts) the intervals are about.
         masks: how many masks were measured.
     """
+
+    schema: ClassVar[str] = SCHEMA
+    called: ClassVar[str] = "self-repair"
+    file: ClassVar[str] = REPAIR
+    made_by: ClassVar[str] = "mechspex self-repair"
 
     units: UnitSet
     configuration: Mapping[str, str]
@@ -143,6 +160,27 @@ class SelfRepair:
             )
         return graph
 
+    def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
+        """The map of confirmed repairs: an arrow from a head to those that step in for it.
+
+        Args:
+            metric: what the colours measure, in words; the value's metric if not given.
+
+        Raises:
+            Refused: the units are not all heads.
+        """
+        from mechspex.figures.repair_map import self_repair_map
+
+        return self_repair_map(self, metric=metric or metric_in_words(self.configuration))
+
+    @property
+    def in_short(self) -> str:
+        """What was asked, and how many repairs are confirmed among how many pairs."""
+        return (
+            f"{subject(self.configuration, self.units)}; {len(self.confirmed)} repairs confirmed "
+            f"among {self.n_pairs} pairs on {self.n_outputs} outputs"
+        )
+
     def __str__(self) -> str:
         names = self.units.names
         width = max((len(name) for name in names), default=4)
@@ -175,9 +213,6 @@ class SelfRepair:
             lines.append(f"  … and {len(self.repairs) - _SHOWN:,} more")
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        return self.to_pandas().to_html(index=False, float_format="{:+.3f}".format)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, with a schema name; JSON can hold it."""
         names = self.units.names
@@ -200,6 +235,64 @@ class SelfRepair:
             "n_outputs": self.n_outputs,
             "masks": self.masks,
         }
+
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` with the units, by column, and all intervals."""
+        return self.to_dict() | {
+            "units": self.units.to_list(),
+            "directions": [
+                {
+                    "unit": repair.unit,
+                    "by": repair.by,
+                    "confirmed": repair.confirmed,
+                    **{name: getattr(repair, name).to_list() for name in _EFFECTS},
+                }
+                for repair in self.repairs
+            ],
+            "backups": [
+                {
+                    "unit": one.unit,
+                    "by": list(one.by),
+                    "loss": one.loss.to_list(),
+                    "direct": one.direct.to_list(),
+                }
+                for one in self.repaired
+            ],
+        }
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> SelfRepair:
+        units = UnitSet.from_list(record["units"])
+        repairs = tuple(
+            Repair(
+                unit=read_whole(stored["unit"]),
+                by=read_whole(stored["by"]),
+                confirmed=bool(stored["confirmed"]),
+                **{name: read_estimate(stored[name]) for name in _EFFECTS},
+            )
+            for stored in record["directions"]
+        )
+        repaired = tuple(
+            Repaired(
+                unit=read_whole(stored["unit"]),
+                by=read_term(stored["by"]),
+                loss=read_estimate(stored["loss"]),
+                direct=read_estimate(stored["direct"]),
+            )
+            for stored in record["backups"]
+        )
+        units.label(column for one in repairs for column in (one.unit, one.by))
+        units.label(column for one in repaired for column in (one.unit, *one.by))
+        return cls(
+            units=units,
+            configuration=read_texts(record["configuration"]),
+            repairs=repairs,
+            repaired=repaired,
+            n_pairs=read_whole(record["n_pairs"]),
+            level=read_number(record["level"]),
+            n_outputs=read_whole(record["n_outputs"]),
+            masks=read_whole(record["masks"]),
+        )
 
     def _row(self, repair: Repair) -> dict[str, Any]:
         return dict(
@@ -225,6 +318,8 @@ class SelfRepair:
             )
         )
 
+
+_EFFECTS = ("loss", "direct", "before", "after", "interaction")
 
 _COLUMNS = ["ablated", "by", "relation", "effect", "effect without backup", "before", "after",
             "after low", "after high", "interaction", "low", "high", "share",

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float
 
 from mechspex.core.finite import finite_values
-from mechspex.core.json_values import write_json
 from mechspex.core.masks import ablate_sets
 from mechspex.core.statistics import Estimate, discovered, mean_estimate, one_sided_p
 from mechspex.core.units import Term, UnitSet, check_same_units
@@ -22,7 +21,7 @@ from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
 from mechspex.errors import FailedMasksError, Refused
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import REPAIR, run_folder
+from mechspex.runs.run import run_folder
 from mechspex.set_functions.set_function import SetFunction
 
 
@@ -121,7 +120,7 @@ def self_repair(
         masks=recorded.used,
     )
     if folder is not None:
-        write_json(folder / REPAIR, found.to_dict())
+        found.save(folder)
     return found
 
 

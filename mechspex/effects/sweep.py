@@ -5,160 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from itertools import chain, combinations
 from math import comb
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
-from mechspex.core.json_values import plain, plain_rows, write_json
+from mechspex.core.json_values import write_json
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import ValuesLike, as_value_function
+from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validate import columns_of, exact_effects
-from mechspex.effects.validation import Validation
 from mechspex.errors import MeasurementError, Refused
 from mechspex.runs.cost import Cost
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import CONFIGURATION, SWEEP, run_folder
-from mechspex.runs.text import effect_tables, last_lines, strongest, subject
-
-SCHEMA = "mechspex.sweep/1"
+from mechspex.runs.run import CONFIGURATION, run_folder
 
 # Bytes of one block of masks: all 46,080 singles of a model's neurons at once would be 2 GB.
 _BLOCK = 1 << 22
 # More pairs than can be measured in days, or held as a table.
 _MOST_SETS = 2_000_000
-# Rows that the text shows of each table.
-_SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The exact effect of ablating every unit, or every pair, in the otherwise whole model.
-
-    Attributes:
-        units: what the terms' indices stand for.
-        outputs: names of the value's columns (prompts).
-        configuration: everything the values depend on but the mask.
-        order: 1, singles; 2, singles and pairs.
-        clean: the value with every unit kept.
-        values: the value with each term ablated and every other unit kept.
-        tested: the effects of the singles, then those of the pairs, with intervals over outputs;
-            the false discovery rate holds in each of them on its own.
-        cost: what it took.
-        folder: the run's folder; None where values were kept in memory.
-    """
-
-    units: UnitSet
-    outputs: tuple[str, ...]
-    configuration: dict[str, str]
-    order: int
-    clean: Float[np.ndarray, " output"]
-    values: Float[np.ndarray, "term output"]
-    tested: tuple[Validation, ...]
-    cost: Cost
-    folder: Path | None = None
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """The units that were ablated, by column, then the pairs of them."""
-        return tuple(term for tested in self.tested for term in tested.terms)
-
-    @property
-    def output_effects(self) -> Float[np.ndarray, "term output"]:
-        """ablated(i) = f(all but i) − f(all) and ablated(i, j) = f(all but i and j) − f(all but i)
-        − f(all but j) + f(all), for every output."""
-        return np.concatenate([tested.output_effects for tested in self.tested])
-
-    @property
-    def effects(self) -> Float[np.ndarray, " term"]:
-        """The same, mean over outputs."""
-        return self.output_effects.mean(axis=1)
-
-    @property
-    def failed(self) -> Bool[np.ndarray, " term"]:
-        """Terms whose own mask has no finite value; a pair of such a unit has no effect either."""
-        return ~np.isfinite(self.values.mean(axis=1))
-
-    def ablated_effects(self) -> dict[Term, float]:
-        """{term: its coefficient in the ``ablated`` basis, mean over outputs}."""
-        return dict(zip(self.terms, self.effects.tolist(), strict=True))
-
-    @property
-    def single_effects(self) -> Float[np.ndarray, " unit"]:
-        """The effect of ablating each unit alone, in the order of `units`; NaN if not measured."""
-        effects = np.full(len(self.units), np.nan)
-        singles = self.tested[0]
-        effects[[column for (column,) in singles.terms]] = singles.effects
-        return effects
-
-    @property
-    def confirmed_singles(self) -> tuple[int, ...]:
-        """Columns of the units whose effect is confirmed: its interval leaves out zero."""
-        return self.tested[0].confirmed_singles
-
-    def to_pandas(self) -> pd.DataFrame:
-        """A frame with one row a term, in the order of `terms`: the effect in the ``ablated`` basis
-        (mean over outputs) with its interval, and the value under that ablation."""
-        frame = pd.concat([tested.to_pandas() for tested in self.tested], ignore_index=True)
-        return frame.assign(value=self.values.mean(axis=1))
-
-    def singles(self) -> pd.DataFrame:
-        """The single units, strongest first."""
-        return strongest(self.to_pandas().query("order == 1"))
-
-    def pairs(self) -> pd.DataFrame:
-        """The pairs, strongest first; none in a sweep of order 1."""
-        return strongest(self.to_pandas().query("order == 2"))
-
-    def __str__(self) -> str:
-        counts = [_count(len(tested.terms), order) for order, tested in enumerate(self.tested, 1)]
-        lines = [
-            subject(self.configuration, self.units),
-            f"clean {self.clean.mean():+.3f}   (mean over {len(self.outputs)} outputs)",
-            f"exact: {' and '.join(counts)} ablated, each alone",
-        ]
-        if self.failed.any():
-            terms = [term for term, failed in zip(self.terms, self.failed, strict=True) if failed]
-            named = ", ".join(self.units.label(term) for term in terms[:6])
-            lines.append(
-                f"{len(terms):,} of the masks have no finite value: {named}"
-                f"{', …' if len(terms) > 6 else ''}"
-            )
-        lines += effect_tables(self.to_pandas(), beside="value", most=_SHOWN)
-        lines += last_lines(
-            self.cost,
-            len(self.outputs),
-            level=self.tested[0].level,
-            tested=" and among the ".join(counts),
-            folder=self.folder,
-        )
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        style = {"index": False, "float_format": "{:+.3f}".format, "max_rows": _SHOWN}
-        return self.singles().to_html(**style) + self.pairs().to_html(**style)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The sweep as plain numbers and lists, with a schema name; JSON can hold it."""
-        return {
-            "schema": SCHEMA,
-            "units": [list(unit) for unit in self.units],
-            "outputs": list(self.outputs),
-            "configuration": self.configuration,
-            "order": self.order,
-            "clean": plain(self.clean),
-            "terms": plain_rows(self.to_pandas()),
-            "output_effects": plain(self.output_effects),
-            "level": self.tested[0].level,
-            "n_failed": int(self.failed.sum()),
-            "cost": asdict(self.cost),
-        }
 
 
 def sweep(
@@ -236,7 +104,7 @@ def sweep(
             folder=folder,
         )
     if folder is not None:
-        swept.to_pandas().to_csv(folder / SWEEP, index=False)
+        swept.save(folder)
     return swept
 
 
@@ -299,8 +167,3 @@ def _mask_blocks(n_units: int, sets: list[Term]) -> Iterator[Bool[np.ndarray, "m
     rows = max(1, _BLOCK // n_units)
     for start in range(0, len(sets), rows):
         yield ablate_sets(n_units, sets[start : start + rows])
-
-
-def _count(number: int, order: int) -> str:
-    """``270 singles``, ``1 pair``."""
-    return f"{number:,} {'single' if order == 1 else 'pair'}{'' if number == 1 else 's'}"

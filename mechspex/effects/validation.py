@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from mechspex.core.json_values import read_array, read_number, read_term
 from mechspex.core.units import Term, UnitSet
+from mechspex.runs.result import RunResult
+from mechspex.runs.text import effect_tables
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Validation(RunResult):
     """Exact effects of sets of units in the whole model.
 
     Attributes:
@@ -25,6 +28,11 @@ class Validation:
         confirmed: whether the interval leaves out zero.
         level: the false discovery rate: the expected share of false terms among the confirmed.
     """
+
+    schema: ClassVar[str] = "mechspex.validation/2"
+    called: ClassVar[str] = "validation"
+    file: ClassVar[str] = "validation.json"
+    made_by: ClassVar[str] = "mechspex validate"
 
     units: UnitSet
     terms: tuple[Term, ...]
@@ -95,19 +103,38 @@ class Validation:
             "level": self.level,
         }
 
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` with the units that its terms are of."""
+        return {"schema": self.schema, "units": self.units.to_list()} | self.to_dict()
+
     @classmethod
-    def from_dict(cls, units: UnitSet, record: dict[str, Any]) -> Validation:
-        """What `to_dict` gave, of the same units; null stands for a number that is not finite."""
-        intervals = np.array(record["intervals"], dtype=np.float64).reshape(-1, 2)
-        effects = np.array(record["output_effects"], dtype=np.float64)
+    def _from_record(cls, record: dict[str, Any]) -> Validation:
+        return cls.of(UnitSet.from_list(record["units"]), record)
+
+    @classmethod
+    def of(cls, units: UnitSet, record: dict[str, Any]) -> Validation:
+        """What `to_dict` gave, of these units; null stands for a number that is not finite."""
+        terms = tuple(read_term(stored) for stored in record["terms"])
+        units.label(column for term in terms for column in term)
+        intervals = read_array(record["intervals"], "term", "end", rows=len(terms))
+        intervals = intervals.reshape(-1, 2)
         return cls(
             units=units,
-            terms=tuple(tuple(term) for term in record["terms"]),
-            output_effects=effects if len(effects) else effects.reshape(0, 1),
+            terms=terms,
+            output_effects=read_array(record["output_effects"], "term", "output", rows=len(terms)),
             intervals=intervals,
             confirmed=(intervals[:, 0] > 0) | (intervals[:, 1] < 0),
-            level=record["level"],
+            level=read_number(record["level"]),
         )
 
-    def _repr_html_(self) -> str:
-        return self.to_pandas().to_html(index=False, float_format="{:+.3f}".format)
+    @property
+    def in_short(self) -> str:
+        """How many sets of which units were measured on how many outputs, and are confirmed."""
+        n_outputs = self.output_effects.shape[1]
+        return (
+            f"{len(self.terms):,} sets of {self.units.description} on {n_outputs} outputs: "
+            f"{np.count_nonzero(self.confirmed):,} confirmed (false discovery rate {self.level:g})"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([self.in_short, *effect_tables(self.to_pandas())])

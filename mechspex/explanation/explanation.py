@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mechspex.core.json_values import plain, plain_rows, write_json
+from mechspex.core.json_values import plain, plain_rows, read_number, read_text, read_texts
 from mechspex.core.statistics import rank_correlation
-from mechspex.core.units import Term, Unit, UnitSet
+from mechspex.core.units import Term, UnitSet
 from mechspex.effects.validation import Validation
-from mechspex.errors import Refused
 from mechspex.recovery.recovery import Recovery
 from mechspex.runs.cost import Cost
+from mechspex.runs.result import RunResult
 from mechspex.runs.run import EXPLANATION
-from mechspex.runs.text import effect_tables, last_lines, strongest, subject
+from mechspex.runs.text import effect_tables, last_lines, metric_in_words, strongest, subject
 from mechspex.screening import Screening
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.set_functions.structure import Structure, structure_of
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 SCHEMA = "mechspex.explanation/2"
 
@@ -33,8 +35,8 @@ _MOST_TERMS, _LARGEST_READABLE = 2_000, 6
 _SHOWN = 30
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(RunResult):
     """Which units act alone, which act together, and how sure that is.
 
     Attributes:
@@ -55,6 +57,11 @@ class Explanation:
             are no second test: they show how far the effects spread.
     """
 
+    schema: ClassVar[str] = SCHEMA
+    called: ClassVar[str] = "explanation"
+    file: ClassVar[str] = EXPLANATION
+    made_by: ClassVar[str] = "mechspex explain"
+
     units: UnitSet
     outputs: tuple[str, ...]
     configuration: dict[str, str]
@@ -64,7 +71,7 @@ class Explanation:
     recovery: Recovery
     validation: Validation
     cost: Cost
-    folder: Path | None = None
+    folder: Path | None = field(default=None, compare=False)
     screening: Screening | None = None
     in_contexts: Validation | None = None
 
@@ -133,6 +140,32 @@ class Explanation:
     def confirmed_singles(self) -> tuple[int, ...]:
         """Columns of the units whose exact effect is confirmed."""
         return self.validation.confirmed_singles
+
+    def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
+        """The map of heads where all units are heads, else the strongest interactions.
+
+        `mechspex.figures` has both, for either.
+
+        Args:
+            metric: what is measured, in words; the value's metric if not given.
+        """
+        from mechspex.figures import head_map, interactions
+
+        heads = all(unit.kind == "head" and unit.position is None for unit in self.units)
+        draw = head_map if heads else interactions
+        return draw(self, metric=metric or metric_in_words(self.configuration))
+
+    @property
+    def in_short(self) -> str:
+        """What was asked, the value with everything kept and ablated, and how well f̂ predicts."""
+        return (
+            f"{subject(self.configuration, self.units)}; clean {self.clean:+.3f}, all ablated "
+            f"{self.ablated:+.3f}; R² {self.r2:.3f}, additive R² {self.additive_r2:.3f}, "
+            f"non-additive share {self.non_additive_share:.2f}"
+        )
+
+    def _tables(self) -> list[pd.DataFrame]:
+        return [self.singles(), self.interactions()]
 
     def __str__(self) -> str:
         last = last_lines(
@@ -207,15 +240,6 @@ class Explanation:
         signs = float(np.mean(np.sign(scores) == np.sign(measured)))
         return f"{line}; rank correlation with what was predicted {r:.2f}, same sign {signs:.0%}"
 
-    def _repr_html_(self) -> str:
-        scores = (
-            f"<p>clean {self.clean:+.3f}, all ablated {self.ablated:+.3f}; R² {self.r2:.3f}, "
-            f"additive R² {self.additive_r2:.3f}, "
-            f"non-additive share {self.non_additive_share:.2f}</p>"
-        )
-        style = {"index": False, "float_format": "{:+.3f}".format}
-        return scores + self.singles().to_html(**style) + self.interactions().to_html(**style)
-
     def to_dict(self) -> dict[str, Any]:
         """The explanation as plain numbers and lists, with a schema name; JSON can hold it."""
         recovery, validation = self.recovery, self.validation
@@ -232,58 +256,45 @@ class Explanation:
             "validation": plain(validation.to_dict()),
             "in_contexts": None if self.in_contexts is None else plain(self.in_contexts.to_dict()),
             "cost": asdict(self.cost),
-            "screening": None if self.screening is None else asdict(self.screening),
+            "screening": None if self.screening is None else self.screening.to_dict(),
         }
 
-    def save(self, folder: Path) -> None:
-        """Write ``explanation.json`` and ``terms.csv`` into a run's folder."""
-        write_json(folder / EXPLANATION, self.to_dict())
-        self.to_pandas().to_csv(folder / "terms.csv", index=False)
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` with what its sentences say as numbers: decoder scores, a proxy's agreement."""
+        record = self.to_dict()
+        record["recovery"] |= plain({"decoder_scores": self.recovery.decoder_scores})
+        if self.screening is not None:
+            record["screening"] = self.screening.to_record()
+        return record
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Explanation:
-        """Read what `save` wrote.
+    def save(self, path: str | Path) -> None:
+        """Write the explanation as JSON; in a folder also its terms as ``terms.csv``.
 
-        Raises:
-            Refused: no explanation in that folder, or one of another schema.
+        Args:
+            path: a folder, or the file to write.
         """
-        path = Path(folder) / EXPLANATION
-        try:
-            record = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise Refused(f"{folder} holds no explanation; run mechspex explain first") from None
-        except (ValueError, RecursionError) as error:
-            raise Refused(f"{path} is not JSON ({error})") from None
-        try:
-            return cls._from_record(record, Path(folder))
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise Refused(f"{path} is incomplete or malformed ({error!r})") from None
+        super().save(path)
+        if Path(path).is_dir():
+            self.to_pandas().to_csv(Path(path) / "terms.csv", index=False)
 
     @classmethod
-    def _from_record(cls, record: Any, folder: Path) -> Explanation:
-        found = record.get("schema") if isinstance(record, dict) else None
-        if found != SCHEMA:
-            raise Refused(f"{folder} has schema {found!r}, this version reads {SCHEMA!r}")
-        units = UnitSet(tuple(Unit(*unit) for unit in record["units"]))
-        around = record.get("in_contexts")
+    def _from_record(cls, record: dict[str, Any]) -> Explanation:
+        units = UnitSet.from_list(record["units"])
+        # Answers that were kept before there were screens, or contexts, have no such entry.
+        around, screening = record.get("in_contexts"), record.get("screening")
         return cls(
             units=units,
-            outputs=tuple(record["outputs"]),
+            outputs=tuple(read_text(name) for name in record["outputs"]),
+            configuration=read_texts(record["configuration"]),
+            settings=dict(record["settings"]),
+            clean=read_number(record["clean"]),
+            ablated=read_number(record["ablated"]),
             recovery=Recovery.from_dict(record["recovery"]),
-            validation=Validation.from_dict(units, record["validation"]),
-            in_contexts=None if around is None else Validation.from_dict(units, around),
-            cost=Cost(**record["cost"]),
-            folder=folder,
-            clean=_number(record["clean"]),
-            ablated=_number(record["ablated"]),
-            configuration=record["configuration"],
-            settings=record["settings"],
-            # Answers that were kept before there were screens have no such entry.
-            screening=None
-            if record.get("screening") is None
-            else Screening.from_dict(record["screening"]),
+            validation=Validation.of(units, record["validation"]),
+            cost=Cost.from_dict(record["cost"]),
+            screening=None if screening is None else Screening.from_dict(screening),
+            in_contexts=None if around is None else Validation.of(units, around),
         )
 
-
-def _number(stored: float | None) -> float:
-    return float("nan") if stored is None else stored
+    def _in_folder(self, folder: Path) -> Explanation:
+        return replace(self, folder=folder)

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
+from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from mechspex.effects.sweep import Sweep
+from mechspex.core.units import UnitSet
 from mechspex.errors import Refused
-from mechspex.explanation.explanation import Explanation
-from mechspex.figures.style import UNKNOWN
+from mechspex.figures.style import UNKNOWN, Picture
 
 
-def head_map(found: Explanation | Sweep, *, metric: str = "value") -> Figure:
+@runtime_checkable
+class SingleEffects(Protocol):
+    """What ablating each unit alone does: an explanation, a sweep."""
+
+    @property
+    def units(self) -> UnitSet: ...
+
+    @property
+    def single_effects(self) -> Float[np.ndarray, " unit"]:
+        """The effect of ablating each unit, in the order of `units`; NaN where not measured."""
+        ...
+
+    @property
+    def confirmed_singles(self) -> tuple[int, ...]:
+        """Columns of the units whose exact effect is confirmed."""
+        ...
+
+
+def head_map(found: SingleEffects, *, metric: str = "value") -> Figure:
     """Layers × heads, coloured by the effect of ablating each head alone; unmeasured heads grey.
 
     The effects are the recovered ones of an explanation, the exact ones of a sweep. A head whose
@@ -33,7 +53,7 @@ def head_map(found: Explanation | Sweep, *, metric: str = "value") -> Figure:
     grid = np.full((max(unit.number for unit in units) + 1, len(layers)), np.nan)
     for unit, effect in zip(units, found.single_effects, strict=True):
         grid[unit.number, layers.index(unit.layer)] = effect
-    figure = Figure(
+    figure = Picture(
         figsize=(0.28 * len(layers) + 2.2, 0.28 * len(grid) + 1.4), layout="constrained"
     )
     axes = figure.subplots()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from mechspex.explanation.explanation import Explanation
-from mechspex.figures.style import NEGATIVE, PALE, POSITIVE, finish
+from mechspex.figures.style import NEGATIVE, PALE, POSITIVE, Picture, finish
 
 
-def interactions(explanation: Explanation, *, most: int = 15, metric: str = "value") -> Figure:
+@runtime_checkable
+class Interactions(Protocol):
+    """Sets of two and more units with exact and recovered effects: an explanation."""
+
+    def interactions(self) -> pd.DataFrame:
+        """A row a set, strongest first: units, effect, low, high, confirmed, recovered."""
+        ...
+
+
+def interactions(explanation: Interactions, *, most: int = 15, metric: str = "value") -> Figure:
     """The strongest validated interactions: exact joint effect less what smaller sets predict.
 
     Bars are exact effects in the ``ablated`` basis with their intervals over outputs. Diamonds are
@@ -21,7 +32,7 @@ def interactions(explanation: Explanation, *, most: int = 15, metric: str = "val
         metric: the metric's name, for the axis.
     """
     frame = explanation.interactions().head(most).iloc[::-1]
-    figure = Figure(figsize=(6.4, 0.3 * max(len(frame), 2) + 1.2), layout="constrained")
+    figure = Picture(figsize=(6.4, 0.3 * max(len(frame), 2) + 1.2), layout="constrained")
     axes = figure.subplots()
     if not len(frame):
         axes.text(0.5, 0.5, "no interaction to show", ha="center", transform=axes.transAxes)

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from mechspex.effects.repair_map import SelfRepair
+from mechspex.core.statistics import Estimate
+from mechspex.core.units import UnitSet
 from mechspex.errors import Refused
-from mechspex.figures.style import UNKNOWN
+from mechspex.figures.style import UNKNOWN, Picture
 
 
-def self_repair_map(found: SelfRepair, *, metric: str = "value") -> Figure:
+@runtime_checkable
+class ConfirmedRepair(Protocol):
+    """One unit that steps in for another; see `mechspex.effects.repair_map.Repair`."""
+
+    @property
+    def unit(self) -> int: ...
+    @property
+    def by(self) -> int: ...
+    @property
+    def loss(self) -> Estimate: ...
+    @property
+    def before(self) -> Estimate: ...
+    @property
+    def interaction(self) -> Estimate: ...
+    @property
+    def relation(self) -> str: ...
+
+
+@runtime_checkable
+class Repairs(Protocol):
+    """Which units make up for which: what `mechspex.self_repair` answers."""
+
+    @property
+    def units(self) -> UnitSet: ...
+
+    @property
+    def confirmed(self) -> Sequence[ConfirmedRepair]:
+        """The repairs that hold beyond the spread over outputs."""
+        ...
+
+
+def self_repair_map(found: Repairs, *, metric: str = "value") -> Figure:
     """Layers × heads: an arrow from every head to those that step in when it is ablated.
 
     Only confirmed repairs are drawn. Discs are coloured by the effect of ablating the head in the
@@ -29,7 +64,7 @@ def self_repair_map(found: SelfRepair, *, metric: str = "value") -> Figure:
         raise Refused("a map of self-repair needs units that are all heads, at all positions")
     layers = sorted({unit.layer for unit in units})
     n_heads = max(unit.number for unit in units) + 1
-    figure = Figure(
+    figure = Picture(
         figsize=(max(0.45 * len(layers) + 2.2, 4.6), 0.4 * n_heads + 1.4), layout="constrained"
     )
     axes = figure.subplots()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from mechspex.core.json_values import read_number, read_whole
+from mechspex.core.json_values import read_number, read_text, read_whole
 from mechspex.core.result import Result
 from mechspex.recovery.evidence import Evidence
 from mechspex.recovery.monotone_link import Link
@@ -105,6 +105,7 @@ class Recovery(Result):
     evidence: Evidence | None = None
     link: Link | None = None
     more: MoreMasks | None = None
+    decoder_scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def non_additive_share(self) -> float:
@@ -186,6 +187,10 @@ class Recovery(Result):
             "more": None if self.more is None else asdict(self.more),
         }
 
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` and the scores of the decoders."""
+        return super().to_record() | {"decoder_scores": dict(self.decoder_scores)}
+
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Recovery:
         evidence, link, more = (record[name] for name in ("evidence", "link", "more"))
@@ -200,6 +205,10 @@ class Recovery(Result):
             evidence=None if evidence is None else Evidence.from_dict(evidence),
             link=None if link is None else Link.from_dict(link),
             more=None if more is None else MoreMasks(**more),
+            decoder_scores={
+                read_text(name): read_number(r2)
+                for name, r2 in record.get("decoder_scores", {}).items()
+            },
         )
 
 

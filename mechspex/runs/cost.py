@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from mechspex.core.json_values import read_number, read_whole
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,16 @@ class Cost:
     measured: int
     seconds_measuring: float
     seconds: float
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Cost:
+        """What `dataclasses.asdict` gave; raises `TypeError` and the like of anything else."""
+        return cls(
+            masks=read_whole(record["masks"]),
+            measured=read_whole(record["measured"]),
+            seconds_measuring=read_number(record["seconds_measuring"]),
+            seconds=read_number(record["seconds"]),
+        )
 
     def line(self, n_outputs: int) -> str:
         """Masks, forwards, seconds and rate in one line.

@@ -19,18 +19,25 @@ def subject(configuration: Mapping[str, str], units: UnitSet) -> str:
     return " · ".join(Provenance.of(configuration).in_words()) or units.description
 
 
+def metric_in_words(configuration: Mapping[str, str]) -> str:
+    """What the value measures: ``logit difference``, or ``value`` where that is not known."""
+    return configuration.get("metric", "value").replace("_", " ")
+
+
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows in the order of their effects' size."""
     return frame.sort_values("effect", key=np.abs, ascending=False, ignore_index=True)
 
 
-def effect_tables(frame: pd.DataFrame, *, beside: str, most: int | None = None) -> list[str]:
+def effect_tables(
+    frame: pd.DataFrame, *, beside: str | None = None, most: int | None = None
+) -> list[str]:
     """The rows of a frame of exact effects as lines: single units, then sets, strongest first.
 
     Args:
         frame: the effects, a row a set: ``units``, ``order``, ``effect``, ``low``, ``high``,
             ``confirmed``.
-        beside: the column at the end of each line.
+        beside: the column at the end of each line; none if not given.
         most: how many rows of each are shown; all if not given.
     """
     alone = "units alone: effect of ablating one"
@@ -41,7 +48,9 @@ def effect_tables(frame: pd.DataFrame, *, beside: str, most: int | None = None) 
     ]
 
 
-def _effect_table(title: str, frame: pd.DataFrame, beside: str, most: int | None) -> list[str]:
+def _effect_table(
+    title: str, frame: pd.DataFrame, beside: str | None, most: int | None
+) -> list[str]:
     if not len(frame):
         return []
     shown = frame.head(len(frame) if most is None else most)
@@ -50,13 +59,14 @@ def _effect_table(title: str, frame: pd.DataFrame, beside: str, most: int | None
     lines = [
         "",
         f"{title} (basis: ablated; {n_confirmed:,} of {len(frame):,} confirmed)",
-        f"  {'':{width}} order   exact   interval{beside:>18}",
+        f"  {'':{width}} order   exact   interval{beside or '':>18}".rstrip(),
     ]
     for row in shown.to_dict("records"):
         no_remark = row["confirmed"] or not np.isfinite(row["effect"])
         lines.append(
             f"  {row['units']:{width}} {row['order']:5d} {row['effect']:+7.3f}   "
-            f"[{row['low']:+.2f}, {row['high']:+.2f}] {row[beside]:+10.3f}"
+            f"[{row['low']:+.2f}, {row['high']:+.2f}]"
+            f"{'' if beside is None else f' {row[beside]:+10.3f}'}"
             f"{'' if no_remark else '   not confirmed'}"
         )
     if len(shown) < len(frame):

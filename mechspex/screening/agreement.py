@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
+from mechspex.core.json_values import plain, read_array, read_term, read_whole
+from mechspex.core.result import Result
 from mechspex.core.statistics import correlation, rank_correlation
 from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
@@ -16,8 +20,8 @@ from mechspex.errors import Refused
 from mechspex.screening.candidates import Candidates
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(Result):
     """Predicted effects of some sets beside the exact ones.
 
     Attributes:
@@ -25,6 +29,9 @@ class Agreement:
         predicted, exact: ablated(T) by the proxy and by the full model.
         k: how many of the largest effects `recall` counts.
     """
+
+    schema: ClassVar[str] = "mechspex.agreement/1"
+    called: ClassVar[str] = "agreement"
 
     terms: tuple[Term, ...]
     predicted: Float[np.ndarray, " term"]
@@ -53,7 +60,47 @@ class Agreement:
         top = _largest(self.exact, self.k)
         return len(top & _largest(self.predicted, 2 * self.k)) / max(1, len(top))
 
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row a set: its units, the predicted and the exact effect."""
+        return pd.DataFrame(
+            {
+                "units": [
+                    " × ".join(str(i) if names is None else names[i] for i in term)
+                    for term in self.terms
+                ],
+                "predicted": self.predicted,
+                "exact": self.exact,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Both effects of each set, and how they agree, as plain numbers and lists."""
+        return {
+            "schema": self.schema,
+            "terms": [list(term) for term in self.terms],
+            "predicted": plain(self.predicted),
+            "exact": plain(self.exact),
+            "k": self.k,
+            "correlation": plain(self.correlation),
+            "rank_correlation": plain(self.rank_correlation),
+            "same_sign": plain(self.same_sign),
+            "recall": plain(self.recall),
+        }
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Agreement:
+        terms = tuple(read_term(stored) for stored in record["terms"])
+        predicted, exact = (
+            read_array(record[name], "term", rows=len(terms)) for name in ("predicted", "exact")
+        )
+        return cls(terms, predicted, exact, read_whole(record["k"]))
+
     def __str__(self) -> str:
+        return self.in_short
+
+    @property
+    def in_short(self) -> str:
+        """Correlations, signs and recall."""
         return (
             f"on {len(self.terms)} sets: rank correlation {self.rank_correlation:.2f}, "
             f"r {self.correlation:.2f}, same sign {self.same_sign:.0%}, "

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from mechspex.core.json_values import plain
+from mechspex.core.json_values import (
+    plain,
+    read_array,
+    read_term,
+    read_text,
+    read_texts,
+    read_whole,
+)
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.cost import Cost
+from mechspex.runs.result import RunResult
 from mechspex.runs.text import subject
 from mechspex.set_functions.set_function import SetFunction
 
@@ -35,8 +43,8 @@ class Stratum:
     drawn: tuple[Term, ...]
 
 
-@dataclass(frozen=True)
-class Candidates:
+@dataclass(frozen=True, eq=False, repr=False)
+class Candidates(RunResult):
     """Sets of units that a screen proposes, best first.
 
     A score only proposes: measure with `mechspex.validate` before you believe one.
@@ -55,6 +63,11 @@ class Candidates:
         configuration: everything the values depend on but the mask.
         cost: how many masks and seconds the screen took; a gradient counts as a mask.
     """
+
+    schema: ClassVar[str] = SCHEMA
+    called: ClassVar[str] = "screen"
+    file: ClassVar[str] = "candidates.json"
+    made_by: ClassVar[str] = "mechspex screen"
 
     units: UnitSet
     terms: tuple[Term, ...]
@@ -105,6 +118,12 @@ class Candidates:
             }
         )
 
+    @property
+    def in_short(self) -> str:
+        """What was asked, by which method, and how many sets are proposed."""
+        asked = subject(self.configuration, self.units)
+        return f"{asked}; screened by {self.method}, {len(self.terms):,} sets proposed"
+
     def __str__(self) -> str:
         frame = self.to_pandas()
         width = max((len(units) for units in frame["units"]), default=0)
@@ -129,10 +148,6 @@ class Candidates:
         ]
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        style = {"index": False, "float_format": "{:+.3f}".format, "max_rows": _SHOWN}
-        return self.to_pandas().to_html(**style)
-
     def to_dict(self) -> dict[str, Any]:
         """The candidates as plain numbers and lists, with a schema name; JSON can hold it."""
         return {
@@ -150,3 +165,38 @@ class Candidates:
             ],
             "cost": asdict(self.cost),
         }
+
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` with the units, and what is predicted of each alone."""
+        return self.to_dict() | {
+            "units": self.units.to_list(),
+            "columns": [list(term) for term in self.terms],
+            "single_scores": plain(self.single_scores),
+            "reach": plain(self.reach),
+        }
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Candidates:
+        units = UnitSet.from_list(record["units"])
+        terms = tuple(read_term(stored) for stored in record["columns"])
+        units.label(column for term in terms for column in term)
+        scores = [stored["score"] for stored in record["terms"]]
+        return cls(
+            units=units,
+            terms=terms,
+            scores=read_array(scores, "term", rows=len(terms)),
+            method=read_text(record["method"]),
+            considered=read_term(record["considered"]),
+            single_scores=read_array(record["single_scores"], "unit", rows=len(units)),
+            reach=read_array(record["reach"], "unit", rows=len(units)),
+            cost=Cost.from_dict(record["cost"]),
+            rejected=tuple(
+                Stratum(
+                    read_whole(stored["first_rank"]),
+                    read_whole(stored["size"]),
+                    tuple(read_term(term) for term in stored["drawn"]),
+                )
+                for stored in record["rejected"]
+            ),
+            configuration=read_texts(record["configuration"]),
+        )

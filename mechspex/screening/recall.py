@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
+from mechspex.core.json_values import plain, read_number, read_whole
+from mechspex.core.result import Result
 from mechspex.core.statistics import largest_share
 from mechspex.core.value_function import ValuesLike
 from mechspex.effects.validate import validate
@@ -14,8 +18,8 @@ from mechspex.errors import Refused
 from mechspex.screening.candidates import Candidates
 
 
-@dataclass(frozen=True)
-class Missed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Missed(Result):
     """How many sets of at least a given effect the screen found, and how many it rejected.
 
     Attributes:
@@ -30,6 +34,10 @@ class Missed:
             that the screen ranked lowest.
     """
 
+    schema: ClassVar[str] = "mechspex.missed/1"
+    within: ClassVar[bool] = True
+    called: ClassVar[str] = "estimate of what was missed"
+
     at_least: float
     n_found: int
     n_tested: int
@@ -38,7 +46,28 @@ class Missed:
     recall: float
     last_bound: float
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One row, a column a number."""
+        return pd.DataFrame([asdict(self)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The estimate as plain numbers."""
+        return plain(asdict(self))
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Missed:
+        floats = ("at_least", "estimate", "recall", "last_bound")
+        return cls(
+            **{name: read_number(record[name]) for name in floats},
+            **{name: read_whole(record[name]) for name in ("n_found", "n_tested", "n_missed")},
+        )
+
     def __str__(self) -> str:
+        return self.in_short
+
+    @property
+    def in_short(self) -> str:
+        """How many were found and missed, and the recall that follows."""
         return (
             f"effects of at least {self.at_least:.3f}: {self.n_found} proposed; {self.n_missed} of "
             f"{self.n_tested} rejected pairs tested, so about {self.estimate:.0f} missed and a "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from mechspex.core.json_values import read_number, read_term, read_text, read_whole
 from mechspex.core.masks import Stream, sample_masks
 from mechspex.core.units import Term
 from mechspex.runs.recorded import RecordedValues
+from mechspex.screening.agreement import Agreement
 from mechspex.screening.candidates import Candidates
 from mechspex.screening.recall import Missed
 
@@ -36,6 +38,7 @@ class Screening:
             before the search; None where the screen was not made from a proxy.
         missed: how many sets as strong as the confirmed ones the screen rejected; None where
             nothing was rejected or nothing confirmed.
+        agrees: the numbers behind `agreement`.
     """
 
     method: str
@@ -48,6 +51,7 @@ class Screening:
     seconds: float
     agreement: str | None = None
     missed: Missed | None = None
+    agrees: Agreement | None = None
 
     def __str__(self) -> str:
         scored = " and ".join(
@@ -59,17 +63,31 @@ class Screening:
             f"{self.n_units:,} units, which explain {self.explained:.2f} of what masks of all do"
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The screening as plain numbers and lists, its agreement in words."""
+        return {name: value for name, value in asdict(self).items() if name != "agrees"}
+
+    def to_record(self) -> dict[str, Any]:
+        """`to_dict` with the agreement in numbers."""
+        agrees = None if self.agrees is None else self.agrees.to_dict()
+        return self.to_dict() | {"agrees": agrees}
+
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Screening:
-        """Read what `dataclasses.asdict` wrote, by way of JSON."""
+        """What `to_record` gave, or `to_dict`, by way of JSON."""
+        missed, agrees = record["missed"], record.get("agrees")
         return cls(
-            **record
-            | {
-                "considered": tuple(record["considered"]),
-                "terms": tuple(tuple(term) for term in record["terms"]),
-                "scores": tuple(record["scores"]),
-                "missed": None if record["missed"] is None else Missed(**record["missed"]),
-            }
+            method=read_text(record["method"]),
+            considered=read_term(record["considered"]),
+            n_units=read_whole(record["n_units"]),
+            n_survivors=read_whole(record["n_survivors"]),
+            explained=read_number(record["explained"]),
+            terms=tuple(read_term(term) for term in record["terms"]),
+            scores=tuple(read_number(score) for score in record["scores"]),
+            seconds=read_number(record["seconds"]),
+            agreement=None if record["agreement"] is None else read_text(record["agreement"]),
+            missed=None if missed is None else Missed.from_dict(missed),
+            agrees=None if agrees is None else Agreement.from_dict(agrees),
         )
 
 

@@ -2,7 +2,8 @@
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,9 @@ import mechspex as mx
 from mechspex.core.json_values import read_number
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.result import Result, same
+from mechspex.core.statistics import Estimate
 from mechspex.errors import Refused
+from mechspex.screening import Stratum
 
 NAMES = ["salt", "leek", "oil", "<script>alert(1)</script>", "rice", "bay"]
 
@@ -35,20 +38,71 @@ def recovery() -> mx.Recovery:
     return mx.recover(masks[:60], noisy[:60], masks[60:], noisy[60:], seed=2)
 
 
-def evidence() -> Result:
-    found = recovery().evidence
-    assert found is not None
-    return found
+def evidence() -> mx.Evidence | None:
+    return recovery().evidence
+
+
+def values(scale: float = 1.0) -> mx.FunctionValues:
+    return mx.FunctionValues(lambda masks: scale * soup(masks), mx.parts(NAMES))
+
+
+def carried(scale: float) -> mx.FunctionValues:
+    """Mostly what the last unit does, on every output."""
+    return mx.FunctionValues(
+        lambda masks: scale * (soup(masks) + 9.0 * masks[:, [5]]), mx.parts(NAMES)
+    )
+
+
+@cache
+def discovery() -> mx.Discovery:
+    return mx.find_circuit(carried(1.0), carried(1.2), budget=60, target=0.7)
+
+
+def candidates() -> mx.Candidates:
+    return mx.screen(values(), "ablation", n_terms=5)
+
+
+def validation() -> mx.Validation:
+    return mx.validate(values(), [(0,), (1,), (3,), (1, 3)])
+
+
+def missed() -> mx.Missed:
+    rejected = (Stratum(5, 3, ((0, 1), (2, 4), (0, 5))),)
+    return mx.missed(values(), replace(candidates(), rejected=rejected), validation())
+
+
+def comparison() -> mx.Comparison:
+    one, other = (mx.Circuit(mx.parts(NAMES), members) for members in ((0, 3), (1, 3)))
+    return mx.compare_circuits(one, other)
+
+
+def scores() -> mx.ReferenceScores:
+    row = {"faithfulness": Estimate(0.9, 0.8, 1.0), "completeness": Estimate(0.1, 0.0, 0.2)}
+    return mx.ReferenceScores({"mean": row}, {"zero": "<b>no</b> behaviour"}, 3)
 
 
 RESULTS = {
+    "Agreement": lambda: mx.agreement(candidates(), values(1.2)),
+    "Candidates": candidates,
+    "Circuit": lambda: discovery().circuit,
+    "Comparison": comparison,
+    "Curve": lambda: discovery().best_curve,
+    "Discovery": discovery,
+    "Evidence": evidence,
+    "Explanation": lambda: mx.explain(soup, units=mx.parts(NAMES), budget=70),
+    "Faithfulness": lambda: mx.faithfulness(values(), [1, 3], n_random=3),
+    "Front": lambda: mx.front(function(), [1, 2, 3]),
+    "Link": lambda: mx.monotone_link(sample_masks(6, 80, keep=0.5), np.arange(80.0)),
+    "Missed": missed,
+    "Pruning": lambda: mx.prune_heads(values(), values(1.2), shares=[0.5], budget=60, n_random=2),
+    "Recovery": recovery,
+    "ReferenceScores": scores,
+    "SelfRepair": lambda: mx.self_repair(mx.sweep(values(), order=2), values(1.2)),
     "SetFunction": function,
     "Structure": lambda: mx.structure_of(function(), [0, 0, 1, 1, 2, 2]),
-    "Front": lambda: mx.front(function(), [1, 2, 3]),
     "Subset": lambda: mx.best_subset(function(), 2),
-    "Recovery": recovery,
-    "Evidence": evidence,
-    "Link": lambda: mx.monotone_link(sample_masks(6, 80, keep=0.5), np.arange(80.0)),
+    "Sweep": lambda: mx.sweep(values(), order=2, among=[0, 1, 3]),
+    "Validation": validation,
 }
 
 

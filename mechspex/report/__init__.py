@@ -1,0 +1,1 @@
+"""Answers that were kept, read back and shown."""

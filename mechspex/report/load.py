@@ -1,0 +1,86 @@
+"""Loading what a run found, whatever kind of run it was."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from mechspex.circuits.circuit import Circuit
+from mechspex.circuits.discovery import Discovery
+from mechspex.circuits.pruning import Pruning
+from mechspex.core.json_values import read_json
+from mechspex.effects.repair_map import SelfRepair
+from mechspex.effects.sweep_table import Sweep
+from mechspex.effects.validation import Validation
+from mechspex.errors import Refused, RunError
+from mechspex.explanation.explanation import Explanation
+from mechspex.runs.result import RunResult, named_folder
+from mechspex.runs.run import SWEEP, list_runs
+from mechspex.screening.candidates import Candidates
+
+# Of several answers in one folder the first counts: what a later one rests on lies beside it.
+KINDS: tuple[type[RunResult], ...] = (
+    Explanation, Discovery, Circuit, Sweep, Pruning, SelfRepair, Validation, Candidates,
+)  # fmt: skip
+
+
+def load(run: str | Path) -> RunResult:
+    """The answer of a run: what the function that made it returned, and the shell printed.
+
+    No model is loaded and nothing is measured.
+
+    >>> import mechspex as mx
+    >>> explanation = mx.load("ioi")  # doctest: +SKIP
+
+    Args:
+        run: the name of a run below ``$MECHSPEX_RUNS`` (``runs`` if unset), its folder, or the file
+            of an answer.
+
+    Returns:
+        An `Explanation`, a `Discovery`, a `Circuit`, a `Sweep`, a `Pruning`, a `SelfRepair`, a
+        `Validation` or `Candidates`.
+
+    Raises:
+        RunError: there is no such run.
+        Refused: the run holds no answer, or one that this version cannot read.
+    """
+    file = Path(run)
+    if file.is_file():
+        return _of_file(file)
+    folder = _folder(run)
+    for kind in KINDS:
+        if (folder / kind.file).exists():
+            return kind.load(folder)
+    if (folder / SWEEP).exists():
+        raise Refused(
+            f"{folder} holds a sweep as a table alone: read {folder / SWEEP}, or give the sweep "
+            "command again, which measures nothing anew"
+        )
+    raise Refused(
+        f"{folder} holds no answer yet; give the command that began it again, which goes on where "
+        "it was stopped"
+    )
+
+
+def _of_file(file: Path) -> RunResult:
+    record = read_json(file)
+    schema = record.get("schema") if isinstance(record, dict) else None
+    for kind in KINDS:
+        if schema in (kind.schema, *kind.older_schemas):
+            return kind.load(file)
+    known = ", ".join(kind.schema for kind in KINDS)
+    raise Refused(f"{file} has schema {schema!r}, which is none of {known}")
+
+
+def _folder(run: str | Path) -> Path:
+    named = [] if isinstance(run, Path) else named_folder(run)
+    for folder in (Path(run), *named):
+        if folder.is_dir():
+            return folder
+    runs = [str(row["run"]) for row in list_runs()]
+    near = get_close_matches(str(run), runs, n=3)
+    if near or runs:
+        told = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(runs[-8:])}"
+    else:
+        told = "there are none yet; start one with: mechspex explain ioi"
+    raise RunError(f"no run {str(run)!r}; {told}")

@@ -1,0 +1,89 @@
+"""Loading any kind of run by its name."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import mechspex as mx
+from mechspex.errors import Refused, RunError
+
+UNITS = mx.parts(["salt", "leek", "oil", "bay", "rice", "lemon"])
+
+
+def soup(masks: np.ndarray) -> np.ndarray:
+    both = 3.0 * masks[:, 0] + 2.0 * (masks[:, 1] & masks[:, 3]) + masks[:, 2:4].any(axis=1)
+    return np.stack([both, 1.25 * both, both + 0.5 * masks[:, 4], 0.75 * both], axis=1)
+
+
+def values(scale: float = 1.0) -> mx.FunctionValues:
+    return mx.FunctionValues(lambda masks: scale * soup(masks), UNITS)
+
+
+ASKED = {
+    "explained": lambda run: mx.explain(soup, units=UNITS, budget=70, run=run),
+    "swept": lambda run: mx.sweep(values(), order=2, run=run),
+    "circuit": lambda run: mx.find_circuit(values(), values(1.5), budget=60, run=run),
+    "pruned": lambda run: mx.prune_heads(values(), values(1.5), shares=[0.5], budget=60, run=run),
+    "repaired": lambda run: mx.self_repair(mx.sweep(values(), order=2), values(1.5), run=run),
+}
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    monkeypatch.setenv("MECHSPEX_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_every_run_is_loaded_by_name_folder_and_file(runs, name):
+    answer = ASKED[name](name)
+    loaded = mx.load(name)
+    assert type(loaded) is type(answer)
+    assert loaded == answer
+    assert str(loaded) == str(answer)
+    assert mx.load(runs / name) == mx.load(str(runs / name)) == answer
+    assert mx.load(runs / name / type(answer).file) == answer
+    assert type(answer).load(name) == answer
+
+
+def test_runs_that_are_not_there_are_told(runs):
+    with pytest.raises(RunError, match=r"no run 'ioi'; there are none yet"):
+        mx.load("ioi")
+    ASKED["explained"]("soup")
+    with pytest.raises(RunError, match=r"no run 'soop'; did you mean soup\?"):
+        mx.load("soop")
+    with pytest.raises(RunError, match=r"no run 'elsewhere'; there are soup"):
+        mx.load("elsewhere")
+    with pytest.raises(Refused, match="holds no sweep; run mechspex sweep first"):
+        mx.Sweep.load("soup")
+
+
+def test_folders_of_older_versions_are_told_plainly(runs):
+    ASKED["swept"]("old")
+    (runs / "old" / "sweep.json").unlink()
+    with pytest.raises(Refused, match=r"holds a sweep as a table alone: read .*sweep.csv"):
+        mx.load("old")
+    (runs / "old" / "sweep.csv").unlink()
+    with pytest.raises(Refused, match="holds no answer yet"):
+        mx.load("old")
+    (runs / "old" / "explanation.json").write_text("{")
+    with pytest.raises(Refused, match="not JSON"):
+        mx.load("old")
+    (runs / "old" / "other.json").write_text('{"schema": "mechspex.other/1"}')
+    with pytest.raises(Refused, match=r"schema 'mechspex.other/1', which is none of"):
+        mx.load(runs / "old" / "other.json")
+
+
+def test_loading_needs_no_model(runs):
+    ASKED["circuit"]("circuit")
+    code = """if True:
+        import sys
+        import mechspex as mx
+        print(repr(mx.load("circuit")))
+        print(*sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Discovery(salt leek oil bay rice lemon; circuit of ")
+    assert not {"torch", "transformers", "transformer_lens"} & set(done.stdout.split())
