@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +23,7 @@ from mechspex.cli.output import (
 )
 from mechspex.cli.status import folder_of
 from mechspex.core.checks import check_from, check_seed
-from mechspex.errors import AblationError, Refused
+from mechspex.errors import Refused
 
 # Times as many fresh prompts score what is found on the first ones.
 _FRESH = 4
@@ -76,10 +73,8 @@ def circuit(
     refuse_unwritable(graphml)
     _refuse_goal(experiment, size, target, objective, budget)
     import mechspex as mx
-    from mechspex.runs.recorded import RecordedValues
-    from mechspex.runs.run import CIRCUIT, VALIDATION, run_folder
+    from mechspex.runs.run import run_folder
 
-    seed = experiment.seed
     values, fresh = experiment.values(experiment.prompts, _FRESH * experiment.prompts)
     with experiment.kept(values, f"{experiment.units}-{experiment.ablation}-circuit") as name:
         found = mx.find_circuit(
@@ -90,32 +85,16 @@ def circuit(
             objective=objective,
             budget=budget,
             run=name,
-            seed=seed,
+            seed=experiment.seed,
             progress=True,
         )
-        roles = _roles(found.circuit, experiment.bridge, fresh.task)
-        found = replace(found, circuit=found.circuit.with_roles(roles))
-        found.circuit.save(run_folder(name) / CIRCUIT)
-        with closing(RecordedValues(fresh, run_folder(name) / VALIDATION, progress=True)) as scored:
-            scored.stage = "circuits of all sizes"
-            shares = [k / fresh.n_units for k in found.front["size"]]
-            answer = _Answer(
-                found,
-                front=mx.faithfulness_curve(scored, found.best, shares=shares, seed=seed),
-                nearest=mx.faithfulness_curve(scored, found.matching, shares=shares, seed=seed),
-                best=mx.faithfulness_curve(scored, found.best, seed=seed),
-                matching=mx.faithfulness_curve(scored, found.matching, seed=seed),
-                references=mx.reference_scores(
-                    experiment.bridge, fresh.task, found.circuit, run=name, seed=seed, progress=True
-                ),
-            )
     if graphml is not None:
         with writing():
             found.circuit.to_graphml(graphml)
     if as_json:
-        print_answer(answer.to_dict(), True)
+        print_answer(found.to_dict(), True)
     else:
-        print_answer(f"{answer}\n\nsaved in {run_folder(name)}", False)
+        print_answer(f"{found}\n\nsaved in {run_folder(name)}", False)
 
 
 def _refuse_goal(
@@ -130,80 +109,6 @@ def _refuse_goal(
         n_units = len(experiment.chosen)
         if not 1 <= size < n_units:
             raise Refused(f"size = {size}: choose from 1 to {n_units - 1} units")
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What was found, and how it does on fresh prompts.
-
-    Attributes:
-        found: a `Discovery`.
-        front, nearest: faithfulness of the best subset, and of the one nearest to the whole model,
-            of every size that was searched.
-        best, matching: of the best subsets, and of those that do as the whole model, at the sizes
-            of the MIB benchmark.
-        references: the circuit's scores under every reference.
-    """
-
-    found: Any
-    front: Any
-    nearest: Any
-    best: Any
-    matching: Any
-    references: Any
-
-    def to_dict(self) -> dict[str, Any]:
-        from mechspex.core.json_values import plain, plain_rows
-
-        columns = ["faithfulness", "low", "high"]
-        fresh = self.front.to_pandas()[columns].add_prefix("fresh ")
-        nearest = self.nearest.to_pandas()[columns].add_prefix("fresh matching ")
-        cpr, cmd = self.best.cpr, self.matching.cmd
-        return {
-            "schema": "mechspex.discovery/1",
-            "circuit": plain(self.found.circuit.to_dict()),
-            "front": plain_rows(self.found.front.join(fresh).join(nearest)),
-            "cpr": [cpr.value, cpr.low, cpr.high],
-            "cmd": [cmd.value, cmd.low, cmd.high],
-            "references": plain(self.references.to_dict()),
-            "masks": self.found.masks,
-        }
-
-    def __str__(self) -> str:
-        columns = ["size", "predicted", "value", "faithfulness", "matching"]
-        front = self.found.front[columns].copy()
-        front.insert(4, "fresh", [str(score) for score in self.front.scores])
-        front["fresh matching"] = [str(score) for score in self.nearest.scores]
-        return "\n".join(
-            [
-                str(self.found),
-                "",
-                "best subset of each size: on the prompts of the search, and on fresh ones; "
-                "matching: faithfulness of the subset nearest to the whole model",
-                front.to_string(index=False, float_format="{:.3f}".format),
-                f"CPR {self.best.cpr} of these   CMD {self.matching.cmd} of the subsets that come "
-                "nearest to the whole model",
-                "",
-                f"the circuit under each reference, {self.references.n_prompts} fresh prompts",
-                str(self.references),
-            ]
-        )
-
-
-def _roles(found: Any, model: Any, task: Any) -> Any:
-    """The roles of a circuit's heads; none where the model does not show where they look."""
-    import pandas as pd
-
-    import mechspex as mx
-
-    heads = found.units[[name for name in found.names if found.units[name][0].kind == "head"]]
-    effects = {found.units.names[column]: effect for column, effect in found.effects.items()}
-    try:
-        if len(heads):
-            return mx.head_roles(model, task, heads, effects)
-    except AblationError as error:
-        print(f"no roles of heads: {error}", file=sys.stderr)
-    return pd.DataFrame(columns=["unit", "role", "evidence"])
 
 
 def compare(
@@ -221,10 +126,7 @@ def compare(
 
     one = _loaded(found)
     held = compare_circuits(one, _published(one) if other is None else _loaded(other))
-    if as_json:
-        print_answer({"schema": "mechspex.comparison/1"} | asdict(held), True)
-    else:
-        print_answer(str(held), False)
+    print_answer(held.to_dict() if as_json else str(held), as_json)
 
 
 def _loaded(named: str) -> Any:

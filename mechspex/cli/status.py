@@ -12,7 +12,7 @@ import typer
 
 from mechspex.cli.experiment import Experiment
 from mechspex.cli.output import EXPERIMENT, Json, print_answer
-from mechspex.errors import Refused, RunError
+from mechspex.errors import RunError
 
 # The model whose scores the list of tasks shows.
 _SCORED = "smollm2-135m"
@@ -143,26 +143,11 @@ def status(
     if run is None:
         _list_runs(as_json)
         return
-    from mechspex.runs.run import CIRCUIT, EXPLANATION, SWEEP
+    from mechspex.core.json_values import plain
+    from mechspex.report.load import load
 
-    folder = folder_of(run)
-    explained = (folder / EXPLANATION).exists()
-    if (folder / CIRCUIT).exists() and not explained:
-        from mechspex.circuits.circuit import Circuit
-        from mechspex.core.json_values import plain
-
-        circuit = Circuit.load(folder / CIRCUIT)
-        print_answer(plain(circuit.to_dict()) if as_json else str(circuit), as_json)
-        return
-    if (folder / SWEEP).exists() and not explained:
-        raise Refused(
-            f"{folder} holds a sweep: read {folder / SWEEP}, or give the sweep command again, "
-            "which measures nothing anew"
-        )
-    from mechspex.explanation.explanation import Explanation
-
-    explanation = Explanation.load(folder)
-    print_answer(explanation.to_dict() if as_json else str(explanation), as_json)
+    answer = load(folder_of(run))
+    print_answer(plain(answer.to_dict()) if as_json else str(answer), as_json)
 
 
 def folder_of(run: str) -> Path:
