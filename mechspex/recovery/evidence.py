@@ -283,11 +283,11 @@ def _selected(
     among = samples.among(np.array(sorted(units)))
     rng = np.random.default_rng((samples.seed, Stream.RESAMPLES))
     counts: dict[Term, int] = {}
-    drawn = 0
-    while drawn < resamples:
+    n_halves = 0
+    while n_halves < resamples:
         shuffled = rng.permutation(samples.n_masks)
-        for half in np.array_split(shuffled, 2)[: resamples - drawn]:
-            drawn += 1
+        for half in np.array_split(shuffled, 2)[: resamples - n_halves]:
+            n_halves += 1
             answer = pursuit.decode(among.rows(half))
             for term in answer.to_basis("fourier", samples.keep).terms:
                 counts[term] = counts.get(term, 0) + 1
@@ -295,4 +295,4 @@ def _selected(
         tuple(column_of[unit] for unit in term) if set(term) <= set(column_of) else None
         for term in terms
     ]
-    return np.array([np.nan if t is None else counts.get(t, 0) / drawn for t in own])
+    return np.array([np.nan if t is None else counts.get(t, 0) / n_halves for t in own])

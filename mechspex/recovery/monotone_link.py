@@ -163,11 +163,11 @@ def monotone_link(
         predicted["sum"][test] = _centred(z, train, y, weights)[test]
         curve = _Curve.fit(z[train], y, weights).predict(z)
         predicted["link"][test] = curve[test]
-        left = y - _centred(z, train, y, weights)[train]
-        z = np.hstack([z, _strongest_pairs(z, train, left)])
+        residual = y - _centred(z, train, y, weights)[train]
+        z = np.hstack([z, _strongest_pairs(z, train, residual)])
         predicted["pairs"][test] = _centred(z, train, y, _ridge(z[train], y))[test]
-        left = y - curve[train]
-        beside = _centred(z, train, left, _ridge(z[train], left))
+        residual = y - curve[train]
+        beside = _centred(z, train, residual, _ridge(z[train], residual))
         predicted["both"][test] = (curve + beside)[test]
     additive_r2 = r_squared(mean_values, predicted["sum"])
     p_value = max(

@@ -81,5 +81,5 @@ def non_additive_share(r2: float, additive_r2: float) -> float:
         r2: R² of the whole function.
         additive_r2: R² of singles alone.
     """
-    left = 1 - additive_r2
-    return 0.0 if left < 1e-6 else 1 - (1 - r2) / left
+    unexplained = 1 - additive_r2
+    return 0.0 if unexplained < 1e-6 else 1 - (1 - r2) / unexplained
