@@ -238,7 +238,11 @@ class Circuit(RunResult):
         return graph
 
     def to_graphml(self, path: str | Path) -> None:
-        """Write the graph for Gephi, Cytoscape or networkx."""
+        """Write the graph for Gephi, Cytoscape or networkx.
+
+        Args:
+            path: the file to write.
+        """
         nx.write_graphml(self.to_graph(), path)
 
     def to_dict(self) -> dict[str, Any]:

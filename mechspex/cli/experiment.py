@@ -188,6 +188,7 @@ class Experiment:
         """A value function on so many prompts, another one on so many further ones, and so on.
 
         Args:
+            *prompts: the number of prompts of each value function.
             say: prints what another precision costs; on stderr if not given.
         """
         # Words that are no single tokens are told of before the model is loaded.
@@ -239,7 +240,7 @@ def asks(*, without: Iterable[str] = (), **defaults: Any) -> Callable[..., Calla
 
     Args:
         without: options that this command does not have.
-        defaults: of this command, where they are others.
+        **defaults: this command's own defaults of options.
     """
 
     def spliced(command: Callable[..., None]) -> Callable[..., None]:

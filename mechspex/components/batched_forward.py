@@ -29,12 +29,12 @@ class BatchedForward:
 
     Attributes:
         prompts: their numbers in the task.
-        metric: of the task.
+        metric: the task's metric.
         plain: the forward through the bridge.
         cached: the forward without the bridge; taken where there is one, unless `hooks` sees any.
         hooks: watches the bridge.
-        size: of one forward.
-        gradient_size: of one forward with gradients, which holds every block's activations.
+        size: how many tokens one forward takes.
+        gradient_size: how many one with gradients takes, which holds every block's activations.
     """
 
     prompts: tuple[int, ...]

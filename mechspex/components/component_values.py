@@ -46,7 +46,7 @@ class ComponentValues(ValueFunction):
         precision: ``bf16`` measures in bfloat16, several times as fast where the processor has
             bfloat16 matrix units; `precision_error` then says what that costs. None: the model's
             own dtype.
-        seed: of ``resample``.
+        seed: the seed of ``resample``.
 
     Raises:
         ModelError: the model is in train mode, or cannot be measured in another precision.
@@ -142,14 +142,17 @@ class ComponentValues(ValueFunction):
         return self if self.precision is None else self._of(self._proved.in_own_dtype())
 
     def on(self, task: Task) -> ComponentValues:
-        """The same value function on the prompts of another task: the values that a new one with
-        the same arguments has.
+        """The same value function on the prompts of another task.
 
-        What does not depend on prompts is not prepared again; that the values are right is proved
-        on these prompts as well.
+        Its values are those of a new one with the same arguments. What does not depend on prompts
+        is not prepared again. That the values are right is proved on these prompts as well.
+
+        Args:
+            task: the other prompts, and the metric.
 
         Raises:
-            ModelError, TaskError, UnknownUnitError, AblationError, MeasurementError: as a new one.
+            ModelError, TaskError, UnknownUnitError, AblationError, MeasurementError: for the same
+                reasons as a new one.
         """
         _check_mode(self.model)
         ablated = self._proved.ablated.as_it_is_now()
@@ -160,8 +163,11 @@ class ComponentValues(ValueFunction):
     def early_exit(self, n_blocks: int) -> ComponentValues:
         """A cheaper model of the same units: its first `n_blocks` blocks, then the unembedding.
 
-        A proxy for `mechspex.screen`; `mechspex.agreement` says how far it can be trusted. Units of
-        later blocks have no effect in it.
+        It is a proxy for `mechspex.screen`; `mechspex.agreement` says how far it can be trusted.
+        Units of later blocks have no effect in it.
+
+        Args:
+            n_blocks: how many blocks are run.
 
         Raises:
             ModelError: the model does not have so many blocks, those hold no unit, or the model can

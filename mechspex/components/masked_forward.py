@@ -24,7 +24,7 @@ class Site:
 
     Attributes:
         hook: its name in TransformerLens.
-        kind: of its units.
+        kind: the kind of its units.
         layer: the block it lies in.
         columns: mask columns of the units ablated at every position.
         numbers: their places along the hook's unit axis.
@@ -135,15 +135,15 @@ def check_sites(
 class Ablation:
     """What ablated activations become, on prompts of one length.
 
-    Activation at every site = keep · activation + (1 − keep) · reference; with `rescale`, what is
-    kept of the heads of a layer is multiplied by (heads of the layer) / (heads kept), as in
-    ProxySPEX's head pruning.
+    Activation at every site = keep · activation + (1 − keep) · reference. With `rescale` the kept
+    heads of a layer are multiplied by (heads of the layer) / (heads kept), as in ProxySPEX's head
+    pruning.
 
     Attributes:
         sites: where units are ablated.
         references: {hook: what replaces an ablated activation}, ``[1 or prompt, 1 or pos, …]``.
-        length: of the prompts, in tokens.
-        rescale: multiply what is kept.
+        length: the length of the prompts, in tokens.
+        rescale: whether kept heads are multiplied.
     """
 
     sites: tuple[Site, ...]

@@ -46,7 +46,7 @@ class Proved:
         task: the prompts, in words.
         tokens: the prompts, in tokens.
         exact: the forwards in the model's own dtype.
-        forwards: those that measure: `exact`, or others in another precision.
+        forwards: the forwards that measure: `exact`, or others in another precision.
         clean, empty: the mean value with all units kept and with all ablated.
         fused: attention is computed in one kernel where the bridge is done without.
         through_bridge: why the forwards go through the bridge; None where they do not.

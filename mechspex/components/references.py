@@ -69,11 +69,12 @@ def reference_activations(
     """{hook: reference ``[1 or prompt, 1 or pos, …]``} for prompts of one length.
 
     Args:
+        model: the model, for the corrupted prompts.
         clean: {hook: activations on the prompts}, from `record`.
         ablation: a name of `ABLATIONS`, or your own {hook: activations}, each of the shape of the
             clean ones, where the prompt and position axes may be 1.
-        corrupted: tokens of the corrupted prompts, for ``corrupted``.
-        seed: of ``resample``.
+        corrupted: the tokens of the corrupted prompts, for ``corrupted``.
+        seed: the seed of ``resample``.
 
     Raises:
         AblationError: an unknown name, no corrupted prompts, or a single prompt where the

@@ -17,7 +17,7 @@ class RestrictedValues(ValueFunction):
     """The value function with all units but `columns` kept.
 
     Args:
-        value_function: of all units.
+        value_function: the value function of all units.
         columns: the units that masks here keep or ablate, in this order.
     """
 

@@ -120,7 +120,7 @@ class PlainModel:
         """Logits at the last position, of the tokens `read` or of the whole vocabulary.
 
         Args:
-            tokens: those of the positions that are run.
+            tokens: the token ids at the positions that are run.
             edits: made to the activations on the way.
             start: where to begin; at the embedding if not given.
             read: token ids.

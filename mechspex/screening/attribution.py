@@ -53,7 +53,8 @@ def extensions(recorded: RecordedValues, sets: list[Term]) -> Float[np.ndarray, 
     m_i. Units of the set itself get 0.
 
     Args:
-        sets: by column.
+        recorded: the value function, with gradients.
+        sets: the sets, by column.
     """
     subsets = sorted({subset for term in sets for subset in subsets_of(term)}, key=by_order)
     soft = np.ones((len(subsets), recorded.n_units), dtype=np.float32)

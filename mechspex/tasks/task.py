@@ -76,6 +76,9 @@ class Task:
     def split(self, *sizes: int) -> tuple[Task, ...]:
         """Tasks of so many prompts each, from the first on; prompts beyond them are left out.
 
+        Args:
+            *sizes: the number of prompts of each task.
+
         Raises:
             TaskError: a size below 1, or more prompts than there are.
         """
