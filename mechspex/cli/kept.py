@@ -38,7 +38,8 @@ class Question:
     Attributes:
         experiment: its options that are shared.
         about: the question in short, as in the name of a run.
-        digest: of everything; None where the files of the model are not at hand (a Hub name).
+        digest: a hash of everything that the answer depends on; None where the files of the model
+            are not at hand (a Hub name).
         said: lines for stderr that belong to the answer.
     """
 

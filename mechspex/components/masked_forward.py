@@ -162,6 +162,8 @@ class Ablation:
 
         Args:
             masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
+            prompts: the prompts that are run, as a slice of the references.
+            n_prompts: how many they are.
         """
         return {site.hook: self._edit(site, masks, prompts, n_prompts) for site in self.sites}
 

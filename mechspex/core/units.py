@@ -134,7 +134,11 @@ class UnitSet(Sequence[Unit]):
 
     @classmethod
     def from_list(cls, stored: list[list[Any]]) -> UnitSet:
-        """What `to_list` gave; raises `TypeError` and the like where it is something else."""
+        """The units that `to_list` listed; `TypeError` and the like where it is something else.
+
+        Args:
+            stored: what `to_list` returned, or JSON of it read back.
+        """
         return cls(tuple(Unit(*unit) for unit in stored))
 
     def label(self, term: Iterable[int]) -> str:

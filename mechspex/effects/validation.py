@@ -113,7 +113,13 @@ class Validation(RunResult):
 
     @classmethod
     def of(cls, units: UnitSet, record: dict[str, Any]) -> Validation:
-        """What `to_dict` gave, of these units; null stands for a number that is not finite."""
+        """The validation that `to_dict` wrote.
+
+        Args:
+            units: the units that its terms are about.
+            record: what `to_dict` returned, or JSON of it read back; null stands for a number that
+                is not finite.
+        """
         terms = tuple(read_term(stored) for stored in record["terms"])
         units.label(column for term in terms for column in term)
         intervals = read_array(record["intervals"], "term", "end", rows=len(terms))

@@ -25,7 +25,11 @@ class Cost:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Cost:
-        """What `dataclasses.asdict` gave; raises `TypeError` and the like of anything else."""
+        """The cost that `dataclasses.asdict` wrote; `TypeError` and the like for anything else.
+
+        Args:
+            record: what `asdict` returned, or JSON of it read back.
+        """
         return cls(
             masks=read_whole(record["masks"]),
             measured=read_whole(record["measured"]),

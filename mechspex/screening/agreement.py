@@ -61,7 +61,11 @@ class Agreement(Result):
         return len(top & _largest(self.predicted, 2 * self.k)) / max(1, len(top))
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """One row a set: its units, the predicted and the exact effect."""
+        """One row a set: its units, the predicted and the exact effect.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
         return pd.DataFrame(
             {
                 "units": [

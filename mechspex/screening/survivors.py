@@ -74,7 +74,11 @@ class Screening:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Screening:
-        """What `to_record` gave, or `to_dict`, by way of JSON."""
+        """The screening that `to_record`, or `to_dict`, wrote.
+
+        Args:
+            record: what either returned, or JSON of it read back.
+        """
         missed, agrees = record["missed"], record.get("agrees")
         return cls(
             method=read_text(record["method"]),
