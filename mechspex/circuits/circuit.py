@@ -19,6 +19,7 @@ from mechspex.core.json_values import (
     read_texts,
     read_whole,
 )
+from mechspex.core.masks import keep_only
 from mechspex.core.statistics import Estimate
 from mechspex.core.units import Term, UnitSet
 from mechspex.effects.validation import Validation
@@ -124,9 +125,7 @@ class Circuit(RunResult):
     @property
     def mask(self) -> Bool[np.ndarray, " unit"]:
         """The mask that keeps the circuit alone."""
-        kept = np.zeros(len(self.units), dtype=bool)
-        kept[list(self.members)] = True
-        return kept
+        return keep_only(len(self.units), [self.members])[0]
 
     @classmethod
     def published(cls, roles: Mapping[str, Sequence[str]], units: UnitSet) -> Circuit:

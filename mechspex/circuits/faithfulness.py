@@ -20,6 +20,7 @@ from mechspex.core.json_values import (
     read_texts,
     read_whole,
 )
+from mechspex.core.masks import keep_only
 from mechspex.core.result import Result
 from mechspex.core.statistics import Estimate
 from mechspex.core.units import UnitSet
@@ -189,13 +190,18 @@ def faithfulness(
     members = columns_of(circuit, value_function.units)
     n_units = value_function.n_units
     rng = np.random.default_rng(seed)
-    kept = np.zeros((4 + len(members) + n_random, n_units), dtype=bool)
-    kept[0], kept[2, list(members)], kept[3] = True, True, True
-    kept[3, list(members)] = False
-    kept[4 : 4 + len(members), list(members)] = True
-    kept[4 + np.arange(len(members)), list(members)] = False
-    for row in range(4 + len(members), len(kept)):
-        kept[row, rng.permutation(n_units)[: len(members)]] = True
+    every = range(n_units)
+    kept = keep_only(
+        n_units,
+        [
+            every,
+            (),
+            members,
+            sorted(set(every) - set(members)),
+            *([other for other in members if other != one] for one in members),
+            *(rng.permutation(n_units)[: len(members)].tolist() for _ in range(n_random)),
+        ],
+    )
     values = finite_values(value_function, kept, "masks of the circuit")
     clean, empty, alone, others = values[:4]
     whole = behaviour(clean, empty)
@@ -249,10 +255,8 @@ def faithfulness_curve(
     if not all(0 < share <= 1 for share in shares) or list(shares) != sorted(set(shares)):
         raise Refused(f"shares = {list(shares)}: give ascending numbers above 0, up to 1")
     sizes = [math.ceil(share * n_units - 1e-9) for share in shares]
-    kept = np.zeros((2 + len(sizes), n_units), dtype=bool)
-    kept[0] = True
-    for row, size in enumerate(sizes, 2):
-        kept[row, list(_of_size(circuits, size, value_function.units))] = True
+    sets = [_of_size(circuits, size, value_function.units) for size in sizes]
+    kept = keep_only(n_units, [range(n_units), (), *sets])
     values = finite_values(value_function, kept, "masks of the circuit")
     clean, empty = values[:2]
     gained = values[2:] - empty

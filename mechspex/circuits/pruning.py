@@ -54,7 +54,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ChoiceComparison:
     """The recovered choice against a rival of the same size, on the same held-out outputs.
 
     Attributes:
@@ -133,7 +133,7 @@ class Pruning(RunResult):
         )
 
     @property
-    def comparisons(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[ChoiceComparison, ...]:
         """The recovered choice against each rival of its size."""
         raw = [
             _compared(self.choice(choice.size), choice)
@@ -143,7 +143,7 @@ class Pruning(RunResult):
         values = holm(np.array([one.difference.p_value for one in raw]))
         accuracies = holm(np.array([one.accuracy_p for one in raw]))
         return tuple(
-            Comparison(**{**vars(one), "adjusted_p": p, "adjusted_accuracy_p": q})
+            ChoiceComparison(**{**vars(one), "adjusted_p": p, "adjusted_accuracy_p": q})
             for one, p, q in zip(raw, values.tolist(), accuracies.tolist(), strict=True)
         )
 
@@ -262,11 +262,11 @@ class Pruning(RunResult):
         )
 
 
-def _compared(recovered: Choice, rival: Choice) -> Comparison:
+def _compared(recovered: Choice, rival: Choice) -> ChoiceComparison:
     ours, theirs = recovered.values[0], rival.values
     right, rights = ours > 0, theirs > 0
     accuracy = paired_difference(right.astype(float), rights.astype(float), level=_LEVEL)
-    return Comparison(
+    return ChoiceComparison(
         size=rival.size,
         rival=rival.method,
         difference=paired_difference(ours, theirs, level=_LEVEL),
