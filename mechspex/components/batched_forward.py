@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -153,7 +154,9 @@ class BatchedForward:
     ) -> Float[Tensor, "mask prompt value_and_unit"]:
         """Values of some soft masks on some prompts, each followed by its gradient."""
         # One leaf a row, so that the gradients of the prompts stay apart.
-        soft = masks.expand(-1, part.stop - part.start, -1).clone().requires_grad_()
+        n_prompts = part.stop - part.start
+        soft = repeat(masks, "mask 1 unit -> mask prompt unit", prompt=n_prompts)
+        soft = soft.clone().requires_grad_()
         with torch.enable_grad():
             values = self._forward(cached, soft, part, block, position)
             (gradients,) = torch.autograd.grad(values.sum(), soft)
@@ -164,7 +167,7 @@ class BatchedForward:
     ) -> Float[Tensor, "mask prompt"]:
         """Values of some masks on some prompts, in one forward."""
         numbers = torch.tensor(self.prompts[part], device=self.plain.tokens.device)
-        prompts = numbers.repeat(len(masks))
+        prompts = repeat(numbers, "prompt -> (mask prompt)", mask=len(masks))
         metric, read = self.metric, None
         if cached is None:
             logits = self.plain(masks, part)
@@ -172,7 +175,8 @@ class BatchedForward:
             if isinstance(metric, LogitDifference):
                 metric, read = metric.reading_few()
             logits = cached(masks, part, block=block, position=position, read=read)
-        return checked_values(metric, logits, prompts).view(len(masks), -1)
+        values = checked_values(metric, logits, prompts)
+        return rearrange(values, "(mask prompt) -> mask prompt", mask=len(masks))
 
 
 def _unless_out_of_memory(measure: Callable[[], _T]) -> _T | None:

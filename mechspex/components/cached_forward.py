@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -93,7 +94,7 @@ class CachedForward:
         position: int = 0,
         read: Int[Tensor, " read"] | None = None,
     ) -> Float[Tensor, "row read"]:
-        """Last-token logits of every mask on every prompt; row = mask · n_prompts + prompt.
+        """Last-token logits of every mask on every prompt; row: (mask prompt).
 
         Args:
             masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
@@ -101,16 +102,21 @@ class CachedForward:
             read: the tokens wanted; the whole vocabulary if not given.
         """
         tokens = self.tokens[prompts, position:]
-        edits = self.ablation.edits(masks, prompts, len(tokens))
+        rows = repeat(tokens, "prompt pos -> (mask prompt) pos", mask=len(masks))
+        edits = self.ablation.edits(masks, prompts)
         entering = None
         if block:
-            entering = self.entering[block][prompts, position:].repeat(len(masks), 1, 1)
+            entering = repeat(
+                self.entering[block][prompts, position:],
+                "prompt pos d_model -> (mask prompt) pos d_model",
+                mask=len(masks),
+            )
         cache = tuple(
             (keys[prompts, :, :position], values[prompts, :, :position])
             for keys, values in (self.cache if position else ())
         )
         start = Start(block, entering, cache)
-        return self.plain_model.logits(tokens.repeat(len(masks), 1), edits, start=start, read=read)
+        return self.plain_model.logits(rows, edits, start=start, read=read)
 
 
 def _first(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -155,8 +156,8 @@ class Ablation:
         """The same with its references in another dtype."""
         return replace(self, references={k: r.to(dtype) for k, r in self.references.items()})
 
-    def edits(self, masks: Masks, prompts: slice, n_prompts: int) -> Edits:
-        """Edits of activations ``[mask · n_prompts + prompt, pos, unit, …]``.
+    def edits(self, masks: Masks, prompts: slice) -> Edits:
+        """Edits of activations ``[(mask prompt), pos, unit, …]``.
 
         An activation of fewer positions than the prompts have holds their last ones.
 
@@ -165,11 +166,9 @@ class Ablation:
             prompts: the prompts that are run, as a slice of the references.
             n_prompts: how many they are.
         """
-        return {site.hook: self._edit(site, masks, prompts, n_prompts) for site in self.sites}
+        return {site.hook: self._edit(site, masks, prompts) for site in self.sites}
 
-    def _edit(
-        self, site: Site, masks: Tensor, prompts: slice, n_prompts: int
-    ) -> Callable[[Tensor], Tensor]:
+    def _edit(self, site: Site, masks: Tensor, prompts: slice) -> Callable[[Tensor], Tensor]:
         reference = self.references[site.hook]
         reference = reference[prompts] if len(reference) > 1 else reference
 
@@ -177,15 +176,15 @@ class Ablation:
             n_positions = activation.shape[1]
             positions = range(self.length - n_positions, self.length)
             keep = site.keep(masks.to(activation.device), positions, site.n_along(activation))
-            # [mask, prompt, pos, unit, …]: views, so neither masks nor references are repeated.
-            rows = activation.unflatten(0, (len(masks), n_prompts))
+            # Views, so neither masks nor references are repeated.
+            rows = rearrange(activation, "(mask prompt) ... -> mask prompt ...", mask=len(masks))
             others = reference[:, -n_positions:].to(rows)
             wide = keep.to(rows.dtype).view(*keep.shape, *[1] * (rows.ndim - 4))
             # Exact for masks of zeros and ones, and several times as fast as choosing by them.
             edited = torch.addcmul(others * (1 - wide), rows, wide)
             if self.rescale and site.kind == "head":
                 edited = torch.where(wide > 0, edited * _factor(keep, rows), edited)
-            return edited.flatten(0, 1)
+            return rearrange(edited, "mask prompt ... -> (mask prompt) ...")
 
         return edit
 
@@ -215,12 +214,12 @@ class MaskedForward:
     def __call__(
         self, masks: Masks, prompts: slice = slice(None)
     ) -> Float[Tensor, "row vocabulary"]:
-        """Logits of every mask on every prompt, where the model is read; row = mask · n_prompts +
-        prompt.
+        """Logits of every mask on every prompt, where the model is read; row: (mask prompt).
 
         Args:
             masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
         """
         tokens = self.tokens[prompts]
-        edits = self.ablation.edits(masks, prompts, len(tokens))
-        return edited_logits(self.model, tokens.repeat(len(masks), 1), edits)
+        rows = repeat(tokens, "prompt pos -> (mask prompt) pos", mask=len(masks))
+        edits = self.ablation.edits(masks, prompts)
+        return edited_logits(self.model, rows, edits)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -179,7 +180,7 @@ class PlainModel:
             # OPT hands its MLP flattened rows; heads come joined.
             rows = activation.view(self._pass.rows, -1, activation.shape[-1])
             if n_units is not None:
-                rows = rows.unflatten(-1, (n_units, -1))
+                rows = rearrange(rows, "row pos (head d) -> row pos head d", head=n_units)
             return edit(rows).reshape(activation.shape), *args[1:]
 
         return pre_hook

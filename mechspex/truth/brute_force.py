@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float
 
 from mechspex.core.masks import all_masks
@@ -78,7 +79,11 @@ def coefficients(
     slope, offset = affine(basis, 0.5)
     transformed = table.astype(np.float64)
     for unit in range((len(table) - 1).bit_length()):
-        pairs = transformed.reshape(-1, 2, 2**unit, table.shape[1])
+        # A view, so that what is written to it is written to the table.
+        pairs = rearrange(
+            transformed, "(above pair below) output -> above pair below output", pair=2,
+            below=2**unit,
+        )  # fmt: skip
         with_unit = (pairs[:, 1] - pairs[:, 0]) / slope
         pairs[:, 0] -= offset * with_unit
         pairs[:, 1] = with_unit

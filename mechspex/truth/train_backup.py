@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -51,8 +52,8 @@ def head_norms(model: Model) -> Tensor:
     """The Frobenius norm of each head's output weights, ``[head]``."""
     named = dict(model.named_parameters())
     outputs = [weight for name, weight in named.items() if ".o." in name and weight.ndim == 2]
-    shape = (-1, N_HEADS, BACKUP_CONFIG["d_head"])
-    return torch.cat([weight.view(shape).norm(dim=(0, 2)) for weight in outputs])
+    by_head = [rearrange(w, "d_model (head d) -> d_model head d", head=N_HEADS) for w in outputs]
+    return torch.cat([weights.norm(dim=(0, 2)) for weights in by_head])
 
 
 def train(generator: torch.Generator) -> Model:
@@ -66,7 +67,10 @@ def train(generator: torch.Generator) -> Model:
         rows = (torch.rand(ROWS, generator=generator) < DROPPED).nonzero()[:, 0]
         keep[rows, torch.randint(keep.shape[1], (len(rows),), generator=generator)] = 0
         logits = logits_of(model, tokens, keep)[:, BEFORE : LENGTH - 1]
-        loss = cross_entropy(logits.flatten(0, 1), tokens[:, BEFORE + 1 :].flatten())
+        loss = cross_entropy(
+            rearrange(logits, "row pos word -> (row pos) word"),
+            rearrange(tokens[:, BEFORE + 1 :], "row pos -> (row pos)"),
+        )
         optimizer.zero_grad()
         (loss + PENALTY * (head_norms(model) + 0.01).sqrt().sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
