@@ -98,7 +98,7 @@ def recover(
         )
     chosen = find_decoder(decoder)
     chosen.check_budget(samples)
-    chosen, function = _decoded(samples, chosen, prior)
+    chosen, function, decoder_scores = _decoded(samples, chosen, prior)
     additive = decode(masks, values, decoder="additive", **options)
     truth = test.values.mean(axis=1)
     predicted = function.predict(test.masks)
@@ -116,14 +116,15 @@ def recover(
         link=monotone_link(samples.masks[rows], samples.values[rows], keep=samples.keep, seed=seed)
         if len(rows) >= FEWEST_MASKS and not constant
         else None,
+        decoder_scores=decoder_scores,
         more=None if constant else _more_masks(samples, chosen, truth, predicted, test.masks),
     )
 
 
 def _decoded(
     samples: Samples, decoder: Decoder, prior: SetFunction | None
-) -> tuple[Decoder, SetFunction]:
-    """The decoder and its answer.
+) -> tuple[Decoder, SetFunction, dict[str, float]]:
+    """The decoder, its answer, and the cross-validated R² of all that were compared.
 
     For ``automatic`` it is the decoder chosen on all masks; parts of the masks are decoded with it
     as well.
@@ -133,9 +134,9 @@ def _decoded(
         if prior is not None:
             rivals += tuple(Residual(rival, prior) for rival in (Additive(), Kernel()))
         comparison = compare(samples, rivals)
-        return comparison.chosen, comparison.decode(samples)
+        return comparison.chosen, comparison.decode(samples), comparison.scores
     chosen = decoder if prior is None else Residual(decoder, prior)
-    return chosen, chosen.decode(samples)
+    return chosen, chosen.decode(samples), {}
 
 
 def _evidence(

@@ -298,3 +298,17 @@ def test_few_masks_are_recovered_without_what_needs_more():
     exact = recover(table, 2.0 * table[:, 0], test, 2.0 * test[:, 0], decoder="exhaustive")
     assert exact.r2 == 1
     assert exact.evidence is None
+
+
+def test_scores_of_the_decoders_are_numbers():
+    masks = sample_masks(6, 120, keep=0.7, seed=0)
+    values = masks[:, 0] + 2.0 * (masks[:, 1] & masks[:, 2])
+    values = values + 0.3 * np.random.default_rng(1).normal(size=120)
+    compared = recover(masks[:90], values[:90], masks[90:], values[90:])
+    assert {"additive", "pursuit", "kernel"} < set(compared.decoder_scores)
+    for name, r2 in compared.decoder_scores.items():
+        assert f"{name}" in compared.function.notes[0]
+        assert f"{r2:.3f}" in compared.function.notes[0], "as the sentence says"
+    assert Recovery.from_dict(json.loads(json.dumps(plain(compared.to_record())))) == compared
+    alone = recover(masks[:90], values[:90], masks[90:], values[90:], decoder="pursuit")
+    assert alone.decoder_scores == {}
