@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -106,6 +107,26 @@ class Validation(RunResult):
     def to_record(self) -> dict[str, Any]:
         """`to_dict` with the units that its terms are of."""
         return {"schema": self.schema, "units": self.units.to_list()} | self.to_dict()
+
+    @classmethod
+    def from_dict(cls, record: Any, old_record: dict[str, Any] | None = None) -> Validation:
+        """The validation that `to_record` describes.
+
+        Args:
+            record: what `to_record` returned, or JSON of it read back.
+            old_record: with units in place of the record, what `to_dict` gave; `of` replaces that.
+
+        Raises:
+            Refused: a record of something else, or one that is incomplete or malformed.
+        """
+        if old_record is None:
+            return super().from_dict(record)
+        warnings.warn(
+            "Validation.from_dict(units, record) is now Validation.of(units, record)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return cls.of(record, old_record)
 
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Validation:

@@ -176,3 +176,14 @@ def test_one_context_is_refused():
     values, _ = with_outputs(PLANTED)
     with pytest.raises(Refused, match="contexts = 1"):
         mx.validate(values, [(0,)], contexts=1)
+
+
+def test_a_validation_reads_as_a_table_and_comes_back_without_its_units():
+    values, _ = with_outputs(PLANTED)
+    found = mx.validate(values, [(0,), (0, 1)])
+    lines = str(found).split("\n")
+    assert lines[0].startswith("2 sets of 8 parts on 8 outputs: 2 confirmed")
+    assert any(line.startswith("  u0 × u1     2") for line in lines)
+    assert mx.Validation.of(UNITS, found.to_dict()) == found
+    with pytest.warns(DeprecationWarning, match=r"Validation.of\(units, record\)"):
+        assert mx.Validation.from_dict(UNITS, found.to_dict()) == found

@@ -49,6 +49,21 @@ def test_the_head_map_of_a_sweep_shows_exact_effects_and_leaves_out_the_rest(tin
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_results_know_their_picture(tiny, explanation):
+    (image,) = explanation.plot().axes[0].images
+    assert np.array_equal(
+        image.get_array(), figures.head_map(explanation).axes[0].images[0].get_array()
+    )
+    assert explanation.plot().axes[1].get_ylabel() == "effect of ablation on logit difference"
+    assert explanation.plot()._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
+    task = mx.load_task("induction", tiny, n_prompts=4)
+    swept = mx.sweep(mx.ComponentValues(tiny, task, mx.heads(tiny)))
+    assert swept.plot("nats").axes[1].get_ylabel() == "effect of ablation on nats"
+    parts = mx.explain(lambda masks: 1.0 * masks[:, 0], units=mx.parts("ab"))
+    (text,) = parts.plot().axes[0].texts
+    assert text.get_text() == "no interaction to show"
+
+
 def test_bars_are_exact_effects_with_their_intervals(explanation):
     figure = figures.interactions(explanation, metric="logit difference")
     axes = figure.axes[0]
