@@ -21,7 +21,6 @@ from mechspex.cli.output import EXPERIMENT, OUTPUT
 from mechspex.core.checks import check_seed
 from mechspex.errors import AblationError, Refused, RunError, TaskError
 
-_KINDS = ("heads", "mlps", "neurons")
 # What torch calls its devices, a number behind a colon left out.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")
 
@@ -105,6 +104,7 @@ class Experiment:
             Refused: a run that cannot be written, an unknown task, model, device or unit, and
                 numbers out of range.
         """
+        from mechspex.models.shape import kinds_of
         from mechspex.models.shipped import check_model_name
         from mechspex.tasks.task_file import read_task_file
 
@@ -149,7 +149,6 @@ class Experiment:
     @cached_property
     def chosen(self) -> Any:
         """The units, a column of the masks each; a shipped model is not loaded for them."""
-        from mechspex.core.units import UnitSet
         from mechspex.models.shipped import SHAPES
 
         if self.is_shipped:
@@ -158,11 +157,7 @@ class Experiment:
             from mechspex.models.units import shape_of
 
             shape = shape_of(self.bridge)
-        kinds, names = kinds_of(self.units)
-        chosen = UnitSet()
-        for kind in kinds:
-            chosen = chosen + getattr(shape, kind)()
-        return chosen[names] if names else chosen
+        return shape.units(self.units)
 
     def task_drawn(self, n_prompts: int) -> Any:
         """The prompts, drawn with the model's tokenizer alone where that is all it takes."""
@@ -283,28 +278,6 @@ def _options(defaults: dict[str, Any]) -> list[inspect.Parameter]:
         for option in fields(Experiment)
         if option.name != "asked"
     ]
-
-
-def kinds_of(units: str) -> tuple[list[str], list[str]]:
-    """The kinds that ``heads+mlps`` or ``L0H1,L1H3`` are of, and the names, if those are names.
-
-    Raises:
-        BadParameter: neither.
-    """
-    asked = [part.strip() for part in units.split("+")]
-    if all(kind in _KINDS for kind in asked):
-        return asked, []
-    names = [name.strip().upper() for name in re.split(r"[+,×]", units)]
-    patterns = {"heads": r"L\d+H\d+", "mlps": r"L\d+MLP", "neurons": r"L\d+N\d+"}
-    kinds = [k for k, pattern in patterns.items() if any(re.fullmatch(pattern, n) for n in names)]
-    for name in names:
-        if not any(re.fullmatch(patterns[kind], name) for kind in kinds):
-            bad = next((kind for kind in asked if kind not in _KINDS), units)
-            raise typer.BadParameter(
-                f"{bad!r}: choose {', '.join(_KINDS)} or a sum of them, or name units: L0H1,L1H3",
-                param_hint="'--units'",
-            )
-    return kinds, names
 
 
 def _to_stderr(line: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.errors import AblationError, ModelError, ShapeError
 from mechspex.models.load_model import Model
+from mechspex.models.units import as_units
 from mechspex.tasks.task import Task
 
 
@@ -37,7 +38,8 @@ class ComponentValues(ValueFunction):
     Args:
         model: a bridge, in evaluation mode. Hooks of your own stay on it and run first.
         task: prompts and metric.
-        units: the columns of the masks, from `heads`, `neurons`, `mlps` or a sum of them.
+        units: the columns of the masks, from `heads`, `neurons`, `mlps` or a sum of them; or
+            their kinds, ``"heads+mlps"``, or names.
         ablation: ``mean`` (over the task's prompts, position by position), ``zero``,
             ``resample`` (another prompt's activation), ``corrupted`` (the paired prompt's), or
             your own {hook: activations}.
@@ -60,13 +62,14 @@ class ComponentValues(ValueFunction):
         self,
         model: Model,
         task: Task,
-        units: UnitSet,
+        units: UnitSet | str | Iterable[str],
         ablation: str | Mapping[str, Tensor] = "mean",
         *,
         rescale: bool = False,
         precision: str | None = None,
         seed: int = 0,
     ) -> None:
+        units = as_units(units, model)
         if not len(units):
             raise AblationError("there are no units to ablate; give heads(model) or the like")
         if precision is not None and precision not in PRECISIONS:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from mechspex.core.masks import ablate_sets, sample_masks
 from mechspex.core.statistics import discovery_halfwidths, standard_error
-from mechspex.core.units import Term, UnitSet, by_order, subsets_of
+from mechspex.core.units import Term, UnitSet, by_order, names_in, subsets_of
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
@@ -52,7 +52,8 @@ def validate(
 
     Args:
         value_function: the value function to measure with.
-        terms: sets of units, by column or by name.
+        terms: sets of units, by column or by name, or as they are printed, ``"L0H1 × L1H3"``; one
+            such text is one set.
         level: the expected share of false terms among the confirmed.
         contexts: random masks of the other units, at least 2, the same for every term; 0 keeps
             them all.
@@ -67,6 +68,7 @@ def validate(
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
     value_function = as_value_function(value_function)
     units = value_function.units
+    terms = [terms] if isinstance(terms, str) else terms
     columns = tuple(_columns(term, units) for term in terms)
     if contexts:
         if contexts < 2:
@@ -156,8 +158,6 @@ def _judged(
 
 
 def _columns(term: Sequence[int | str], units: UnitSet) -> Term:
-    if isinstance(term, str):
-        raise Refused(f"term {term!r} is one name; a term is a set of units, ({term!r},) for one")
     columns = columns_of(term, units)
     if not 1 <= len(columns) <= LARGEST_ORDER:
         raise Refused(
@@ -167,13 +167,13 @@ def _columns(term: Sequence[int | str], units: UnitSet) -> Term:
 
 
 def columns_of(chosen: Iterable[int | str], units: UnitSet) -> Term:
-    """The columns of units given by name or by column, in order and each once.
+    """The columns of units given by name or by column, or as they are printed, each once.
 
     Raises:
         Refused: a column out of range.
         UnknownUnitError: an unknown name.
     """
-    chosen = list(chosen)
+    chosen = list(names_in(chosen) if isinstance(chosen, str) else chosen)
     named = units.columns(unit for unit in chosen if isinstance(unit, str))
     columns = sorted({*named, *(int(unit) for unit in chosen if not isinstance(unit, str))})
     for column in columns:

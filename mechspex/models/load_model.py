@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import boot_native
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from mechspex.errors import ModelError
@@ -24,7 +24,7 @@ Model = TransformerBridge
 
 
 def load_model(
-    name: str | Path | Model,
+    name: str | Path | Model | PreTrainedModel,
     *,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
@@ -43,6 +43,12 @@ def load_model(
     """
     if isinstance(name, TransformerBridge):
         return name
+    if not isinstance(name, str | Path):
+        raise ModelError(
+            f"{type(name).__name__} is not loaded by name; save it with model.save_pretrained("
+            "folder) and its tokenizer likewise, and give the folder, or wrap it in a "
+            "TransformerBridge of your own"
+        )
     device = _checked_device("cpu" if device is None else device)
     if name == "tiny":
         model = _load_tiny(dtype, device)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mechspex.core.units import Kind, Unit, UnitSet
-from mechspex.errors import ModelError, UnknownUnitError
+from mechspex.core.units import Kind, Unit, UnitSet, names_in
+from mechspex.errors import ModelError, Refused, UnknownUnitError
+
+# What units of each kind are called.
+_NAMES = {"heads": r"L\d+H\d+", "mlps": r"L\d+MLP", "neurons": r"L\d+N\d+"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,20 @@ class Shape:
         self._check_mlps()
         return self._units("mlp", 1, layers, positions)
 
+    def units(self, named: str | Iterable[str]) -> UnitSet:
+        """Units by kind (``heads+mlps``) or by name (``L0H1,L1H3``, or a list of names).
+
+        Raises:
+            Refused: neither kinds nor names.
+            UnknownUnitError, ModelError: what the model does not have.
+        """
+        kinds, names = kinds_of(named if isinstance(named, str) else ",".join(named))
+        of_kind = {"heads": self.heads, "mlps": self.mlps, "neurons": self.neurons}
+        units = UnitSet()
+        for kind in kinds:
+            units = units + of_kind[kind]()
+        return units[names] if names else units
+
     def _check_mlps(self) -> None:
         if self.attention_only:
             raise ModelError(f"{self.name} is attention-only: it has heads, but no MLPs")
@@ -81,3 +99,27 @@ class Shape:
                 for position in places
             )
         )
+
+
+def kinds_of(units: str) -> tuple[list[str], list[str]]:
+    """The kinds that ``heads+mlps`` or ``L0H1,L1H3`` are of, and the names, if those are names.
+
+    Raises:
+        Refused: neither.
+    """
+    asked = [part.strip() for part in units.split("+")]
+    if all(kind in _NAMES for kind in asked):
+        return asked, []
+    names = [name.upper() for name in names_in(units)]
+    kinds = [
+        kind
+        for kind, pattern in _NAMES.items()
+        if any(re.fullmatch(pattern, name) for name in names)
+    ]
+    for name in names:
+        if not any(re.fullmatch(_NAMES[kind], name) for kind in kinds):
+            bad = next((kind for kind in asked if kind not in _NAMES), units)
+            raise Refused(
+                f"{bad!r}: choose {', '.join(_NAMES)} or a sum of them, or name units: L0H1,L1H3"
+            )
+    return kinds, names

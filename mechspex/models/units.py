@@ -64,6 +64,16 @@ def mlps(
     return shape_of(model).mlps(_several(layers), positions)
 
 
+def as_units(units: UnitSet | str | Iterable[str], model: Model) -> UnitSet:
+    """Units as they are; those of kinds, ``"heads+mlps"``; or those of some names.
+
+    Raises:
+        Refused: a text that names neither kinds nor units.
+        UnknownUnitError, ModelError: what the model does not have.
+    """
+    return units if isinstance(units, UnitSet) else shape_of(model).units(units)
+
+
 def shape_of(model: Model | str) -> Shape:
     """The numbers of layers, heads and neurons of a loaded model, or of a shipped one by name.
 
