@@ -11,6 +11,7 @@ import typer
 
 from mechspex.cli.choices import BenchAblation, KnownModel, Objective
 from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.kept import DISCOVERED, Question
 from mechspex.cli.output import (
     ANSWER,
     EXPERIMENT,
@@ -72,29 +73,34 @@ def circuit(
     """
     refuse_unwritable(graphml)
     _refuse_goal(experiment, size, target, objective, budget)
-    import mechspex as mx
-    from mechspex.runs.run import run_folder
+    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-circuit")
+    found = question.answer(DISCOVERED)
+    if found is None:
+        import mechspex as mx
+        from mechspex.runs.run import run_folder
 
-    values, fresh = experiment.values(experiment.prompts, _FRESH * experiment.prompts)
-    with experiment.kept(values, f"{experiment.units}-{experiment.ablation}-circuit") as name:
-        found = mx.find_circuit(
-            values,
-            fresh,
-            size=size,
-            target=target,
-            objective=objective,
-            budget=budget,
-            run=name,
-            seed=experiment.seed,
-            progress=True,
-        )
+        n_prompts = experiment.prompts
+        values, fresh = experiment.values(n_prompts, _FRESH * n_prompts, say=question.say)
+        with experiment.kept(values, question.about) as name:
+            found = mx.find_circuit(
+                values,
+                fresh,
+                size=size,
+                target=target,
+                objective=objective,
+                budget=budget,
+                run=name,
+                seed=experiment.seed,
+                progress=True,
+            )
+        question.keep(run_folder(name), DISCOVERED)
     if graphml is not None:
         with writing():
             found.circuit.to_graphml(graphml)
     if as_json:
         print_answer(found.to_dict(), True)
     else:
-        print_answer(f"{found}\n\nsaved in {run_folder(name)}", False)
+        print_answer(f"{found}\n\nsaved in {question.run_folder}", False)
 
 
 def _refuse_goal(

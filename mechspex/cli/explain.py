@@ -8,7 +8,7 @@ import typer
 
 from mechspex.cli.choices import Decoder, Design, ScreenOrNone
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.kept import Question
+from mechspex.cli.kept import EXPLAINED, Question
 from mechspex.cli.output import ANSWER, MASKS, Json, print_answer
 from mechspex.core.checks import (
     check_contexts,
@@ -99,7 +99,7 @@ def explain(
 
     What is found is tested on as many fresh prompts, four times as many after a screen.
     """
-    from mechspex.runs.run import EXPLANATION, run_folder
+    from mechspex.runs.run import run_folder
 
     options = {
         "budget": budget,
@@ -115,9 +115,9 @@ def explain(
     }
     _check(experiment, options)
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}")
-    folder = question.folder(EXPLANATION)
-    if folder is not None:
-        _print(_loaded(folder), as_json)
+    kept = question.answer(EXPLAINED)
+    if kept is not None:
+        _print(kept, as_json)
         return
     import mechspex as mx
 
@@ -130,7 +130,7 @@ def explain(
         explanation = mx.explain(
             values, **options, validate_on=fresh, screen=method, run=name, progress=True
         )
-    question.keep(run_folder(name), EXPLANATION)
+    question.keep(run_folder(name), EXPLAINED)
     _print(explanation, as_json)
 
 
@@ -151,17 +151,6 @@ def _check(experiment: Experiment, options: dict[str, Any]) -> None:
         from mechspex.explanation.explain import _plan
 
         _plan(len(experiment.chosen), **options)
-
-
-def _loaded(folder: Any) -> Any:
-    """The answer of an earlier call, which took nothing now."""
-    from dataclasses import replace
-
-    from mechspex.explanation.explanation import Explanation
-
-    kept = Explanation.load(folder)
-    cost = replace(kept.cost, measured=0, seconds_measuring=0.0, seconds=0.0)
-    return replace(kept, cost=cost)
 
 
 def _print(explanation: Any, as_json: bool) -> None:

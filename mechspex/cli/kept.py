@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 from mechspex.cli.experiment import Experiment, slug
 from mechspex.cli.output import SHOWN_BY
 
+# The files of answers that are taken again.
+EXPLAINED, SWEPT, DISCOVERED = "explanation.json", "sweep.json", "discovery.json"
 QUESTIONS = "questions.json"
 SCHEMA = "mechspex.questions/1"
 
@@ -41,12 +43,14 @@ class Question:
         digest: a hash of everything that the answer depends on; None where the files of the model
             are not at hand (a Hub name).
         said: lines for stderr that belong to the answer.
+        run_folder: of the run that holds the answer, once it is kept or found.
     """
 
     experiment: Experiment
     about: str
     digest: str | None
     said: list[str] = field(default_factory=list)
+    run_folder: Path | None = None
 
     @classmethod
     def of(cls, experiment: Experiment, about: str) -> Question:
@@ -78,11 +82,32 @@ class Question:
         """Note that the run's answer is that of this question."""
         from mechspex.core.json_values import write_json
 
+        self.run_folder = folder
         if self.digest is None:
             return
         kept = {"answer": {answer: _file_digest(folder / answer)}, "said": self.said}
         questions = _read(folder / QUESTIONS) | {self.digest: kept}
         write_json(folder / QUESTIONS, {"schema": SCHEMA, "questions": questions})
+
+    def answer(self, kind: str) -> Any:
+        """The kept answer to this very question, which took nothing now; None if there is none.
+
+        Args:
+            kind: the file of such answers.
+        """
+        folder = self.folder(kind)
+        if folder is None:
+            return None
+        from mechspex.report.load import load
+
+        found: Any = load(folder / kind)
+        self.run_folder = folder
+        changed: dict[str, Any] = {}
+        if found.cost is not None:
+            changed["cost"] = replace(found.cost, measured=0, seconds_measuring=0.0, seconds=0.0)
+        if "folder" in {part.name for part in fields(found)}:
+            changed["folder"] = folder
+        return replace(found, **changed)
 
     def _folders(self) -> list[Path]:
         from mechspex.runs.run import run_folder

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.kept import Question
+from mechspex.cli.kept import SWEPT, Question
 from mechspex.cli.output import MASKS, OUTPUT, Json, print_answer, refuse_unwritable, writing
 from mechspex.core.units import names_in
 from mechspex.errors import FailedMasksError, Refused
@@ -53,12 +53,16 @@ def sweep(
             raise Refused(
                 f"among has {n_named} units, a sweep of order {order} needs {order}; name more"
             )
-    import mechspex as mx
-
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-sweep")
-    (values,) = experiment.values(experiment.prompts, say=question.say)
-    with experiment.kept(values, question.about) as name:
-        swept = mx.sweep(values, order=order, among=names, run=name, progress=True)
+    swept = question.answer(SWEPT)
+    if swept is None:
+        import mechspex as mx
+        from mechspex.runs.run import run_folder
+
+        (values,) = experiment.values(experiment.prompts, say=question.say)
+        with experiment.kept(values, question.about) as name:
+            swept = mx.sweep(values, order=order, among=names, run=name, progress=True)
+        question.keep(run_folder(name), SWEPT)
     _write_files(swept, csv, figure)
     print_answer(swept.to_dict() if as_json else str(swept), as_json)
     if swept.failed.any():

@@ -192,3 +192,14 @@ def after(file, text):
     yield
     file.write_bytes(before)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("command", [TINY_SWEEP, (*TINY_CIRCUIT, "--budget", "60")])
+def test_kept_sweeps_and_circuits_are_printed_without_the_model(run, tmp_path, command):
+    few = (*command, "--prompts", "3")
+    code, first, _ = run(*few)
+    assert code == 0
+    ((code, out, err, loaded),) = in_a_fresh_interpreter(tmp_path, few)
+    assert (code, err, loaded) == (0, "", [])
+    told = [line for line in first.splitlines() if "measured now" not in line]
+    assert [line for line in out.splitlines() if "measured now" not in line] == told
