@@ -14,6 +14,7 @@ from .circuits.faithfulness import Faithfulness as Faithfulness
 from .circuits.faithfulness import faithfulness as faithfulness
 from .circuits.faithfulness import faithfulness_curve as faithfulness_curve
 from .circuits.find_circuit import find_circuit as find_circuit
+from .circuits.goal import CircuitGoal as CircuitGoal
 from .circuits.head_roles import head_roles as head_roles
 from .circuits.prune_heads import prune_heads as prune_heads
 from .circuits.pruning import Pruning as Pruning
@@ -37,8 +38,13 @@ from .effects.sweep import sweep as sweep
 from .effects.sweep_table import Sweep as Sweep
 from .effects.validate import validate as validate
 from .effects.validation import Validation as Validation
+from .explanation.designs import Adaptive as Adaptive
+from .explanation.designs import MixedMasks as MixedMasks
+from .explanation.designs import RandomMasks as RandomMasks
+from .explanation.designs import SpexMasks as SpexMasks
 from .explanation.explain import explain as explain
 from .explanation.explanation import Explanation as Explanation
+from .explanation.plan import ExactTests as ExactTests
 from .models.load_model import load_model as load_model
 from .models.units import heads as heads
 from .models.units import mlps as mlps
@@ -46,6 +52,7 @@ from .models.units import neurons as neurons
 from .recovery.evidence import Evidence as Evidence
 from .recovery.monotone_link import Link as Link
 from .recovery.monotone_link import monotone_link as monotone_link
+from .recovery.recover import TermTests as TermTests
 from .recovery.recover import recover as recover
 from .recovery.recovery import Recovery as Recovery
 from .report.load import load as load
@@ -53,6 +60,9 @@ from .runs.cost import Cost as Cost
 from .screening.agreement import Agreement as Agreement
 from .screening.agreement import agreement as agreement
 from .screening.candidates import Candidates as Candidates
+from .screening.methods import CoarseToFine as CoarseToFine
+from .screening.methods import FirstOrder as FirstOrder
+from .screening.methods import SecondOrder as SecondOrder
 from .screening.recall import Missed as Missed
 from .screening.recall import missed as missed
 from .screening.screen import screen as screen

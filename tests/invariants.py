@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 import mechspex as mx
+from mechspex.decoders import Spex
 
 SHELL = {
     "tiny": {
@@ -79,7 +80,7 @@ def planted(run: str | None) -> dict[str, Any]:
         return np.stack([both + 0.5 * masks[:, 8], 2.0 * both - (masks[:, 1] ^ masks[:, 2])], 1)
 
     units = mx.parts([f"unit {number}" for number in range(40)])
-    return mx.explain(function, units=units, decoder="spex", max_order=3, run=run).to_dict()
+    return mx.explain(function, units=units, decoder=Spex(max_order=3), run=run).to_dict()
 
 
 def pruning(run: str | None) -> dict[str, Any]:
@@ -145,6 +146,8 @@ def described(thing: Any) -> dict[str, Any]:
     told: dict[str, Any] = {}
     with contextlib.suppress(ValueError, TypeError):
         told["parameters"] = list(inspect.signature(thing).parameters)
+        # Still taken, with a warning that says what is written now.
+        told["parameters"] += getattr(thing, "old_keywords", {})
     if inspect.isclass(thing):
         members = [name for name in dir(thing) if not name.startswith("_")]
         told["members"] = members

@@ -15,7 +15,7 @@ from mechspex.decoders import Decoder
 from mechspex.runs.recorded import RecordedValues
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.subsets.best_subset import matching_subsets
-from mechspex.subsets.gradient_climb import climb
+from mechspex.subsets.gradient_climb import climb as climb_by_slopes
 
 # Seconds for the programs that bound the front.
 _PROOFS = 60.0
@@ -38,6 +38,25 @@ class CircuitsBySize:
     front: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class Climb:
+    """How the search climbs on the model itself.
+
+    Attributes:
+        recorded: where the slopes come from.
+        attribution: the effect of each unit by a screen, whose subsets are measured as well.
+        n_gradients: how many gradients the screen took.
+    """
+
+    recorded: RecordedValues
+    attribution: Float[np.ndarray, " unit"]
+    n_gradients: int
+
+    def slopes(self, masks: Float[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask unit"]:
+        """The gradient of the mean value at each soft mask."""
+        return self.recorded.value_and_mean_gradient(masks)[1]
+
+
 def circuits_by_size(
     recorded: RecordedValues,
     sizes: Sequence[int],
@@ -45,24 +64,23 @@ def circuits_by_size(
     budget: int,
     decoder: str | Decoder,
     seed: int,
-    sloped: RecordedValues | None = None,
-    attributed: Float[np.ndarray, " unit"] | None = None,
+    climb: Climb | None = None,
 ) -> CircuitsBySize:
     """Recover, look for the best subsets, measure around them, recover again; then climb.
 
     Args:
         recorded: the model.
-        sizes: of the subsets.
+        sizes: the sizes of the subsets.
         budget: masks of all densities and around the subsets.
-        decoder: of f̂.
-        seed: of masks and search.
-        sloped: where the slopes for climbing come from; without them f̂ alone proposes.
-        attributed: the effect of each unit by a screen, whose subsets are measured as well.
+        decoder: what recovers f̂.
+        seed: the only source of randomness, for masks and search.
+        climb: how to climb on the model; without it f̂ alone proposes.
     """
     n_units = recorded.n_units
     rounds = SubsetRounds(recorded, sizes, decoder, seed)
     sizes = rounds.sizes
     recorded.stage = "masks of all densities"
+    attribution = None if climb is None else climb.attribution
     n_first = int(budget * AT_RANDOM)
     rng = np.random.default_rng(seed)
     density = rng.uniform(size=(n_first, 1))
@@ -71,23 +89,18 @@ def circuits_by_size(
     )[0]
 
     def matching(function: SetFunction) -> list[Subsets]:
-        return _matching(function, sizes, float(clean.mean()), attributed)
+        return _matching(function, sizes, float(clean.mean()), attribution)
 
     rounds.run(budget - n_first, matching)
-    if attributed is not None:
+    if climb is not None:
         # What attribution would keep is measured too: nothing worse is reported.
-        rounds.measure_subsets(_largest(-attributed, sizes))
-    if sloped is not None:
-        recorded.stage = sloped.stage = "climbing from the best subsets"
-
-        def slopes(masks: Float[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask unit"]:
-            return sloped.value_and_mean_gradient(masks)[1]
-
+        rounds.measure_subsets(_largest(-climb.attribution, sizes))
+        recorded.stage = climb.recorded.stage = "climbing from the best subsets"
         function = rounds.recovered()
         rounds.measure_subsets(members(rounds.front(function)))
-        climb(rounds.measure, slopes, rounds.best(), n_units)
+        climb_by_slopes(rounds.measure, climb.slopes, rounds.best(), n_units)
         rounds.measure_subsets(*matching(function))
-        climb(rounds.measure, slopes, rounds.best(clean), n_units, target=clean)
+        climb_by_slopes(rounds.measure, climb.slopes, rounds.best(clean), n_units, target=clean)
     recorded.stage = "best subsets"
     function = rounds.recovered()
     subsets = rounds.front(function, time_limit=_PROOFS)
@@ -108,7 +121,7 @@ def _matching(
     function: SetFunction,
     sizes: Sequence[int],
     target: float,
-    attributed: Float[np.ndarray, " unit"] | None,
+    attribution: Float[np.ndarray, " unit"] | None,
 ) -> list[Subsets]:
     """Subsets that may do what the whole model does: the units with the largest effects, recovered
     in the whole model and on average over masks, or attributed, as they are and with some
@@ -118,7 +131,7 @@ def _matching(
         for singles in (function.to_basis("ablated"), function.to_basis("fourier"))
     ]
     found: list[Subsets] = []
-    for effect in effects if attributed is None else [*effects, attributed]:
+    for effect in effects if attribution is None else [*effects, attribution]:
         ranking = np.argsort(-np.abs(effect), kind="stable").tolist()
         found.append(_largest(np.abs(effect), sizes))
         found.append(matching_subsets(function, sizes, target, ranking))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from mechspex.circuits.by_size import circuits_by_size
+from mechspex.circuits.by_size import Climb, circuits_by_size
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
-from mechspex.circuits.faithfulness import faithfulness, mib_sizes
+from mechspex.circuits.faithfulness import faithfulness
+from mechspex.circuits.goal import CircuitGoal
 from mechspex.circuits.scoring import scored_discovery
 from mechspex.core.masks import both_ends, keep_only
+from mechspex.core.old_keywords import takes_old
 from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import mean_estimate
 from mechspex.core.units import check_same_units
@@ -25,35 +25,40 @@ from mechspex.decoders import Decoder
 from mechspex.effects.validate import validate
 from mechspex.errors import Refused
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import VALIDATION, run_folder
+from mechspex.runs.run import VALIDATION, Run
 from mechspex.screening import screen
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.tasks.metric_names import DIFFERENCES
 
-Objective = Literal["match", "best"]
-
 _FEWEST_RIGHT = 0.75
-
-# The smallest sizes, each of which is searched besides those of the MIB benchmark.
-_SMALL = 20
 
 # Members of which all pairs are measured: more are not told apart by a reader.
 _MOST_LINKED = 24
 
-_WORDS = {"best": "the best", "match": "the most faithful"}
+
+def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
+    """Put the old keywords of `find_circuit` into its goal."""
+    given["goal"] = replace(given.get("goal") or CircuitGoal(), **old)
 
 
+@takes_old(
+    {
+        "fresh": "held_out",
+        "size": "goal=CircuitGoal(size=…)",
+        "target": "goal=CircuitGoal(target=…)",
+        "objective": "goal=CircuitGoal(objective=…)",
+        "sizes": "goal=CircuitGoal(sizes=…)",
+    },
+    _renew,
+)
 def find_circuit(
     value_function: ValuesLike,
-    fresh: ValuesLike,
+    held_out: ValuesLike,
     *,
-    size: int | None = None,
-    target: float = 0.9,
-    objective: Objective = "match",
+    goal: CircuitGoal | None = None,
     budget: int = 1_000,
-    sizes: Sequence[int] | None = None,
     decoder: str | Decoder = "kernel",
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Discovery:
@@ -68,94 +73,80 @@ def find_circuit(
 
     Args:
         value_function: the model on the outputs (prompts) that may be searched.
-        fresh: the same units on other outputs, for the scores.
-        size: of the circuit; None for the smallest faithful one.
-        target: faithfulness to reach on the search's outputs.
-        objective: ``match``, the circuit is to do what the whole model does: its faithfulness lies
-            within 1 ± (1 − target). ``best``, it is to do as much as it can: the best subset of its
-            size, which may do more than the whole model as it leaves out what opposes the
-            behaviour.
+        held_out: the same units on other outputs, for the scores.
+        goal: which circuit is looked for; the smallest whose faithfulness lies within 1 ± 0.1 if
+            not given.
         budget: masks of all densities and around the subsets. Measured besides: the subsets of all
             sizes that f̂ and the screen propose, and those met in climbing; of 270 units 350 to 750
             in all, and about a hundred gradients.
-        sizes: that are searched; 1 … 20 and those of the MIB benchmark if not given.
-        decoder: of masks of all densities; ``kernel`` is the best at that.
+        decoder: what recovers f̂ from masks of all densities; ``kernel`` is the best at that.
         run: name or folder in which every value and the circuit are kept.
-        seed: of masks and search.
+        seed: the only source of randomness, for masks and search.
         progress: progress bars on stderr.
 
     Raises:
-        Refused: the model does not do the task (see the message), other units in `fresh`, no size
-            reaches the target.
+        Refused: the model does not do the task (see the message), other units in `held_out`, no
+            size reaches the target.
     """
-    value_function, fresh = as_value_function(value_function), as_value_function(fresh)
-    check_same_units("fresh", fresh.units, "the value function", value_function.units)
-    if objective not in get_args(Objective):
-        raise Refused(f"objective = {objective!r}: choose {', '.join(get_args(Objective))}")
+    value_function, held_out = as_value_function(value_function), as_value_function(held_out)
+    check_same_units("held_out", held_out.units, "the value function", value_function.units)
     if budget < 50:
         raise Refused(f"budget = {budget} masks: give at least 50")
     if seed < 0:
         raise Refused(f"seed = {seed}: give a whole number from 0 up")
-    if not 0 < target < (np.inf if objective == "best" else 1):
-        raise Refused(f"target = {target}: give a faithfulness above 0, below 1 to match the model")
-    n_units = value_function.n_units
-    wanted = _sizes(n_units, sizes, size)
-    folder = None if run is None else run_folder(run)
-    if folder is not None:
+    goal = goal or CircuitGoal()
+    wanted = goal.sizes_among(value_function.n_units)
+    with Run.open(run, progress=progress) as run:
         # An earlier answer is that of another question, or is found again.
         for file in (Circuit.file, Discovery.file):
-            (folder / file).unlink(missing_ok=True)
-    with ExitStack() as stack:
-        searched = RecordedValues(value_function, folder, progress=progress)
-        searched = stack.enter_context(closing(searched))
-        below = None if folder is None else folder / VALIDATION
-        scored = RecordedValues(fresh.in_own_dtype, below, progress=progress)
-        scored = stack.enter_context(closing(scored))
+            run.remove(file)
+        searched = run.record(value_function)
+        scored = run.record(held_out.in_own_dtype, VALIDATION)
         check_behaviour(scored)
-        exact, sloped, attributed, gradients = value_function.in_own_dtype, None, None, 0
-        if exact.differentiable:
-            below = None if folder is None else folder / "screen"
-            screened = screen(exact, "first_order", run=below, seed=seed, progress=progress)
-            attributed, gradients = screened.single_scores, screened.cost.masks
-            sloped = RecordedValues(exact, below, progress=progress)
-            stack.enter_context(closing(sloped))
-        found = circuits_by_size(
-            searched,
-            wanted,
-            budget=budget,
-            decoder=decoder,
-            seed=seed,
-            sloped=sloped,
-            attributed=attributed,
-        )
-        chosen = size if size is not None else _smallest(found.front, objective, target)
-        columns = found.best[chosen] if objective == "best" else found.matching[chosen]
+        climb = _climb(run, value_function.in_own_dtype, seed)
+        options = {"budget": budget, "decoder": decoder, "seed": seed}
+        found = circuits_by_size(searched, wanted, climb=climb, **options)
+        size = goal.size_in(found.front)
+        columns = (found.best if goal.objective == "best" else found.matching)[size]
         scored.stage = "scoring the circuit"
         scores = faithfulness(scored, columns, seed=seed)
         circuit = Circuit(
             units=value_function.units,
             members=columns,
-            configuration=fresh.configuration,
-            method=f"{_WORDS[objective]} {chosen} units, from {searched.used:,} masks searched",
+            configuration=scored.configuration,
+            method=f"{goal.words} {size} units, from {searched.used:,} masks searched",
             predicted=_predicted(found.function, columns),
             scores=scores.to_dict(),
-            objective=objective,
+            objective=goal.objective,
             n_searched=searched.used,
         )
-        if len(columns) <= _MOST_LINKED:
-            scored.stage = "pairs of members"
-            terms = [(i,) for i in columns] + list(combinations(columns, 2))
-            circuit = circuit.with_links(validate(scored, terms))
-        masks = searched.used + scored.used + gradients + (sloped.used if sloped else 0)
+        circuit = _linked(circuit, scored)
+        masks = run.cost.masks + (0 if climb is None else climb.n_gradients)
         by_size = found.function, found.best, found.matching
         discovery = Discovery(circuit, *by_size, scores, found.front, masks)
-        discovery = scored_discovery(
-            discovery, fresh, scored, run=folder, seed=seed, progress=progress
-        )
-    if folder is not None:
-        discovery.circuit.save(folder)
-        discovery.save(folder)
+        discovery = scored_discovery(discovery, held_out, scored, run=run, seed=seed)
+    if run.folder is not None:
+        discovery.circuit.save(run.folder)
+        discovery.save(run.folder)
     return discovery
+
+
+def _climb(run: Run, function: ValueFunction, seed: int) -> Climb | None:
+    """Where the slopes for climbing come from, and the effects that a screen attributes."""
+    if not function.differentiable:
+        return None
+    screened = screen(function, "first_order", run=run.below("screen"), seed=seed)
+    recorded = run.record(function, "screen")
+    return Climb(recorded, screened.single_scores, screened.cost.masks)
+
+
+def _linked(circuit: Circuit, scored: RecordedValues) -> Circuit:
+    """The circuit with all pairs of its members measured, where a reader can tell them apart."""
+    if len(circuit.members) > _MOST_LINKED:
+        return circuit
+    scored.stage = "pairs of members"
+    terms = [(i,) for i in circuit.members] + list(combinations(circuit.members, 2))
+    return circuit.with_links(validate(scored, terms))
 
 
 def check_behaviour(value_function: ValueFunction) -> None:
@@ -184,32 +175,6 @@ def check_behaviour(value_function: ValueFunction) -> None:
             f"{score:.3f}, right on {right:.0%} of {len(clean)} prompts "
             f"({_FEWEST_RIGHT:.0%} are needed); no circuit is reported"
         )
-
-
-def _sizes(n_units: int, sizes: Sequence[int] | None, size: int | None) -> list[int]:
-    if size is not None and not 1 <= size < n_units:
-        raise Refused(f"size = {size}: choose from 1 to {n_units - 1} units")
-    if sizes is None:
-        sizes = [*range(1, min(_SMALL, n_units - 1) + 1), *mib_sizes(n_units)]
-    wanted = {k for k in sizes if k < n_units} | ({size} if size is not None else set())
-    if not wanted or min(wanted) < 1:
-        raise Refused(f"sizes = {list(sizes)}: give sizes from 1 to {n_units - 1} units")
-    return sorted(wanted)
-
-
-def _smallest(table: pd.DataFrame, objective: Objective, target: float) -> int:
-    """The smallest size at which a subset is faithful."""
-    share = table["faithfulness" if objective == "best" else "matching"].to_numpy()
-    sizes = table["size"].to_numpy()
-    away = np.abs(share - 1)
-    faithful = share >= target if objective == "best" else away <= 1 - target + 1e-12
-    if not faithful.any():
-        nearest = away.argmin()
-        raise Refused(
-            f"no subset reaches a faithfulness of {target}: the nearest has {sizes[nearest]} units "
-            f"and {share[nearest]:.3f}; give a size, a larger budget or a lower target"
-        )
-    return int(sizes[faithful].min())
 
 
 def _predicted(function: SetFunction, columns: tuple[int, ...]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +13,34 @@ from mechspex.circuits.pruning import Choice, Method, Pruning
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, members
 from mechspex.core.finite import finite_rows, finite_values
 from mechspex.core.masks import Stream, both_ends
+from mechspex.core.old_keywords import takes_old
 from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.errors import BudgetError, FailedMasksError, Refused
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import run_folder
+from mechspex.runs.run import Run
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.subsets.best_subset import additive_choice
+
+# A method, how many units it keeps, and which, a mask each.
+Kept = tuple[Method, int, Bool[np.ndarray, "_ unit"]]
 
 _FEWEST_MASKS = 50
 # Seconds for the integer programs that prove the best subsets, of all sizes together.
 _TO_PROVE = 30.0
 
 
+@takes_old({"fresh": "held_out"})
 def prune_heads(
     value_function: ValuesLike,
-    fresh: ValuesLike,
+    held_out: ValuesLike,
     *,
     shares: Sequence[float] = (1 / 2, 2 / 3, 5 / 6),
     budget: int = 1_000,
     decoder: str | Decoder = "kernel",
     n_random: int = 20,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Pruning:
@@ -59,7 +63,7 @@ def prune_heads(
 
     Args:
         value_function: the model on the outputs (prompts) that choose; a large value is good.
-        fresh: the same units on other outputs, for the scores. Where the metric is a difference
+        held_out: the same units on other outputs, for the scores. Where the metric is a difference
             between right and wrong, a value above 0 is a right answer.
         shares: of the units, kept.
         budget: masks of each choice, at least 50; in all up to two fifths more are measured, as
@@ -73,40 +77,29 @@ def prune_heads(
         progress: progress bars on stderr.
 
     Raises:
-        Refused: other units in `fresh`, fewer than two held-out outputs, shares that leave no
+        Refused: other units in `held_out`, fewer than two held-out outputs, shares that leave no
             unit or all, or the same number twice; a decoder of another design.
         BudgetError: fewer masks than the decoder needs.
         FailedMasksError: a choice has no finite value, or no mask of the search has one.
     """
     if seed < 0:
         raise Refused(f"seed = {seed}: give a whole number from 0 up")
-    value_function, fresh = as_value_function(value_function), as_value_function(fresh)
-    sizes = _checked(value_function, fresh, shares, n_random)
+    value_function, held_out = as_value_function(value_function), as_value_function(held_out)
+    sizes = _checked(value_function, held_out, shares, n_random)
     recoverer = _checked_decoder(decoder, value_function.n_units, budget)
-    folder = None if run is None else run_folder(run)
     n_units = value_function.n_units
     rng = np.random.default_rng(seed)
     masks = _subsets([sizes[row % len(sizes)] for row in range(budget)], n_units, rng)
     # Drawn apart, so that they are the same for every budget.
     apart = np.random.default_rng((seed, Stream.RANDOM_SUBSETS))
     random = {size: _subsets([size] * n_random, n_units, apart) for size in sizes}
-    with ExitStack() as stack:
-        searched = RecordedValues(value_function, folder, progress=progress)
-        searched = stack.enter_context(closing(searched))
-        below = None if folder is None else folder / "fresh"
-        scored = RecordedValues(fresh.in_own_dtype, below, progress=progress)
-        scored = stack.enter_context(closing(scored))
-        searched.stage = "masks of the sizes"
-        values = searched(masks).astype(np.float64)
-        good = finite_rows(values)
-        if not good.any():
-            raise FailedMasksError(
-                f"none of {budget:,} masks has a finite value; mend the value function"
-            )
-        masks, values = masks[good], values[good]
+    with Run.open(run, progress=progress) as run:
+        searched = run.record(value_function)
+        scored = run.record(held_out.in_own_dtype, "fresh")
+        masks, values = _measured(searched, masks)
         function, best = _searched(searched, sizes, recoverer, masks, seed)
         additive = decode(masks, values, decoder="additive", seed=seed)
-        kept: list[tuple[Method, int, Bool[np.ndarray, "_ unit"]]] = []
+        kept: list[Kept] = []
         for size in sizes:
             subsets: dict[Method, np.ndarray] = {
                 "recovered": _mask(best[size], n_units),
@@ -130,19 +123,33 @@ def prune_heads(
         ablated=ablated[0],
         masks=searched.used,
     )
-    if folder is not None:
-        pruning.save(folder)
+    if run.folder is not None:
+        pruning.save(run.folder)
     return pruning
 
 
+def _measured(
+    searched: RecordedValues, masks: Bool[np.ndarray, "mask unit"]
+) -> tuple[Bool[np.ndarray, "finite unit"], Float[np.ndarray, "finite output"]]:
+    """The masks that have a finite value, and their values."""
+    searched.stage = "masks of the sizes"
+    values = searched(masks).astype(np.float64)
+    good = finite_rows(values)
+    if not good.any():
+        raise FailedMasksError(
+            f"none of {len(masks):,} masks has a finite value; mend the value function"
+        )
+    return masks[good], values[good]
+
+
 def _checked(
-    value_function: ValueFunction, fresh: ValueFunction, shares: Sequence[float], n_random: int
+    value_function: ValueFunction, held_out: ValueFunction, shares: Sequence[float], n_random: int
 ) -> list[int]:
     """The sizes, ascending."""
-    check_same_units("fresh", fresh.units, "the value function", value_function.units)
-    if len(fresh.outputs) < 2:
+    check_same_units("held_out", held_out.units, "the value function", value_function.units)
+    if len(held_out.outputs) < 2:
         raise Refused(
-            f"fresh has {len(fresh.outputs)} output; a paired test needs at least 2 prompts"
+            f"held_out has {len(held_out.outputs)} output; a paired test needs at least 2 prompts"
         )
     if n_random < 2:
         raise Refused(f"n_random = {n_random}: give at least 2 random subsets a size")
@@ -193,9 +200,7 @@ def _best_sampled(
     return masks[small[np.argmax(values[small].mean(axis=1))]]
 
 
-def _scored(
-    scored: RecordedValues, kept: Sequence[tuple[Method, int, Bool[np.ndarray, "_ unit"]]]
-) -> list[Float[np.ndarray, "_ output"]]:
+def _scored(scored: RecordedValues, kept: Sequence[Kept]) -> list[Float[np.ndarray, "_ output"]]:
     """Held-out values of all units, of none, and of the subsets of each choice."""
     ends = both_ends(scored.n_units)
     groups = [ends[:1], ends[1:], *(subsets for _, _, subsets in kept)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from mechspex.core.finite import finite_values
 from mechspex.core.statistics import Estimate, proportion
 from mechspex.errors import FailedMasksError, MeasurementError, Refused
 from mechspex.models.load_model import Model
-from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import run_folder
+from mechspex.runs.run import Run
 from mechspex.tasks.metric_names import DIFFERENCES
 from mechspex.tasks.task import Task
 
@@ -32,7 +30,7 @@ def reference_scores(
     circuit: Circuit,
     references: Sequence[str] | None = None,
     *,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> ReferenceScores:
@@ -54,36 +52,35 @@ def reference_scores(
     if references is None:
         references = ["mean", "zero", "resample", *(["corrupted"] if task.corrupted else [])]
     scores, refused = {}, {}
-    for reference in references:
-        folder = None if run is None else run_folder(run) / "references" / reference
-        try:
-            values, divergences = (
-                _measured(
-                    ComponentValues(model, read, circuit.units, reference, seed=seed),
-                    circuit,
-                    folder,
-                    progress,
+    with Run.open(run, progress=progress) as run:
+        for reference in references:
+            try:
+                values, divergences = (
+                    _measured(
+                        ComponentValues(model, read, circuit.units, reference, seed=seed),
+                        circuit,
+                        run,
+                    )
+                    for read in (task, replace(task, metric=_KL))
                 )
-                for read in (task, replace(task, metric=_KL))
-            )
-            scores[reference] = _scores(values, divergences, task.metric in DIFFERENCES, seed)
-        except (Refused, FailedMasksError, MeasurementError) as error:
-            refused[reference] = str(error)
+                is_difference = task.metric in DIFFERENCES
+                scores[reference] = _scores(values, divergences, is_difference, seed)
+            except (Refused, FailedMasksError, MeasurementError) as error:
+                refused[reference] = str(error)
     if not scores:
         reasons = dict.fromkeys(refused.values())
         raise Refused(f"no reference gives scores: {'; '.join(reasons) or 'name at least one'}")
     return ReferenceScores(scores, refused, len(task))
 
 
-def _measured(
-    values: ComponentValues, circuit: Circuit, folder: Path | None, progress: bool
-) -> Float[np.ndarray, "4 prompt"]:
+def _measured(values: ComponentValues, circuit: Circuit, run: Run) -> Float[np.ndarray, "4 prompt"]:
     """Of the whole model, of nothing, of the circuit alone, and of all the others."""
     alone = circuit.mask
     kept = np.stack([np.ones_like(alone), np.zeros_like(alone), alone, ~alone])
     metric = values.configuration["metric"]
-    below = None if folder is None else folder / metric
-    with closing(RecordedValues(values, below, progress=progress)) as recorded:
+    # Closed at once: a large model prepared for every reference would not fit in memory.
+    with Run.open(run) as run:
+        recorded = run.record(values, f"references/{values.ablation}/{metric}")
         recorded.stage = f"{metric.replace('_', ' ')}, reference {values.ablation}"
         return finite_values(recorded, kept, "masks of the circuit")
 

@@ -16,6 +16,7 @@ from mechspex.components.component_values import ComponentValues
 from mechspex.core.value_function import ValueFunction
 from mechspex.errors import AblationError, Refused
 from mechspex.runs.recorded import RecordedValues
+from mechspex.runs.run import Run
 
 
 def scored_discovery(
@@ -23,7 +24,7 @@ def scored_discovery(
     held_out: ValueFunction,
     scored: RecordedValues,
     *,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Discovery:

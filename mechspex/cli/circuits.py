@@ -85,9 +85,7 @@ def circuit(
             found = mx.find_circuit(
                 values,
                 fresh,
-                size=size,
-                target=target,
-                objective=objective,
+                goal=mx.CircuitGoal(size, target, objective),
                 budget=budget,
                 run=name,
                 seed=experiment.seed,

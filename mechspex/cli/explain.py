@@ -128,7 +128,12 @@ def explain(
     values, fresh = experiment.values(experiment.prompts, n_fresh, say=question.say)
     with experiment.kept(values, question.about) as name:
         explanation = mx.explain(
-            values, **options, validate_on=fresh, screen=method, run=name, progress=True
+            values,
+            held_out=fresh,
+            screen=method,
+            run=name,
+            progress=True,
+            **_arguments(options),
         )
     question.keep(run_folder(name), EXPLAINED)
     _print(explanation, as_json)
@@ -148,9 +153,28 @@ def _check(experiment: Experiment, options: dict[str, Any]) -> None:
     spex = "spex" in (options["decoder"], options["design"])
     budget = _AMPLE if options["budget"] is None else options["budget"]
     if experiment.is_shipped and (spex or options["decoder"] == "exhaustive" or budget < _AMPLE):
-        from mechspex.explanation.explain import _plan
+        from mechspex.explanation.plan import Plan
 
-        _plan(len(experiment.chosen), **options)
+        Plan.of(len(experiment.chosen), **_arguments(options))
+
+
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """What `mx.explain` takes in place of the separate options of the shell."""
+    from dataclasses import replace
+
+    from mechspex.decoders import find_decoder
+    from mechspex.explanation.designs import design_of
+    from mechspex.explanation.plan import ExactTests
+
+    decoder = options["decoder"]
+    drawn = {name: options[name] for name in ("keep", "target_r2", "adaptive", "decoder")}
+    design = design_of(options["design"], **drawn)
+    if options["max_order"] is not None:
+        decoder = replace(find_decoder(decoder), max_order=options["max_order"])
+    tests = ExactTests(options["level"], options["contexts"])
+    return {"design": design, "decoder": decoder, "tests": tests} | {
+        name: options[name] for name in ("budget", "seed")
+    }
 
 
 def _print(explanation: Any, as_json: bool) -> None:

@@ -66,15 +66,18 @@ def screen(
     check_from(2, max_order=max_order)
     import mechspex as mx
 
+    chosen = {
+        "first_order": mx.FirstOrder(),
+        "second_order": mx.SecondOrder(max_order=max_order),
+        "ablation": mx.CoarseToFine(n_masks=masks),
+    }[method]
     (whole,) = experiment.values(experiment.prompts)
     values = whole if early_exit is None else whole.early_exit(early_exit)
     with experiment.kept(values, f"{experiment.units}-{experiment.ablation}-screen") as name:
         found = mx.screen(
             values,
-            method,
+            chosen,
             n_terms=terms,
-            max_order=max_order,
-            n_masks=masks,
             run=name,
             seed=experiment.seed,
             progress=True,
@@ -119,18 +122,14 @@ def validate(
         experiment.chosen.columns(name for term in terms for name in term)
     import mechspex as mx
     from mechspex.core.json_values import plain_rows
-    from mechspex.runs.recorded import RecordedValues
-    from mechspex.runs.run import run_folder
     from mechspex.runs.text import effect_tables
 
     # An unknown name is refused before anything is measured.
     experiment.chosen.columns(name for term in terms for name in term)
     (values,) = experiment.values(experiment.prompts)
     with experiment.kept(values, f"sets-{experiment.ablation}-validate") as name:
-        recorded = RecordedValues(values, run_folder(name), progress=True)
-        recorded.stage = "validating"
-        tested = mx.validate(recorded, terms, level=level, contexts=contexts, seed=experiment.seed)
-        recorded.close()
+        options = {"contexts": contexts, "seed": experiment.seed}
+        tested = mx.validate(values, terms, level=level, run=name, progress=True, **options)
     frame = tested.to_pandas()
     if as_json:
         print_answer(

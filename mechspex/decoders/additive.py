@@ -13,7 +13,7 @@ from mechspex.set_functions.bases import features
 from mechspex.set_functions.set_function import SetFunction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Additive(Decoder):
     """f(m) ≈ c + Σ_i c_i z_i, by the group LASSO: one support for all outputs.
 

@@ -78,7 +78,7 @@ class DecoderComparison:
         return f"{used}; {others}" if others else used
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mean(Decoder):
     """The mean of several decoders' answers, in the Fourier basis.
 
@@ -110,7 +110,7 @@ class Mean(Decoder):
         return samples.function(total, notes=notes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Automatic(Decoder):
     """Whatever explains held-out masks best: one of `decoders` or a mean of two or three.
 

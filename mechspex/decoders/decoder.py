@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -124,11 +124,13 @@ class Samples:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decoder(ABC):
     """An algorithm with its options; subclasses supply `name`, `minimum_masks` and `fit`.
 
     Attributes:
+        max_order: the largest set of units that is reported; None leaves it to the samples, or to
+            the decoder.
         name: the decoder's name in `DECODERS`, in notes and in scores.
         needs_design: whether the decoder reads the masks of one design as a whole (SPEX's, or all
             2^n masks), so that a random part of them is of no use.
@@ -140,6 +142,8 @@ class Decoder(ABC):
     name: ClassVar[str]
     needs_design: ClassVar[bool] = False
     most_units: ClassVar[int | None] = None
+
+    max_order: int | None = field(default=None, kw_only=True, repr=False)
 
     @abstractmethod
     def minimum_masks(self, n_units: int) -> int:
@@ -182,6 +186,8 @@ class Decoder(ABC):
         Raises:
             BudgetError: fewer masks than `minimum_masks`.
         """
+        if self.max_order is not None:
+            samples = replace(samples, max_order=self.max_order)
         if samples.n_units == 1:
             return _exact_for_one_unit(samples)
         self.check_budget(samples)
@@ -199,6 +205,11 @@ class Decoder(ABC):
             "with the values"
         )
         return replace(answer, notes=(*answer.notes, note))
+
+    def __repr__(self) -> str:
+        options = [f for f in fields(self) if f.repr or getattr(self, f.name) is not None]
+        shown = ", ".join(f"{option.name}={getattr(self, option.name)!r}" for option in options)
+        return f"{type(self).__qualname__}({shown})"
 
 
 def check_samples(

@@ -16,7 +16,7 @@ from mechspex.set_functions.set_function import SetFunction
 _MOST_UNITS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exhaustive(Decoder):
     """The Walsh–Hadamard transform, generalised to fourier(p), of a complete table of values.
 

@@ -60,7 +60,7 @@ class Hyperparameters:
         return float(share * np.prod(self.weights[list(term)]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel(Decoder):
     """Every interaction at once, its prior variance the product of its units' weights.
 

@@ -44,7 +44,7 @@ _VARIANCE = 0.9
 _ROUNDING_OF_SPREAD = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProxySpex(Decoder):
     """Boosted trees fitted to (mask, value), read off exactly, cut to their largest terms.
 

@@ -35,7 +35,7 @@ _FOURIER_DENSITIES = (0.25, 0.75)
 _REST = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pursuit(Decoder):
     """Stepwise regression on sets of units, chosen by the extended information criterion.
 

@@ -12,7 +12,7 @@ from mechspex.errors import ShapeError
 from mechspex.set_functions.set_function import SetFunction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Residual(Decoder):
     """prior + decoder(values − prior): masks are spent on what is not known beforehand.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,6 +12,7 @@ from jaxtyping import Float
 
 from mechspex.core.finite import finite_values
 from mechspex.core.masks import ablate_sets
+from mechspex.core.old_keywords import takes_old
 from mechspex.core.statistics import Estimate, discovered, mean_estimate, one_sided_p
 from mechspex.core.units import Term, UnitSet, check_same_units
 from mechspex.core.value_function import ValuesLike, as_value_function
@@ -21,7 +21,7 @@ from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
 from mechspex.errors import FailedMasksError, Refused
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import run_folder
+from mechspex.runs.run import Run
 from mechspex.set_functions.set_function import SetFunction
 
 
@@ -44,13 +44,14 @@ Source = SetFunction | Effects
 _ROUNDING_OF_EFFECTS = 1e-5
 
 
+@takes_old({"fresh": "held_out"})
 def self_repair(
     source: Source,
-    fresh: ValuesLike,
+    held_out: ValuesLike,
     *,
     most: int = 50,
     level: float = 0.05,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     progress: bool = False,
 ) -> SelfRepair:
     """For every unit, which others make up for it when it is ablated, confirmed exactly.
@@ -72,7 +73,7 @@ def self_repair(
     the behaviour have backups too. An AND is no repair: there |a_{i|j}| < |a_i|.
 
     The pairs with the largest proposed |a_ij| for which this is predicted in either direction are
-    measured on `fresh`, in the whole model. A repair is confirmed where a_ij is (see `validate`)
+    measured on `held_out`, in the whole model. A repair is confirmed where a_ij is (see `validate`)
     and 2a_i + a_ij has its sign by a one-sided Student's t, which is the same as |a_i| < |a_{i|j}|:
     the larger p of the two counts, with the false discovery rate `level` among both directions of
     all pairs measured (Benjamini & Hochberg 1995).
@@ -81,7 +82,7 @@ def self_repair(
         source: where a_i and a_ij are predicted: a recovered function, the `Explanation` that
             holds one, `Candidates` of a screen, a `Validation`, or a `Sweep` of order 2. What is
             not among its terms counts as 0.
-        fresh: the model, on outputs (prompts) that `source` has not seen.
+        held_out: the model, on outputs (prompts) that `source` has not seen.
         most: pairs that are measured, at most.
         level: the expected share of false interactions among the confirmed.
         run: name or folder in which every value is kept, and the answer as ``self_repair.json``.
@@ -95,12 +96,11 @@ def self_repair(
         raise Refused(f"most = {most}: measure at least 1 pair")
     if not 0 < level < 1:
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
-    fresh = as_value_function(fresh)
-    predicted = _predicted(source, fresh.units)
+    held_out = as_value_function(held_out)
+    predicted = _predicted(source, held_out.units)
     pairs = _proposed(predicted, most)
-    folder = None if run is None else run_folder(run)
-    recorded = RecordedValues(fresh.in_own_dtype, folder, progress=progress)
-    with closing(recorded):
+    with Run.open(run, progress=progress) as run:
+        recorded = run.record(held_out.in_own_dtype)
         recorded.stage = "pairs"
         tested = validate(recorded, pairs, level=level)
         single = _single_effects(recorded, pairs)
@@ -110,17 +110,17 @@ def self_repair(
         recorded.stage = "without the backups"
         repaired = _without_backups(recorded, repairs)
     found = SelfRepair(
-        units=fresh.units,
+        units=held_out.units,
         configuration=recorded.configuration,
         repairs=repairs,
         repaired=repaired,
         n_pairs=len(pairs),
         level=level,
-        n_outputs=len(fresh.outputs),
+        n_outputs=len(held_out.outputs),
         masks=recorded.used,
     )
-    if folder is not None:
-        found.save(folder)
+    if run.folder is not None:
+        found.save(run.folder)
     return found
 
 
@@ -129,11 +129,11 @@ def _predicted(source: Source, units: UnitSet) -> dict[Term, float]:
     if isinstance(source, SetFunction):
         if source.n_units != len(units):
             raise Refused(
-                f"the function has {source.n_units} units and fresh {len(units)}; give both the "
+                f"the function has {source.n_units} units and held_out {len(units)}; give both the "
                 "same units"
             )
     else:
-        check_same_units("the source", source.units, "fresh", units)
+        check_same_units("the source", source.units, "held_out", units)
     return source.ablated_effects()
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from itertools import chain, combinations
 from math import comb
 from pathlib import Path
@@ -12,16 +10,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mechspex.core.json_values import write_json
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validate import columns_of, exact_effects
 from mechspex.errors import MeasurementError, Refused
-from mechspex.runs.cost import Cost
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import CONFIGURATION, run_folder
+from mechspex.runs.run import CONFIGURATION, Run
 
 # Bytes of one block of masks: all 46,080 singles of a model's neurons at once would be 2 GB.
 _BLOCK = 1 << 22
@@ -35,7 +31,7 @@ def sweep(
     units: UnitSet | None = None,
     order: int = 1,
     among: Iterable[int | str] | None = None,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     progress: bool = False,
 ) -> Sweep:
     """Ablate every unit alone, or every pair alone as well, and measure what each costs.
@@ -73,18 +69,13 @@ def sweep(
         UnknownUnitError: an unknown name in `among`.
         MeasurementError: the value with everything kept is not finite.
     """
-    start = time.perf_counter()
     function = as_value_function(value_function, units)
     columns = _chosen(function.units, order, among)
-    folder = None if run is None else run_folder(run)
-    with closing(RecordedValues(function, folder, progress=progress)) as recorded:
-        if folder is not None:
-            named = [function.units.names[column] for column in columns]
-            settings = {"sweep": order, "among": None if among is None else named}
-            write_json(
-                folder / CONFIGURATION,
-                {"values": recorded.configuration, "settings": settings},
-            )
+    with Run.open(run, progress=progress) as run:
+        recorded = run.record(function)
+        named = [function.units.names[column] for column in columns]
+        settings = {"sweep": order, "among": None if among is None else named}
+        run.write(CONFIGURATION, {"values": recorded.configuration, "settings": settings})
         value = _measure(recorded, columns, order)
         families = [tuple(combinations(columns, size)) for size in range(1, order + 1)]
         swept = Sweep(
@@ -95,16 +86,11 @@ def sweep(
             clean=value[()],
             values=np.array([value[term] for terms in families for term in terms]),
             tested=tuple(exact_effects(function.units, terms, value) for terms in families),
-            cost=Cost(
-                masks=recorded.used,
-                measured=recorded.measured,
-                seconds_measuring=recorded.seconds,
-                seconds=time.perf_counter() - start,
-            ),
-            folder=folder,
+            cost=run.cost,
+            folder=run.folder,
         )
-    if folder is not None:
-        swept.save(folder)
+    if run.folder is not None:
+        swept.save(run.folder)
     return swept
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,6 +15,7 @@ from mechspex.core.units import Term, UnitSet, by_order, names_in, subsets_of
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.effects.validation import Validation
 from mechspex.errors import Refused
+from mechspex.runs.run import Run
 
 # 2^12 masks a term; a larger one is not an interaction that anyone can read.
 LARGEST_ORDER = 12
@@ -25,7 +28,9 @@ def validate(
     level: float = 0.05,
     contexts: int = 0,
     keep: float = 0.9,
+    run: str | Path | Run | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> Validation:
     """Measure sets of units exactly, by factorial ablation in the otherwise whole model.
 
@@ -58,7 +63,10 @@ def validate(
         contexts: random masks of the other units, at least 2, the same for every term; 0 keeps
             them all.
         keep: the probability with which a context keeps a unit.
+        run: name or folder in which every value is kept, so that none is measured twice. None
+            keeps none.
         seed: the seed of the contexts.
+        progress: a progress bar on stderr.
 
     Raises:
         Refused: an empty or too large term, a column out of range, or a level outside (0, 1).
@@ -67,6 +75,12 @@ def validate(
     if not 0 < level < 1:
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
     value_function = as_value_function(value_function)
+    if run is not None or progress:
+        with Run.open(run, progress=progress) as run:
+            recorded = run.record(value_function)
+            recorded.stage = "validating"
+            options: dict[str, Any] = {"contexts": contexts, "keep": keep, "seed": seed}
+            return validate(recorded, terms, level=level, **options)
     units = value_function.units
     terms = [terms] if isinstance(terms, str) else terms
     columns = tuple(_columns(term, units) for term in terms)

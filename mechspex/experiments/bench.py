@@ -21,7 +21,7 @@ from mechspex.decoders.spex.design import SpexDesign
 from mechspex.errors import BudgetError, Refused
 from mechspex.explanation.explain import explain
 from mechspex.screening import screen
-from mechspex.screening.screen import Method
+from mechspex.screening.methods import MethodName
 from mechspex.set_functions.bases import Basis
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.truth import KNOWN_MODELS, KnownModel, known_model
@@ -33,7 +33,7 @@ ORDERS = (1, 2, 3, 4)
 # share of the largest spread of values. An approximate answer is not held to its last digit; the
 # coefficient error says how near it is.
 COUNTED = 0.01
-SCREENS: tuple[Method, ...] = ("first_order", "second_order")
+SCREENS: tuple[MethodName, ...] = ("first_order", "second_order")
 ABLATIONS = ("zero", "resample")
 # Masks that decoders are given, where there are more in all.
 BUDGETS = (32, 128, 512)
@@ -118,7 +118,7 @@ def bench(
     *,
     ablations: Iterable[str] = ABLATIONS,
     decoders: Iterable[str] | None = None,
-    screens: Iterable[Method] = SCREENS,
+    screens: Iterable[MethodName] = SCREENS,
     budgets: Iterable[int] = BUDGETS,
     seed: int = 0,
     progress: bool = False,
@@ -257,7 +257,7 @@ class _Cell:
         return answer, len(np.unique(design.masks, axis=0)), ""
 
     def screened(
-        self, values: ComponentValues, screens: Iterable[Method]
+        self, values: ComponentValues, screens: Iterable[MethodName]
     ) -> Iterator[dict[str, Any]]:
         """A row for each screen."""
         mean = self.table.values.mean(axis=1, keepdims=True, dtype=np.float64)

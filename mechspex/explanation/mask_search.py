@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.finite import finite_rows
 from mechspex.core.masks import Stream, all_masks, sample_masks
-from mechspex.decoders import Decoder, Residual, decode
+from mechspex.decoders import Residual, decode
 from mechspex.decoders.decoder import Samples, check_samples
-from mechspex.decoders.spex.design import SpexDesign
 from mechspex.errors import BudgetError, FailedMasksError
 from mechspex.explanation.adaptive_masks import focused_masks, uncertain_sets
-from mechspex.recovery.recover import recover
+from mechspex.explanation.plan import Plan
+from mechspex.recovery.recover import TermTests, recover
 from mechspex.recovery.recovery import Recovery
 from mechspex.runs.recorded import RecordedValues
 from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
-# Masks of the first of doubling rounds.
-_FIRST_ROUND = 250
 # How many fresh masks a held-out R² needs to mean anything.
 _FEWEST_TEST_MASKS = 30
 
 
-def exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str, Any]) -> Recovery:
+def exact_search(recorded: RecordedValues, plan: Plan) -> Recovery:
     """Measure all 2^n masks; what follows is exact."""
     recorded.stage = "all masks"
     masks = all_masks(recorded.n_units)
@@ -39,8 +36,7 @@ def exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str,
             f"{failed} of all {len(masks)} masks have no finite value; an exact answer needs all, "
             "a smaller budget draws random ones"
         )
-    seed, max_order = settings["seed"], settings["max_order"]
-    function = decode(masks, values, decoder=decoder, keep=0.5, max_order=max_order, seed=seed)
+    function = decode(masks, values, decoder=plan.decoder, keep=0.5, seed=plan.seed)
     # Orthonormal over all masks: the best sum of singles is the expansion cut off after them.
     fourier = function.to_basis("fourier", 0.5)
     additive = SetFunction.from_mapping(
@@ -67,66 +63,56 @@ def exact_search(recorded: RecordedValues, decoder: Decoder, settings: dict[str,
 
 
 def random_search(
-    recorded: RecordedValues,
-    decoder: Decoder,
-    settings: dict[str, Any],
-    prior: SetFunction | None = None,
+    recorded: RecordedValues, plan: Plan, prior: SetFunction | None = None
 ) -> Recovery:
     """Decode random masks: in one go, or in doubling rounds up to a target or the budget.
 
     With a `prior` the decoder is given what that leaves over.
     """
-    keep, target = settings["keep"], settings["target_r2"]
-    options: dict[str, Any] = {name: settings[name] for name in ("keep", "max_order", "seed")}
-    needed = decoder.minimum_masks(recorded.n_units)
-    drawn = _Masks(recorded.n_units, settings)
+    drawn = _Masks(plan)
     recorded.stage = "held-out masks"
-    test_masks = _fresh_masks(drawn.base, keep, settings["seed"])
-    test_values = recorded(test_masks).astype(np.float64)
-    finite = finite_rows(test_values)
-    test_masks, test_values, test_failed = test_masks[finite], test_values[finite], (~finite).sum()
-    if not len(test_values):
-        raise FailedMasksError(
-            f"{test_failed} of {test_failed} held-out masks have no finite value; mend the value "
-            "function"
-        )
+    test = _held_out(recorded, _fresh_masks(drawn.base, plan.keep, plan.seed))
     # Shown beside the progress bar: what SPEX's design needs, before it is measured.
-    recorded.stage = "masks" if drawn.design is None else settings["design"]
-    sizes = _round_sizes(settings, needed)
-    train = drawn.measure(recorded, sizes[0], needed)
-    for size, following in pairwise(sizes):
-        if target is not None:
-            tried = decoder if prior is None else Residual(decoder, prior)
-            function = decode(train.masks, train.values, decoder=tried, **options)
-            if r_squared(test_values.mean(axis=1), function.predict(test_masks)) >= target:
-                break
-        if settings["adaptive"]:
-            drawn.focus(check_samples(train.masks, train.values, **options), size)
-        train = drawn.measure(recorded, following, needed)
+    recorded.stage = "masks" if plan.structure is None else str(plan.structure)
+    train = _in_rounds(recorded, plan, drawn, test, prior)
     recovery = recover(
         train.masks,
         train.values,
-        test_masks,
-        test_values,
-        decoder=decoder,
-        design=drawn.design,
+        test.masks,
+        test.values,
+        decoder=plan.decoder,
+        keep=plan.keep,
+        design=plan.structure,
         designed=train.designed,
         prior=prior,
-        level=settings["level"],
-        **options,
+        tests=TermTests(level=plan.tests.level),
+        seed=plan.seed,
     )
-    return replace(recovery, n_failed=train.n_failed + int(test_failed))
+    return replace(recovery, n_failed=train.n_failed + test.n_failed)
 
 
-def _round_sizes(settings: dict[str, Any], needed: int) -> list[int]:
-    """Masks in all after each round; a round doubles them."""
-    budget = settings["budget"]
-    if settings["target_r2"] is None and not settings["adaptive"]:
-        return [budget]
-    sizes = [min(budget, max(_FIRST_ROUND, needed))]
-    while sizes[-1] < budget:
-        sizes.append(min(budget, 2 * sizes[-1]))
-    return sizes
+def _in_rounds(
+    recorded: RecordedValues,
+    plan: Plan,
+    drawn: _Masks,
+    test: _Measured,
+    prior: SetFunction | None,
+) -> _Measured:
+    """The masks of all rounds, up to the target or the budget."""
+    decoder = plan.decoder if prior is None else Residual(plan.decoder, prior)
+    sizes = plan.round_sizes
+    train = drawn.measure(recorded, sizes[0])
+    for size, following in pairwise(sizes):
+        samples = train.samples(plan)
+        if plan.target_r2 is not None:
+            function = decoder.decode(samples)
+            reached = r_squared(test.values.mean(axis=1), function.predict(test.masks))
+            if reached >= plan.target_r2:
+                break
+        if plan.focused:
+            drawn.focus(samples, size)
+        train = drawn.measure(recorded, following)
+    return train
 
 
 @dataclass(frozen=True)
@@ -138,41 +124,56 @@ class _Measured:
     designed: Bool[np.ndarray, " mask"]
     n_failed: int
 
+    @classmethod
+    def of(
+        cls,
+        recorded: RecordedValues,
+        masks: Bool[np.ndarray, "mask unit"],
+        designed: Bool[np.ndarray, " mask"],
+    ) -> _Measured:
+        values = recorded(masks).astype(np.float64)
+        finite = finite_rows(values)
+        return cls(masks[finite], values[finite], designed[finite], int((~finite).sum()))
+
+    def samples(self, plan: Plan) -> Samples:
+        """What a decoder is given."""
+        return check_samples(
+            self.masks,
+            self.values,
+            keep=plan.keep,
+            max_order=plan.decoder.max_order,
+            seed=plan.seed,
+        )
+
 
 class _Masks:
     """The masks of a search: those of the design, and those drawn where it is least certain."""
 
-    def __init__(self, n_units: int, settings: dict[str, Any]) -> None:
-        budget, self._keep, self._seed = (settings[k] for k in ("budget", "keep", "seed"))
-        self._mixed = settings["design"] == "mixed"
-        self.design = None
-        if settings["design"] in ("random", "mixed"):
-            kind = "mixed" if self._mixed else "biased"
-            self.base = sample_masks(n_units, budget, keep=self._keep, design=kind, seed=self._seed)
-        else:
-            self.design = SpexDesign(n_units, budget, seed=self._seed)
-            self.base = self.design.masks
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        structure = plan.structure
+        drawn = None if structure is None else structure.masks
+        self.base = (
+            plan.masks.draw(plan.n_units, plan.budget, plan.seed) if drawn is None else drawn
+        )
         self.focused = self.base[:0]
 
-    def measure(self, recorded: RecordedValues, size: int, needed: int) -> _Measured:
+    def measure(self, recorded: RecordedValues, size: int) -> _Measured:
         """The first `size` masks, in the order design, focused.
 
         Raises:
-            FailedMasksError: fewer than `needed` have a finite value.
+            FailedMasksError: fewer than the decoder needs have a finite value.
         """
         masks = np.concatenate([self.base[: size - len(self.focused)], self.focused])
-        values = recorded(masks).astype(np.float64)
-        finite = finite_rows(values)
-        n_finite = int(finite.sum())
-        if n_finite < needed:
+        designed = self._plan.masks.at_keep(size) & (np.arange(size) < size - len(self.focused))
+        measured = _Measured.of(recorded, masks, designed)
+        needed = self._plan.decoder.minimum_masks(recorded.n_units)
+        if len(measured.masks) < needed:
             raise FailedMasksError(
-                f"{size - n_finite} of {size} masks have no finite value; the {n_finite} others "
-                f"are fewer than the {needed} that the decoder needs"
+                f"{measured.n_failed} of {size} masks have no finite value; the "
+                f"{len(measured.masks)} others are fewer than the {needed} that the decoder needs"
             )
-        designed = np.arange(size) < size - len(self.focused)
-        if self._mixed:
-            designed &= np.arange(size) % 2 == 0
-        return _Measured(masks[finite], values[finite], designed[finite], size - n_finite)
+        return measured
 
     def focus(self, samples: Samples, size: int) -> None:
         """Half of the masks that double `size`, around the sets that are least certain."""
@@ -184,10 +185,25 @@ class _Masks:
             samples.n_units,
             min(size // 2, room),
             sets,
-            keep=self._keep,
-            seed=(self._seed, 5, size),
+            keep=self._plan.keep,
+            seed=(self._plan.seed, 5, size),
         )
         self.focused = np.concatenate([self.focused, new])
+
+
+def _held_out(recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]) -> _Measured:
+    """The masks that score an answer, measured.
+
+    Raises:
+        FailedMasksError: none of them has a finite value.
+    """
+    test = _Measured.of(recorded, masks, np.ones(len(masks), dtype=bool))
+    if not len(test.masks):
+        raise FailedMasksError(
+            f"{len(masks)} of {len(masks)} held-out masks have no finite value; mend the value "
+            "function"
+        )
+    return test
 
 
 def _fresh_masks(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mechspex.core.masks import Stream
+from mechspex.core.old_keywords import takes_old
 from mechspex.core.statistics import standard_error
-from mechspex.decoders import Additive, Automatic, Decoder, Kernel, Residual, decode, find_decoder
+from mechspex.decoders import Additive, Automatic, Decoder, Kernel, Residual, find_decoder
 from mechspex.decoders.automatic import compare
 from mechspex.decoders.cross_validation import cross_fit
 from mechspex.decoders.decoder import Samples, check_samples
@@ -28,6 +30,44 @@ _PARTS = 3
 _WORTH_IT = 0.2
 
 
+@dataclass(frozen=True)
+class TermTests:
+    """How the terms of a recovered function are tested on the masks it was recovered from.
+
+    Attributes:
+        level: the false discovery rate of `Recovery.evidence`.
+        resamples: how many random halves of the masks pursuit selects terms from anew.
+
+    Raises:
+        Refused: a level outside (0, 1), or a negative number of halves.
+    """
+
+    level: float = 0.05
+    resamples: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise Refused(f"level = {self.level}: give a probability strictly between 0 and 1")
+        if self.resamples < 0:
+            raise Refused(f"resamples = {self.resamples}: give a whole number from 0 up")
+
+
+def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
+    """Put the old keywords of `recover` into its decoder and tests."""
+    if (max_order := old.pop("max_order", None)) is not None:
+        chosen = find_decoder(given.get("decoder", "automatic"))
+        given["decoder"] = replace(chosen, max_order=max_order)
+    given["tests"] = replace(given.get("tests") or TermTests(), **old)
+
+
+@takes_old(
+    {
+        "max_order": "decoder=Pursuit(max_order=…), or that of another decoder",
+        "level": "tests=TermTests(level=…)",
+        "resamples": "tests=TermTests(resamples=…)",
+    },
+    _renew,
+)
 def recover(
     masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
     values: Float[np.ndarray, " mask *output"] | np.ndarray,
@@ -36,12 +76,10 @@ def recover(
     *,
     decoder: str | Decoder = "automatic",
     keep: float | None = None,
-    max_order: int | None = None,
     design: SpexDesign | None = None,
     designed: np.ndarray | None = None,
     prior: SetFunction | None = None,
-    level: float = 0.05,
-    resamples: int = 10,
+    tests: TermTests | None = None,
     seed: int = 0,
 ) -> Recovery:
     """Decode masks and values, score the answer on test masks, and say how sure each term is.
@@ -54,7 +92,7 @@ def recover(
     ...     return 1.0 + 2.0 * masks[:, 1] - 3.0 * (masks[:, 4] & masks[:, 9])
     >>> masks, test_masks = mx.sample_masks(12, 300), mx.sample_masks(12, 100, seed=1)
     >>> recovery = mx.recover(
-    ...     masks, values(masks), test_masks, values(test_masks), decoder="pursuit", resamples=0
+    ...     masks, values(masks), test_masks, values(test_masks), decoder="pursuit"
     ... )
     >>> round(recovery.r2, 3), round(recovery.additive_r2, 3), recovery.evidence.interactions
     (1.0, 0.773, ((4, 9),))
@@ -67,39 +105,29 @@ def recover(
         decoder: a name of `mechspex.decoders.DECODERS`, or a decoder with options of its own.
         keep: the probability with which the design keeps a unit; the share of kept entries if
             not given.
-        max_order: the size of the largest set that may be reported; None leaves it to the decoder.
         design: the `SpexDesign` that made the masks, if one did.
         designed: which masks are independent draws at `keep` (or SPEX's); all if not given. The
             others are decoded too, but evidence and the link do not rest on them.
         prior: what is known of the function beforehand, such as `Candidates.function`. The decoder
             is given the values less the prior (see `Residual`). ``automatic`` compares additive
             and kernel with the prior, and all its decoders without it.
-        level: the false discovery rate of `Recovery.evidence`.
-        resamples: how many random halves of the masks pursuit selects terms from anew.
+        tests: at which false discovery rate terms are tested, 0.05 if not given, and how often they
+            are selected anew.
         seed: the only source of randomness.
 
     Raises:
         ShapeError: test masks or values that do not go with the others.
-        Refused: a level outside (0, 1), or fewer than 0 resamples.
         ShapeError, FailedMasksError, BudgetError, Refused: for the same reasons as `decode`.
     """
-    if not 0 < level < 1:
-        raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
-    if resamples < 0:
-        raise Refused(f"resamples = {resamples}: give a whole number from 0 up")
-    options: dict[str, Any] = {"keep": keep, "max_order": max_order, "seed": seed}
-    samples = check_samples(masks, values, design=design, **options)
-    test = check_samples(test_masks, test_values, keep=samples.keep, max_order=max_order, seed=seed)
-    if test.masks.shape[1] != samples.n_units or test.values.shape[1] != samples.values.shape[1]:
-        raise ShapeError(
-            f"test masks {list(test.masks.shape)} and values {list(test.values.shape)} do not go "
-            f"with masks {list(samples.masks.shape)} and values {list(samples.values.shape)}; "
-            "give the same units and outputs"
-        )
+    tests = tests or TermTests()
     chosen = find_decoder(decoder)
+    options: dict[str, Any] = {"max_order": chosen.max_order, "seed": seed}
+    samples = check_samples(masks, values, design=design, keep=keep, **options)
+    test = check_samples(test_masks, test_values, keep=samples.keep, **options)
+    _check_same_shape(samples, test)
     chosen.check_budget(samples)
     chosen, function, decoder_scores = _decoded(samples, chosen, prior)
-    additive = decode(masks, values, decoder="additive", **options)
+    additive = Additive().decode(replace(samples, groups=()))
     truth = test.values.mean(axis=1)
     predicted = function.predict(test.masks)
     constant = len(function) == 1
@@ -112,13 +140,22 @@ def recover(
         r2_interval=r2_interval(truth, predicted),
         n_train=samples.n_masks,
         n_test=test.n_masks,
-        evidence=None if constant else _evidence(samples, rows, chosen, function, level, resamples),
+        evidence=None if constant else _evidence(samples, rows, chosen, function, tests),
         link=monotone_link(samples.masks[rows], samples.values[rows], keep=samples.keep, seed=seed)
         if len(rows) >= FEWEST_MASKS and not constant
         else None,
         decoder_scores=decoder_scores,
         more=None if constant else _more_masks(samples, chosen, truth, predicted, test.masks),
     )
+
+
+def _check_same_shape(samples: Samples, test: Samples) -> None:
+    if test.n_units != samples.n_units or test.values.shape[1] != samples.values.shape[1]:
+        raise ShapeError(
+            f"test masks {list(test.masks.shape)} and values {list(test.values.shape)} do not go "
+            f"with masks {list(samples.masks.shape)} and values {list(samples.values.shape)}; "
+            "give the same units and outputs"
+        )
 
 
 def _decoded(
@@ -144,8 +181,7 @@ def _evidence(
     rows: Int[np.ndarray, " row"],
     decoder: Decoder,
     function: SetFunction,
-    level: float,
-    resamples: int,
+    tests: TermTests,
 ) -> Evidence | None:
     n_left = samples.n_masks - -(-samples.n_masks // _PARTS)
     lone_group = decoder.needs_design and len(samples.groups) < 2
@@ -157,8 +193,8 @@ def _evidence(
         function,
         without,
         residual[rows],
-        level=level,
-        resamples=resamples,
+        level=tests.level,
+        resamples=tests.resamples,
     )
 
 

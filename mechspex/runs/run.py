@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sqlite3
+import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
+from mechspex.core.json_values import write_json
+from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.errors import RunError
+from mechspex.runs.cost import Cost
+from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.store import VALUES
 
 CONFIGURATION = "configuration.json"
@@ -25,6 +34,118 @@ PRUNING, REPAIR = "pruning.json", "self_repair.json"
 VALIDATION = "validation"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Run:
+    """Where one piece of work keeps its values and answers, what it shows, and what it took.
+
+        with Run.open("ioi", progress=True) as run:
+            values = run.record(value_function, "validation")
+            values.stage = "validating"
+            found = validate(values, terms)
+            run.write("validation.json", found.to_dict())
+        run.cost
+
+    Leaving the block closes every store that was opened in it.
+
+    Args:
+        folder: where everything is kept; None keeps values in memory and answers nowhere.
+        progress: draw progress bars on stderr.
+    """
+
+    def __init__(self, folder: Path | None, *, progress: bool = False) -> None:
+        self.folder = folder
+        self.progress = progress
+        self._start = time.perf_counter()
+        self._recorded: list[RecordedValues] = []
+        self._nested: list[Run] = []
+        self._closed: Cost | None = None
+
+    @classmethod
+    def open(cls, run: str | Path | Run | None, *, progress: bool = False) -> Run:
+        """The run of that name or folder; of None one in memory.
+
+        Inside a run that is open already this is a run of its own in the same folder: what it takes
+        counts in both, and it closes only what it opened itself.
+
+        Raises:
+            RunError: a name with anything but letters, digits, dots, dashes and underscores.
+        """
+        if isinstance(run, Run):
+            nested = cls(run.folder, progress=progress or run.progress)
+            run._nested.append(nested)
+            return nested
+        return cls(None if run is None else run_folder(run), progress=progress)
+
+    def below(self, part: str) -> Run:
+        """A run in a folder below this one, whose cost is counted apart."""
+        return Run(self._below(part), progress=self.progress)
+
+    def record(self, value_function: ValuesLike, part: str = "") -> RecordedValues:
+        """The value function with a store behind it, open as long as this run is.
+
+        Args:
+            part: the folder below the run's in which the values lie, as one folder holds values of
+                one configuration; the run's own if not given.
+
+        Raises:
+            RunError: the folder cannot be written, or holds values of another configuration.
+            StoreError: the file there is no store of this version.
+        """
+        values = RecordedValues(
+            as_value_function(value_function), self._below(part), progress=self.progress
+        )
+        self._recorded.append(values)
+        return values
+
+    def write(self, file: str, content: Mapping[str, Any]) -> None:
+        """Write an answer as JSON, whole or not at all; nothing in memory."""
+        if self.folder is not None:
+            write_json(self.folder / file, content)
+
+    def remove(self, file: str) -> None:
+        """Take an answer away, as it is one to another question, or found again."""
+        if self.folder is not None:
+            (self.folder / file).unlink(missing_ok=True)
+
+    @property
+    def cost(self) -> Cost:
+        """What was asked for and measured while this run was open, and how long that took."""
+        if self._closed is not None:
+            return self._closed
+        nested = [run.cost for run in self._nested]
+        own = self._recorded
+        return Cost(
+            masks=sum(cost.masks for cost in nested) + sum(v.used for v in own),
+            measured=sum(cost.measured for cost in nested)
+            + sum(v.measured + v.gradients for v in own),
+            seconds_measuring=math.fsum(
+                [*(cost.seconds_measuring for cost in nested), *(v.seconds for v in own)]
+            ),
+            seconds=time.perf_counter() - self._start,
+        )
+
+    def close(self) -> None:
+        """Close every store that this run opened; values in memory are gone."""
+        self._closed = self.cost
+        for values in self._recorded:
+            values.close()
+        # Models that were measured may go as well.
+        self._recorded, self._nested = [], []
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _below(self, part: str) -> Path | None:
+        return None if self.folder is None else self.folder / part
 
 
 def run_folder(run: str | Path) -> Path:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass
 from typing import cast
 
 from mechspex.core.units import check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
-from mechspex.runs.recorded import RecordedValues
+from mechspex.runs.run import Run
 from mechspex.screening.agreement import agreement
 from mechspex.screening.candidates import Candidates
-from mechspex.screening.screen import Method
+from mechspex.screening.methods import MethodName, ScreenMethod
 from mechspex.screening.screen import screen as propose
 from mechspex.screening.survivors import Screening, survivors
 from mechspex.set_functions.set_function import SetFunction
@@ -22,19 +21,48 @@ from mechspex.set_functions.set_function import SetFunction
 FEWEST_SURVIVORS, _MOST_SURVIVORS, _EXPLAINED = 100, 800, 0.9
 
 
+@dataclass(frozen=True)
+class Screened:
+    """What a screen leaves for the search.
+
+    Attributes:
+        candidates: what it proposes.
+        columns: the units that survive it.
+        screening: what it did, by columns of the survivors.
+    """
+
+    candidates: Candidates
+    columns: list[int]
+    screening: Screening
+
+    @property
+    def called(self) -> str:
+        """Method and digest: another screen is another question."""
+        return f"{self.candidates.method} {digest_of(self.candidates)}"
+
+    def prior(self, max_order: int | None) -> SetFunction:
+        """What the screen predicts of masks that ablate survivors only."""
+        place = {column: number for number, column in enumerate(self.columns)}
+        predicted = {
+            tuple(place[column] for column in term): score
+            for term, score in self.candidates.function.to_mapping().items()
+            if all(column in place for column in term) and len(term) <= (max_order or len(term))
+        }
+        return SetFunction.from_mapping(len(self.columns), predicted, basis="ablated")
+
+
 def screened(
     function: ValueFunction,
-    screen: Method | Candidates | ValuesLike,
-    folder: Path | None,
+    screen: MethodName | ScreenMethod | Candidates | ValuesLike,
+    run: Run,
     keep: float,
     seed: int,
-    progress: bool,
-) -> tuple[Candidates, list[int], Screening]:
+) -> Screened:
     """What a screen proposes, the units that survive it, by column, and what it did."""
-    candidates, agrees = _propose(function, screen, folder, seed, progress)
-    with closing(RecordedValues(function, folder, progress=progress)) as recorded:
+    candidates, agrees = _propose(function, screen, run, seed)
+    with Run.open(run) as run:
         found, explained = survivors(
-            recorded,
+            run.record(function),
             candidates,
             n_units=FEWEST_SURVIVORS,
             most=_MOST_SURVIVORS,
@@ -44,56 +72,41 @@ def screened(
         )
     columns: list[int] = found.tolist()
     place = {column: number for number, column in enumerate(columns)}
-    return (
-        candidates,
-        columns,
-        Screening(
-            method=candidates.method,
-            considered=candidates.considered,
-            n_units=function.n_units,
-            n_survivors=len(columns),
-            explained=explained,
-            terms=tuple(tuple(place[column] for column in term) for term in candidates.terms),
-            scores=tuple(candidates.scores.tolist()),
-            seconds=candidates.cost.seconds,
-            agreement=agrees,
-        ),
+    screening = Screening(
+        method=candidates.method,
+        considered=candidates.considered,
+        n_units=function.n_units,
+        n_survivors=len(columns),
+        explained=explained,
+        terms=tuple(tuple(place[column] for column in term) for term in candidates.terms),
+        scores=tuple(candidates.scores.tolist()),
+        seconds=candidates.cost.seconds,
+        agreement=agrees,
     )
+    return Screened(candidates, columns, screening)
 
 
 def _propose(
     function: ValueFunction,
-    screen: Method | Candidates | ValuesLike,
-    folder: Path | None,
+    screen: MethodName | ScreenMethod | Candidates | ValuesLike,
+    run: Run,
     seed: int,
-    progress: bool,
 ) -> tuple[Candidates, str | None]:
     """Candidates, and how far they agree with the function where they come from elsewhere."""
-    if isinstance(screen, str):
-        method = cast("Method", screen)
-        return propose(function, method, run=folder, seed=seed, progress=progress), None
+    if isinstance(screen, str | ScreenMethod):
+        return propose(
+            function, cast("MethodName | ScreenMethod", screen), run=run, seed=seed
+        ), None
     if not isinstance(screen, Candidates):
         screen = as_value_function(screen)
     check_same_units("the screen", screen.units, "the value function", function.units)
     if not isinstance(screen, Candidates):
         method = "second_order" if screen.differentiable else "ablation"
-        below = None if folder is None else folder / "proxy"
-        screen = propose(screen, method, run=below, seed=seed, progress=progress)
-    below = None if folder is None else folder / "agreement"
-    with closing(RecordedValues(function.in_own_dtype, below, progress=progress)) as recorded:
+        screen = propose(screen, method, run=run.below("proxy"), seed=seed)
+    with Run.open(run) as run:
+        recorded = run.record(function.in_own_dtype, "agreement")
         recorded.stage = "agreement with the proxy"
         return screen, str(agreement(screen, recorded, seed=seed))
-
-
-def prior_of(candidates: Candidates, columns: list[int], max_order: int | None) -> SetFunction:
-    """What the screen predicts of masks that ablate survivors only."""
-    place = {column: number for number, column in enumerate(columns)}
-    predicted = {
-        tuple(place[column] for column in term): score
-        for term, score in candidates.function.to_mapping().items()
-        if all(column in place for column in term) and len(term) <= (max_order or len(term))
-    }
-    return SetFunction.from_mapping(len(columns), predicted, basis="ablated")
 
 
 def digest_of(candidates: Candidates) -> str:

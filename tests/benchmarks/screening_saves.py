@@ -4,7 +4,7 @@
 
 Random masks of all units at p = 0.9, SmolLM2 on IOI, 8 prompts; R² of their mean on fresh masks.
 Without a screen all seconds go to masks. With one some go to gradients at random masks
-(`mx.screen(values, "first_order", keep=0.9)`), the rest to masks, and the decoder is given what the
+(`mx.screen(values, mx.FirstOrder(keep=0.9))`), the rest to masks, and the decoder is given what the
 screen's prediction leaves over (as `mx.recover(…, prior=…)` does). Seconds are those of gradients
 and masks in the same run; decoding takes the same on both sides.
 """
@@ -49,9 +49,7 @@ def table(values, kind):
     masks = mx.sample_masks(n_units, max(budgets), keep=KEEP, seed=0)
     measured, seconds = timed(values, masks)
     a_mask = seconds / len(masks)
-    found, seconds = timed(
-        lambda: mx.screen(values, "first_order", parts=GRADIENTS, keep=KEEP, seed=0)
-    )
+    found, seconds = timed(lambda: mx.screen(values, mx.FirstOrder(GRADIENTS, KEEP), seed=0))
     spent = round(seconds / a_mask)
     prior = found.function
     mean = truth.mean(axis=1)

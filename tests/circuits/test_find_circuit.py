@@ -36,7 +36,7 @@ def test_a_planted_circuit_is_found_scored_and_linked():
 
 
 def test_a_circuit_of_the_size_asked_for():
-    found = mx.find_circuit(planted(), planted(seed=1), budget=300, size=7)
+    found = mx.find_circuit(planted(), planted(seed=1), budget=300, goal=mx.CircuitGoal(size=7))
     assert len(found.circuit) == 7
     assert 4 not in found.circuit.members
 
@@ -88,7 +88,7 @@ def without_slopes(values):
 
 def test_slopes_find_better_and_nearer_subsets_and_a_run_takes_none_twice(tmp_path):
     sloped, fresh = Sloped(), without_slopes(Sloped(seed=1))
-    options = {"budget": 100, "sizes": (5, 10, 20, 30), "size": 10}
+    options = {"budget": 100, "goal": mx.CircuitGoal(size=10, sizes=(5, 10, 20, 30))}
     plain = mx.find_circuit(without_slopes(sloped), fresh, **options)
     found = mx.find_circuit(sloped, fresh, run=tmp_path / "run", **options)
     assert (found.front["value"] >= plain.front["value"]).all()
@@ -163,13 +163,25 @@ def test_bad_arguments_are_refused():
     values = planted()
     with pytest.raises(Refused, match="budget = 10"):
         mx.find_circuit(values, values, budget=10)
-    with pytest.raises(Refused, match="size = 40"):
-        mx.find_circuit(values, values, size=40)
+    with pytest.raises(Refused, match="seed = -1"):
+        mx.find_circuit(values, values, seed=-1)
     with pytest.raises(Refused, match="same units"):
         mx.find_circuit(values, planted(n_units=41))
+    beyond = mx.CircuitGoal(target=3.0, objective="best")
     with pytest.raises(Refused, match="no subset reaches a faithfulness of 3"):
-        mx.find_circuit(values, planted(seed=1), budget=100, target=3.0, objective="best")
-    for option in ({"seed": -1}, {"target": 1.5}, {"target": float("nan")}, {"sizes": []},
-                   {"sizes": [0, 3]}):  # fmt: skip
+        mx.find_circuit(values, planted(seed=1), budget=100, goal=beyond)
+    for option in ({"sizes": []}, {"sizes": [0, 3]}, {"size": 40}):
         with pytest.raises(Refused, match=next(iter(option))):
-            mx.find_circuit(values, values, **option)
+            mx.find_circuit(values, values, goal=mx.CircuitGoal(**option))
+    for option in ({"target": 1.5}, {"target": float("nan")}):
+        with pytest.raises(Refused, match=next(iter(option))):
+            mx.CircuitGoal(**option)
+
+
+def test_old_keywords_become_the_goal():
+    values = planted()
+    with (
+        pytest.warns(DeprecationWarning, match=r"size= is now goal=CircuitGoal\(size=…\)"),
+        pytest.raises(Refused, match="size = 40: choose from 1 to 39"),
+    ):
+        mx.find_circuit(values, fresh=values, size=40)

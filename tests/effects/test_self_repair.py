@@ -202,7 +202,7 @@ def test_bad_arguments_are_refused():
         mx.self_repair(function, values, most=0)
     with pytest.raises(Refused, match="level = 2.0"):
         mx.self_repair(function, values, level=2.0)
-    with pytest.raises(Refused, match="9 units and fresh 8"):
+    with pytest.raises(Refused, match="9 units and held_out 8"):
         mx.self_repair(SetFunction.from_mapping(9, {(0,): 1.0}, basis="kept"), values)
     other = mx.FunctionValues(lambda masks: masks[:, 0] * 1.0, mx.parts("xyzuvwab"))
     with pytest.raises(Refused, match="same units"):

@@ -7,7 +7,7 @@ import pytest
 
 import mechspex as mx
 from mechspex.core.value_function import ValueFunction, as_value_function
-from mechspex.decoders import ProxySpex
+from mechspex.decoders import ProxySpex, Pursuit
 from mechspex.errors import (
     BudgetError,
     FailedMasksError,
@@ -36,7 +36,7 @@ def planted(masks):
 
 @pytest.fixture(scope="module")
 def explanation():
-    return mx.explain(planted, units=UNITS, budget=600, keep=0.8, seed=0)
+    return mx.explain(planted, units=UNITS, budget=600, design=mx.RandomMasks(0.8), seed=0)
 
 
 def test_planted_interactions_are_found_and_confirmed(explanation):
@@ -76,18 +76,18 @@ def test_terms_can_be_tested_on_fresh_outputs():
     def on(columns):
         return mx.FunctionValues(lambda masks: masks @ weights[:, columns], units)
 
-    found = mx.explain(on(slice(0, 8)), validate_on=on(slice(8, 16)), budget=200, decoder="pursuit")
+    found = mx.explain(on(slice(0, 8)), held_out=on(slice(8, 16)), budget=200, decoder="pursuit")
     assert found.validation.output_effects.shape[1] == 8
     assert np.allclose(found.validation.output_effects[0], -weights[found.validation.terms[0], 8:])
     confirmed = set(found.singles().query("confirmed")["units"])
     assert {"u0", "u1"} <= confirmed
     assert len(confirmed) <= 3
-    with pytest.raises(Refused, match="validate_on has UnitSet"):
-        mx.explain(on(slice(0, 8)), validate_on=mx.FunctionValues(planted, mx.parts(range(N))))
+    with pytest.raises(Refused, match="held_out has UnitSet"):
+        mx.explain(on(slice(0, 8)), held_out=mx.FunctionValues(planted, mx.parts(range(N))))
 
 
 def test_a_decoder_of_the_users_own_is_not_mistaken_for_the_one_of_its_name(tmp_path):
-    arguments = {"units": UNITS, "budget": 150, "run": tmp_path, "keep": 0.8}
+    arguments = {"units": UNITS, "budget": 150, "run": tmp_path, "design": mx.RandomMasks(0.8)}
     plain = mx.explain(planted, **arguments, decoder="proxyspex")
     few = mx.explain(planted, **arguments, decoder=ProxySpex(n_terms=3))
     assert len(few.function) < len(plain.function)
@@ -139,7 +139,8 @@ def test_a_constant_function_is_explained_by_a_notice():
 
 
 def test_a_target_stops_early():
-    found = mx.explain(planted, units=UNITS, target_r2=0.9, keep=0.8, decoder="pursuit")
+    design = mx.Adaptive(mx.RandomMasks(0.8), target_r2=0.9, focused=False)
+    found = mx.explain(planted, units=UNITS, design=design, decoder="pursuit")
     assert found.r2 >= 0.9
     assert found.recovery.n_train == 250
 
@@ -230,7 +231,8 @@ def test_terms_that_cannot_be_tested_are_said_to_be_so():
     def fails_alone(masks):
         return np.where((~masks).sum(1) == 1, np.nan, masks @ np.arange(1.0, N + 1))
 
-    found = mx.explain(fails_alone, units=UNITS, budget=200, keep=0.5, decoder="additive")
+    even = mx.RandomMasks(0.5)
+    found = mx.explain(fails_alone, units=UNITS, budget=200, design=even, decoder="additive")
     assert found.recovery.n_failed == 0
     assert found.validation.failed.all()
     assert not found.validation.confirmed.any()
@@ -242,7 +244,7 @@ def test_too_many_failed_masks_are_an_error():
         return np.where(masks.all(1), 1.0, np.nan)
 
     with pytest.raises(FailedMasksError, match="100 of 100 held-out masks"):
-        mx.explain(never, units=UNITS, budget=300, keep=0.5)
+        mx.explain(never, units=UNITS, budget=300, design=mx.RandomMasks(0.5))
     with pytest.raises(FailedMasksError, match="7 of all 8 masks"):
         mx.explain(never, units=mx.parts("abc"))
 
@@ -276,7 +278,7 @@ def test_too_small_a_budget_is_refused_before_anything_is_measured():
 
 def test_a_density_that_leaves_no_fresh_masks_is_refused():
     with pytest.raises(BudgetError, match="measure all with budget = 2048"):
-        mx.explain(lambda masks: masks.sum(1), units=mx.parts("abcdefghijk"), keep=0.99)
+        mx.explain(lambda m: m.sum(1), units=mx.parts("abcdefghijk"), design=mx.RandomMasks(0.99))
 
 
 def test_bad_arguments_are_refused():
@@ -285,7 +287,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(Refused, match="str is no value function"):
         as_value_function("heads")
     with pytest.raises(Refused, match="target_r2 = 1.5"):
-        mx.explain(planted, units=UNITS, target_r2=1.5)
+        mx.explain(planted, units=UNITS, design=mx.Adaptive(target_r2=1.5))
     with pytest.raises(Refused, match="decoder = 'magic'"):
         mx.explain(planted, units=UNITS, decoder="magic")
     with pytest.raises(Refused, match="no units"):
@@ -307,7 +309,7 @@ def test_any_object_of_the_seams_shape_is_a_value_function():
     assert isinstance(taken, ValueFunction)
     assert (taken.units, taken.outputs) == (UNITS, ("parity",))
     assert taken.configuration["function"].endswith("Parity")
-    found = mx.explain(Parity(), budget=500, keep=0.5, decoder="pursuit")
+    found = mx.explain(Parity(), budget=500, design=mx.RandomMasks(0.5), decoder="pursuit")
     assert found.r2 > 0.99
     assert found.interactions()["units"][0] == "u3 × u5"
 
@@ -359,7 +361,8 @@ class Rough:
 @pytest.mark.parametrize("run", [None, "rough"])
 def test_what_is_found_in_another_precision_is_tested_in_the_models_own(run, tmp_path):
     folder = None if run is None else tmp_path / run
-    found = mx.explain(Rough(), budget=300, keep=0.8, decoder="pursuit", run=folder)
+    options = {"design": mx.RandomMasks(0.8), "decoder": "pursuit", "run": folder}
+    found = mx.explain(Rough(), budget=300, **options)
     frame = found.to_pandas().set_index("units")
     assert frame.loc["u0", "effect"] == pytest.approx(-3.0 * 1.0125, abs=1e-3)
     assert frame.loc["u0", "recovered"] == pytest.approx(-4.0 * 1.0125, abs=0.4)
@@ -383,7 +386,8 @@ def test_spex_finds_sets_that_have_no_part_in_smaller_ones(decoder):
     assert found.settings["keep"] == 0.5
     assert "3 groups × 36 delays × 2^2 bins = 432 masks" in found.settings["design"]
     assert set(PEAK.terms) == set(found.function.terms) - {()}
-    random = mx.explain(PEAK.predict, units=FORTY, budget=450, keep=0.5, decoder="pursuit")
+    even = mx.RandomMasks(0.5)
+    random = mx.explain(PEAK.predict, units=FORTY, budget=450, design=even, decoder="pursuit")
     assert random.r2 < 0.8, "the negative control: random masks do not show them"
 
 
@@ -406,7 +410,7 @@ def test_an_adaptive_search_is_resumed_without_measuring_twice(tmp_path):
         counted.append(len(masks))
         return PLANTED.predict(masks)
 
-    options = {"units": UNITS, "adaptive": True, "budget": 600, "decoder": "pursuit"}
+    options = {"units": UNITS, "design": mx.Adaptive(), "budget": 600, "decoder": "pursuit"}
     first = mx.explain(measure, run=tmp_path / "run", **options)
     assert first.recovery.n_train == 600
     (tmp_path / "run" / "explanation.json").unlink()
@@ -419,11 +423,10 @@ def test_an_adaptive_search_is_resumed_without_measuring_twice(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"design": "spex", "keep": 0.9}, "keep = 0.9 with design 'spex'"),
-        ({"design": "spex", "adaptive": True}, "design 'spex' is measured as a whole"),
         ({"design": "random", "decoder": "spex"}, "decoder 'spex' reads the masks of its own"),
         ({"design": "spex", "budget": 20}, "20"),
-        ({"level": 1.5}, "level = 1.5"),
+        ({"decoder": Pursuit(max_order=0)}, "max_order = 0"),
+        ({"seed": -1}, "seed = -1"),
     ],
 )
 def test_designs_that_make_no_sense_are_refused_before_anything_is_measured(options, message):

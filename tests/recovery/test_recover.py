@@ -12,9 +12,10 @@ import pytest
 from mechspex.core.json_values import plain
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.units import Term
+from mechspex.decoders import Pursuit
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.errors import Refused, ShapeError
-from mechspex.recovery.recover import recover
+from mechspex.recovery.recover import TermTests, recover
 from mechspex.recovery.recovery import MoreMasks, Recovery
 from mechspex.set_functions.r_squared import r2_interval, r_squared
 from mechspex.set_functions.set_function import SetFunction
@@ -30,12 +31,12 @@ def recovered(
     masks = sample_masks(truth.n_units, n_masks + 200, seed=seed)
     left = noise * np.random.default_rng(seed).normal(size=(len(masks), truth.n_outputs))
     values = truth.predict_outputs(masks) + left
-    options = {"decoder": "pursuit", "keep": 0.5, "resamples": 0} | options
+    options = {"decoder": "pursuit", "keep": 0.5, "tests": TermTests(resamples=0)} | options
     return recover(masks[200:], values[200:], masks[:200], values[:200], **options)
 
 
 def test_a_planted_function_is_recovered_scored_and_sure():
-    found = recovered(resamples=4)
+    found = recovered(tests=TermTests(resamples=4))
     fresh = sample_masks(N_UNITS, 5_000, seed=99)
     share_of_noise = 0.25 / (TRUTH.predict(fresh).var() + 0.25)
     assert found.r2 == pytest.approx(1 - share_of_noise, abs=0.02)
@@ -155,7 +156,12 @@ def test_a_monotone_link_over_a_sum_is_noticed():
     values = 1 / (1 + np.exp(-4 * (masks - 0.5) @ weights))
     values += 0.02 * np.random.default_rng(3).normal(size=800)
     found = recover(
-        masks[:600], values[:600], masks[600:], values[600:], decoder="pursuit", resamples=0
+        masks[:600],
+        values[:600],
+        masks[600:],
+        values[600:],
+        decoder="pursuit",
+        tests=TermTests(resamples=0),
     )
     assert found.link is not None
     assert found.link.recognised
@@ -207,7 +213,15 @@ def test_test_masks_of_another_shape_are_refused(
 )
 def test_options_that_make_no_sense_are_refused(options: dict, message: str):
     with pytest.raises(Refused, match=message):
-        recovered(**options)
+        TermTests(**options)
+
+
+def test_old_keywords_become_options_of_decoder_and_tests():
+    with pytest.warns(DeprecationWarning, match=r"level= is now tests=TermTests"):
+        old = recovered(tests=None, level=0.2, resamples=0, max_order=1)
+    now = recovered(decoder=Pursuit(max_order=1), tests=TermTests(level=0.2, resamples=0))
+    assert_same(old, now)
+    assert max(map(len, now.function.terms)) == 1
 
 
 # ── Storage ───────────────────────────────────────────────────────────────────────────────────────
@@ -221,7 +235,7 @@ def assert_same(one: Recovery, other: Recovery) -> None:
 
 @pytest.mark.parametrize("resamples", [0, 2])
 def test_a_recovery_survives_json(resamples: int):
-    found = recovered(resamples=resamples)
+    found = recovered(tests=TermTests(resamples=resamples))
     back = Recovery.from_dict(json.loads(json.dumps(plain(found.to_dict()), allow_nan=False)))
     assert_same(found, back)
     assert back.link == found.link
@@ -253,7 +267,7 @@ def recovered_from(
 ) -> Recovery:
     noise = sigma * np.random.default_rng(seed).normal(size=design.n_masks)
     values = truth.predict(design.masks) + noise
-    options = {"decoder": decoder, "design": design, "resamples": 0}
+    options = {"decoder": decoder, "design": design, "tests": TermTests(resamples=0)}
     return recover(design.masks, values, test, truth.predict(test), **options)
 
 

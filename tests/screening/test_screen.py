@@ -15,6 +15,7 @@ from mechspex.errors import ModelError, Refused, ShapeError
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening import survivors
 from mechspex.screening.coarse_to_fine import split
+from mechspex.screening.methods import find_method
 from mechspex.screening.pair_scores import PairScores
 from mechspex.set_functions.set_function import SetFunction
 
@@ -70,13 +71,13 @@ def test_first_order_is_exact_for_squares_at_the_midpoint_and_not_for_the_plain_
     function = Polynomial(40, {(i,): float(i - 20) for i in range(40)}, power=2)
     found = mx.screen(function, "first_order", n_terms=40)
     assert np.allclose(found.scores, exact(function, found.terms), atol=1e-4)
-    plain = mx.screen(function, "first_order", n_terms=40, parts=0)
+    plain = mx.screen(function, mx.FirstOrder(parts=0), n_terms=40)
     assert np.allclose(plain.scores, 2 * exact(function, plain.terms), atol=1e-4)
 
 
 def test_rows_give_every_pair_of_a_multilinear_function():
     function = Polynomial(30, planted(30, 12, seed=1, triples=[((1, 2, 3), 0.8)]), spread=0.1)
-    found = mx.screen(function, n_terms=435, rows=30)
+    found = mx.screen(function, mx.SecondOrder(rows=30), n_terms=435)
     assert found.considered == (30, 435)
     everything = list(combinations(range(30), 2))
     there = np.abs(exact(function, everything)) > 1e-5
@@ -89,7 +90,7 @@ def test_rows_give_every_pair_of_a_multilinear_function():
 def test_probes_find_the_rows_that_matter():
     terms = planted(400, 30, seed=2)
     function = Polynomial(400, terms)
-    found = mx.screen(function, n_terms=60, rows=80, probes=64)
+    found = mx.screen(function, mx.SecondOrder(rows=80, probes=64), n_terms=60)
     pairs = {term for term in terms if len(term) == 2}
     assert pairs <= set(found.terms)
     assert function.gradients < 30 + 1 + 64 + 1 + 80 + 1
@@ -134,7 +135,7 @@ def test_a_row_and_a_column_of_one_pair_are_averaged():
 def test_third_order_extends_the_best_pairs():
     triples = [((1, 2, 3), 2.0), ((4, 5, 6), -1.5)]
     function = Polynomial(40, planted(40, 10, seed=4, triples=triples))
-    found = mx.screen(function, n_terms=20, max_order=3)
+    found = mx.screen(function, mx.SecondOrder(max_order=3), n_terms=20)
     scores = dict(zip(found.terms, found.scores, strict=True))
     for triple, _ in triples:
         assert scores[triple] == pytest.approx(exact(function, [triple])[0], abs=1e-4)
@@ -153,18 +154,18 @@ def test_an_additive_function_yields_no_pair():
 
 def test_an_additive_function_of_squares_yields_no_pair_that_is_confirmed():
     function = Polynomial(500, {(i,): float(i % 7 - 3) for i in range(500)}, power=2, spread=0.3)
-    found = mx.screen(function, n_terms=50, rows=20, probes=16)
+    found = mx.screen(function, mx.SecondOrder(rows=20, probes=16), n_terms=50)
     assert not mx.validate(function, found.terms).confirmed.any()
 
 
 def test_missed_finds_what_a_bad_screen_rejects():
     terms = planted(60, 300, seed=5)
     function = Polynomial(60, terms)
-    good = mx.screen(function, n_terms=300, n_rejected=200)
+    good = mx.screen(function, mx.SecondOrder(n_rejected=200), n_terms=300)
     good_recall = mx.missed(function, good, mx.validate(function, good.terms), at_least=0.4)
     assert good_recall.n_missed == 0
     assert good_recall.recall == 1
-    few = mx.screen(function, n_terms=30, n_rejected=200)
+    few = mx.screen(function, mx.SecondOrder(n_rejected=200), n_terms=30)
     estimate = mx.missed(function, few, mx.validate(function, few.terms), at_least=0.4)
     there = sum(len(term) == 2 for term in terms)
     assert estimate.n_found == 30
@@ -252,12 +253,45 @@ def test_a_stopped_screen_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "option", [{"n_terms": 0}, {"max_order": 1}, {"rows": 0},
-               {"probes": 1}, {"parts": -1}, {"n_masks": 0}, {"keep": 1.0}]
-)  # fmt: skip
-def test_bad_arguments_are_refused(option):
-    with pytest.raises(Refused, match=str(next(iter(option.values())))):
-        mx.screen(Polynomial(5, {(0,): 1.0}), **option)
+    ("method", "option"),
+    [
+        (mx.SecondOrder, {"max_order": 1}),
+        (mx.SecondOrder, {"rows": 0}),
+        (mx.SecondOrder, {"probes": 1}),
+        (mx.SecondOrder, {"n_extended": 0}),
+        (mx.SecondOrder, {"n_rejected": 0}),
+        (mx.SecondOrder, {"parts": -1}),
+        (mx.FirstOrder, {"parts": -1}),
+        (mx.FirstOrder, {"parts": 0, "keep": 0.5}),
+        (mx.FirstOrder, {"keep": 1.0}),
+        (mx.CoarseToFine, {"n_masks": 0}),
+    ],
+)
+def test_options_of_a_method_that_make_no_sense_are_refused(method, option):
+    name, value = next(iter(option.items()))
+    with pytest.raises(Refused, match=f"{name} = {value}"):
+        method(**option)
+
+
+def test_bad_arguments_are_refused():
+    function = Polynomial(5, {(0,): 1.0})
+    with pytest.raises(Refused, match="n_terms = 0"):
+        mx.screen(function, n_terms=0)
+    with pytest.raises(Refused, match="method = 'third_order': choose first_order"):
+        find_method("third_order")
+
+
+def test_old_keywords_become_options_of_the_method():
+    function = Polynomial(6, {(0, 1): 1.0, (2, 3, 4): 1.0})
+    with pytest.warns(DeprecationWarning, match=r"max_order= is now method=SecondOrder"):
+        found = mx.screen(function, max_order=3)
+    assert found.terms == mx.screen(function, mx.SecondOrder(max_order=3)).terms
+    with pytest.warns(DeprecationWarning, match=r"n_masks= is now method=CoarseToFine"):
+        found = mx.screen(function, "ablation", n_masks=20)
+    assert found.terms == mx.screen(function, mx.CoarseToFine(20)).terms
+    warned = pytest.warns(DeprecationWarning, match="parts= is now")
+    with warned, pytest.raises(Refused, match="parts = -1"):
+        mx.screen(function, "first_order", parts=-1)
 
 
 def test_a_function_without_gradients_is_refused():
@@ -348,13 +382,15 @@ def test_candidates_are_held_against_the_full_model():
 def test_bad_arguments_are_refused_before_the_screen_is_paid_for():
     function = Polynomial(60, planted(60, 10, seed=11))
     with pytest.raises(Refused, match="keep = 2"):
-        mx.explain(function, screen="second_order", keep=2.0)
+        mx.explain(function, screen="second_order", design=mx.RandomMasks(2.0))
+    with pytest.raises(Refused, match="decoder 'spex' reads"):
+        mx.explain(function, screen="second_order", decoder="spex", design="mixed")
     assert function.gradients == 0
 
 
 def test_effects_among_random_masks_are_the_fourier_singles_of_that_density():
     terms = planted(24, 10, seed=12, triples=[((1, 2, 3), 0.8)])
-    found = mx.screen(Polynomial(24, terms), "first_order", parts=2_000, keep=0.7)
+    found = mx.screen(Polynomial(24, terms), mx.FirstOrder(parts=2_000, keep=0.7))
     truth = SetFunction.from_mapping(24, terms, basis="kept").to_basis("fourier", 0.7)
     singles = np.array([truth[(i,)] for i in range(24)]) / np.sqrt(0.7 * 0.3)
     assert np.allclose(-found.single_scores, singles, atol=0.1)
@@ -420,7 +456,7 @@ def test_coarse_to_fine_finds_the_few_that_matter_without_gradients():
         basis="kept",
     )
     function = mx.FunctionValues(truth.predict, units)
-    found = mx.screen(function, "ablation", n_masks=300)
+    found = mx.screen(function, mx.CoarseToFine(n_masks=300))
     assert found.cost.masks < 330
     assert set(found.strongest_units(4).tolist()) == set(strong)
     exactly = exact(function, found.terms)
@@ -435,7 +471,7 @@ def test_coarse_to_fine_finds_the_few_that_matter_without_gradients():
 def test_coarse_to_fine_keeps_to_its_masks(n_masks):
     units = layered(4, 8)
     function = mx.FunctionValues(lambda masks: masks.sum(axis=1), units)
-    found = mx.screen(function, "ablation", n_masks=n_masks)
+    found = mx.screen(function, mx.CoarseToFine(n_masks))
     # The clean model and the first split come in any case; 36 singles and 630 pairs are all.
     assert found.cost.masks <= min(max(n_masks, 4) + 1, 1 + 4 + 72 + 630)
     assert np.allclose(found.single_scores, -1)
@@ -455,7 +491,7 @@ def test_explain_screens_by_ablation_or_with_candidates_made_before():
     terms = {(4,): 1.0, (40, 75): 1.5, (200,): -1.0}
     truth = SetFunction.from_mapping(len(units), terms, basis="kept")
     function = mx.FunctionValues(truth.predict, units)
-    found = mx.screen(function, "ablation", n_masks=400)
+    found = mx.screen(function, mx.CoarseToFine(400))
     for screen in ("ablation", found):
         answer = mx.explain(function, screen=screen, budget=300)
         confirmed = answer.interactions().query("confirmed")["units"].tolist()
@@ -482,8 +518,8 @@ def test_confirmed_terms_are_measured_in_random_contexts(tmp_path):
     """Kept together only with unit 9, which random contexts ablate now and then."""
     terms = {(0,): 1.0, (1, 2, 9): 2.0}
     function = Polynomial(12, terms, spread=0.1)
-    run = tmp_path / "run"
-    answer = mx.explain(function, budget=300, contexts=200, keep=0.7, run=run)
+    run, design, tests = tmp_path / "run", mx.RandomMasks(0.7), mx.ExactTests(contexts=200)
+    answer = mx.explain(function, budget=300, design=design, tests=tests, run=run)
     frame = answer.to_pandas().set_index("units")
     assert frame.loc["u1 × u2", "effect"] == pytest.approx(2.0, rel=0.2)
     assert frame.loc["u1 × u2", "in_contexts"] == pytest.approx(1.4, rel=0.25)
@@ -491,7 +527,7 @@ def test_confirmed_terms_are_measured_in_random_contexts(tmp_path):
     again = mx.Explanation.load(run)
     assert np.array_equal(again.in_contexts.effects, answer.in_contexts.effects)
     with pytest.raises(Refused, match="contexts = 1"):
-        mx.explain(function, contexts=1)
+        mx.explain(function, tests=mx.ExactTests(contexts=1))
 
 
 def test_an_early_exit_leaves_out_later_blocks(llama, task):

@@ -34,7 +34,7 @@ _STANDS_OUT = 0.05
 _LEFT_OVER = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spex(Decoder):
     """Peeling of the bins U_c[j, d] = Σ_{S: M_cᵀ1_S = j} F(S) (−1)^{⟨1_S, d⟩} of an aliased design.
 

@@ -1,0 +1,98 @@
+"""The goal of a search for a circuit: how large it may be, and what it is to do by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from mechspex.circuits.faithfulness import mib_sizes
+from mechspex.errors import Refused
+
+Objective = Literal["match", "best"]
+
+# The smallest sizes, each of which is searched besides those of the MIB benchmark.
+_SMALL = 20
+
+_WORDS = {"best": "the best", "match": "the most faithful"}
+
+
+@dataclass(frozen=True)
+class CircuitGoal:
+    """Which circuit is looked for.
+
+    Attributes:
+        size: how many units the circuit has; None for the smallest faithful one.
+        target: the faithfulness to reach on the search's outputs.
+        objective: ``match``, the circuit is to do what the whole model does: its faithfulness lies
+            within 1 ± (1 − target). ``best``, it is to do as much as it can: the best subset of its
+            size, which may do more than the whole model as it leaves out what opposes the
+            behaviour.
+        sizes: the sizes that are searched; 1 … 20 and those of the MIB benchmark if not given.
+
+    Raises:
+        Refused: an unknown objective, or a target that makes no sense for it.
+    """
+
+    size: int | None = None
+    target: float = 0.9
+    objective: Objective = "match"
+    sizes: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.objective not in get_args(Objective):
+            raise Refused(
+                f"objective = {self.objective!r}: choose {', '.join(get_args(Objective))}"
+            )
+        if not 0 < self.target < (np.inf if self.objective == "best" else 1):
+            raise Refused(
+                f"target = {self.target}: give a faithfulness above 0, below 1 to match the model"
+            )
+
+    @property
+    def words(self) -> str:
+        """What the subset is said to be."""
+        return _WORDS[self.objective]
+
+    def sizes_among(self, n_units: int) -> list[int]:
+        """The sizes to search, ascending.
+
+        Raises:
+            Refused: a size that is no part of so many units.
+        """
+        if self.size is not None and not 1 <= self.size < n_units:
+            raise Refused(f"size = {self.size}: choose from 1 to {n_units - 1} units")
+        sizes = self.sizes
+        if sizes is None:
+            sizes = [*range(1, min(_SMALL, n_units - 1) + 1), *mib_sizes(n_units)]
+        wanted = {k for k in sizes if k < n_units}
+        if self.size is not None:
+            wanted.add(self.size)
+        if not wanted or min(wanted) < 1:
+            raise Refused(f"sizes = {list(sizes)}: give sizes from 1 to {n_units - 1} units")
+        return sorted(wanted)
+
+    def size_in(self, front: pd.DataFrame) -> int:
+        """The size asked for, or the smallest at which a subset is faithful.
+
+        Raises:
+            Refused: no subset is.
+        """
+        if self.size is not None:
+            return self.size
+        best = self.objective == "best"
+        share = front["faithfulness" if best else "matching"].to_numpy()
+        sizes = front["size"].to_numpy()
+        away = np.abs(share - 1)
+        faithful = share >= self.target if best else away <= 1 - self.target + 1e-12
+        if not faithful.any():
+            nearest = away.argmin()
+            raise Refused(
+                f"no subset reaches a faithfulness of {self.target}: the nearest has "
+                f"{sizes[nearest]} units and {share[nearest]:.3f}; give a size, a larger budget or "
+                "a lower target"
+            )
+        return int(sizes[faithful].min())

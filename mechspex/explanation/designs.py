@@ -1,0 +1,187 @@
+"""Designs: which masks a search measures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool
+
+from mechspex.core.checks import check_keep, check_target_r2
+from mechspex.core.masks import sample_masks
+from mechspex.decoders.spex.design import SpexDesign
+from mechspex.errors import Refused
+
+DesignName = Literal["random", "mixed", "spex"]
+
+
+class MaskDesign(ABC):
+    """A way to draw masks, without how many and over how many units.
+
+    Attributes:
+        name: what it is called in a call and in a run.
+        keep: the density of the masks, the p of the Fourier basis.
+    """
+
+    name: ClassVar[str]
+    keep: float
+
+    @abstractmethod
+    def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
+        """So many masks; those of a larger budget begin with them, but for SPEX's."""
+
+    def structure(self, n_units: int, n_masks: int, seed: int) -> SpexDesign | None:
+        """SPEX's structure in these masks, where they have one."""
+        return None
+
+    def minimum_masks(self, n_units: int) -> int:
+        """The fewest masks that make up the design."""
+        return 0
+
+    def at_keep(self, n_masks: int) -> Bool[np.ndarray, " mask"]:
+        """Which of the masks are independent draws at `keep`."""
+        return np.ones(n_masks, dtype=bool)
+
+
+@dataclass(frozen=True)
+class RandomMasks(MaskDesign):
+    """Masks that keep each unit with probability `keep`, independently.
+
+    Raises:
+        Refused: a probability that is not strictly between 0 and 1.
+    """
+
+    name: ClassVar[str] = "random"
+
+    keep: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
+        return sample_masks(n_units, n_masks, keep=self.keep, seed=seed)
+
+
+@dataclass(frozen=True)
+class MixedMasks(RandomMasks):
+    """Random masks, every second one of them at ½: there sets of several units show that are hardly
+    ever ablated together at 0.9."""
+
+    name: ClassVar[str] = "mixed"
+
+    def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
+        return sample_masks(n_units, n_masks, keep=self.keep, design="mixed", seed=seed)
+
+    def at_keep(self, n_masks: int) -> Bool[np.ndarray, " mask"]:
+        return np.arange(n_masks) % 2 == 0
+
+
+@dataclass(frozen=True)
+class SpexMasks(MaskDesign):
+    """The masks of `SpexDesign`: they keep every second unit, and show sets of up to `max_order`
+    units that have no part in any smaller set.
+
+    Attributes:
+        keep: ½, always.
+        max_order, n_groups, n_bits: as for `SpexDesign`.
+    """
+
+    name: ClassVar[str] = "spex"
+    keep: float = field(default=0.5, init=False, repr=False)
+    max_order: int = 5
+    n_groups: int = 0
+    n_bits: int = 0
+
+    def structure(self, n_units: int, n_masks: int, seed: int) -> SpexDesign:
+        sizes = (self.max_order, self.n_groups, self.n_bits)
+        return SpexDesign(n_units, n_masks, *sizes, seed=seed)
+
+    def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
+        return self.structure(n_units, n_masks, seed).masks
+
+    def minimum_masks(self, n_units: int) -> int:
+        return SpexDesign.minimum_masks(n_units, self.max_order)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Masks in doubling rounds, each decided on when the one before is measured.
+
+    Attributes:
+        masks: how they are drawn.
+        target_r2: stop as soon as the held-out R² reaches this; None measures the whole budget.
+        focused: half of each further round are masks around the sets that answers from halves of
+            the masks do not agree on.
+
+    Raises:
+        Refused: a target outside (0, 1), SPEX's masks, or neither a target nor focused masks.
+    """
+
+    masks: MaskDesign = field(default_factory=RandomMasks)
+    target_r2: float | None = None
+    focused: bool = True
+
+    def __post_init__(self) -> None:
+        if self.target_r2 is not None:
+            check_target_r2(self.target_r2)
+        if isinstance(self.masks, SpexMasks):
+            raise Refused(
+                "design 'spex' is measured as a whole; leave out target_r2 and adaptive, give a "
+                "budget"
+            )
+        if self.target_r2 is None and not self.focused:
+            raise Refused("rounds that are not focused need a target_r2 to stop at; give one")
+
+
+Design = MaskDesign | Adaptive
+
+
+def find_masks(name: str, keep: float | None = None) -> MaskDesign:
+    """The masks of that name, at a density of their own if none is given.
+
+    Raises:
+        Refused: an unknown name, or a density that the design does not have.
+    """
+    if name not in get_args(DesignName):
+        raise Refused(f"design = {name!r}: choose {', '.join(get_args(DesignName))}")
+    if name == SpexMasks.name:
+        if keep not in (None, SpexMasks.keep):
+            raise Refused(
+                f"keep = {keep} with design 'spex', which keeps every second unit; leave keep out"
+            )
+        return SpexMasks()
+    masks = MixedMasks if name == MixedMasks.name else RandomMasks
+    return masks() if keep is None else masks(keep)
+
+
+def design_of(
+    name: str | None, *, keep: float | None, target_r2: float | None, adaptive: bool, decoder: str
+) -> Design:
+    """The design that separate options describe, as a command line has them.
+
+    Raises:
+        Refused: options that make no sense, alone or together.
+    """
+    masks = find_masks(name or _masks_for(decoder), keep)
+    in_rounds = target_r2 is not None or adaptive
+    return Adaptive(masks, target_r2, focused=adaptive) if in_rounds else masks
+
+
+def find_design(design: DesignName | Design | None, decoder: str) -> Design:
+    """The design of that name, or that goes with the decoder if none is given.
+
+    Raises:
+        Refused: an unknown name, or masks that the decoder cannot read.
+    """
+    chosen = design or _masks_for(decoder)
+    if isinstance(chosen, str):
+        chosen = find_masks(chosen)
+    if decoder == "spex" and not isinstance(chosen, SpexMasks):
+        raise Refused("decoder 'spex' reads the masks of its own design; leave design out")
+    return chosen
+
+
+def _masks_for(decoder: str) -> DesignName:
+    return "spex" if decoder == "spex" else "random"
