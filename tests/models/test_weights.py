@@ -21,7 +21,7 @@ def test_a_model_is_hashed_once_a_process(gpt2_folder, counted):
     task = mx.load_task("induction", model, n_prompts=6)
     values = mx.ComponentValues(model, task[:3], mx.mlps(model))
     others = [mx.ComponentValues(model, task[3:], mx.mlps(model)), values.on(task[3:])]
-    mx.explain(values, validate_on=others[0])
+    mx.explain(values, held_out=others[0])
     assert others[0].configuration == others[1].configuration
     assert counted == [model]
     again = mx.load_model(gpt2_folder)
