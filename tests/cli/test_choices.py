@@ -2,13 +2,13 @@
 
 from typing import get_args
 
-from mechspex.circuits.find_circuit import Objective
+from mechspex.circuits.goal import Objective
 from mechspex.cli import choices
 from mechspex.components.precision import PRECISIONS
 from mechspex.components.references import ABLATIONS
 from mechspex.decoders import DECODERS
-from mechspex.explanation.explain import Design
-from mechspex.screening.screen import Method
+from mechspex.explanation.designs import DesignName
+from mechspex.screening.methods import MethodName
 from mechspex.truth import KNOWN_MODELS
 
 
@@ -16,9 +16,9 @@ def test_choices_are_what_the_library_takes():
     assert {*get_args(choices.Ablation)} == {*ABLATIONS}
     assert get_args(choices.Precision) == (*PRECISIONS,)
     assert {*get_args(choices.Decoder)} == {*DECODERS}
-    assert get_args(choices.Design) == get_args(Design)
-    assert get_args(choices.Screen) == get_args(Method)
-    assert get_args(choices.ScreenOrNone) == (*get_args(Method), "none")
+    assert get_args(choices.Design) == get_args(DesignName)
+    assert get_args(choices.Screen) == get_args(MethodName)
+    assert get_args(choices.ScreenOrNone) == (*get_args(MethodName), "none")
     assert get_args(choices.Objective) == get_args(Objective)
     assert [*choices.KnownModel] == [*KNOWN_MODELS]
     assert {*choices.BenchAblation} < {*ABLATIONS}
