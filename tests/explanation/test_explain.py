@@ -94,12 +94,31 @@ def test_a_decoder_of_the_users_own_is_not_mistaken_for_the_one_of_its_name(tmp_
 
 
 def test_the_text_says_what_was_found(explanation):
+    """Every number of the scores, and a row with its numbers for every term, strongest first."""
     text = str(explanation)
-    assert "held-out R²" in text
-    assert "additive R²" in text
-    assert "non-additive share" in text
-    assert "u0 × u1" in text
-    assert "forwards" in text
+    low, high = explanation.recovery.r2_interval
+    for said in (
+        f"clean {explanation.clean:+.3f}   all ablated {explanation.ablated:+.3f}",
+        f"held-out R² {explanation.r2:.3f} [{low:.3f}, {high:.3f}] on "
+        f"{explanation.recovery.n_test} fresh masks",
+        f"additive R² {explanation.additive_r2:.3f}   non-additive share "
+        f"{explanation.non_additive_share:.2f}",
+        f"{explanation.cost.masks:,} masks",
+        "forwards",
+    ):
+        assert said in text
+    frame = explanation.to_pandas()
+    places = []
+    for row in frame.to_dict("records"):
+        numbers = f"{row['order']} {row['effect']:+.3f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+        start = f"{row['units']} {numbers} {row['recovered']:+.3f}"
+        (line,) = (line for line in text.splitlines() if " ".join(line.split()).startswith(start))
+        assert ("not confirmed" in line) == (not row["confirmed"])
+        places.append(text.index(line))
+    singles = frame["order"] == 1
+    for alike in (singles, ~singles):
+        by_place = frame[alike].assign(place=np.array(places)[alike]).sort_values("place")
+        assert by_place["effect"].abs().is_monotonic_decreasing
     assert "u0 × u1" in explanation._repr_html_()
 
 
