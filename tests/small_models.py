@@ -28,3 +28,8 @@ def save_gpt2(folder, n_layers):
         bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
     return save_random(GPT2LMHeadModel, config, folder)
+
+
+def device_of(model):
+    """Where a bridge computes: oracles put their tensors there."""
+    return next(model.original_model.parameters()).device

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from small_models import device_of
 
 import mechspex as mx
 from mechspex.errors import Refused
@@ -33,9 +34,9 @@ def test_shares_are_those_of_the_pattern(llama):
         point = llama.hook_dict[hook]
         grab = point.register_forward_hook(lambda _m, _i, output: seen.append(output[0]))
         with torch.no_grad():
-            llama.original_model(tokens)
+            llama.original_model(tokens.to(device_of(llama)))
         grab.remove()
-    first, second = (pattern.float().detach().numpy() for pattern in seen)
+    first, second = (pattern.float().cpu().numpy() for pattern in seen)
     assert first.shape[1] == 5
     frame = mx.head_roles(llama, task, heads)
     previous = [(p[:, 2, 1] + p[:, 3, 2] + p[:, 4, 3]) / 3 for p in (first, second)]

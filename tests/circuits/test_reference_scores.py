@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_models import device_of
 
 import mechspex as mx
 from mechspex.circuits.circuit import Circuit
@@ -22,7 +23,7 @@ def circuit_of(heads, *names):
 
 def divergence_by_hand(model, task, circuit):
     """KL(clean ‖ circuit alone) of each prompt, the other heads zeroed by hooks of our own."""
-    kept = torch.from_numpy(circuit.mask.reshape(2, 4)).float()
+    kept = torch.from_numpy(circuit.mask.reshape(2, 4)).float().to(device_of(model))
 
     def zeroed(layer):
         # The heads lie side by side before the output projection.
@@ -30,7 +31,8 @@ def divergence_by_hand(model, task, circuit):
         return lambda _module, _inputs, output: output * row
 
     def last_logits():
-        rows = [model(prompt[None])[0, -1] for prompt in tokenize(task, model.tokenizer).prompts]
+        prompts = torch.stack(tokenize(task, model.tokenizer).prompts).to(device_of(model))
+        rows = [model(prompt[None])[0, -1].cpu() for prompt in prompts]
         return torch.stack(rows).double().log_softmax(-1)
 
     with torch.no_grad():

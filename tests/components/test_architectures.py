@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from raw_oracle import RawOracle
-from small_models import save_random
+from small_models import device_of, save_random
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from value_function_laws import check_laws
 
@@ -173,7 +173,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory):
+def build(tmp_path_factory, device):
     """A function from an architecture's name to its folder and its bridge, each made once."""
 
     @functools.cache
@@ -183,7 +183,7 @@ def build(tmp_path_factory):
         folder = tmp_path_factory.mktemp(model_type)
         save_random(AutoModelForCausalLM.from_config, config, folder)
         _centre_norms_at_one(folder)
-        model = mx.load_model(folder)
+        model = mx.load_model(folder, device=device)
         # Transformers reads a Qwen2 folder by a class of its own, whatever was saved there.
         model.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         return folder, model
@@ -238,7 +238,7 @@ def measure(build):
         units = UNITS[kind](model)
         masks = some_masks(units)
         task = TWO_LENGTHS if kind == "everything" else TASK
-        expected = RawOracle(folder, task, units).values(masks, ablation)
+        expected = RawOracle(folder, task, units, device_of(model)).values(masks, ablation)
         values = mx.ComponentValues(model, task, units, ablation)
         return Measured(expected, values(masks), values)
 
@@ -266,7 +266,7 @@ def test_resampled_values_are_those_of_the_raw_model(name, kind, build):
     folder, model = build(name)
     units = UNITS[kind](model)
     masks = some_masks(units)
-    oracle = RawOracle(folder, TASK, units)
+    oracle = RawOracle(folder, TASK, units, device_of(model))
     # With three prompts there are two ways in which all change places.
     ways = [oracle.values(masks, "resample", others) for others in ([1, 2, 0], [2, 0, 1])]
     met = set()

@@ -6,15 +6,12 @@ import torch
 from small_models import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, save_gpt2, save_random
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import BertConfig, BertForMaskedLM
-from transformers.pytorch_utils import Conv1D
 from value_function_laws import check_laws
 
 import mechspex as mx
 from mechspex.components import cached_forward, proof
 from mechspex.core.masks import sample_masks
-from mechspex.errors import MeasurementError, ModelError, ShapeError, TaskError
-from mechspex.forward import batch_size, onednn
-from mechspex.forward.batch_size import BatchSize
+from mechspex.errors import ModelError, ShapeError, TaskError
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits
 from mechspex.tasks.next_token import encode
@@ -26,9 +23,9 @@ def task():
 
 
 @pytest.fixture(scope="module")
-def deep(tmp_path_factory):
+def deep(tmp_path_factory, device):
     """Six layers, so that there is something to skip."""
-    return mx.load_model(save_gpt2(tmp_path_factory.mktemp("deep"), n_layers=6))
+    return mx.load_model(save_gpt2(tmp_path_factory.mktemp("deep"), n_layers=6), device=device)
 
 
 def plainly(values, masks):
@@ -49,9 +46,18 @@ UNITS = {
 }
 
 
-@pytest.mark.parametrize("units", UNITS)
-@pytest.mark.parametrize("ablation", ["zero", "mean", "resample", "corrupted"])
-@pytest.mark.parametrize("metric", ["logit_difference", "kl_divergence"])
+# References of one number, of one a position, and of one a prompt and position, at all units;
+# what reads the whole vocabulary where the last block is cut in each of its ways.
+CASES = [
+    *((units, ablation, "logit_difference")
+      for units in UNITS for ablation in ("zero", "mean", "corrupted")),
+    *((units, "resample", metric)
+      for units in ("heads", "late at late positions", "a sum")
+      for metric in ("logit_difference", "kl_divergence")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("units", "ablation", "metric"), CASES)
 def test_the_cached_forward_is_the_plain_one(deep, units, ablation, metric):
     task = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED, metric=metric)
     values = mx.ComponentValues(deep, task, UNITS[units](deep), ablation)
@@ -303,56 +309,8 @@ def test_encoders_are_read_at_their_mask_token(tmp_path, tiny):
         mx.ComponentValues(model, twice, mx.heads(model), "zero")
 
 
-@pytest.mark.parametrize("kind", [torch.nn.Linear, Conv1D])
-def test_onednn_multiplies_like_the_linked_library(kind):
-    module = kind(24, 40)
-    torch.nn.init.normal_(module.bias)
-    given = torch.randn(5, 30, module.weight.shape[1 if kind is torch.nn.Linear else 0])
-    expected = module(given)
-    module.forward = onednn._with_onednn(module)
-    with torch.inference_mode():
-        assert torch.allclose(module(given), expected, atol=1e-4)
-        assert torch.allclose(module(given[:1, :2]), expected[:1, :2], atol=1e-4)
-    assert module(given).requires_grad, "gradients take PyTorch's own way"
-
-
-def test_a_batch_grows_while_that_pays_and_stays():
-    size = BatchSize(torch.device("cpu"), bytes_per_token=1)
-    rate = {2048: 1.0, 4096: 1.5, 8192: 1.52}
-    seen = []
-    for _ in range(20):
-        seen.append(size.tokens)
-        size.took(size.tokens, size.tokens, size.tokens / rate[size.tokens])
-    assert seen[:3] == [2048] * 3
-    assert seen[9:] == [4096] * 11, "8192 tokens gain too little"
-
-
-def test_batches_that_were_not_filled_say_nothing():
-    size = BatchSize(torch.device("cpu"), bytes_per_token=1)
-    for _ in range(9):
-        size.took(100, 100, 1.0)
-    assert size.tokens == 2048
-
-
-def test_memory_bounds_a_batch(monkeypatch):
-    monkeypatch.setattr(batch_size, "_free_bytes", lambda device: 1 << 20)
-    size = BatchSize(torch.device("cpu"), bytes_per_token=4096)
-    assert size.tokens == 128, "half of what is free"
-    for _ in range(9):
-        size.took(size.tokens, size.tokens, 1.0 / size.tokens)
-    assert size.tokens == 128
-
-
-def test_out_of_memory_halves_until_one_row_is_left():
-    size = BatchSize(torch.device("cpu"), bytes_per_token=1)
-    size.ran_out(rows=64, length=15)
-    assert size.tokens == 32 * 15
-    with pytest.raises(MeasurementError, match="one row of 15 tokens"):
-        size.ran_out(rows=1, length=15)
-
-
 def test_a_device_that_computes_something_else_is_told(deep, task, monkeypatch):
-    monkeypatch.setattr(proof, "_UNTRUSTED", ("cpu",))
+    monkeypatch.setattr(proof, "_UNTRUSTED", ("cpu", "cuda"))
     mx.ComponentValues(deep, task, mx.heads(deep))
     monkeypatch.setattr(proof, "edited_logits", lambda *given: 2 * edited_logits(*given))
     with pytest.warns(UserWarning, match="differ by .* from those on the CPU"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_models import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS
+from small_models import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, device_of
 from transformer_lens.model_bridge.sources import boot_native
 from value_function_laws import check_laws
 
@@ -25,6 +25,7 @@ from mechspex.errors import (
 )
 from mechspex.forward import plain_model
 from mechspex.models import weights
+from mechspex.runs.recorded import RecordedValues
 from mechspex.tasks.metric_names import METRICS
 from mechspex.tasks.tokens import tokenize
 
@@ -40,7 +41,7 @@ def untouched(model, task):
     rows = []
     with torch.inference_mode():
         for j, prompt in enumerate(tokens.prompts):
-            logits = model(prompt[None], return_type="logits")[0, -1]
+            logits = model(prompt[None].to(device_of(model)), return_type="logits")[0, -1].cpu()
             rows.append(logits[tokens.answers[j]] - logits[tokens.distractors[j]])
     return torch.stack(rows).numpy()
 
@@ -55,9 +56,12 @@ UNITS = {
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-@pytest.mark.parametrize("ablation", ["zero", "mean", "resample", "corrupted"])
-@pytest.mark.parametrize("units", UNITS)
-def test_laws(architecture, ablation, units, task, request):
+@pytest.mark.parametrize(
+    ("units", "ablation"),
+    [(units, "mean") for units in UNITS]
+    + [("heads at positions", ablation) for ablation in ("zero", "resample", "corrupted")],
+)
+def test_laws(architecture, ablation, units, task, request, device):
     model = request.getfixturevalue(architecture)
     values = mx.ComponentValues(model, task, UNITS[units](model), ablation)
     check_laws(values, untouched(model, task))
@@ -66,6 +70,12 @@ def test_laws(architecture, ablation, units, task, request):
 def test_laws_hold_for_the_tiny_model(tiny, tiny_task):
     values = mx.ComponentValues(tiny, tiny_task, mx.heads(tiny))
     check_laws(values, untouched(tiny, tiny_task))
+
+
+def test_laws_hold_with_a_store_between(tmp_path, tiny, tiny_task):
+    values = mx.ComponentValues(tiny, tiny_task, mx.heads(tiny))
+    untouched = values(np.ones((1, 8), dtype=bool))[0]
+    check_laws(RecordedValues(values, tmp_path), untouched)
 
 
 def raw_projections(model):
@@ -79,17 +89,18 @@ def raw_projections(model):
 @pytest.mark.parametrize("kind", ["heads", "neurons"])
 @pytest.mark.parametrize("ablation", ["zero", "mean", "corrupted"])
 def test_values_are_those_of_the_raw_hugging_face_model(
-    architecture, kind, ablation, task, gpt2_folder, llama_folder
+    architecture, kind, ablation, task, gpt2_folder, llama_folder, device
 ):
     """One mask and one prompt at a time, hooks on the input of the projections."""
     import transformers
 
     folder = gpt2_folder if architecture == "GPT2LMHeadModel" else llama_folder
-    raw = getattr(transformers, architecture).from_pretrained(folder).eval()
+    raw = getattr(transformers, architecture).from_pretrained(folder).eval().to(device)
     raw.cfg = type("Named", (), {"architecture": architecture})
-    bridge = mx.load_model(folder)
+    bridge = mx.load_model(folder, device=device)
     values = mx.ComponentValues(bridge, task, UNITS[kind](bridge), ablation)
     masks = sample_masks(values.n_units, 5, keep=0.5, seed=2)
+    alone, together = np.concatenate([values(mask[None]) for mask in masks]), values(masks)
     tokens = tokenize(task, bridge.tokenizer)
     place = 0 if kind == "heads" else 1
     width = bridge.cfg.d_head if kind == "heads" else 1
@@ -104,11 +115,13 @@ def test_values_are_those_of_the_raw_hugging_face_model(
         return seen
 
     with torch.inference_mode():
-        clean = [inputs(prompt[None]) for prompt in tokens.prompts]
-        corrupted = [inputs(prompt[None]) for prompt in tokens.corrupted]
+        prompts, paired = (
+            [ids[None].to(device) for ids in rows] for rows in (tokens.prompts, tokens.corrupted)
+        )
+        clean, corrupted = ([inputs(ids) for ids in rows] for rows in (prompts, paired))
         for row, mask in enumerate(masks):
             by_layer = mask.reshape(len(modules), -1).repeat(width, axis=1)
-            for j, prompt in enumerate(tokens.prompts):
+            for j, prompt in enumerate(prompts):
                 handles = []
                 for layer, module in enumerate(modules):
                     reference = {
@@ -116,18 +129,18 @@ def test_values_are_those_of_the_raw_hugging_face_model(
                         "mean": sum(c[layer] for c in clean) / len(clean),
                         "corrupted": corrupted[j][layer],
                     }[ablation]
-                    keep = torch.from_numpy(by_layer[layer])
+                    keep = torch.from_numpy(by_layer[layer]).to(device)
                     handles.append(
                         module.register_forward_pre_hook(
                             lambda _, x, k=keep, r=reference: (torch.where(k, x[0], r),)
                         )
                     )
-                logits = raw(prompt[None]).logits[0, -1]
+                logits = raw(prompt).logits[0, -1]
                 for handle in handles:
                     handle.remove()
                 expected = logits[tokens.answers[j]] - logits[tokens.distractors[j]]
-                assert values(mask[None])[0, j] == pytest.approx(expected.item(), abs=2e-4)
-                assert values(masks)[row, j] == pytest.approx(expected.item(), abs=2e-4)
+                assert alone[row, j] == pytest.approx(expected.item(), abs=2e-4)
+                assert together[row, j] == pytest.approx(expected.item(), abs=2e-4)
 
 
 def test_a_micro_model_worked_by_hand(tiny):
@@ -206,7 +219,8 @@ def test_metrics_against_their_definitions(metric, gpt2, task):
     values = mx.ComponentValues(gpt2, replace(task, metric=metric), mx.heads(gpt2), "zero")
     with torch.inference_mode():
         tokens = tokenize(task, gpt2.tokenizer)
-        clean = torch.stack([gpt2(p[None], return_type="logits")[0, -1] for p in tokens.prompts])
+        prompts = [prompt[None].to(device_of(gpt2)) for prompt in tokens.prompts]
+        clean = torch.stack([gpt2(ids, return_type="logits")[0, -1].cpu() for ids in prompts])
     expected = {
         "logit_difference": untouched(gpt2, task),
         "answer_probability": [clean[j].softmax(0)[a].item() for j, a in enumerate(tokens.answers)],
@@ -236,14 +250,15 @@ def test_several_answers_a_prompt_under_masks(gpt2):
         return sum(p[known[text]] for text in ([texts] if isinstance(texts, str) else texts))
 
     for mask, measured in zip(masks, values(masks), strict=True):
-        by_layer = torch.from_numpy(mask).reshape(2, 3)
+        by_layer = torch.from_numpy(mask).reshape(2, 3).to(device_of(gpt2))
         hooks = [
             (f"blocks.{k}.attn.hook_z", lambda z, hook, keep=by_layer[k]: z * keep[:, None])
             for k in range(2)
         ]
         for j, prompt in enumerate(tokenize(several, gpt2.tokenizer).prompts):
             with torch.inference_mode():
-                p = gpt2.run_with_hooks(prompt[None], fwd_hooks=hooks)[0, -1].softmax(0)
+                ids = prompt[None].to(device_of(gpt2))
+                p = gpt2.run_with_hooks(ids, fwd_hooks=hooks)[0, -1].softmax(0)
             expected = total(p, answers[j]) - total(p, distractors[j])
             assert measured[j] == pytest.approx(expected.item(), abs=1e-5)
     with pytest.raises(TaskError, match="reads one answer and one distractor a prompt"):
@@ -278,7 +293,7 @@ def test_metrics_without_a_name_of_their_own_are_named_by_their_class(gpt2, task
 
 def test_references_of_the_users_own(gpt2, task):
     hooks = [f"blocks.{layer}.attn.hook_z" for layer in range(2)]
-    zeros = {hook: torch.zeros(1, 1, 3, 8) for hook in hooks}
+    zeros = {hook: torch.zeros(1, 1, 3, 8, device=device_of(gpt2)) for hook in hooks}
     own = mx.ComponentValues(gpt2, task, mx.heads(gpt2), zeros)
     masks = sample_masks(6, 4, seed=0)
     assert np.array_equal(own(masks), mx.ComponentValues(gpt2, task, mx.heads(gpt2), "zero")(masks))
@@ -349,7 +364,7 @@ def test_units_that_the_model_lacks_are_refused(gpt2, task):
 
 
 def test_a_hook_point_that_never_fires_is_refused(gpt2, task):
-    tokens = torch.stack(tokenize(task, gpt2.tokenizer).prompts)
+    tokens = torch.stack(tokenize(task, gpt2.tokenizer).prompts).to(device_of(gpt2))
     hooks = ["blocks.0.attn.hook_z", "blocks.1.attn.qkv.hook_in"]
     with pytest.raises(AblationError, match="'blocks.1.attn.qkv.hook_in.*never fires.*1 of 2"):
         record(gpt2, hooks, tokens)

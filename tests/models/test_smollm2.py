@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_models import device_of
 
 import mechspex as mx
 from mechspex.core.masks import ablate_sets, single_ablations
@@ -9,8 +10,8 @@ from mechspex.tasks.tokens import tokenize
 
 
 @pytest.fixture(scope="module")
-def model():
-    return mx.load_model("smollm2-135m")
+def model(device):
+    return mx.load_model("smollm2-135m", device=device)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def test_values_are_those_of_a_loop_over_single_prompts(model, values):
     tokens = tokenize(values.task, model.tokenizer)
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(30)]
     with torch.inference_mode():
-        _, cache = model.run_with_cache(torch.stack(tokens.prompts), names_filter=names)
+        prompts = torch.stack(tokens.prompts).to(device_of(model))
+        _, cache = model.run_with_cache(prompts, names_filter=names)
         means = [cache[name].mean(0) for name in names]
 
         def ablate(layer, keep):
@@ -45,9 +47,9 @@ def test_values_are_those_of_a_loop_over_single_prompts(model, values):
             return hook
 
         for mask, measured in zip(masks, values(masks), strict=True):
-            by_layer = torch.from_numpy(mask).reshape(30, 9)
+            by_layer = torch.from_numpy(mask).reshape(30, 9).to(device_of(model))
             hooks = [(name, ablate(k, by_layer[k])) for k, name in enumerate(names)]
-            for j, prompt in enumerate(tokens.prompts):
+            for j, prompt in enumerate(prompts):
                 logits = model.run_with_hooks(prompt[None], fwd_hooks=hooks)[0, -1]
                 expected = logits[tokens.answers[j]] - logits[tokens.distractors[j]]
                 assert measured[j] == pytest.approx(expected.item(), abs=2e-3)
