@@ -3,6 +3,7 @@
 The mathematics' tests load no torch (`make fast`): what needs it is imported by its fixture.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,28 @@ import mechspex as mx  # noqa: E402
 from mechspex import cli  # noqa: E402
 
 
+def pytest_addoption(parser):
+    parser.addoption("--no-torch", action="store_true", help="fail if a test loads torch")
+
+
+def refuse_torch(config):
+    if config.getoption("--no-torch") and "torch" in sys.modules:
+        raise pytest.UsageError("torch was loaded, which the mathematics' tests do without")
+
+
+def pytest_collection_finish(session):
+    refuse_torch(session.config)
+    # What the libraries made when they were loaded stays; it need not be looked through again.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torch_where_it_may_be(request):
+    yield
+    refuse_torch(request.config)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_for_small_products():
     """NumPy's BLAS is loaded before any line here."""
@@ -46,8 +69,22 @@ def one_thread_for_small_products():
 
 
 @pytest.fixture(scope="session")
-def tiny():
-    return mx.load_model("tiny")
+def device(request):
+    """Where the models of a test compute: tests that ask run on every device at hand."""
+    return getattr(request, "param", "cpu")
+
+
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        import torch
+
+        if torch.cuda.is_available():
+            metafunc.parametrize("device", ["cpu", "cuda"], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def tiny(device):
+    return mx.load_model("tiny", device=device)
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +114,13 @@ def llama_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def gpt2(gpt2_folder):
-    return mx.load_model(gpt2_folder)
+def gpt2(gpt2_folder, device):
+    return mx.load_model(gpt2_folder, device=device)
 
 
 @pytest.fixture(scope="session")
-def llama(llama_folder):
-    return mx.load_model(llama_folder)
+def llama(llama_folder, device):
+    return mx.load_model(llama_folder, device=device)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from value_function_laws import check_laws
 
-import mechspex as mx
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.units import parts
 from mechspex.core.value_function import FunctionValues
@@ -47,12 +46,6 @@ def test_nothing_is_measured_twice(tmp_path, on_disk):
     assert np.array_equal(measured[100:], measured[:100][::-1])
     assert np.array_equal(values(masks), measured[:100])
     assert function.asked == distinct
-
-
-def test_the_laws_of_value_functions_hold_with_a_store_between(tmp_path, tiny, tiny_task):
-    values = mx.ComponentValues(tiny, tiny_task, mx.heads(tiny))
-    untouched = values(np.ones((1, 8), dtype=bool))[0]
-    check_laws(RecordedValues(values, tmp_path), untouched)
 
 
 def test_the_laws_of_value_functions_hold_for_a_plain_function():
