@@ -1,4 +1,4 @@
-"""Of every size the best subset and the one nearest to the model: recovered, then measured."""
+"""The best subset of every size, and the one nearest to the model: recovered, then measured."""
 
 from __future__ import annotations
 

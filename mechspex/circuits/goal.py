@@ -60,6 +60,9 @@ class CircuitGoal:
     def sizes_among(self, n_units: int) -> list[int]:
         """The sizes to search, ascending.
 
+        Args:
+            n_units: how many units there are.
+
         Raises:
             Refused: a size that is no part of so many units.
         """
@@ -78,8 +81,11 @@ class CircuitGoal:
     def size_in(self, front: pd.DataFrame) -> int:
         """The size asked for, or the smallest at which a subset is faithful.
 
+        Args:
+            front: one row a size, as in `Discovery.front`.
+
         Raises:
-            Refused: no subset is.
+            Refused: no subset is faithful.
         """
         if self.size is not None:
             return self.size

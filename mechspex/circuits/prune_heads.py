@@ -65,15 +65,15 @@ def prune_heads(
         value_function: the model on the outputs (prompts) that choose; a large value is good.
         held_out: the same units on other outputs, for the scores. Where the metric is a difference
             between right and wrong, a value above 0 is a right answer.
-        shares: of the units, kept.
+        shares: the shares of the units that are kept.
         budget: masks of each choice, at least 50; in all up to two fifths more are measured, as
             the rivals have random ones where the search has those around its best.
-        decoder: of the recovered function; with ``additive`` the same search without interactions,
-            which tells what these add.
+        decoder: the decoder that recovers the function; ``additive`` is the same search without
+            interactions, which tells what these add.
         n_random: random subsets of each size, at least 2.
         run: name or folder in which every value is kept, and the answer as ``pruning.json``; the
             same call measures nothing twice.
-        seed: of masks, random subsets and search.
+        seed: the seed of masks, random subsets and search.
         progress: progress bars on stderr.
 
     Raises:

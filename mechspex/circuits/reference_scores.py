@@ -37,17 +37,17 @@ def reference_scores(
     """Score a circuit under several references.
 
     Args:
-        model: the one the circuit is of.
+        model: the model that the circuit lies in.
         task: prompts that were not used to find it.
-        circuit: of heads, neurons or MLPs.
+        circuit: a circuit of heads, neurons or MLPs.
         references: ablations by name; if not given ``mean``, ``zero``, ``resample`` and, where the
             task has corrupted prompts, ``corrupted``.
         run: name or folder in which the values are kept, one folder a reference.
-        seed: of ``resample`` and of the bootstrap.
+        seed: the seed of ``resample`` and of the bootstrap.
         progress: progress bars on stderr.
 
     Raises:
-        Refused: no reference gives scores; of some that do not, the answer says why.
+        Refused: no reference gives scores. Where only some do, the answer says why others do not.
     """
     if references is None:
         references = ["mean", "zero", "resample", *(["corrupted"] if task.corrupted else [])]

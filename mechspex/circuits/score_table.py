@@ -23,7 +23,7 @@ class ReferenceScores(Result):
             two are those of `mechspex.Faithfulness`; then KL(model ‖ C) of the next token in nats,
             and the share of prompts on which C, or the whole model, prefers the answer.
         refused: {reference: why it has no scores}.
-        n_prompts: that the intervals are about.
+        n_prompts: how many prompts the intervals are about.
     """
 
     schema: ClassVar[str] = "mechspex.reference_scores/1"

@@ -43,7 +43,7 @@ class Question:
         digest: a hash of everything that the answer depends on; None where the files of the model
             are not at hand (a Hub name).
         said: lines for stderr that belong to the answer.
-        run_folder: of the run that holds the answer, once it is kept or found.
+        run_folder: the folder of the run that holds the answer, once it is kept or found.
     """
 
     experiment: Experiment

@@ -21,7 +21,7 @@ class MaskDesign(ABC):
     """A way to draw masks, without how many and over how many units.
 
     Attributes:
-        name: what it is called in a call and in a run.
+        name: the design's name in a call and in a run.
         keep: the density of the masks, the p of the Fourier basis.
     """
 
@@ -30,24 +30,47 @@ class MaskDesign(ABC):
 
     @abstractmethod
     def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
-        """So many masks; those of a larger budget begin with them, but for SPEX's."""
+        """The masks of a budget; a larger budget's begin with them, except SPEX's.
+
+        Args:
+            n_units: the width of a mask.
+            n_masks: the number of masks.
+            seed: the only source of randomness.
+        """
 
     def structure(self, n_units: int, n_masks: int, seed: int) -> SpexDesign | None:
-        """SPEX's structure in these masks, where they have one."""
+        """SPEX's structure in the masks of a budget, where they have one.
+
+        Args:
+            n_units: the width of a mask.
+            n_masks: the number of masks.
+            seed: the only source of randomness.
+        """
         return None
 
     def minimum_masks(self, n_units: int) -> int:
-        """The fewest masks that make up the design."""
+        """The fewest masks that make up the design.
+
+        Args:
+            n_units: the width of a mask.
+        """
         return 0
 
     def at_keep(self, n_masks: int) -> Bool[np.ndarray, " mask"]:
-        """Which of the masks are independent draws at `keep`."""
+        """Which of the masks are independent draws at `keep`.
+
+        Args:
+            n_masks: the number of masks.
+        """
         return np.ones(n_masks, dtype=bool)
 
 
 @dataclass(frozen=True)
 class RandomMasks(MaskDesign):
     """Masks that keep each unit with probability `keep`, independently.
+
+    Attributes:
+        keep: the probability with which a unit is kept, strictly between 0 and 1.
 
     Raises:
         Refused: a probability that is not strictly between 0 and 1.
@@ -66,8 +89,10 @@ class RandomMasks(MaskDesign):
 
 @dataclass(frozen=True)
 class MixedMasks(RandomMasks):
-    """Random masks, every second one of them at ½: there sets of several units show that are hardly
-    ever ablated together at 0.9."""
+    """Random masks, every second one of them at ½.
+
+    There sets of several units show that are hardly ever ablated together at 0.9.
+    """
 
     name: ClassVar[str] = "mixed"
 
@@ -85,7 +110,8 @@ class SpexMasks(MaskDesign):
 
     Attributes:
         keep: ½, always.
-        max_order, n_groups, n_bits: as for `SpexDesign`.
+        max_order: the size of the largest set that can be found.
+        n_groups, n_bits: the sizes of `SpexDesign`; 0 leaves them to the budget.
     """
 
     name: ClassVar[str] = "spex"

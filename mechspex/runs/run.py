@@ -85,6 +85,7 @@ class Run:
         """The value function with a store behind it, open as long as this run is.
 
         Args:
+            value_function: the value function to record.
             part: the folder below the run's in which the values lie, as one folder holds values of
                 one configuration; the run's own if not given.
 

@@ -68,14 +68,20 @@ class ScreenMethod(ABC):
     """A way to score units and sets of them cheaply.
 
     Attributes:
-        name: what it is called in a call and in an answer.
+        name: the method's name in a call and in an answer.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def scored(self, recorded: RecordedValues, n_terms: int, seed: int) -> Scored:
-        """The best `n_terms` sets of each order."""
+        """The best sets of each order.
+
+        Args:
+            recorded: the value function.
+            n_terms: how many sets of each order.
+            seed: the only source of randomness.
+        """
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,12 @@ class FirstOrder(ScreenMethod):
             )
 
     def singles(self, recorded: RecordedValues, seed: int) -> Float[np.ndarray, " unit"]:
-        """The predicted effect of every unit."""
+        """The predicted effect of every unit.
+
+        Args:
+            recorded: the value function, with gradients.
+            seed: the only source of randomness.
+        """
         return first_order(recorded, self.parts, seed, self.keep)
 
     def scored(self, recorded: RecordedValues, n_terms: int, seed: int) -> Scored:
