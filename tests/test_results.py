@@ -55,7 +55,7 @@ def carried(scale: float) -> mx.FunctionValues:
 
 @cache
 def discovery() -> mx.Discovery:
-    return mx.find_circuit(carried(1.0), carried(1.2), budget=60, target=0.7)
+    return mx.find_circuit(carried(1.0), carried(1.2), budget=60, goal=mx.CircuitGoal(target=0.7))
 
 
 def candidates() -> mx.Candidates:

@@ -44,7 +44,7 @@ def test_shares_of_means_with_intervals_over_outputs():
     rng = np.random.default_rng(1)
     weights = rng.uniform(0.5, 1.5, size=(5, 30))
     values = mx.FunctionValues(lambda masks: masks @ weights, mx.parts("abcde"))
-    score = mx.faithfulness(values, "ab").faithfulness
+    score = mx.faithfulness(values, ["a", "b"]).faithfulness
     share = weights[:2].sum(axis=0).mean() / weights.sum(axis=0).mean()
     assert score.value == pytest.approx(share)
     draws = rng.integers(30, size=(4_000, 30))
@@ -58,7 +58,7 @@ def test_the_interval_covers_the_true_share():
     for _ in range(60):
         weights = rng.normal([[1.0], [1.0], [2.0]], 0.5, size=(3, 40))
         values = mx.FunctionValues(lambda masks, w=weights: masks @ w, mx.parts("abc"))
-        score = mx.faithfulness(values, "ab", n_random=0).faithfulness
+        score = mx.faithfulness(values, ["a", "b"], n_random=0).faithfulness
         held += score.low <= 0.5 <= score.high
     assert 50 <= held <= 60
 

@@ -1,7 +1,7 @@
 """Provenance: the text of every configuration, taken apart and written again."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mechspex.core.provenance import Provenance
@@ -41,6 +41,8 @@ def test_a_configuration_is_written_as_it_was(configuration):
         assert list(provenance.to_configuration()) == list(configuration)
 
 
+# Drawing any text is slow on a busy machine, which is no fault of the code.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from([*HEADS, "function", "clean", "restricted to"]),

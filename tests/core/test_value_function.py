@@ -143,7 +143,10 @@ def test_a_search_for_a_circuit_climbs_on_restricted_units():
     fresh = FunctionValues(own.__call__, own.units)
     columns = [0, 1, 2, 3, 4]
     mx.find_circuit(
-        RestrictedValues(own, columns), RestrictedValues(fresh, columns), size=2, budget=50
+        RestrictedValues(own, columns),
+        RestrictedValues(fresh, columns),
+        goal=mx.CircuitGoal(size=2),
+        budget=50,
     )
     assert own.gradients > 0
 

@@ -134,4 +134,5 @@ def test_the_command_prints_a_table_or_json(run):
     assert answer["rows"][0]["model"] == "hist"
     code, out, err = run("bench", "nand")
     assert code == 2
-    assert "no known model 'nand'" in err
+    assert "'nand'" in err
+    assert "reverse" in err, "those that are known are named"
