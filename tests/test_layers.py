@@ -11,8 +11,8 @@ PACKAGE = Path(mechspex.__file__).parent
 
 # From the bottom up, a row a floor; a package imports from itself and from the floors below.
 FLOORS = [
-    {"errors", "core"},
-    {"set_functions", "runs", "models", "figures"},
+    {"core"},
+    {"errors", "set_functions", "runs", "models", "figures"},
     {"decoders", "subsets", "effects", "tasks", "forward"},
     {"recovery", "screening", "components"},
     {"explanation", "circuits", "truth"},
@@ -65,9 +65,7 @@ def test_imports_point_down():
         f"{module} imports {name}"
         for module, imported in LIBRARY.items()
         for name in own_imports(imported) & set(floor)
-        if name != concept(module)
-        and floor[name] >= floor[concept(module)]
-        and {name, concept(module)} != {"errors", "core"}
+        if name != concept(module) and floor[name] >= floor[concept(module)]
     ]
     assert not up
 

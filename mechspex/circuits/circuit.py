@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import (
     read_estimate,
     read_number,
@@ -23,7 +24,6 @@ from mechspex.core.masks import keep_only
 from mechspex.core.statistics import Estimate
 from mechspex.core.units import Term, UnitSet
 from mechspex.effects.validation import Validation
-from mechspex.errors import Refused
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import CIRCUIT
 from mechspex.runs.text import subject

@@ -11,9 +11,9 @@ import pandas as pd
 from jaxtyping import Bool
 
 from mechspex.circuits.circuit import Circuit
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_number, read_text
 from mechspex.core.result import Result
-from mechspex.errors import Refused
 
 
 @dataclass(frozen=True, eq=False, repr=False)

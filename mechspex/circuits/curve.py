@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_array, read_estimate, read_number, read_term
 from mechspex.core.masks import Stream
 from mechspex.core.result import Result
 from mechspex.core.statistics import Estimate, ratio_estimator
-from mechspex.errors import Refused
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechspex.circuits.curve import Curve, scorer
+from mechspex.core.errors import Refused
 from mechspex.core.finite import finite_values
 from mechspex.core.json_values import (
     read_array,
@@ -26,7 +27,6 @@ from mechspex.core.statistics import Estimate
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.effects.validate import columns_of
-from mechspex.errors import Refused
 
 # Shares of the units at which the MIB benchmark measures circuits (Mueller et al. 2025).
 MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

@@ -15,6 +15,7 @@ from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness
 from mechspex.circuits.goal import CircuitGoal
 from mechspex.circuits.scoring import scored_discovery
+from mechspex.core.errors import Refused
 from mechspex.core.masks import both_ends, keep_only
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.provenance import Provenance
@@ -23,7 +24,6 @@ from mechspex.core.units import check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.decoders import Decoder
 from mechspex.effects.validate import validate
-from mechspex.errors import Refused
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import VALIDATION, Run
 from mechspex.screening import screen

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mechspex.circuits.faithfulness import mib_sizes
-from mechspex.errors import Refused
+from mechspex.core.errors import Refused
 
 Objective = Literal["match", "best"]
 

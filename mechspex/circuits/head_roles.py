@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechspex.components.references import record
+from mechspex.core.errors import Refused
 from mechspex.core.units import UnitSet
-from mechspex.errors import Refused
 from mechspex.models.load_model import Model
 from mechspex.tasks.task import Task
 from mechspex.tasks.tokens import tokenize

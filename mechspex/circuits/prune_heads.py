@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float
 
 from mechspex.circuits.pruning import Choice, Method, Pruning
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, members
+from mechspex.core.errors import BudgetError, FailedMasksError, Refused
 from mechspex.core.finite import finite_rows, finite_values
 from mechspex.core.masks import Stream, both_ends
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.decoders import Decoder, decode, find_decoder
-from mechspex.errors import BudgetError, FailedMasksError, Refused
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run
 from mechspex.set_functions.set_function import SetFunction

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, plain_rows, read_array, read_texts, read_whole
 from mechspex.core.statistics import Difference, holm, mcnemar, paired_difference
 from mechspex.core.units import Term, UnitSet
-from mechspex.errors import Refused
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import PRUNING
 from mechspex.runs.text import subject

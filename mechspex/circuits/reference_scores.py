@@ -13,9 +13,9 @@ from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.faithfulness import behaviour, scorer
 from mechspex.circuits.score_table import ReferenceScores
 from mechspex.components.component_values import ComponentValues
+from mechspex.core.errors import FailedMasksError, MeasurementError, Refused
 from mechspex.core.finite import finite_values
 from mechspex.core.statistics import Estimate, proportion
-from mechspex.errors import FailedMasksError, MeasurementError, Refused
 from mechspex.models.load_model import Model
 from mechspex.runs.run import Run
 from mechspex.tasks.metric_names import DIFFERENCES

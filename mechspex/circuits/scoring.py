@@ -13,8 +13,8 @@ from mechspex.circuits.faithfulness import faithfulness_curve, mib_sizes
 from mechspex.circuits.head_roles import head_roles
 from mechspex.circuits.reference_scores import reference_scores
 from mechspex.components.component_values import ComponentValues
+from mechspex.core.errors import AblationError, Refused
 from mechspex.core.value_function import ValueFunction
-from mechspex.errors import AblationError, Refused
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run
 

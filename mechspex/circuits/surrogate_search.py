@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import FailedMasksError
 from mechspex.core.finite import finite_rows
 from mechspex.core.masks import Stream, keep_only, pack
 from mechspex.decoders import Decoder, decode, find_decoder
-from mechspex.errors import FailedMasksError
 from mechspex.runs.recorded import RecordedValues
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.subsets.best_subset import front

@@ -13,7 +13,7 @@ from mechspex import __version__
 from mechspex.cli import circuits, explain, prune, screening, self_repair, sweep
 from mechspex.cli import status as inspection
 from mechspex.cli.experiment import Terminated
-from mechspex.errors import MechspexError
+from mechspex.core.errors import MechspexError
 
 __all__ = ["app", "main"]
 

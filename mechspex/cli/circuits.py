@@ -24,7 +24,7 @@ from mechspex.cli.output import (
 )
 from mechspex.cli.status import folder_of
 from mechspex.core.checks import check_from, check_seed
-from mechspex.errors import Refused
+from mechspex.core.errors import Refused
 
 # Times as many fresh prompts score what is found on the first ones.
 _FRESH = 4

@@ -19,7 +19,7 @@ import typer
 from mechspex.cli.choices import Ablation, Dtype, Precision
 from mechspex.cli.output import EXPERIMENT, OUTPUT
 from mechspex.core.checks import check_seed
-from mechspex.errors import AblationError, Refused, RunError, TaskError
+from mechspex.core.errors import AblationError, Refused, RunError, TaskError
 
 # What torch calls its devices, a number behind a colon left out.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")

@@ -17,7 +17,7 @@ from mechspex.core.checks import (
     check_max_order,
     check_target_r2,
 )
-from mechspex.errors import FailedMasksError
+from mechspex.core.errors import FailedMasksError
 
 # With more units than these, random ablation alone finds little.
 _MOST_UNSCREENED = 2_000

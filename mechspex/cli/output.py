@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mechspex.errors import Refused, StoreError
+from mechspex.core.errors import Refused, StoreError
 
 EXPERIMENT, MASKS, ANSWER, OUTPUT = "Experiment", "Masks", "Answer", "Output"
 """The panels of a command's help."""

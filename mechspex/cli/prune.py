@@ -19,7 +19,7 @@ from mechspex.cli.output import (
     writing,
 )
 from mechspex.core.checks import check_from
-from mechspex.errors import Refused
+from mechspex.core.errors import Refused
 
 # Times as many fresh prompts score what is kept on the first ones.
 _FRESH = 4

@@ -22,8 +22,8 @@ from mechspex.cli.output import (
     writing,
 )
 from mechspex.core.checks import check_contexts, check_from, check_level
+from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.units import names_in
-from mechspex.errors import FailedMasksError, Refused
 
 
 @asks(without={"precision"}, units="neurons")

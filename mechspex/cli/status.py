@@ -12,7 +12,7 @@ import typer
 
 from mechspex.cli.experiment import Experiment
 from mechspex.cli.output import EXPERIMENT, Json, print_answer
-from mechspex.errors import RunError
+from mechspex.core.errors import RunError
 
 # The model whose scores the list of tasks shows.
 _SCORED = "smollm2-135m"

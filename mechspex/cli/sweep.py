@@ -10,8 +10,8 @@ import typer
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SWEPT, Question
 from mechspex.cli.output import MASKS, OUTPUT, Json, print_answer, refuse_unwritable, writing
+from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.units import names_in
-from mechspex.errors import FailedMasksError, Refused
 
 _PICTURES = (".png", ".svg", ".pdf")
 

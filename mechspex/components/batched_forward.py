@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mechspex.components.cached_forward import CachedForward
 from mechspex.components.masked_forward import MaskedForward, Masks
-from mechspex.errors import ShapeError
+from mechspex.core.errors import ShapeError
 from mechspex.forward.batch_size import BatchSize
 from mechspex.models.bridge import HookWatch
 from mechspex.tasks.metrics import LogitDifference, Metric

@@ -13,10 +13,10 @@ from mechspex.components.forwards import AblatedModel
 from mechspex.components.precision import PRECISIONS, PrecisionError
 from mechspex.components.proof import Proved, proved
 from mechspex.components.provenance import provenance_of
+from mechspex.core.errors import AblationError, ModelError, ShapeError
 from mechspex.core.masks import check_masks
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
-from mechspex.errors import AblationError, ModelError, ShapeError
 from mechspex.models.load_model import Model
 from mechspex.models.units import as_units
 from mechspex.tasks.task import Task

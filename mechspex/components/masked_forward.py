@@ -10,8 +10,8 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from mechspex.core.errors import AblationError, ModelError, UnknownUnitError
 from mechspex.core.units import Kind, Unit, UnitSet
-from mechspex.errors import AblationError, ModelError, UnknownUnitError
 from mechspex.models.bridge import HOOKS, Edits, edited_logits, hook_point
 from mechspex.models.load_model import Model
 

@@ -16,9 +16,9 @@ from mechspex.components.forwards import AblatedModel, Forwards
 from mechspex.components.masked_forward import Ablation, MaskedForward, check_sites
 from mechspex.components.precision import PRECISIONS, PrecisionError
 from mechspex.components.references import record, reference_activations
+from mechspex.core.errors import AblationError, MeasurementError, ModelError
 from mechspex.core.masks import sample_masks
 from mechspex.core.units import UnitSet
-from mechspex.errors import AblationError, MeasurementError, ModelError
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits
 from mechspex.tasks.metrics import Metric, bind_metric

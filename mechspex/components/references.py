@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mechspex.errors import AblationError, ShapeError
+from mechspex.core.errors import AblationError, ShapeError
 from mechspex.models.bridge import edited_logits, in_parts
 from mechspex.models.load_model import Model
 

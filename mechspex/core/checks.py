@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mechspex.errors import Refused
+from mechspex.core.errors import Refused
 
 
 def check_level(level: float) -> None:

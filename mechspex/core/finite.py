@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import FailedMasksError
 from mechspex.core.value_function import ValueFunction
-from mechspex.errors import FailedMasksError
 
 
 def finite_rows(values: Float[np.ndarray, "mask ..."]) -> Bool[np.ndarray, " mask"]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mechspex.core.errors import Refused, StoreError
 from mechspex.core.statistics import Estimate
-from mechspex.errors import Refused, StoreError
 
 
 def plain(value: Any) -> Any:

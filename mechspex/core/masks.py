@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from mechspex.errors import Refused, ShapeError
+from mechspex.core.errors import Refused, ShapeError
 
 Design = Literal["biased", "mixed", "paired", "stratified"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from mechspex.errors import Refused
+from mechspex.core.errors import Refused
 
 P = ParamSpec("P")
 R = TypeVar("R")

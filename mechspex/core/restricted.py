@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from mechspex.core.errors import ShapeError
 from mechspex.core.masks import check_masks
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
-from mechspex.errors import ShapeError
 
 
 class RestrictedValues(ValueFunction):

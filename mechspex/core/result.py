@@ -12,8 +12,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import pandas as pd
 
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_json, write_json
-from mechspex.errors import Refused
 
 # Rows of a table that a notebook shows.
 _SHOWN = 30

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal, NamedTuple, overload
 
-from mechspex.errors import Refused, UnknownUnitError
+from mechspex.core.errors import Refused, UnknownUnitError
 
 Kind = Literal["head", "neuron", "mlp", "part"]
 Term = tuple[int, ...]

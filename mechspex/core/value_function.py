@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.masks import check_masks
 from mechspex.core.units import UnitSet
-from mechspex.errors import Refused, ShapeError
 
 
 class ValueFunction(ABC):

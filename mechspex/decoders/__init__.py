@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import Refused
 from mechspex.decoders.additive import Additive
 from mechspex.decoders.automatic import Automatic, DecoderComparison, Mean
 from mechspex.decoders.automatic import compare as _compare
@@ -18,7 +19,6 @@ from mechspex.decoders.pursuit import Pursuit
 from mechspex.decoders.residual import Residual
 from mechspex.decoders.spex.decoder import Spex
 from mechspex.decoders.spex.design import SpexDesign
-from mechspex.errors import Refused
 from mechspex.set_functions.set_function import SetFunction
 
 __all__ = [

@@ -10,11 +10,11 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mechspex.core.errors import BudgetError, FailedMasksError, Refused, ShapeError
 from mechspex.core.finite import finite_rows
 from mechspex.core.masks import check_masks
 from mechspex.core.units import Term
 from mechspex.decoders.spex.design import AliasedGroup, SpexDesign
-from mechspex.errors import BudgetError, FailedMasksError, Refused, ShapeError
 from mechspex.set_functions.bases import Basis
 from mechspex.set_functions.set_function import SetFunction
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from mechspex.core.errors import BudgetError, Refused
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.errors import BudgetError, Refused
 from mechspex.set_functions.r_squared import rounding
 from mechspex.set_functions.set_function import SetFunction
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.errors import Refused
 from mechspex.core.units import Term
 from mechspex.decoders.cross_validation import Split, folds
 from mechspex.decoders.decoder import Decoder, Samples
@@ -23,7 +24,6 @@ from mechspex.decoders.trees import (
     grow,
     grow_while_better,
 )
-from mechspex.errors import Refused
 from mechspex.set_functions.bases import features
 from mechspex.set_functions.set_function import SetFunction
 

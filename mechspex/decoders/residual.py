@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mechspex.core.errors import ShapeError
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.errors import ShapeError
 from mechspex.set_functions.set_function import SetFunction
 
 

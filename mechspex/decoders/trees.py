@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mechspex.errors import MechspexError
+from mechspex.core.errors import MechspexError
 
 _SMALLEST_LEAF = 5
 # Trees are boosted in blocks of this many.

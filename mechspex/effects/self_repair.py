@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.finite import finite_values
 from mechspex.core.masks import ablate_sets
 from mechspex.core.old_keywords import takes_old
@@ -19,7 +20,6 @@ from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.effects.repair_map import Repair, Repaired, SelfRepair, is_repair
 from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
-from mechspex.errors import FailedMasksError, Refused
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run
 from mechspex.set_functions.set_function import SetFunction

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validate import columns_of, exact_effects
-from mechspex.errors import MeasurementError, Refused
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import CONFIGURATION, Run
 

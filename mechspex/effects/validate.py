@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import Refused
 from mechspex.core.masks import ablate_sets, sample_masks
 from mechspex.core.statistics import discovery_halfwidths, standard_error
 from mechspex.core.units import Term, UnitSet, by_order, names_in, subsets_of
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.effects.validation import Validation
-from mechspex.errors import Refused
 from mechspex.runs.run import Run
 
 # 2^12 masks a term; a larger one is not an interaction that anyone can read.

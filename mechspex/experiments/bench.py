@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from mechspex.components.component_values import ComponentValues
+from mechspex.core.errors import BudgetError, Refused
 from mechspex.core.masks import all_masks
 from mechspex.core.units import UnitSet
 from mechspex.decoders import DECODERS, compare, decode
 from mechspex.decoders.decoder import check_samples
 from mechspex.decoders.spex.design import SpexDesign
-from mechspex.errors import BudgetError, Refused
 from mechspex.explanation.explain import explain
 from mechspex.screening import screen
 from mechspex.screening.methods import MethodName

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from mechspex.core.checks import check_keep, check_target_r2
+from mechspex.core.errors import Refused
 from mechspex.core.masks import sample_masks
 from mechspex.decoders.spex.design import SpexDesign
-from mechspex.errors import Refused
 
 DesignName = Literal["random", "mixed", "spex"]
 

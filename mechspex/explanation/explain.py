@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import both_ends
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.restricted import RestrictedValues
@@ -16,7 +17,6 @@ from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_fun
 from mechspex.decoders import Decoder
 from mechspex.effects.validate import LARGEST_ORDER, validate
 from mechspex.effects.validation import Validation
-from mechspex.errors import MeasurementError, Refused
 from mechspex.explanation.designs import Design, DesignName
 from mechspex.explanation.explanation import Explanation
 from mechspex.explanation.mask_search import exact_search, random_search

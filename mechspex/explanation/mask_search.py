@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import BudgetError, FailedMasksError
 from mechspex.core.finite import finite_rows
 from mechspex.core.masks import Stream, all_masks, sample_masks
 from mechspex.decoders import Residual, decode
 from mechspex.decoders.decoder import Samples, check_samples
-from mechspex.errors import BudgetError, FailedMasksError
 from mechspex.explanation.adaptive_masks import focused_masks, uncertain_sets
 from mechspex.explanation.plan import Plan
 from mechspex.recovery.recover import TermTests, recover

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from mechspex.core.checks import check_contexts, check_level, check_max_order, check_seed
+from mechspex.core.errors import BudgetError, Refused
 from mechspex.decoders import DECODERS, Decoder, Exhaustive, find_decoder
 from mechspex.decoders.spex.design import SpexDesign
-from mechspex.errors import BudgetError, Refused
 from mechspex.explanation.designs import (
     Adaptive,
     Design,

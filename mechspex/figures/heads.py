@@ -10,8 +10,8 @@ from matplotlib import colormaps
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from mechspex.core.errors import Refused
 from mechspex.core.units import UnitSet
-from mechspex.errors import Refused
 from mechspex.figures.style import UNKNOWN, Picture
 
 

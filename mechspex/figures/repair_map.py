@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from mechspex.core.errors import Refused
 from mechspex.core.statistics import Estimate
 from mechspex.core.units import UnitSet
-from mechspex.errors import Refused
 from mechspex.figures.style import UNKNOWN, Picture
 
 

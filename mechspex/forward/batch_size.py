@@ -7,7 +7,7 @@ import logging
 import psutil
 import torch
 
-from mechspex.errors import MeasurementError
+from mechspex.core.errors import MeasurementError
 
 _log = logging.getLogger(__name__)
 

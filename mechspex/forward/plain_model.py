@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from mechspex.core.errors import ModelError
 from mechspex.core.units import Kind
-from mechspex.errors import ModelError
 from mechspex.forward.onednn import multiply_by_the_faster_library
 from mechspex.models.bridge import Edits, HookWatch, can_keep_last_logits
 from mechspex.models.load_model import Model

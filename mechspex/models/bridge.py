@@ -11,8 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mechspex.core.errors import TaskError
 from mechspex.core.units import Kind
-from mechspex.errors import TaskError
 from mechspex.models.load_model import Model
 
 # Both install hooks of their own, which are part of the model.

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge.sources import boot_native
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from mechspex.errors import ModelError
+from mechspex.core.errors import ModelError
 from mechspex.models.shipped import SHIPPED, TINY, check_model_name
 from mechspex.models.smollm2 import smollm2_folder
 

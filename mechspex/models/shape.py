@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mechspex.core.errors import ModelError, Refused, UnknownUnitError
 from mechspex.core.units import Kind, Unit, UnitSet, names_in
-from mechspex.errors import ModelError, Refused, UnknownUnitError
 
 # What units of each kind are called.
 _NAMES = {"heads": r"L\d+H\d+", "mlps": r"L\d+MLP", "neurons": r"L\d+N\d+"}

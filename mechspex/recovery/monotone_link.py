@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float
 from scipy.interpolate import BSpline
 from scipy.optimize import nnls
 
+from mechspex.core.errors import BudgetError
 from mechspex.core.json_values import read_number, read_whole
 from mechspex.core.result import Result
 from mechspex.core.statistics import one_sided_p
 from mechspex.decoders.decoder import check_samples
-from mechspex.errors import BudgetError
 from mechspex.set_functions.r_squared import non_additive_share, r_squared
 
 _FOLDS = 5

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.masks import Stream
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.statistics import standard_error
@@ -16,7 +17,6 @@ from mechspex.decoders.automatic import compare
 from mechspex.decoders.cross_validation import cross_fit
 from mechspex.decoders.decoder import Samples, check_samples
 from mechspex.decoders.spex.design import SpexDesign
-from mechspex.errors import Refused, ShapeError
 from mechspex.recovery.evidence import Evidence, gather_evidence
 from mechspex.recovery.monotone_link import FEWEST_MASKS, monotone_link
 from mechspex.recovery.recovery import _PERFECT, MoreMasks, Recovery

@@ -8,11 +8,11 @@ from pathlib import Path
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.pruning import Pruning
+from mechspex.core.errors import Refused, RunError
 from mechspex.core.json_values import read_json
 from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validation import Validation
-from mechspex.errors import Refused, RunError
 from mechspex.explanation.explanation import Explanation
 from mechspex.runs.result import RunResult, named_folder
 from mechspex.runs.run import SWEEP, list_runs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from mechspex.core.errors import Refused, RunError
 from mechspex.core.result import Result
-from mechspex.errors import Refused, RunError
 from mechspex.runs.run import run_folder
 
 # `typing.Self` is refused by the checks of types in the tests.

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mechspex.core.errors import RunError
 from mechspex.core.json_values import write_json
 from mechspex.core.value_function import ValuesLike, as_value_function
-from mechspex.errors import RunError
 from mechspex.runs.cost import Cost
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.store import VALUES

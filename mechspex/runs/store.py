@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import RunError, StoreError
 from mechspex.core.masks import pack
-from mechspex.errors import RunError, StoreError
 
 SCHEMA = 1
 

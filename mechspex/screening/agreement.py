@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_array, read_term, read_whole
 from mechspex.core.result import Result
 from mechspex.core.statistics import correlation, rank_correlation
 from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.effects.validate import validate
-from mechspex.errors import Refused
 from mechspex.screening.candidates import Candidates
 
 

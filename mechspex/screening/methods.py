@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.errors import Refused
 from mechspex.core.masks import Stream
 from mechspex.core.units import Term
-from mechspex.errors import Refused
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening.attribution import extensions, first_order, pair_scores
 from mechspex.screening.candidates import Stratum

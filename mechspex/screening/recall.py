@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_number, read_whole
 from mechspex.core.result import Result
 from mechspex.core.statistics import largest_share
 from mechspex.core.value_function import ValuesLike
 from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
-from mechspex.errors import Refused
 from mechspex.screening.candidates import Candidates
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mechspex.core.errors import Refused
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.value_function import ValuesLike
-from mechspex.errors import Refused
 from mechspex.runs.run import Run
 from mechspex.screening.candidates import Candidates
 from mechspex.screening.methods import MethodName, ScreenMethod, SecondOrder, find_method

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.errors import Refused
 from mechspex.core.units import Term
-from mechspex.errors import Refused
 
 Basis = Literal["fourier", "kept", "ablated"]
 

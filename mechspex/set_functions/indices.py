@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+from mechspex.core.errors import Refused
 from mechspex.core.units import Term, subsets_of
-from mechspex.errors import Refused
 
 Walsh = Mapping[Term, float]
 IndexKind = Literal[

@@ -13,11 +13,11 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 
+from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.json_values import read_array, read_number, read_term, read_text, read_whole
 from mechspex.core.masks import check_masks
 from mechspex.core.result import Result
 from mechspex.core.units import Term, by_order
-from mechspex.errors import Refused, ShapeError
 from mechspex.set_functions.bases import Basis, affine, features
 from mechspex.set_functions.indices import IndexKind, compute
 

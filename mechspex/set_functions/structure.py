@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.json_values import plain, read_number, read_whole
 from mechspex.core.result import Result
-from mechspex.errors import Refused, ShapeError
 from mechspex.set_functions.hierarchy import HierarchyRates, direct_subsets, hierarchy_of
 from mechspex.set_functions.set_function import SetFunction
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mechspex.errors import FailedMasksError, Refused
+from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.subsets.front import Front, SearchMethod, Subset, SubsetObjective
 from mechspex.subsets.integer_program import SubsetProgram

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_number, read_term, read_whole
 from mechspex.core.result import Result
-from mechspex.errors import Refused
 
 SubsetObjective = Literal["keep", "remove"]
 SearchMethod = Literal["milp", "local search"]

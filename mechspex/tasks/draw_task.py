@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mechspex.errors import TaskError
+from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
 from mechspex.tasks.next_token import first_piece, next_token
 from mechspex.tasks.task import Task

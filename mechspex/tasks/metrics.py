@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechspex.errors import TaskError
+from mechspex.core.errors import TaskError
 from mechspex.tasks.metric_names import METRICS
 
 Metric = Callable[[Tensor, Tensor], Tensor]

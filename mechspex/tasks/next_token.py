@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mechspex.errors import TaskError
+from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
 
 

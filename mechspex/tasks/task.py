@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
-from mechspex.errors import TaskError
+from mechspex.core.errors import TaskError
 from mechspex.tasks.metric_names import METRICS
 
 

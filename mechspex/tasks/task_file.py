@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mechspex.errors import TaskError
+from mechspex.core.errors import TaskError
 from mechspex.tasks.task_format import PARTS, SLOT, Fault, Row, check_table, rows_of
 from mechspex.tasks.toml_lines import line_of
 

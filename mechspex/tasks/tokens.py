@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mechspex.errors import TaskError
+from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
 from mechspex.tasks.next_token import encode, next_token
 from mechspex.tasks.task import Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from mechspex.errors import Refused
+from mechspex.core.errors import Refused
 from mechspex.truth.brute_force import truth
 from mechspex.truth.gates import GATES, load_gates
 from mechspex.truth.known_model import KnownModel

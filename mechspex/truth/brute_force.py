@@ -6,9 +6,9 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float
 
+from mechspex.core.errors import Refused
 from mechspex.core.masks import all_masks
 from mechspex.core.value_function import ValuesLike, as_value_function
-from mechspex.errors import Refused
 from mechspex.set_functions.bases import Basis, affine
 from mechspex.set_functions.set_function import SetFunction
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mechspex.components.component_values import ComponentValues
+from mechspex.core.errors import Refused
 from mechspex.core.units import UnitSet
-from mechspex.errors import Refused
 from mechspex.models.load_model import Model
 from mechspex.tasks.metrics import Metric
 from mechspex.tasks.task import Task

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mechspex.errors import Refused, ShapeError
+from mechspex.core.errors import Refused, ShapeError
 
 # One primitive polynomial of every degree, bit i being the coefficient of x^i.
 _PRIMITIVE = {

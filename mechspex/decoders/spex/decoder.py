@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mechspex.core.errors import Refused
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.spex.design import AliasedGroup, SpexDesign
 from mechspex.decoders.spex.walsh_hadamard import walsh_hadamard
-from mechspex.errors import Refused
 from mechspex.set_functions.bases import features
 from mechspex.set_functions.set_function import SetFunction
 

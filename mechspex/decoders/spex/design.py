@@ -9,9 +9,9 @@ from hashlib import blake2b
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mechspex.core.errors import BudgetError, Refused
 from mechspex.core.masks import check_masks, pack, sample_masks
 from mechspex.decoders.spex.bch import BchCode
-from mechspex.errors import BudgetError, Refused
 
 # A term that shares a bin in one group must be alone in another for peeling to start; with fewer
 # than three groups that fails at a few terms already. Twice three groups pay for twice the bins.

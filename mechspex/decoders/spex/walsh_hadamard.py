@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from mechspex.errors import ShapeError
+from mechspex.core.errors import ShapeError
 
 
 def walsh_hadamard(values: Float[np.ndarray, "point ..."]) -> Float[np.ndarray, "bin ..."]:
