@@ -63,8 +63,8 @@ def validate(
         contexts: random masks of the other units, at least 2, the same for every term; 0 keeps
             them all.
         keep: the probability with which a context keeps a unit.
-        run: name or folder in which every value is kept, so that none is measured twice. None
-            keeps none.
+        run: name or folder in which every value and the answer are kept, so that no mask is
+            measured twice. None keeps none.
         seed: the seed of the contexts.
         progress: a progress bar on stderr.
 
@@ -76,11 +76,16 @@ def validate(
         raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
     value_function = as_value_function(value_function)
     if run is not None or progress:
+        # What is part of a larger answer is kept with that.
+        keeps_answer = isinstance(run, str | Path)
         with Run.open(run, progress=progress) as run:
             recorded = run.record(value_function)
             recorded.stage = "validating"
             options: dict[str, Any] = {"contexts": contexts, "keep": keep, "seed": seed}
-            return validate(recorded, terms, level=level, **options)
+            validation = validate(recorded, terms, level=level, **options)
+        if keeps_answer and run.folder is not None:
+            validation.save(run.folder)
+        return validation
     units = value_function.units
     terms = [terms] if isinstance(terms, str) else terms
     columns = tuple(_columns(term, units) for term in terms)

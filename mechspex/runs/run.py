@@ -28,6 +28,8 @@ SWEEP = "sweep.csv"
 
 CIRCUIT = "circuit.json"
 
+CANDIDATES, VALIDATED = "candidates.json", "validation.json"
+
 PRUNING, REPAIR = "pruning.json", "self_repair.json"
 
 # Below a run: the values on fresh outputs.
@@ -176,6 +178,7 @@ def list_runs() -> list[dict[str, str | int]]:
     for path in sorted(_runs_folder().glob(f"*/{VALUES}")):
         # Read only: looking at a run that is being written must not disturb it.
         answers = {"explained": EXPLANATION, "swept": SWEEP, "circuit found": CIRCUIT,
+                   "screened": CANDIDATES, "validated": VALIDATED,
                    "pruned": PRUNING, "self-repair": REPAIR}  # fmt: skip
         found = [answer for answer, file in answers.items() if (path.parent / file).exists()]
         state = ", ".join(found) or "unfinished"

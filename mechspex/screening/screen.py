@@ -65,8 +65,8 @@ def screen(
             units and more (`SecondOrder`), both by gradients; ``ablation`` proposes single units
             and pairs without any (`CoarseToFine`).
         n_terms: how many sets of each order are proposed; none whose predicted effect is 0.
-        run: name or folder in which every gradient is kept; the same call goes on where an earlier
-            one was stopped.
+        run: name or folder in which every gradient and the answer are kept; the same call goes on
+            where an earlier one was stopped.
         seed: the only source of randomness of a method.
         progress: a progress bar on stderr.
 
@@ -76,11 +76,13 @@ def screen(
     if n_terms < 1:
         raise Refused(f"n_terms = {n_terms}: give a whole number from 1 up")
     chosen = find_method(method)
+    # What is part of a larger answer is kept with that.
+    keeps_answer = isinstance(run, str | Path)
     with Run.open(run, progress=progress) as run:
         recorded = run.record(value_function)
         scored = chosen.scored(recorded, n_terms, seed)
         order = np.argsort(-np.abs(scored.scores), kind="stable").tolist()
-        return Candidates(
+        candidates = Candidates(
             units=recorded.units,
             terms=tuple(scored.terms[row] for row in order),
             scores=np.asarray(scored.scores, dtype=np.float64)[order],
@@ -92,3 +94,6 @@ def screen(
             configuration=recorded.configuration,
             cost=run.cost,
         )
+    if keeps_answer and run.folder is not None:
+        candidates.save(run.folder)
+    return candidates

@@ -10,7 +10,7 @@ from typing import cast
 from mechspex.core.units import check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.runs.run import Run
-from mechspex.screening.agreement import agreement
+from mechspex.screening.agreement import Agreement, agreement
 from mechspex.screening.candidates import Candidates
 from mechspex.screening.methods import MethodName, ScreenMethod
 from mechspex.screening.screen import screen as propose
@@ -81,7 +81,8 @@ def screened(
         terms=tuple(tuple(place[column] for column in term) for term in candidates.terms),
         scores=tuple(candidates.scores.tolist()),
         seconds=candidates.cost.seconds,
-        agreement=agrees,
+        agreement=None if agrees is None else str(agrees),
+        agrees=agrees,
     )
     return Screened(candidates, columns, screening)
 
@@ -91,7 +92,7 @@ def _propose(
     screen: MethodName | ScreenMethod | Candidates | ValuesLike,
     run: Run,
     seed: int,
-) -> tuple[Candidates, str | None]:
+) -> tuple[Candidates, Agreement | None]:
     """Candidates, and how far they agree with the function where they come from elsewhere."""
     if isinstance(screen, str | ScreenMethod):
         return propose(
@@ -106,7 +107,7 @@ def _propose(
     with Run.open(run) as run:
         recorded = run.record(function.in_own_dtype, "agreement")
         recorded.stage = "agreement with the proxy"
-        return screen, str(agreement(screen, recorded, seed=seed))
+        return screen, agreement(screen, recorded, seed=seed)
 
 
 def digest_of(candidates: Candidates) -> str:
