@@ -15,7 +15,7 @@ from mechspex.tasks.task_file import read_task_file, task_files
 from mechspex.tasks.tokens import tokenize
 
 NAMES = list(task_files())
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -148,17 +148,17 @@ def test_the_readme_says_what_the_files_say():
         low, high = score["interval"]
         told = f"{score['clean']:.2f} [{low:.2f}, {high:.2f}] | {score['corrupted']:.2f} | "
         told += f"{score['accuracy']:.2f} | {'can' if score['can'] else 'cannot'} |"
-        (row,) = (line for line in README.splitlines() if line.startswith(f"| `{name}` "))
+        (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{name}` "))
         assert told in row
 
 
-def test_the_readmes_example_is_a_task(model, tmp_path, monkeypatch):
-    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "young.toml").write_text(text)
+def test_the_pages_example_is_a_task(model, tmp_path, monkeypatch):
+    young, broken = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "young.toml").write_text(young)
+    (tmp_path / "broken.toml").write_text(broken)
     monkeypatch.setenv("MECHSPEX_TASKS", str(tmp_path))
     task = mx.load_task("young", model, n_prompts=4)
     assert len(task) == 4
-    (tmp_path / "young.toml").write_text(text.replace("{A.animal}", "{D}", 1))
-    (told,) = re.findall(r"mechspex: young.toml, (line.*)", README)
+    (told,) = re.findall(r"mechspex: broken.toml, (line.*)", PAGE)
     with pytest.raises(TaskError, match=re.escape(told)):
-        read_task_file("young")
+        read_task_file("broken")
