@@ -38,8 +38,8 @@ lint: setup
 notebooks: setup
 	$(BIN)/python notebooks/run.py
 
-# The pages of docs/ and the reference, in build/docs; a warning is an error. Shows the notebooks as
-# they are stored, and runs no example: the tests do.
+# The pages of docs/ and the reference, in build/docs; a warning is an error. No example is run here:
+# the tests do that.
 docs: setup
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/docs
 

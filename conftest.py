@@ -1,4 +1,4 @@
-"""Runs the examples of README.md and of the pages in docs/, so that they go on being true.
+"""Runs the examples of README.md, CONTRIBUTING.md and docs/, so that they go on being true.
 
 - ```` ```python ````: run from top to bottom of a page. Examples speak of SmolLM2-135M and of
   budgets that take minutes; they are run on `tiny` with few masks. What follows `>>>` is
@@ -112,7 +112,7 @@ pytest_collect_file = Sybil(
         CodeBlockParser("toml", write_file),
         SkipParser(),
     ],
-    patterns=["README.md", "docs/*.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
     document_types={".md": Page},
     setup=enter_folder,
     teardown=leave_folder,

@@ -2,8 +2,8 @@
 
 Its pages are the Markdown files of this folder. Others are made here when it is built, from what
 stands elsewhere in the repository: the front page from README.md, the tables of tests/benchmarks,
-the notebooks, CONTRIBUTING.md and CHANGELOG.md, and the reference from the docstrings of the public
-names. Links between files of the repository are turned into links between pages.
+CONTRIBUTING.md and CHANGELOG.md, and the reference from the docstrings of the public names. Links
+between files of the repository are turned into links between pages.
 """
 
 import ast
@@ -24,7 +24,7 @@ ROOT = DOCS.parent
 project = "mechspex"
 version = release = version_of("mechspex")
 extensions = [
-    "myst_nb",
+    "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -34,9 +34,6 @@ html_theme = "furo"
 html_title = f"mechspex {release}"
 html_show_copyright = False
 
-# Examples are run by the tests (conftest.py), notebooks by `make notebooks`.
-nb_execution_mode = "off"
-nb_merge_streams = True
 myst_heading_anchors = 3
 
 # Docstrings name things in single backticks: links where there is something of that name.
@@ -52,7 +49,7 @@ python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 
 # Where files of the repository are found in the documentation; made anew by each build.
-_MADE = {"tests/benchmarks": "tables", "notebooks": "notebooks", ".": "project"}
+_MADE = {"tests/benchmarks": "tables", ".": "project"}
 _MADE_ALONE = {ROOT / "README.md": DOCS / "index.md"}
 _LINK = re.compile(r"\]\(([^)#:\s]+)")
 _MARKUP = re.compile(r"(`+[^`]*`+|^\s*\*(?= )|(?<![\w*])\*\w[^*`]*\*(?![\w*]))")
@@ -63,7 +60,7 @@ def page_of(file: Path) -> Path:
     folder = _MADE.get(os.path.relpath(file.parent, ROOT))
     if file in _MADE_ALONE:
         return _MADE_ALONE[file]
-    if folder is None or file.suffix not in {".md", ".ipynb"}:
+    if folder is None or file.suffix != ".md":
         return file
     return DOCS / folder / file.name
 
@@ -86,10 +83,9 @@ def write(page: Path, text: str) -> None:
 
 
 def copy_pages() -> None:
-    """Tables, notebooks and what stands beside the README."""
+    """Tables, and what stands beside the README."""
     for file in [
         *ROOT.glob("tests/benchmarks/*.md"),
-        *ROOT.glob("notebooks/*.ipynb"),
         ROOT / "CONTRIBUTING.md",
         ROOT / "CHANGELOG.md",
     ]:

@@ -1,40 +1,60 @@
-"""Run every notebook from a clean kernel; the executed copies are written to build/notebooks.
+"""Run every notebook from a clean kernel; refuse those that are stored with outputs.
 
-    python notebooks/run.py            # refuses a notebook that is stored without its outputs
-    python notebooks/run.py --store    # writes the executed copies over the notebooks
-
-Notebooks are stored with outputs, so that they can be read where nothing runs.
+python notebooks/run.py             # executed copies, with their figures, in build/notebooks
+python notebooks/run.py --render    # and as pages of the documentation, in docs/notebooks
 """
 
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent
 EXECUTED = FOLDER.parent / "build" / "notebooks"
+PAGES = FOLDER.parent / "docs" / "notebooks"
 
 
-def main(store: bool) -> None:
+def main(render: bool) -> None:
     EXECUTED.mkdir(parents=True, exist_ok=True)
     for path in sorted(FOLDER.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        if not store and not any(cell.outputs for cell in code):
-            sys.exit(f"{path.name} is stored without outputs; python notebooks/run.py --store")
+        if any(cell.get("outputs") for cell in notebook.cells):
+            sys.exit(f"{path.name} is stored with outputs; clear them")
         print(f"running {path.name}", flush=True)
         NotebookClient(
             notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}
         ).execute()
-        for cell in code:
-            # Progress bars, and when a cell began and ended, differ each time.
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-            cell.metadata.pop("execution", None)
         nbformat.write(notebook, EXECUTED / path.name)
-        if store:
-            nbformat.write(notebook, path)
+        if render:
+            write_page(notebook, path.stem)
+
+
+def write_page(notebook: NotebookNode, name: str) -> None:
+    """An executed notebook as Markdown, its pictures beside it."""
+    PAGES.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+            continue
+        parts.append(f"```python\n{cell.source}\n```")
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data:
+                picture = f"{name}-{number}.png"
+                (PAGES / picture).write_bytes(b64decode(data["image/png"]))
+                parts.append(f"![what the cell shows]({picture})")
+            elif output.get("name") != "stderr":
+                text = data.get("text/plain", output.get("text", ""))
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    made = (
+        f"*Made from [the notebook](../../notebooks/{name}.ipynb) by* `notebooks/run.py --render`."
+    )
+    (PAGES / f"{name}.md").write_text("\n\n".join([*parts[:1], made, *parts[1:]]) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] == ["--store"])
+    main(sys.argv[1:] == ["--render"])
