@@ -10,14 +10,12 @@ from pathlib import Path
 import matplotlib as mpl
 
 import mechspex as mx
-from mechspex.runs.run import run_folder
 
 
 def main(run: str) -> None:
     # The same file from the same numbers.
     mpl.rcParams["svg.hashsalt"] = "mechspex"
-    explanation = mx.Explanation.load(run_folder(run))
-    figure = mx.figures.head_map(explanation, metric="logit difference")
+    figure = mx.Explanation.load(run).plot(metric="logit difference")
     figure.savefig(Path(__file__).with_name("ioi.svg"), metadata={"Date": None})
 
 
