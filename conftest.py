@@ -30,7 +30,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 STAND_INS = {
     '"smollm2-135m"': '"tiny"',
     '"ioi"': '"induction"',
-    "budget=1000": "budget=60",
+    "budget=1000": "budget=300",  # all masks of eight heads
     "n_masks=9_000": "n_masks=4_000",
     "budget=9_000": "budget=4_000",
 }
