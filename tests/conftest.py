@@ -33,7 +33,7 @@ def get_code(loader, name):
 
 
 _import_hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module
-_import_hook._JaxtypingLoader.get_code = get_code
+_import_hook._JaxtypingLoader.get_code = get_code  # pyright: ignore[reportAttributeAccessIssue]
 
 import mechspex as mx  # noqa: E402
 from mechspex import cli  # noqa: E402

@@ -138,7 +138,7 @@ def answers(model: str, runs: Path) -> dict[str, Any]:
 
 def public_names() -> dict[str, Any]:
     """{public name: its signature, and the fields, methods and properties of a class}."""
-    return {name: described(getattr(mx, name)) for name in mx.__all__}
+    return {name: described(getattr(mx, name)) for name in mx.__all__}  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def described(thing: Any) -> dict[str, Any]:

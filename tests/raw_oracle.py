@@ -6,7 +6,7 @@ Nothing of TransformerLens and nothing of mechspex's forwards is used, only unit
 import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class RawOracle:
         self._model = _load(folder, device)
         config = self._model.config
         layout = LAYOUTS.get(config.model_type, _LLAMA)
-        blocks = self._model.get_submodule(layout.blocks)
+        blocks: Any = self._model.get_submodule(layout.blocks)
         self._units = units
         self._n_heads = config.num_attention_heads
         self._modules = {

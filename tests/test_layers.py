@@ -151,11 +151,11 @@ def test_explaining_a_plain_function_and_reading_answers_load_no_model_library(t
 
 
 def test_everything_public_exists_and_is_documented():
-    for name in mechspex.__all__:
+    for name in mechspex.__all__:  # pyright: ignore[reportAttributeAccessIssue]
         assert getattr(mechspex, name).__doc__, name
-    assert set(mechspex.__all__) <= set(dir(mechspex))
+    assert set(mechspex.__all__) <= set(dir(mechspex))  # pyright: ignore[reportAttributeAccessIssue]
     # Importing a package would put it in the place of a function of its name.
     packages = {concept(module) for module in LIBRARY}
-    assert {n for n in mechspex.__all__ if n in packages} == {
+    assert {n for n in mechspex.__all__ if n in packages} == {  # pyright: ignore[reportAttributeAccessIssue]
         "decoders", "errors", "experiments", "figures", "truth"
     }  # fmt: skip

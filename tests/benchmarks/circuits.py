@@ -29,7 +29,8 @@ def prompts_of(name, model):
     drawn = mx.load_task(name, model, n_prompts=number, seed=0)
     if name != "ioi":
         return drawn[:SEARCHED], drawn[-FRESH:], drawn[:-FRESH]
-    names = sorted({*drawn.answers, *drawn.distractors})
+    assert drawn.distractors
+    names = sorted(map(str, {*drawn.answers, *drawn.distractors}))
     ours = set(names[::2])
     both = zip(drawn.answers, drawn.distractors, strict=True)
     inside = [sum(word in ours for word in pair) for pair in both]

@@ -22,6 +22,7 @@ import numpy as np
 from mechspex.core.masks import sample_masks
 from mechspex.decoders import decode
 from mechspex.decoders.spex.design import SpexDesign
+from mechspex.set_functions.bases import Basis
 from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
@@ -31,7 +32,7 @@ MOST_UNITS, MOST_MASKS = UNITS[-1], MASKS[-1]
 DECODERS = ("additive", "spex", "kernel", "proxyspex", "pursuit", "automatic")
 
 
-def plant(n_units: int, basis: str) -> SetFunction:
+def plant(n_units: int, basis: Basis) -> SetFunction:
     rng = np.random.default_rng(0)
     terms = {}
     while len(terms) < 20:

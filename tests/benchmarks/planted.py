@@ -381,7 +381,7 @@ def grid_cells(units: Sequence[int] | None, masks: Sequence[int] | None) -> Iter
     for n_units, n_masks, kinds in GRID:
         if (not units or n_units in units) and (not masks or n_masks in masks):
             for kind in kinds:
-                yield Cell(n_units, *KINDS[kind], n_masks)
+                yield Cell(n_units, *KINDS[kind], n_masks)  # pyright: ignore[reportCallIssue]
 
 
 def needed_cells(units: Sequence[int] | None) -> Iterator[Cell]:

@@ -14,11 +14,11 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-from shapiq.approximator.sparse import SPEX, ProxySPEX
+from shapiq.approximator.sparse import SPEX, ProxySPEX  # pyright: ignore[reportMissingImports]
 from sklearn.linear_model import LassoCV
-from sparse_transform.qsft.qsft import transform
-from sparse_transform.qsft.signals.input_signal_subsampled import SubsampledSignal
-from sparse_transform.qsft.utils.query import get_bch_decoder
+from sparse_transform.qsft.qsft import transform  # pyright: ignore[reportMissingImports]
+from sparse_transform.qsft.signals.input_signal_subsampled import SubsampledSignal  # pyright: ignore[reportMissingImports]
+from sparse_transform.qsft.utils.query import get_bch_decoder  # pyright: ignore[reportMissingImports]
 
 from mechspex.core.masks import sample_masks
 from mechspex.set_functions.set_function import SetFunction

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 import mechspex as mx
+from mechspex.screening.methods import MethodName
 
 TRUTH = Path(__file__).with_name("screening_heads.npz")
 
@@ -24,7 +25,7 @@ def effects(values):
     return mx.validate(values, [(i,) for i in range(values.n_units)]).effects
 
 
-def singles(values, method="first_order", **options):
+def singles(values, method: MethodName = "first_order", **options):
     return mx.screen(values, method, **options).single_scores
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     short = summary(frame).rename(columns=lambda name: name.replace("screen ", ""))
     print(INTRODUCTION + SUMMARY)
     print(markdown(short))
-    answered = frame[frame["refused"] == ""].drop(columns=["refused", "units", "basis", "terms"])
+    answered = frame.query("refused == ''").drop(columns=["refused", "units", "basis", "terms"])
     print(NOTES + ALL)
     print(markdown(answered))
 

@@ -54,7 +54,7 @@ def test_shares_are_those_of_the_pattern(llama):
 def test_the_sign_of_the_effect_tells_movers_apart(tiny):
     task = mx.load_task("induction", tiny, n_prompts=16, seed=3)
     plain = mx.head_roles(tiny, task, mx.heads(tiny)).set_index("unit")
-    movers = plain.index[plain["role"] == "name_mover"]
+    movers = plain.query("role == 'name_mover'").index
     effects = dict.fromkeys(movers, 0.5)
     turned = mx.head_roles(tiny, task, mx.heads(tiny), effects).set_index("unit")
     assert (turned.loc[movers, "role"] == "negative_name_mover").all()
@@ -66,7 +66,7 @@ def test_prompts_without_repeats_have_no_such_shares(llama):
     task = mx.Task(prompts=["apple bird boat"], answers=[" moon"])
     frame = mx.head_roles(llama, task, mx.heads(llama), None)
     columns = ["to_duplicate", "to_following", "to_answer", "to_distractor"]
-    assert frame[columns].isna().all(axis=None)
+    assert frame[columns].isna().to_numpy().all()
     assert frame["to_previous"].notna().all()
 
 

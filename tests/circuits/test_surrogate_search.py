@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mechspex as mx
-from mechspex.circuits.surrogate_search import SubsetRounds
+from mechspex.circuits.surrogate_search import SubsetRounds, Subsets
 from mechspex.errors import FailedMasksError
 from mechspex.runs.recorded import RecordedValues
 
@@ -23,7 +23,8 @@ def crowded(masks):
         for _ in range(count)
     ]
     weights = rng.standard_normal(len(sets))
-    return sum(w * masks[:, s].all(axis=1) for w, s in zip(weights, sets, strict=True))[:, None]
+    parts = [w * masks[:, s, None].all(axis=1) for w, s in zip(weights, sets, strict=True)]
+    return np.sum(parts, axis=0)
 
 
 def rounds_of(function, sizes=SIZES, decoder="kernel"):
@@ -98,9 +99,14 @@ def test_what_else_is_proposed_is_measured_around_too():
 def test_of_more_proposals_than_masks_every_round_takes_others():
     rounds = rounds_of(crowded, sizes=(5,))
     rounds.measure(random_masks(40))
-    many = [{5: columns} for columns in combinations(range(12), 5)]
+    many: list[Subsets] = [{5: c} for c in combinations(range(12), 5)]
     asked = []
-    rounds.run(60, lambda function: asked.append(len(many)) or many)
+
+    def propose(function):
+        asked.append(len(many))
+        return many
+
+    rounds.run(60, propose)
     proposed = {row[5] for row in many}
     met = {tuple(np.flatnonzero(mask).tolist()) for mask in rounds.masks[40:]}
     assert asked == [792] * 3

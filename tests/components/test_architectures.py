@@ -197,7 +197,7 @@ def _centre_norms_at_one(folder):
     with torch.no_grad():
         for module in model.modules():
             if "norm" in type(module).__name__.lower() and hasattr(module, "weight"):
-                module.weight += 1
+                module.get_parameter("weight").add_(1)
     model.save_pretrained(folder)
 
 

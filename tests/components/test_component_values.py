@@ -219,6 +219,7 @@ def test_metrics_against_their_definitions(metric, gpt2, task):
     values = mx.ComponentValues(gpt2, replace(task, metric=metric), mx.heads(gpt2), "zero")
     with torch.inference_mode():
         tokens = tokenize(task, gpt2.tokenizer)
+        assert tokens.distractors is not None
         prompts = [prompt[None].to(device_of(gpt2)) for prompt in tokens.prompts]
         clean = torch.stack([gpt2(ids, return_type="logits")[0, -1].cpu() for ids in prompts])
     expected = {
@@ -247,7 +248,7 @@ def test_several_answers_a_prompt_under_masks(gpt2):
              for text in ([texts] if isinstance(texts, str) else texts)}  # fmt: skip
 
     def total(p, texts):
-        return sum(p[known[text]] for text in ([texts] if isinstance(texts, str) else texts))
+        return p[[known[text] for text in ([texts] if isinstance(texts, str) else texts)]].sum()
 
     for mask, measured in zip(masks, values(masks), strict=True):
         by_layer = torch.from_numpy(mask).reshape(2, 3).to(device_of(gpt2))

@@ -24,12 +24,12 @@ def test_calls_in_todays_words_pass_without_a_word():
 
 def test_a_renamed_keyword_is_taken_under_its_new_name():
     with pytest.warns(DeprecationWarning, match="function: fresh= is now held_out"):
-        assert function(1, fresh=2) == (1, 2, (0, 0))
+        assert function(1, fresh=2) == (1, 2, (0, 0))  # pyright: ignore[reportCallIssue]
 
 
 def test_keywords_that_became_one_argument_are_put_into_it():
     with pytest.warns(DeprecationWarning, match=r"right= is now pair=\(0, …\)"):
-        assert function(1, right=4) == (1, None, (0, 4))
+        assert function(1, right=4) == (1, None, (0, 4))  # pyright: ignore[reportCallIssue]
 
 
 def test_the_old_and_the_new_name_together_are_refused():
@@ -37,12 +37,12 @@ def test_the_old_and_the_new_name_together_are_refused():
         pytest.warns(DeprecationWarning, match="fresh="),
         pytest.raises(Refused, match="give that alone"),
     ):
-        function(1, 2, fresh=3)
+        function(1, 2, fresh=3)  # pyright: ignore[reportCallIssue]
 
 
 def test_what_was_never_a_keyword_is_none_now():
     with pytest.raises(TypeError, match="stale"):
-        function(1, stale=2)
+        function(1, stale=2)  # pyright: ignore[reportCallIssue]
 
 
 def test_the_signature_shows_todays_words():

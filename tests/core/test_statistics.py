@@ -56,9 +56,10 @@ def test_a_mean_has_scipys_error_interval_and_p_values(numbers, level):
     found = mean_estimate(values, level)
     low, high = stats.t.interval(1 - level, len(values) - 1, values.mean(), error)
     assert found.to_list() == pytest.approx([values.mean(), low, high])
-    two, above = stats.ttest_1samp(values, 0), stats.ttest_1samp(values, 0, alternative="greater")
-    assert two_sided_p(values.mean() / error, len(values) - 1) == pytest.approx(two.pvalue)
-    assert one_sided_p(values) == pytest.approx(above.pvalue)
+    _, two = stats.ttest_1samp(values, 0)
+    _, above = stats.ttest_1samp(values, 0, alternative="greater")
+    assert two_sided_p(values.mean() / error, len(values) - 1) == pytest.approx(two)
+    assert one_sided_p(values) == pytest.approx(above)
 
 
 def test_many_means_at_once_are_those_of_each():
@@ -295,7 +296,7 @@ def test_ratios_rest_on_the_same_draws():
 def test_correlations_are_scipys():
     a, b = np.random.default_rng(7).normal(size=(2, 15)).round(1)
     b += a
-    assert correlation(a, b) == pytest.approx(stats.pearsonr(a, b).statistic)
-    assert rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
+    assert correlation(a, b) == pytest.approx(stats.pearsonr(a, b)[0])
+    assert rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b)[0])
     assert np.isnan(correlation(a, np.ones(15)))
     assert np.isnan(rank_correlation(a[:1], b[:1]))

@@ -157,7 +157,7 @@ def test_a_class_of_ones_own_keeps_what_it_says_of_itself():
     assert configuration_of(own)["function"].endswith("Quadratic")
     assert in_own_dtype(own) is own
     rough, exact = Quadratic(), Quadratic()
-    rough.configuration, rough.in_own_dtype = {"model": "rough"}, exact
+    rough.configuration, rough.in_own_dtype = {"model": "rough"}, exact  # pyright: ignore[reportAttributeAccessIssue]
     assert configuration_of(rough) == {"model": "rough"}
     masks = sample_masks(N, 3, seed=0)
     assert np.array_equal(in_own_dtype(rough)(masks), exact(masks))

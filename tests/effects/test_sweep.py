@@ -2,6 +2,7 @@
 
 import json
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,7 @@ def test_failed_masks_are_named_and_no_other_is_lost():
 
 def test_bad_arguments_are_refused_before_anything_is_measured():
     function = Counted()
-    arguments = {"units": UNITS}
+    arguments: dict[str, Any] = {"units": UNITS}
     for options, complaint in [
         ({"order": 3}, "order = 3"),
         ({"among": []}, "among has 0 units"),

@@ -99,7 +99,7 @@ def test_the_summary_has_one_row_a_model_and_ablation():
     assert list(table["masks"]) == [64, 64, 4, 4]
     assert list(table["f1"]) == [1.0] * 4
     assert list(table["automatic below"][:2]) == [1.0, 1.0]
-    assert table["pursuit"][2:].isna().all()
+    assert table["pursuit"][2:].isna().all()  # pyright: ignore[reportAttributeAccessIssue]
     assert BUDGETS[0] == 32
 
 

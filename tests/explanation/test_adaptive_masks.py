@@ -48,10 +48,12 @@ def test_masks_show_the_sets_they_are_drawn_for():
 
 def test_focused_masks_are_worth_more_than_as_many_random_ones():
     """188 of 500 masks spent in two rounds on uncertain sets, 10 dB of noise: what is left over
-    shrinks, in the geometric mean over 16 functions (by a quarter over 40 of them)."""
+    shrinks, in the geometric mean over 8 functions (by a quarter over 40 of them). Were there no
+    gain, the mean of 8 would lie below .86 as often as that of 16 below .90: log ratios spread by
+    .69, which is 0.61 standard errors of either mean."""
     test = sample_masks(64, 2_000, seed=99)
     ratios = []
-    for seed in range(16):
+    for seed in range(8):
         truth, rng = plant(seed), np.random.default_rng(seed)
         sigma = truth.predict(test).std() * 10**-0.5
         masks = sample_masks(64, 500, seed=seed + 10)
@@ -66,4 +68,4 @@ def test_focused_masks_are_worth_more_than_as_many_random_ones():
         adaptive = decode(own, measured, decoder="pursuit", keep=0.5)
         left = [1 - r_squared(truth.predict(test), f.predict(test)) for f in (plain, adaptive)]
         ratios.append(left[1] / left[0])
-    assert np.exp(np.mean(np.log(ratios))) < 0.9
+    assert np.exp(np.mean(np.log(ratios))) < 0.86

@@ -7,7 +7,7 @@ import pytest
 
 import mechspex as mx
 from mechspex.core.value_function import ValueFunction, as_value_function
-from mechspex.decoders import ProxySpex, Pursuit
+from mechspex.decoders import Kernel, Pursuit
 from mechspex.errors import (
     BudgetError,
     FailedMasksError,
@@ -88,8 +88,8 @@ def test_terms_can_be_tested_on_fresh_outputs():
 
 def test_a_decoder_of_the_users_own_is_not_mistaken_for_the_one_of_its_name(tmp_path):
     arguments = {"units": UNITS, "budget": 150, "run": tmp_path, "design": mx.RandomMasks(0.8)}
-    plain = mx.explain(planted, **arguments, decoder="proxyspex")
-    few = mx.explain(planted, **arguments, decoder=ProxySpex(n_terms=3))
+    plain = mx.explain(planted, **arguments, decoder="kernel")
+    few = mx.explain(planted, **arguments, decoder=Kernel(n_terms=3))
     assert len(few.function) < len(plain.function)
 
 
@@ -124,7 +124,7 @@ def test_the_text_says_what_was_found(explanation):
 
 def test_markup_in_names_is_shown_as_text():
     units = mx.parts(["<script>alert(1)</script>", "b"])
-    found = mx.explain(lambda masks: 1.0 * masks.all(1), units=units)
+    found = mx.explain(lambda masks: 1.0 * (masks[:, 0] & masks[:, 1]), units=units)
     assert "<script>" not in found._repr_html_()
     assert "&lt;script&gt;" in found._repr_html_()
 

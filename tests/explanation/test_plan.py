@@ -136,7 +136,7 @@ def test_old_keywords_that_make_no_sense_are_still_refused():
 def test_held_out_outputs_go_by_their_old_name():
     held_out = mx.FunctionValues(lambda masks: 2 * additive(masks), FORTY)
     with pytest.warns(DeprecationWarning, match="validate_on= is now held_out"):
-        found = mx.explain(additive, units=FORTY, budget=100, validate_on=held_out)
+        found = mx.explain(additive, units=FORTY, budget=100, validate_on=held_out)  # pyright: ignore[reportCallIssue]
     assert found.settings["validated on"] == held_out.configuration
 
 

@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 import mechspex as mx
 from mechspex import figures
@@ -29,7 +30,7 @@ def test_the_head_map_shows_the_effect_of_every_head(explanation):
     assert grid[3, 1] == pytest.approx(effects["L1H3"], abs=1e-4)
     assert grid[0, 0] == pytest.approx(0, abs=1e-3)
     (dots,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    assert sorted(zip(*dots.get_data(), strict=True)) == [(0, 1), (1, 3)]
+    assert sorted(map(tuple, np.asarray(dots.get_xydata()).tolist())) == [(0, 1), (1, 3)]
     assert png(figure).startswith(b"\x89PNG")
 
 
@@ -39,21 +40,20 @@ def test_the_head_map_of_a_sweep_shows_exact_effects_and_leaves_out_the_rest(tin
     swept = mx.sweep(values, order=2, among=["L0H1", "L1H3", "L1H0"])
     figure = figures.head_map(swept)
     (image,) = figure.axes[0].images
-    grid = np.ma.masked_invalid(image.get_array())
+    grid = np.ma.masked_invalid(np.ma.asarray(image.get_array()))
     assert grid.count() == 3
     effects = swept.singles().set_index("units")["effect"]
     assert grid[3, 1] == pytest.approx(effects["L1H3"])
     assert grid[1, 0] == pytest.approx(effects["L0H1"])
     (dots,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    assert sorted(zip(*dots.get_data(), strict=True)) == [(0, 1), (1, 3)]
+    assert sorted(map(tuple, np.asarray(dots.get_xydata()).tolist())) == [(0, 1), (1, 3)]
     assert png(figure).startswith(b"\x89PNG")
 
 
 def test_results_know_their_picture(tiny, explanation):
     (image,) = explanation.plot().axes[0].images
-    assert np.array_equal(
-        image.get_array(), figures.head_map(explanation).axes[0].images[0].get_array()
-    )
+    (same,) = figures.head_map(explanation).axes[0].images
+    assert np.array_equal(np.ma.asarray(image.get_array()), np.ma.asarray(same.get_array()))
     assert explanation.plot().axes[1].get_ylabel() == "effect of ablation on logit difference"
     assert explanation.plot()._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
     task = mx.load_task("induction", tiny, n_prompts=4)
@@ -68,7 +68,9 @@ def test_bars_are_exact_effects_with_their_intervals(explanation):
     figure = figures.interactions(explanation, metric="logit difference")
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["L0H1 × L1H3"]
-    assert axes.patches[0].get_width() == pytest.approx(explanation.interactions()["effect"][0])
+    (bar,) = axes.patches
+    assert isinstance(bar, Rectangle)
+    assert bar.get_width() == pytest.approx(explanation.interactions()["effect"][0])
     assert axes.get_xlabel() == "interaction effect on logit difference"
     assert png(figure).startswith(b"\x89PNG")
 

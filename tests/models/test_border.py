@@ -39,7 +39,7 @@ def test_the_shapes_of_shipped_models_are_theirs(tiny):
 def test_sets_of_units_as_they_are_printed(given):
     units = mx.heads("tiny")
     assert units.columns(names_in(given)) == (1, 7)
-    values = mx.FunctionValues(lambda masks: np.float32(masks[:, 1] & masks[:, 7]), units)
+    values = mx.FunctionValues(lambda masks: (masks[:, 1] & masks[:, 7]).astype(np.float32), units)
     for terms in (given, [given], [("L0H1", "L1H3")]):
         assert mx.validate(values, terms).terms == ((1, 7),)
 

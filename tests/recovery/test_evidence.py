@@ -22,6 +22,7 @@ class Constant(Decoder):
     """The worst decoder: whatever it sees, the same function."""
 
     name = "constant"
+    wrong: dict[Term, float]
 
     def __init__(self, wrong: dict[Term, float]) -> None:
         object.__setattr__(self, "wrong", wrong)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mechspex.core.masks import all_masks
 from mechspex.errors import Refused, ShapeError
+from mechspex.set_functions.bases import Basis
 from mechspex.set_functions.set_function import SetFunction
 
 N = 6
@@ -223,7 +224,7 @@ def test_a_thousand_terms_over_46080_units_cost_kilobytes():
     assert function.predict(np.ones((2, 46_080), dtype=bool)).tolist() == [len(pairs)] * 2
 
 
-def of_outputs(seed=0, n_outputs=3, basis="fourier", p=0.7):
+def of_outputs(seed=0, n_outputs=3, basis: Basis = "fourier", p=0.7):
     one = random_function(seed, p)
     scales = np.random.default_rng(seed).normal(size=(len(one), n_outputs))
     return SetFunction(N, one.terms, one.coefficients[:, None] * scales, basis, p)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 import mechspex as mx
 from mechspex.core.masks import all_masks
+from mechspex.core.units import Term
 from mechspex.errors import FailedMasksError, Refused
+from mechspex.set_functions.bases import Basis
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.subsets.best_subset import (
     _check_objective,
@@ -19,12 +21,13 @@ from mechspex.subsets.best_subset import (
     greedy,
     matching_subsets,
 )
+from mechspex.subsets.front import SubsetObjective
 
-BASES = ["fourier", "kept", "ablated"]
-OBJECTIVES = ["keep", "remove"]
+BASES: list[Basis] = ["fourier", "kept", "ablated"]
+OBJECTIVES: list[SubsetObjective] = ["keep", "remove"]
 
 
-def random_function(n, n_terms, seed, basis="kept", keep=0.5, max_order=4):
+def random_function(n, n_terms, seed, basis: Basis = "kept", keep=0.5, max_order=4):
     """Random sets of random orders with coefficients of both signs."""
     rng = np.random.default_rng(seed)
     sets = {
@@ -293,7 +296,7 @@ def test_the_names_are_public():
 
 def test_matching_subsets_exchange_units_until_no_exchange_comes_nearer():
     rng = np.random.default_rng(4)
-    terms = {(i,): float(c) for i, c in enumerate(rng.normal(size=10))}
+    terms: dict[Term, float] = {(i,): float(c) for i, c in enumerate(rng.normal(size=10))}
     terms |= {(0, 1): 1.5, (2, 5, 7): -2.0, (): 0.3}
     function = SetFunction.from_mapping(10, terms, basis="kept")
     whole = float(function.predict(np.ones((1, 10), dtype=bool))[0])

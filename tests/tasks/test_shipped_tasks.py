@@ -49,8 +49,10 @@ def test_a_shipped_task_is_whole(name, model):
     assert mx.load_task(name, model, n_prompts=24, seed=5) == task
     assert mx.load_task(name, model, n_prompts=24, seed=6) != task
     assert len(set(task.prompts)) == 24
+    assert task.corrupted
     assert all(map(str.__ne__, task.prompts, task.corrupted))
     tokens = tokenize(task, model.tokenizer)
+    assert tokens.distractors is not None
     assert len({len(row) for row in (*tokens.prompts, *tokens.corrupted)}) == 1
     for answer, distractor in zip(tokens.answers, tokens.distractors, strict=True):
         right, wrong = ({*ids.reshape(-1).tolist()} - {-1} for ids in (answer, distractor))
@@ -91,6 +93,7 @@ def test_names_are_of_one_gender():
 
 def test_what_greater_than_asks_is_true(model):
     task = mx.load_task("greater_than", model, n_prompts=12, seed=1)
+    assert task.distractors
     for prompt, answers, distractors in zip(
         task.prompts, task.answers, task.distractors, strict=True
     ):

@@ -54,6 +54,8 @@ def test_words_unknown_to_the_tokenizer_are_left_out(tiny, recipe):
     task = mx.load_task(recipe(RECIPE), tiny, n_prompts=6)
     words = {word for prompt in task.prompts for word in prompt.split()}
     assert words <= {"apple", "bird", "boat"}
+    assert task.corrupted
+    assert task.distractors
     for prompt, corrupted, answer, distractor in zip(
         task.prompts, task.corrupted, task.answers, task.distractors, strict=True
     ):
@@ -154,6 +156,8 @@ rows = [
 def test_rows_are_drawn_whole_and_share_no_word(tiny, recipe):
     task = mx.load_task(recipe(ROWS), tiny, n_prompts=10)
     two = {"apple": "garden", "bird": "garden", "boat": "lake", "book": "school"}
+    assert task.corrupted
+    assert task.distractors
     rows = zip(task.prompts, task.corrupted, task.answers, task.distractors, strict=True)
     for prompt, corrupted, answer, distractor in rows:
         first, second = prompt.split()
@@ -230,7 +234,7 @@ def spans(task):
 
 def test_years_are_compared_by_whole_tokens(recipe):
     span = read_task_file(recipe(SPAN))
-    task = draw(span, span.words, years_as(r"\d\d"), n_prompts=40, seed=0)
+    task = draw(span, span.words, years_as(r"\d\d"), n_prompts=40, seed=0)  # pyright: ignore[reportArgumentType]
     for year, right, wrong in spans(task):
         assert right == {other for other in range(2, 99) if other > year}
         assert wrong == {other for other in range(2, 99) if other <= year}
@@ -239,14 +243,14 @@ def test_years_are_compared_by_whole_tokens(recipe):
 def test_years_read_digit_by_digit_are_compared_by_the_first_that_decides(recipe):
     span = read_task_file(recipe(SPAN))
     tokenizer = years_as(r"\d")
-    task = draw(span, span.words, tokenizer, n_prompts=40, seed=0)
+    task = draw(span, span.words, tokenizer, n_prompts=40, seed=0)  # pyright: ignore[reportArgumentType]
     for year, right, wrong in spans(task):
         later = {other // 10 for other in range(2, 99) if other > year}
         earlier = {other // 10 for other in range(2, 99) if other <= year}
         assert right == later - earlier
         assert wrong == earlier - later
         assert year % 10 == 9 or year // 10 not in right | wrong, "undecided by the first digit"
-    assert tokenize(task, tokenizer).answers.shape[1] > 1
+    assert tokenize(task, tokenizer).answers.shape[1] > 1  # pyright: ignore[reportArgumentType]
 
 
 def test_a_task_is_split_into_its_prompts_from_the_first_on():
