@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from mechspex.core.json_values import read_array, read_number, read_term
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.result import RunResult
+from mechspex.runs.run import VALIDATED
 from mechspex.runs.text import effect_tables
 
 
@@ -32,7 +33,7 @@ class Validation(RunResult):
 
     schema: ClassVar[str] = "mechspex.validation/2"
     called: ClassVar[str] = "validation"
-    file: ClassVar[str] = "validation.json"
+    file: ClassVar[str] = VALIDATED
     made_by: ClassVar[str] = "mechspex validate"
 
     units: UnitSet

@@ -20,6 +20,7 @@ from mechspex.core.json_values import (
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.cost import Cost
 from mechspex.runs.result import RunResult
+from mechspex.runs.run import CANDIDATES
 from mechspex.runs.text import subject
 from mechspex.set_functions.set_function import SetFunction
 
@@ -66,7 +67,7 @@ class Candidates(RunResult):
 
     schema: ClassVar[str] = SCHEMA
     called: ClassVar[str] = "screen"
-    file: ClassVar[str] = "candidates.json"
+    file: ClassVar[str] = CANDIDATES
     made_by: ClassVar[str] = "mechspex screen"
 
     units: UnitSet
