@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
@@ -75,20 +76,7 @@ def self_repair_map(found: Repairs, *, metric: str = "value") -> Figure:
     largest = max((abs(effect) for effect in effects.values()), default=1.0) or 1.0
     strongest = max((abs(r.interaction.value) for r in found.confirmed), default=1.0)
     for repair in found.confirmed:
-        axes.annotate(
-            "",
-            xy=place[repair.by],
-            xytext=place[repair.unit],
-            arrowprops={
-                "arrowstyle": "-|>",
-                "connectionstyle": "arc3,rad=0.18",
-                "linewidth": 0.6 + 2.4 * abs(repair.interaction.value) / strongest,
-                "linestyle": "solid" if repair.relation == "takes over" else "dashed",
-                "color": "#555b61",
-                "shrinkA": 7,
-                "shrinkB": 7,
-            },
-        )
+        _draw_arrow(axes, repair, place, abs(repair.interaction.value) / strongest)
     discs = axes.scatter(
         [place[i][0] for i in effects],
         [place[i][1] for i in effects],
@@ -113,3 +101,23 @@ def self_repair_map(found: Repairs, *, metric: str = "value") -> Figure:
     axes.set_title(title if effects else "no repair is confirmed", loc="left", fontsize=8)
     figure.colorbar(discs, ax=axes, label=f"effect of ablation on {metric}", shrink=0.9)
     return figure
+
+
+def _draw_arrow(
+    axes: Axes, repair: ConfirmedRepair, place: Mapping[int, tuple[int, int]], strength: float
+) -> None:
+    """From the ablated head to its backup, as wide as `strength`, a share of the strongest."""
+    axes.annotate(
+        "",
+        xy=place[repair.by],
+        xytext=place[repair.unit],
+        arrowprops={
+            "arrowstyle": "-|>",
+            "connectionstyle": "arc3,rad=0.18",
+            "linewidth": 0.6 + 2.4 * strength,
+            "linestyle": "solid" if repair.relation == "takes over" else "dashed",
+            "color": "#555b61",
+            "shrinkA": 7,
+            "shrinkB": 7,
+        },
+    )
