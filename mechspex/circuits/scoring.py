@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.curve import Curve
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness_curve, mib_sizes
-from mechspex.circuits.head_roles import head_roles
-from mechspex.circuits.reference_scores import reference_scores
-from mechspex.components.component_values import ComponentValues
-from mechspex.core.errors import AblationError, Refused
 from mechspex.core.value_function import ValueFunction
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run
@@ -49,21 +44,12 @@ def scored_discovery(
         best_mib=best_mib,
         matching_mib=matching_mib,
     )
-    if not isinstance(held_out, ComponentValues):
+    if "model" not in scored.configuration:
         return found
-    remarks: list[str] = []
-    circuit, references = found.circuit, None
-    try:
-        circuit = _with_roles(circuit, held_out)
-    except AblationError as error:
-        remarks.append(f"no roles of heads: {error}")
-    try:
-        references = reference_scores(
-            held_out.model, held_out.task, circuit, run=run, seed=seed, progress=progress
-        )
-    except Refused as error:
-        remarks.append(str(error))
-    return replace(found, circuit=circuit, references=references, remarks=tuple(remarks))
+    # Only where there is a model: nothing else here needs the libraries of models.
+    from mechspex.circuits.roles_and_references import with_roles_and_references
+
+    return with_roles_and_references(found, held_out, run=run, seed=seed, progress=progress)
 
 
 def _curves(
@@ -75,13 +61,3 @@ def _curves(
     if not set(mib_sizes(scored.n_units)) <= {*circuits, scored.n_units}:
         return at_all_sizes, None
     return at_all_sizes, faithfulness_curve(scored, circuits, seed=seed)
-
-
-def _with_roles(circuit: Circuit, values: ComponentValues) -> Circuit:
-    """The circuit with the roles that the attention patterns of its heads propose."""
-    units, names = circuit.units, circuit.names
-    heads = units[[name for name in names if units[units.column_of[name]].kind == "head"]]
-    if not len(heads):
-        return circuit
-    effects = {units.names[column]: effect for column, effect in circuit.effects.items()}
-    return circuit.with_roles(head_roles(values.model, values.task, heads, effects))
