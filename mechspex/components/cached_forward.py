@@ -10,7 +10,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechspex.components.masked_forward import Ablation, Masks
+from mechspex.components.masked_forward import Ablation, Masks, from_the_start
 from mechspex.core.units import UnitSet
 from mechspex.forward.plain_model import PlainModel, Start
 from mechspex.models.bridge import in_parts
@@ -57,7 +57,8 @@ class CachedForward:
         """
         plain_model.attach((site.hook, site.kind) for site in ablation.sites)
         layers = np.array([unit.layer for unit in units])
-        positions = np.array([0 if unit.position is None else unit.position for unit in units])
+        length = tokens.shape[1]
+        positions = np.array([from_the_start(unit.position or 0, length) for unit in units])
         wanted = {site.layer for site in ablation.sites} - {0}
         with_cache = bool(positions.any())
         parts = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,9 +12,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from mechspex.core.errors import AblationError, ModelError, UnknownUnitError
-from mechspex.core.units import Kind, Unit, UnitSet
-from mechspex.models.bridge import HOOKS, Edits, edited_logits, hook_point
+from mechspex.core.kinds import KINDS, Kind, listed_kinds
+from mechspex.core.units import Unit, UnitSet
+from mechspex.models.bridge import Edits, edited_logits, hook_point
 from mechspex.models.load_model import Model
+from mechspex.models.units import shape_of
 
 Masks = Bool[Tensor, "mask #prompt unit"] | Float[Tensor, "mask #prompt unit"]
 """Masks of rows: one for all prompts, or one each; soft ones lie between 0 and 1."""
@@ -43,7 +46,12 @@ class Site:
 
     def n_along(self, activation: Tensor) -> int:
         """How many units of this kind an activation ``[row, pos, …]`` of this hook holds."""
-        return 1 if self.kind == "mlp" else activation.shape[2]
+        axis = KINDS[self.kind].axis
+        return 1 if axis is None else activation.shape[axis]
+
+    def on(self, length: int) -> Site:
+        """The same on prompts of one length: positions from the end are counted from the start."""
+        return replace(self, positions=tuple(from_the_start(p, length) for p in self.positions))
 
     def keep(
         self, masks: Masks, positions: range, n_along: int
@@ -71,23 +79,26 @@ def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
     """The hook points at which units of a model are ablated, from the first layer to the last.
 
     Raises:
-        AblationError: a unit that is no part of a transformer.
+        AblationError: a unit that is no activation of a model.
     """
     at: dict[tuple[int, Kind], list[tuple[int, Unit]]] = {}
     for column, unit in enumerate(units):
-        if unit.kind not in HOOKS:
-            raise AblationError(
-                f"unit {unit.name!r} is not a head, neuron or MLP; take units from heads(model), "
-                "neurons(model) or mlps(model)"
-            )
         at.setdefault((unit.layer, unit.kind), []).append((column, unit))
     sites = []
     for (layer, kind), members in sorted(at.items()):
+        hook = hook_point(model, kind, layer)
+        if hook is None:
+            *most, last = listed_kinds()
+            raise AblationError(
+                f"unit {members[0][1].name!r} is not a {', '.join(k.kind for k in most)} or "
+                f"{last.kind}, which a model has; take units from "
+                + ", ".join(f"{k.asked_for}(model)" for k in (*most, last))
+            )
         everywhere = [(column, unit) for column, unit in members if unit.position is None]
         placed = [(c, unit, unit.position) for c, unit in members if unit.position is not None]
         sites.append(
             Site(
-                hook=hook_point(model, kind, layer),
+                hook=hook,
                 kind=kind,
                 layer=layer,
                 columns=tuple(column for column, _ in everywhere),
@@ -108,15 +119,16 @@ def check_sites(
     Raises:
         ModelError: a hook point that holds something else than one activation a unit.
         UnknownUnitError: a head, neuron or position that is not there.
+        AblationError: a unit at one position under two names.
     """
-    cfg = model.cfg
-    along = {"head": (cfg.n_heads, 4), "neuron": (cfg.d_mlp, 3), "mlp": (1, 3)}
+    sizes = shape_of(model)
     for site in sites:
-        size, ndim = along[site.kind]
+        kind = KINDS[site.kind]
+        size = 1 if kind.count is None else kind.count(sizes)
         shape = list(clean[site.hook].shape)
-        if len(shape) != ndim or (site.kind != "mlp" and shape[2] != size):
+        if len(shape) != kind.ndim or (kind.axis is not None and shape[kind.axis] != size):
             raise ModelError(
-                f"{site.hook} of {cfg.architecture} has shape {shape}, which is not one "
+                f"{site.hook} of {sizes.architecture} has shape {shape}, which is not one "
                 f"activation a {site.kind}; choose other units"
             )
         for number in (*site.numbers, *site.numbers_at):
@@ -125,11 +137,24 @@ def check_sites(
                     f"{site.hook} has no {site.kind} {number}; it has 0 … {size - 1}"
                 )
         for position in site.positions:
-            if not 0 <= position < length:
+            if not -length <= position < length:
                 raise UnknownUnitError(
                     f"no position {position} in a prompt of {length} tokens; "
-                    f"it has 0 … {length - 1}"
+                    f"it has 0 … {length - 1}, or -1 … -{length} from the end"
                 )
+        placed = Counter(zip(site.numbers_at, site.on(length).positions, strict=True))
+        for (number, position), times in placed.items():
+            if times > 1:
+                raise AblationError(
+                    f"{site.kind} {number} of layer {site.layer} stands twice at position "
+                    f"{position} of a prompt of {length} tokens, once counted from the end; "
+                    "list it once"
+                )
+
+
+def from_the_start(position: int, length: int) -> int:
+    """The same position counted from the start of a prompt of `length` tokens."""
+    return position + length if position < 0 else position
 
 
 @dataclass(frozen=True)
@@ -182,7 +207,7 @@ class Ablation:
             wide = keep.to(rows.dtype).view(*keep.shape, *[1] * (rows.ndim - 4))
             # Exact for masks of zeros and ones, and several times as fast as choosing by them.
             edited = torch.addcmul(others * (1 - wide), rows, wide)
-            if self.rescale and site.kind == "head":
+            if self.rescale and KINDS[site.kind].rescaled:
                 edited = torch.where(wide > 0, edited * _factor(keep, rows), edited)
             return rearrange(edited, "mask prompt ... -> (mask prompt) ...")
 

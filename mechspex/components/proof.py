@@ -153,7 +153,8 @@ def _through_bridge(
             else torch.stack([paired[j] for j in prompts]).to(device),
             seed=ablated.seed,
         )
-        ablation = Ablation(sites, references, length, ablated.rescale)
+        placed = tuple(site.on(length) for site in sites)
+        ablation = Ablation(placed, references, length, ablated.rescale)
         forwards.append((tuple(prompts), MaskedForward(model, batch, ablation)))
     return forwards, torch.stack([logits[j] for j in range(len(tokens.prompts))])
 

@@ -8,26 +8,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 from mechspex.core.errors import Refused, UnknownUnitError
+from mechspex.core.kinds import KINDS, Kind, find_kind, kind_of_name
 
-Kind = Literal["head", "neuron", "mlp", "part"]
 Term = tuple[int, ...]
 """A set of units, as their columns in a mask, in rising order."""
-
-_PLURAL = {"head": "heads", "neuron": "neurons", "mlp": "MLPs", "part": "parts"}
-_NAME = re.compile(r"L\d+(?:(?P<head>H\d+)|(?P<neuron>N\d+)|(?P<mlp>MLP))(?:@\d+)?")
 
 
 class Unit(NamedTuple):
     """One part of a model: a head, a neuron, a whole MLP; or any other part, known by its label.
 
     Attributes:
-        kind: ``head``, ``neuron``, ``mlp``, or ``part`` for anything else.
+        kind: ``head``, ``neuron``, ``mlp``, or ``part`` for anything else; a key of
+            `mechspex.core.kinds.KINDS`.
         layer: the block it sits in (0 for a ``part``).
         number: its place in the block (0 for an ``mlp``; its place in the list for a ``part``).
-        position: the token position at which it is ablated; None for all of them.
+        position: the token position at which it is ablated, from the end where it is negative;
+            None for all of them.
         label: the name of a ``part``.
     """
 
@@ -40,11 +39,9 @@ class Unit(NamedTuple):
     @property
     def name(self) -> str:
         """``L9H6``, ``L3N1021``, ``L5MLP``; with a position ``L9H6@12``; a part's label."""
-        if self.kind == "part":
-            return self.label
-        inner = {"head": f"H{self.number}", "neuron": f"N{self.number}", "mlp": "MLP"}[self.kind]
+        named = find_kind(self.kind).named
         at = "" if self.position is None else f"@{self.position}"
-        return f"L{self.layer}{inner}{at}"
+        return named.format(layer=self.layer, number=self.number, label=self.label) + at
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class UnitSet(Sequence[Unit]):
     def description(self) -> str:
         """How many of which kind: ``270 heads + 30 MLPs``."""
         counts = Counter(unit.kind for unit in self.units)
-        return " + ".join(f"{count} {_PLURAL[kind]}" for kind, count in counts.items())
+        return " + ".join(f"{count} {KINDS[kind].plural}" for kind, count in counts.items())
 
     def __len__(self) -> int:
         return len(self.units)
@@ -121,8 +118,9 @@ class UnitSet(Sequence[Unit]):
         columns = []
         for name in names:
             # Heads and the like are also read in lower case; labels of parts are not.
-            known = name.upper() if _NAME.fullmatch(name.upper()) else name
-            known = name if name in self.column_of else known
+            known = name
+            if name not in self.column_of and kind_of_name(name.upper()):
+                known = name.upper()
             if known not in self.column_of:
                 raise UnknownUnitError(f"no unit {name!r} here; {self._valid_range(name)}")
             columns.append(self.column_of[known])
@@ -152,15 +150,15 @@ class UnitSet(Sequence[Unit]):
     def _valid_range(self, name: str) -> str:
         if not self.units:
             return "the set is empty"
-        match = _NAME.fullmatch(name)
-        kind = match.lastgroup if match else None
+        kind = kind_of_name(name.upper())
         alike = [unit for unit in self.units if unit.kind == kind] or list(self.units)
-        if alike[0].kind == "part":
+        described = KINDS[alike[0].kind]
+        if described.labelled:
             return f"its units are {', '.join(self.names[:12])}{' …' if len(self) > 12 else ''}"
-        plural = _PLURAL[alike[0].kind]
         layers = [unit.layer for unit in alike]
         numbers = [unit.number for unit in alike]
-        within = "" if plural == "MLPs" else f", {plural} {min(numbers)} … {max(numbers)}"
+        plural = described.plural
+        within = f", {plural} {min(numbers)} … {max(numbers)}" if described.numbered else ""
         return f"it has {plural} of layers {min(layers)} … {max(layers)}{within}"
 
     def __repr__(self) -> str:

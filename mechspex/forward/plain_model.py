@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from mechspex.core.errors import ModelError
-from mechspex.core.units import Kind
+from mechspex.core.kinds import KINDS, Kind
 from mechspex.forward.onednn import multiply_by_the_faster_library
 from mechspex.models.bridge import Edits, HookWatch, can_keep_last_logits
 from mechspex.models.load_model import Model
+from mechspex.models.units import shape_of
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class PlainModel:
             multiply_by_the_faster_library(self.module)
         self._paths = {id(module): path for path, module in bare.items()}
         self._owners = _hook_owners(model)
-        self._n_heads = model.cfg.n_heads
+        self._sizes = shape_of(model)
         self._attached: set[str] = set()
         self._pass = _Pass()
         self._n_blocks = len(model.blocks) if n_blocks is None else n_blocks
@@ -152,7 +153,7 @@ class PlainModel:
         """Make hook points of the bridge editable here.
 
         Args:
-            hooks: each with the kind of the units that lie there; heads come joined at a module.
+            hooks: each with the kind of the units that lie there.
 
         Raises:
             ModelError: a hook point that belongs to no module of the copy.
@@ -165,7 +166,9 @@ class PlainModel:
             owner, at_input = self._owners[hook]
             module = self._copy_of(owner)
             if at_input:
-                n_units = self._n_heads if kind == "head" else None
+                described = KINDS[kind]
+                joined = described.joined and described.count is not None
+                n_units = described.count(self._sizes) if joined else None
                 module.register_forward_pre_hook(self._edit_input(hook, n_units))
             else:
                 module.register_forward_hook(self._edit_output(hook))
@@ -177,10 +180,10 @@ class PlainModel:
             if edit is None:
                 return None
             activation = args[0]
-            # OPT hands its MLP flattened rows; heads come joined.
+            # OPT hands its MLP flattened rows; units with features of their own come joined.
             rows = activation.view(self._pass.rows, -1, activation.shape[-1])
             if n_units is not None:
-                rows = rearrange(rows, "row pos (head d) -> row pos head d", head=n_units)
+                rows = rearrange(rows, "row pos (unit d) -> row pos unit d", unit=n_units)
             return edit(rows).reshape(activation.shape), *args[1:]
 
         return pre_hook

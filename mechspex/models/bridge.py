@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mechspex.core.errors import TaskError
-from mechspex.core.units import Kind
+from mechspex.core.kinds import KINDS, Kind
 from mechspex.models.load_model import Model
 
 # Both install hooks of their own, which are part of the model.
@@ -20,23 +20,11 @@ _MACHINERY = ("transformers.", "transformer_lens.model_bridge.")
 # Tokens of one forward that reads many prompts once: memory does not grow with a task.
 _TOKENS_AT_ONCE = 4096
 
-# Where a unit is ablated: a head before the output projection, a neuron after gating, an MLP at
-# its output; the same names in every architecture of TransformerLens.
-HOOKS: dict[Kind, str] = {
-    "head": "blocks.{layer}.attn.hook_z",
-    "neuron": "blocks.{layer}.mlp.hook_post",
-    "mlp": "blocks.{layer}.mlp.hook_out",
-}
 
-
-def hook_point(model: Model, kind: Kind, layer: int) -> str:
-    """The name of the hook point at which units of one kind and layer are ablated."""
+def hook_point(model: Model, kind: Kind, layer: int) -> str | None:
+    """The name of the hook point at which units of a kind are ablated in a layer; None without."""
     # All blocks are of one kind; whether there is one of this number is the caller's to check.
-    aliases = getattr(model.blocks[0], "hook_aliases", {})
-    if kind == "mlp" and aliases.get("hook_mlp_out") == "mlp.out.hook_out":
-        # The MLP modules of BLOOM and MPT add the residual stream; their projections do not.
-        return f"blocks.{layer}.mlp.out.hook_out"
-    return HOOKS[kind].format(layer=layer)
+    return KINDS[kind].hook_point(layer, getattr(model.blocks[0], "hook_aliases", {}))
 
 
 Edits = Mapping[str, Callable[[Tensor], Tensor]]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mechspex.core.errors import ModelError, Refused, UnknownUnitError
-from mechspex.core.units import Kind, Unit, UnitSet, names_in
-
-# What units of each kind are called.
-_NAMES = {"heads": r"L\d+H\d+", "mlps": r"L\d+MLP", "neurons": r"L\d+N\d+"}
+from mechspex.core.kinds import Kind, UnitKind, find_kind, listed_kinds
+from mechspex.core.units import Unit, UnitSet, names_in
 
 
 @dataclass(frozen=True)
@@ -34,31 +31,6 @@ class Shape:
     n_experts: int = 0
     architecture: str = ""
 
-    def heads(
-        self, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
-    ) -> UnitSet:
-        """The attention heads, see `mechspex.heads`."""
-        return self._units("head", self.n_heads, layers, positions)
-
-    def neurons(
-        self, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
-    ) -> UnitSet:
-        """The neurons, see `mechspex.neurons`."""
-        self._check_mlps()
-        if self.n_experts or self.d_mlp is None:
-            raise ModelError(
-                f"{self.architecture} routes its MLPs over {self.n_experts} experts: its "
-                "hook_post has no fixed neurons; use mlps(model) or heads(model)"
-            )
-        return self._units("neuron", self.d_mlp, layers, positions)
-
-    def mlps(
-        self, layers: Iterable[int] | None = None, positions: Iterable[int] | None = None
-    ) -> UnitSet:
-        """The whole MLPs, see `mechspex.mlps`."""
-        self._check_mlps()
-        return self._units("mlp", 1, layers, positions)
-
     def units(self, named: str | Iterable[str]) -> UnitSet:
         """Units by kind (``heads+mlps``) or by name (``L0H1,L1H3``, or a list of names).
 
@@ -67,28 +39,32 @@ class Shape:
             UnknownUnitError, ModelError: what the model does not have.
         """
         kinds, names = kinds_of(named if isinstance(named, str) else ",".join(named))
-        of_kind = {"heads": self.heads, "mlps": self.mlps, "neurons": self.neurons}
         units = UnitSet()
         for kind in kinds:
-            units = units + of_kind[kind]()
+            units = units + self.of_kind(kind.kind)
         return units[names] if names else units
 
-    def _check_mlps(self) -> None:
-        if self.attention_only:
-            raise ModelError(f"{self.name} is attention-only: it has heads, but no MLPs")
-
-    def _units(
+    def of_kind(
         self,
         kind: Kind,
-        per_layer: int,
-        layers: Iterable[int] | None,
-        positions: Iterable[int] | None,
+        layers: Iterable[int] | None = None,
+        positions: Iterable[int] | None = None,
     ) -> UnitSet:
-        chosen = range(self.n_layers) if layers is None else list(layers)
+        """The units of one kind, layer by layer; see `mechspex.heads`.
+
+        Raises:
+            UnknownUnitError: a layer that the model does not have.
+            ModelError: the model has no such units.
+        """
+        described = find_kind(kind)
+        if described.count is None:
+            raise ModelError(f"{described.plural} do not follow from a model; list them yourself")
+        per_layer, n_layers = described.count(self), described.n_layers(self)
+        chosen = range(n_layers) if layers is None else list(layers)
         for layer in chosen:
-            if not 0 <= layer < self.n_layers:
+            if not 0 <= layer < n_layers:
                 raise UnknownUnitError(
-                    f"no layer {layer} in {self.name}; it has layers 0 … {self.n_layers - 1}"
+                    f"no layer {layer} in {self.name}; it has layers 0 … {n_layers - 1}"
                 )
         places = [None] if positions is None else list(positions)
         return UnitSet(
@@ -101,25 +77,22 @@ class Shape:
         )
 
 
-def kinds_of(units: str) -> tuple[list[str], list[str]]:
+def kinds_of(units: str) -> tuple[list[UnitKind], list[str]]:
     """The kinds that ``heads+mlps`` or ``L0H1,L1H3`` are of, and the names, if those are names.
 
     Raises:
         Refused: neither.
     """
+    known = {kind.asked_for: kind for kind in listed_kinds()}
     asked = [part.strip() for part in units.split("+")]
-    if all(kind in _NAMES for kind in asked):
-        return asked, []
+    if all(kind in known for kind in asked):
+        return [known[kind] for kind in asked], []
     names = [name.upper() for name in names_in(units)]
-    kinds = [
-        kind
-        for kind, pattern in _NAMES.items()
-        if any(re.fullmatch(pattern, name) for name in names)
-    ]
+    kinds = [kind for kind in known.values() if any(map(kind.is_name, names))]
     for name in names:
-        if not any(re.fullmatch(_NAMES[kind], name) for kind in kinds):
-            bad = next((kind for kind in asked if kind not in _NAMES), units)
+        if not any(kind.is_name(name) for kind in kinds):
+            bad = next((kind for kind in asked if kind not in known), units)
             raise Refused(
-                f"{bad!r}: choose {', '.join(_NAMES)} or a sum of them, or name units: L0H1,L1H3"
+                f"{bad!r}: choose {', '.join(known)} or a sum of them, or name units: L0H1,L1H3"
             )
     return kinds, names

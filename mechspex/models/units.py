@@ -21,13 +21,14 @@ def heads(
     Args:
         model: a loaded model, or the name of a shipped one.
         layers: the layers, or the one layer, whose units are taken; all if not given.
-        positions: token positions; there is then one unit a head and position (``L9H6@12``).
+        positions: token positions, from the end where they are negative; there is then one unit a
+            head and position (``L9H6@12``, ``L9H6@-1``).
 
     Raises:
         UnknownUnitError: a layer that the model does not have.
         ModelError: a name that is not that of a shipped model.
     """
-    return shape_of(model).heads(_several(layers), positions)
+    return shape_of(model).of_kind("head", _several(layers), positions)
 
 
 def neurons(
@@ -44,7 +45,7 @@ def neurons(
         UnknownUnitError: a layer that the model does not have.
         ModelError: the model has no MLPs, or mixtures of experts in their place.
     """
-    return shape_of(model).neurons(_several(layers), positions)
+    return shape_of(model).of_kind("neuron", _several(layers), positions)
 
 
 def mlps(
@@ -61,7 +62,7 @@ def mlps(
         UnknownUnitError: a layer that the model does not have.
         ModelError: the model has no MLPs.
     """
-    return shape_of(model).mlps(_several(layers), positions)
+    return shape_of(model).of_kind("mlp", _several(layers), positions)
 
 
 def as_units(units: UnitSet | str | Iterable[str], model: Model) -> UnitSet:

@@ -188,6 +188,31 @@ def test_positions_together_are_the_unit_everywhere(gpt2, task):
     assert np.allclose(placed(masks.repeat(length, axis=1)), everywhere(masks), atol=2e-4)
 
 
+@pytest.mark.parametrize("ablation", ["mean", "zero"])
+def test_positions_from_the_end_are_each_prompts_own(gpt2, task, ablation):
+    """To the last bit the values of the positions counted from the start, length by length."""
+    longer = mx.Task([f"{prompt} tree" for prompt in PROMPTS], ANSWERS, DISTRACTORS)
+    both = mx.Task([*task.prompts, *longer.prompts], ANSWERS * 2, DISTRACTORS * 2)
+    masks = sample_masks(12, 6, keep=0.5, seed=1)
+    values = mx.ComponentValues(gpt2, both, mx.heads(gpt2, positions=[-1, -3]), ablation)
+    assert values.units.names[:2] == ("L0H0@-1", "L0H0@-3")
+    measured = values(masks)
+    for part, prompts in ((task, slice(0, 3)), (longer, slice(3, 6))):
+        length = len(tokenize(part, gpt2.tokenizer).prompts[0])
+        placed = mx.heads(gpt2, positions=[length - 1, length - 3])
+        expected = mx.ComponentValues(gpt2, part, placed, ablation)(masks)
+        assert np.abs(measured[:, prompts] - expected).max() < 1e-5
+        assert np.ptp(expected, axis=0).min() > 1e-3
+
+
+def test_one_position_under_two_names_is_refused(gpt2, task):
+    length = len(tokenize(task, gpt2.tokenizer).prompts[0])
+    with pytest.raises(AblationError, match=f"stands twice at position {length - 1}"):
+        mx.ComponentValues(gpt2, task, mx.heads(gpt2, positions=[-1, length - 1]))
+    with pytest.raises(UnknownUnitError, match=f"no position -{length + 1} in a prompt"):
+        mx.ComponentValues(gpt2, task, mx.heads(gpt2, positions=[-length - 1]))
+
+
 def test_resampled_references_come_from_other_prompts_and_from_the_seed(gpt2, task):
     def fully_ablated(seed):
         values = mx.ComponentValues(gpt2, task, mx.heads(gpt2), "resample", seed=seed)
