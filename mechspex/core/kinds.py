@@ -110,6 +110,16 @@ class UnitKind:
         """Whether a unit of this kind may be called so; never of labels, which may be anything."""
         return not self.labelled and self._pattern.fullmatch(name) is not None
 
+    def per_layer(self, sizes: Sizes) -> int:
+        """How many units a layer of a model has.
+
+        Raises:
+            ModelError: the model has none, or they do not follow from its sizes.
+        """
+        if self.count is None:
+            raise ModelError(f"{self.plural} do not follow from a model; list them yourself")
+        return self.count(sizes)
+
     def hook_point(self, layer: int, aliases: Mapping[str, object]) -> str | None:
         """The hook point of a layer, in a model whose blocks have these aliases."""
         for (alias, leads_to), moved in self.moved.items():

@@ -166,9 +166,8 @@ class PlainModel:
             owner, at_input = self._owners[hook]
             module = self._copy_of(owner)
             if at_input:
-                described = KINDS[kind]
-                joined = described.joined and described.count is not None
-                n_units = described.count(self._sizes) if joined else None
+                joined = KINDS[kind].joined
+                n_units = KINDS[kind].per_layer(self._sizes) if joined else None
                 module.register_forward_pre_hook(self._edit_input(hook, n_units))
             else:
                 module.register_forward_hook(self._edit_output(hook))

@@ -57,9 +57,7 @@ class Shape:
             ModelError: the model has no such units.
         """
         described = find_kind(kind)
-        if described.count is None:
-            raise ModelError(f"{described.plural} do not follow from a model; list them yourself")
-        per_layer, n_layers = described.count(self), described.n_layers(self)
+        per_layer, n_layers = described.per_layer(self), described.n_layers(self)
         chosen = range(n_layers) if layers is None else list(layers)
         for layer in chosen:
             if not 0 <= layer < n_layers:
