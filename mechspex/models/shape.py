@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mechspex.core.errors import ModelError, Refused, UnknownUnitError
+from mechspex.core.errors import Refused, UnknownUnitError
 from mechspex.core.kinds import Kind, UnitKind, find_kind, listed_kinds
 from mechspex.core.units import Unit, UnitSet, names_in
 
