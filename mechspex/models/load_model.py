@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from mechspex.core.errors import ModelError
 from mechspex.models.shipped import SHIPPED, TINY, check_model_name
 from mechspex.models.smollm2 import smollm2_folder
+from mechspex.models.tokenizer import tokenizer_for_bridge
 
 Model = TransformerBridge
 
@@ -95,7 +96,11 @@ def native_model(
         device: the device that holds it.
     """
     model = boot_native(
-        dict(config), tokenizer=tokenizer, model_name=name, dtype=dtype, device=device
+        dict(config),
+        tokenizer=tokenizer_for_bridge(tokenizer),
+        model_name=name,
+        dtype=dtype,
+        device=device,
     )
     if weights is not None:
         model.load_state_dict(dict(weights), strict=True)
@@ -106,7 +111,10 @@ def _load_transformers(name: str | Path, dtype: torch.dtype, device: str | torch
     check_model_name(name)
     try:
         with _no_progress_bars():
-            return TransformerBridge.boot_transformers(str(name), dtype=dtype, device=device)
+            tokenizer = tokenizer_for_bridge(AutoTokenizer.from_pretrained(str(name)))
+            return TransformerBridge.boot_transformers(
+                str(name), dtype=dtype, device=device, tokenizer=tokenizer
+            )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(

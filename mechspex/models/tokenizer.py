@@ -1,15 +1,30 @@
-"""Tokenizers: what is asked of one, and the light one that needs neither a model nor torch."""
+"""Tokenizers: what is asked of one, a model's own, and a light one that needs no torch."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 # Of these classes of transformers the file tokenizer.json is all there is; others change it.
 _PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
+# The classes are believed for these models alone: for some others (Qwen2, Phi-3) transformers
+# takes a class of its own, whatever the folder names. The tiny model has no type.
+_BELIEVED = (None, "llama", "gpt2", "gpt_neox", "opt", "gemma2", "gemma3_text")
+_NAMED = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "pad_token",
+    "cls_token",
+    "sep_token",
+    "mask_token",
+)
 
 
 @runtime_checkable
@@ -38,10 +53,61 @@ class Encoded:
     input_ids: list[int]
 
 
+def own_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer as its folder has it, for the one that a bridge carries.
+
+    A bridge makes the tokenizer of its model anew: it then puts a BOS token before every text,
+    which many folders do not, and loses other templates (``[CLS] … [SEP]``). The token ids of what
+    comes back are those of ``AutoTokenizer.from_pretrained(folder)(text)``. For a bridge that
+    `load_model` did not make, the folder is read again; where it is not known, or for a tokenizer
+    that no bridge changed, the same tokenizer comes back.
+
+    Args:
+        tokenizer: `model.tokenizer`, or any other.
+    """
+    if isinstance(tokenizer, FolderTokenizer):
+        return tokenizer
+    if tokenizer not in _own:
+        _own[tokenizer] = _read_again(tokenizer)
+    return _own[tokenizer] or tokenizer
+
+
+def tokenizer_for_bridge(own: Any) -> Any:
+    """A copy of a tokenizer of transformers for a bridge to change; `own_tokenizer` gives `own`."""
+    changed = copy.deepcopy(own)
+    changed.init_kwargs.setdefault("name_or_path", "")
+    if changed.bos_token is not None:
+        # Else the bridge would read the folder again for it, and there may be none.
+        with suppress(ValueError):  # a BOS token that templates cannot express
+            changed.add_bos_token = True
+    _own[changed] = own
+    return changed
+
+
+# {the tokenizer of a bridge: the same as its folder has it; None where that is not known}
+_own: WeakKeyDictionary[Any, Tokenizer | None] = WeakKeyDictionary()
+
+
+def _read_again(tokenizer: Any) -> Tokenizer | None:
+    """The tokenizer of the same folder; None if there is none, or no bridge made this one anew."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.name_or_path:
+        return None
+    if not tokenizer.init_kwargs.get("add_bos_token"):
+        return None
+    try:
+        own = AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    # Another tokenizer may lie there by now; a bridge only adds tokens.
+    return own if own.get_vocab().items() <= tokenizer.get_vocab().items() else None
+
+
 class FolderTokenizer:
     """The tokenizer of a model's folder, in milliseconds.
 
-    Like that of a loaded model it puts the BOS token first, where there is one.
+    Its token ids are those of `own_tokenizer` of the loaded model.
 
     Args:
         folder: holds ``tokenizer.json`` and ``tokenizer_config.json``.
@@ -51,16 +117,29 @@ class FolderTokenizer:
         from tokenizers import Tokenizer as Rust
 
         self._rust = Rust.from_file(str(folder / "tokenizer.json"))
+        # A text is read as it is, whatever batches the file was last used for.
+        self._rust.no_padding()
+        self._rust.no_truncation()
         self._config = json.loads((folder / "tokenizer_config.json").read_text())
         self._bos, self._unk = self._special("bos_token"), self._special("unk_token")
 
     @staticmethod
     def reads(folder: Path) -> bool:
         """Whether the folder's tokenizer is wholly told by its ``tokenizer.json``."""
-        config = folder / "tokenizer_config.json"
-        if not (config.is_file() and (folder / "tokenizer.json").is_file()):
+        try:
+            described = json.loads((folder / "tokenizer.json").read_text())
+            config = json.loads((folder / "tokenizer_config.json").read_text())
+            model = json.loads((folder / "config.json").read_text())
+        except (OSError, ValueError):
             return False
-        return json.loads(config.read_text()).get("tokenizer_class") in _PLAIN
+        if config.get("tokenizer_class") not in _PLAIN or model.get("model_type") not in _BELIEVED:
+            return False
+        if "auto_map" in config or config.get("split_special_tokens"):
+            return False
+        # Transformers adds what is declared special and is not so in the file.
+        named = {_content(config[name]) for name in _NAMED if config.get(name) is not None}
+        named |= {_content(token) for token in config.get("extra_special_tokens") or ()}
+        return named <= {token["content"] for token in described.get("added_tokens", ())}
 
     @property
     def bos_token_id(self) -> int | None:
@@ -71,15 +150,16 @@ class FolderTokenizer:
         return self._unk
 
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
-        ids = self._rust.encode(text, add_special_tokens=False).ids
-        if add_special_tokens and self._bos is not None:
-            ids = [self._bos, *ids]
-        return Encoded(ids)
+        return Encoded(self._rust.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return [str(self._rust.id_to_token(number)) for number in ids]
 
     def _special(self, name: str) -> int | None:
         token = self._config.get(name)
-        text = token.get("content") if isinstance(token, dict) else token
-        return None if text is None else self._rust.token_to_id(text)
+        return None if token is None else self._rust.token_to_id(_content(token))
+
+
+def _content(token: Any) -> str:
+    """The text of a special token as configurations write it."""
+    return token["content"] if isinstance(token, dict) else str(token)
