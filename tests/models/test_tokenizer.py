@@ -3,6 +3,7 @@
 import gc
 import json
 import weakref
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer as Rust
@@ -39,7 +40,7 @@ TEMPLATES = {
     "CLS and SEP": ("<a> $A <b>", {"cls_token": "<a>", "sep_token": "<b>"}),
     "CLS and a BOS": ("<a> $A", {"cls_token": "<a>", "bos_token": "<b>"}),
 }  # fmt: skip
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
     "num_attention_heads": 2, "max_position_embeddings": 32,
 }  # fmt: skip
@@ -49,7 +50,7 @@ MODELS = {
 }
 
 
-def made(template, special):
+def made(template, special) -> Any:
     ids = {word: number for number, word in enumerate([*SPECIAL, *WORDS])}
     rust = Rust(models.WordLevel(ids, unk_token="<unk>"))
     rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
