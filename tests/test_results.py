@@ -16,6 +16,7 @@ from mechspex.core.json_values import read_number
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.result import Result, same
 from mechspex.core.statistics import Estimate
+from mechspex.decoders import Additive, Automatic, Pursuit
 from mechspex.errors import Refused
 from mechspex.screening import Stratum
 
@@ -35,7 +36,8 @@ def function() -> mx.SetFunction:
 def recovery() -> mx.Recovery:
     masks = sample_masks(6, 80, keep=0.7, seed=1)
     noisy = soup(masks) + 0.1 * np.random.default_rng(0).normal(size=(80, 3))
-    return mx.recover(masks[:60], noisy[:60], masks[60:], noisy[60:], seed=2)
+    decoder = Automatic((Additive(), Pursuit()))
+    return mx.recover(masks[:60], noisy[:60], masks[60:], noisy[60:], decoder=decoder, seed=2)
 
 
 def evidence() -> mx.Evidence | None:
@@ -94,7 +96,9 @@ RESULTS = {
     "Front": lambda: mx.front(function(), [1, 2, 3]),
     "Link": lambda: mx.monotone_link(sample_masks(6, 80, keep=0.5), np.arange(80.0)),
     "Missed": missed,
-    "Pruning": lambda: mx.prune_heads(values(), values(1.2), shares=[0.5], budget=60, n_random=2),
+    "Pruning": lambda: mx.prune_heads(
+        values(), values(1.2), shares=[0.5], budget=60, decoder="pursuit", n_random=2
+    ),
     "Recovery": recovery,
     "ReferenceScores": scores,
     "SelfRepair": lambda: mx.self_repair(mx.sweep(values(), order=2), values(1.2)),

@@ -252,7 +252,7 @@ class SetFunction(Result):
                 shares += [alpha**size * beta ** (len(term) - size)] * len(subsets)
         matrix = csr_array((shares, (rows, columns)), shape=(len(row_of), len(self.terms)))
         terms = list(row_of)
-        order = sorted(range(len(terms)), key=lambda row: by_order(terms[row]))
+        order = sorted(range(len(terms)), key=lambda row: (len(terms[row]), terms[row]))
         return SetFunction(
             self.n_units,
             tuple(terms[row] for row in order),

@@ -49,9 +49,12 @@ class LocalSearch:
         )
         self._contained = csr_array(self._contains.T)
         # Every ordered pair of units that share a term, and that term.
-        pairs = [np.stack(np.meshgrid(term, term), -1).reshape(-1, 2) for term in self._terms]
-        self._pair_term = np.repeat(np.arange(len(pairs)), [len(pair) for pair in pairs])
-        self._pairs = np.concatenate([*pairs, np.zeros((0, 2), dtype=int)])
+        squares = self._orders**2
+        self._pair_term = np.repeat(np.arange(len(squares)), squares)
+        order = self._orders[self._pair_term]
+        place = np.arange(squares.sum()) - np.repeat(np.cumsum(squares) - squares, squares)
+        both = np.stack([place % order, place // order], axis=1)
+        self._pairs = members[starts[self._pair_term, None] + both]
 
         slope, offset = affine(function.basis, function.keep)
         chosen = np.arange(self._orders.max(initial=0) + 1)

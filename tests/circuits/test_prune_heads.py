@@ -34,7 +34,8 @@ def additive(m):
 
 @pytest.fixture(scope="module")
 def pruned():
-    return mx.prune_heads(values_of(backups), values_of(backups, seed=1), budget=300)
+    options = {"budget": 300, "decoder": "pursuit"}
+    return mx.prune_heads(values_of(backups), values_of(backups, seed=1), **options)
 
 
 def test_the_recovered_choice_keeps_one_of_each_pair(pruned):
@@ -60,7 +61,8 @@ def test_the_recovered_choice_is_surely_better_where_units_act_together(pruned):
 
 
 def test_where_units_only_add_up_both_choices_are_the_same():
-    pruned = mx.prune_heads(values_of(additive), values_of(additive, seed=1), budget=200)
+    options = {"budget": 100, "decoder": "pursuit"}
+    pruned = mx.prune_heads(values_of(additive), values_of(additive, seed=1), **options)
     for one in pruned.comparisons:
         if one.rival == "additive":
             assert one.difference.value == 0

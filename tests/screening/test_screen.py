@@ -10,7 +10,7 @@ from transformer_lens.model_bridge.sources import boot_native
 import mechspex as mx
 from mechspex.core.restricted import RestrictedValues
 from mechspex.core.units import Unit, UnitSet
-from mechspex.decoders import Residual, find_decoder
+from mechspex.decoders import Additive, Automatic, Pursuit, Residual, find_decoder
 from mechspex.errors import ModelError, Refused, ShapeError
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening import survivors
@@ -148,7 +148,7 @@ def test_an_additive_function_yields_no_pair():
     assert np.abs(found.scores).max(initial=0) < 1e-5
     tested = mx.validate(function, [(0, 1), (5, 9), *found.terms])
     assert not tested.confirmed.any()
-    answer = mx.explain(function, screen="second_order", budget=200, decoder="pursuit")
+    answer = mx.explain(function, screen="second_order", budget=150, decoder="pursuit")
     assert not answer.interactions()["confirmed"].any()
 
 
@@ -410,14 +410,14 @@ def test_what_a_screen_predicts_is_a_function():
 
 def test_a_prior_saves_masks():
     rng = np.random.default_rng(0)
-    terms = {(i,): float(c) for i, c in enumerate(rng.normal(size=200))} | {(3, 7): 2.0}
-    truth = SetFunction.from_mapping(200, terms, basis="ablated")
+    terms = {(i,): float(c) for i, c in enumerate(rng.normal(size=60))} | {(3, 7): 2.0}
+    truth = SetFunction.from_mapping(60, terms, basis="ablated")
     prior = SetFunction.from_mapping(
-        200, {t: c * rng.uniform(0.8, 1.2) for t, c in terms.items()}, basis="ablated"
+        60, {t: c * rng.uniform(0.8, 1.2) for t, c in terms.items()}, basis="ablated"
     )
-    masks, fresh = (mx.sample_masks(200, n, keep=0.8, seed=n) for n in (120, 300))
+    masks, fresh = (mx.sample_masks(60, n, keep=0.8, seed=n) for n in (40, 300))
     values, held_out = (truth.predict(part) for part in (masks, fresh))
-    for decoder in ("additive", "kernel", "automatic"):
+    for decoder in ("additive", "kernel", Automatic((Additive(), Pursuit()))):
         without = mx.recover(masks, values, fresh, held_out, decoder=decoder, keep=0.8)
         with_it = mx.recover(masks, values, fresh, held_out, decoder=decoder, keep=0.8, prior=prior)
         assert with_it.r2 > max(0.95, without.r2 + 0.1)
@@ -426,7 +426,7 @@ def test_a_prior_saves_masks():
     exactly = mx.decode(masks, values, decoder=Residual(find_decoder("pursuit"), truth), keep=0.8)
     assert np.allclose(exactly.predict(fresh), held_out)
     assert "pursuit beyond a prior" in Residual(find_decoder("pursuit"), truth).name
-    with pytest.raises(ShapeError, match="200 units and 1 outputs, the samples 20"):
+    with pytest.raises(ShapeError, match="60 units and 1 outputs, the samples 20"):
         mx.decode(masks[:, :20], values, decoder=Residual(find_decoder("additive"), prior))
 
 
@@ -493,7 +493,7 @@ def test_explain_screens_by_ablation_or_with_candidates_made_before():
     function = mx.FunctionValues(truth.predict, units)
     found = mx.screen(function, mx.CoarseToFine(400))
     for screen in ("ablation", found):
-        answer = mx.explain(function, screen=screen, budget=300)
+        answer = mx.explain(function, screen=screen, budget=300, decoder="pursuit")
         confirmed = answer.interactions().query("confirmed")["units"].tolist()
         assert confirmed == [units.label((40, 75))]
         assert answer.r2 > 0.99
@@ -503,14 +503,15 @@ def test_explain_screens_by_ablation_or_with_candidates_made_before():
 
 
 def test_explain_screens_a_proxy_and_says_how_it_agrees(tmp_path):
-    full = Polynomial(150, planted(150, 20, seed=14))
-    proxy = Polynomial(150, {term: 0.9 * c for term, c in full.terms.items()})
-    answer = mx.explain(full, screen=proxy, budget=300, run=tmp_path / "run")
+    full = Polynomial(60, planted(60, 10, seed=14))
+    proxy = Polynomial(60, {term: 0.9 * c for term, c in full.terms.items()})
+    run = tmp_path / "run"
+    answer = mx.explain(full, screen=proxy, budget=150, decoder="pursuit", run=run)
     assert full.gradients == 0
     assert proxy.gradients > 0
     assert "rank correlation 1.00" in str(answer.screening.agreement)
     assert "the proxy agrees with the model on" in str(answer)
-    again = mx.Explanation.load(tmp_path / "run")
+    again = mx.Explanation.load(run)
     assert again.screening.agreement == answer.screening.agreement
 
 
@@ -518,8 +519,9 @@ def test_confirmed_terms_are_measured_in_random_contexts(tmp_path):
     """Kept together only with unit 9, which random contexts ablate now and then."""
     terms = {(0,): 1.0, (1, 2, 9): 2.0}
     function = Polynomial(12, terms, spread=0.1)
-    run, design, tests = tmp_path / "run", mx.RandomMasks(0.7), mx.ExactTests(contexts=200)
-    answer = mx.explain(function, budget=300, design=design, tests=tests, run=run)
+    run, tests = tmp_path / "run", mx.ExactTests(contexts=200)
+    options = {"budget": 300, "design": mx.RandomMasks(0.7), "decoder": "pursuit"}
+    answer = mx.explain(function, **options, tests=tests, run=run)
     frame = answer.to_pandas().set_index("units")
     assert frame.loc["u1 × u2", "effect"] == pytest.approx(2.0, rel=0.2)
     assert frame.loc["u1 × u2", "in_contexts"] == pytest.approx(1.4, rel=0.25)
