@@ -22,6 +22,9 @@ ANSWERS = json.loads((RUNS / "answers.json").read_text())
 # What a run has cost differs from time to time, and library versions from place to place.
 VARYING = {"seconds", "seconds_measuring", "versions"}
 
+# Answers that say more than they did, under a schema of another number.
+GROWN = {"sets": ("mechspex.validation/1", "mechspex.validation/3")}
+
 
 def test_public_names_are_only_added():
     assert not lost(json.loads((DATA / "public_0_1.json").read_text()), public_names())
@@ -66,10 +69,13 @@ def test_a_kept_run_answers_as_it_did_and_measures_nothing(name, tmp_path, monke
         answer = asked(SHELL["tiny"][name], "tiny")
     else:
         answer = json.loads(json.dumps(PYTHON["tiny"][name](name)))
-    expected = ANSWERS[name]
+    expected = dict(ANSWERS[name])
     if "cost" in expected:
         assert expected["cost"]["measured"] > 0
         expected = expected | {"cost": expected["cost"] | {"measured": 0}}
+    if name in GROWN:
+        assert (expected.pop("schema"), answer.pop("schema")) == GROWN[name]
+        answer = {key: answer[key] for key in expected}
     assert not differences(expected, answer)
     assert n_values(tmp_path) == before > 0
 

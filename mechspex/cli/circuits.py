@@ -65,7 +65,6 @@ def circuit(
             help="Write members and their pairs for Gephi or Cytoscape.", rich_help_panel=OUTPUT
         ),
     ] = None,
-    as_json: Json = False,
 ) -> None:
     """Find the few units that carry a task by themselves, and score them on fresh prompts.
 
@@ -95,10 +94,9 @@ def circuit(
     if graphml is not None:
         with writing():
             found.circuit.to_graphml(graphml)
-    if as_json:
-        print_answer(found.to_dict(), True)
-    else:
-        print_answer(f"{found}\n\nsaved in {question.run_folder}", False)
+    experiment.show(found)
+    if not experiment.as_json:
+        print(f"\nsaved in {question.run_folder}")
 
 
 def _refuse_goal(
@@ -126,16 +124,15 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Hold a circuit against another one, or against the published one of its task and model."""
+    one = _loaded(found)
     from mechspex.circuits.compare_circuits import compare_circuits
 
-    one = _loaded(found)
     held = compare_circuits(one, _published(one) if other is None else _loaded(other))
     print_answer(held.to_dict() if as_json else str(held), as_json)
 
 
 def _loaded(named: str) -> Any:
     """A circuit from its file, or from the folder of a run."""
-    from mechspex.circuits.circuit import Circuit
     from mechspex.runs.run import CIRCUIT
 
     path = Path(named)
@@ -143,6 +140,8 @@ def _loaded(named: str) -> Any:
         path = (path if path.is_dir() else folder_of(named)) / CIRCUIT
         if not path.is_file():
             raise Refused(f"{path.parent} holds no circuit; run mechspex circuit first")
+    from mechspex.circuits.circuit import Circuit
+
     return Circuit.load(path)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from mechspex.cli.choices import Ablation, Dtype, Precision
-from mechspex.cli.output import EXPERIMENT, OUTPUT
+from mechspex.cli.output import EXPERIMENT, OUTPUT, Json, print_answer
 from mechspex.core.checks import check_seed
 from mechspex.core.errors import AblationError, Refused, RunError, TaskError
 
@@ -94,6 +94,7 @@ class Experiment:
             help="Name of the run below $MECHSPEX_RUNS (default: runs).", rich_help_panel=OUTPUT
         ),
     ] = None
+    as_json: Json = False
 
     asked: Mapping[str, Any] = field(default_factory=dict)
 
@@ -171,6 +172,10 @@ class Experiment:
             return mx.load_task(self.task, self.bridge, n_prompts=n_prompts, seed=self.seed)
         tokenizer = FolderTokenizer(folder)
         return draw_task(self.task, tokenizer, self.model, n_prompts=n_prompts, seed=self.seed)
+
+    def show(self, answer: Any) -> None:
+        """Print an answer as the options want it: text, or JSON."""
+        print_answer(answer.to_dict() if self.as_json else str(answer), self.as_json)
 
     @property
     def is_shipped(self) -> bool:
@@ -252,9 +257,9 @@ def asks(*, without: Iterable[str] = (), **defaults: Any) -> Callable[..., Calla
             command(experiment, **given)
 
         own = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in own]
-        # The name of the run belongs to the output, at the end of the help.
-        *others, name_of_run = shared
-        parameters = [*others, *own[:-1], name_of_run, *own[-1:]]
+        # The name of the run and the form belong to the output, at the end of the help.
+        *others, name_of_run, as_json = shared
+        parameters = [*others, *own, name_of_run, as_json]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {option.name: option.annotation for option in parameters}
         return run

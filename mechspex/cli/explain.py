@@ -9,7 +9,7 @@ import typer
 from mechspex.cli.choices import Decoder, Design, ScreenOrNone
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import EXPLAINED, Question
-from mechspex.cli.output import ANSWER, MASKS, Json, print_answer
+from mechspex.cli.output import ANSWER, MASKS
 from mechspex.core.checks import (
     check_contexts,
     check_keep,
@@ -93,7 +93,6 @@ def explain(
             rich_help_panel=ANSWER,
         ),
     ] = 0,
-    as_json: Json = False,
 ) -> None:
     """Find which units act alone and which act together, each confirmed by exact ablation.
 
@@ -117,7 +116,7 @@ def explain(
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}")
     kept = question.answer(EXPLAINED)
     if kept is not None:
-        _print(kept, as_json)
+        _show(experiment, kept)
         return
     import mechspex as mx
 
@@ -136,7 +135,7 @@ def explain(
             **_arguments(options),
         )
     question.keep(run_folder(name), EXPLAINED)
-    _print(explanation, as_json)
+    _show(experiment, explanation)
 
 
 def _check(experiment: Experiment, options: dict[str, Any]) -> None:
@@ -177,8 +176,8 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print(explanation: Any, as_json: bool) -> None:
-    print_answer(explanation.to_dict() if as_json else str(explanation), as_json)
+def _show(experiment: Experiment, explanation: Any) -> None:
+    experiment.show(explanation)
     if explanation.recovery.n_failed or explanation.validation.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
 

@@ -22,6 +22,8 @@ from mechspex.cli.output import SHOWN_BY
 
 # The files of answers that are taken again.
 EXPLAINED, SWEPT, DISCOVERED = "explanation.json", "sweep.json", "discovery.json"
+SCREENED, TESTED = "candidates.json", "validation.json"
+PRUNED, REPAIRED = "pruning.json", "self_repair.json"
 QUESTIONS = "questions.json"
 SCHEMA = "mechspex.questions/1"
 
@@ -102,10 +104,10 @@ class Question:
 
         found: Any = load(folder / kind)
         self.run_folder = folder
-        changed: dict[str, Any] = {}
-        if found.cost is not None:
+        parts, changed = {part.name for part in fields(found)}, {}
+        if "cost" in parts and found.cost is not None:
             changed["cost"] = replace(found.cost, measured=0, seconds_measuring=0.0, seconds=0.0)
-        if "folder" in {part.name for part in fields(found)}:
+        if "folder" in parts:
             changed["folder"] = folder
         return replace(found, **changed)
 
@@ -127,11 +129,11 @@ def _digest(experiment: Experiment) -> str | None:
     if model is None:
         return None
     asked = {name: option for name, option in experiment.asked.items() if name not in SHOWN_BY}
-    options = fields(experiment)[:-1]
+    options = [o.name for o in fields(experiment)[:-1] if o.name not in SHOWN_BY]
     task = task_files().get(experiment.task, Path(experiment.task))
     told = {
         "asked": asked,
-        "experiment": {option.name: getattr(experiment, option.name) for option in options},
+        "experiment": {option: getattr(experiment, option) for option in options},
         "task": [task.stem, hashlib.sha256(task.read_bytes()).hexdigest()],
         "model": [str(model.resolve()), _stamps(model, "*")],
         "package": _stamps(_PACKAGE, "**/*.py"),

@@ -9,15 +9,8 @@ import typer
 
 from mechspex.cli.choices import Decoder
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.output import (
-    ANSWER,
-    MASKS,
-    OUTPUT,
-    Json,
-    print_answer,
-    refuse_unwritable,
-    writing,
-)
+from mechspex.cli.kept import PRUNED, Question
+from mechspex.cli.output import ANSWER, MASKS, OUTPUT, refuse_unwritable, writing
 from mechspex.core.checks import check_from
 from mechspex.core.errors import Refused
 
@@ -56,7 +49,6 @@ def prune(
         Path | None,
         typer.Option(help="Write one row a choice and size.", rich_help_panel=OUTPUT),
     ] = None,
-    as_json: Json = False,
 ) -> None:
     """Keep a share of the units, by the recovered function, and hold the choice against rivals.
 
@@ -68,23 +60,28 @@ def prune(
     for share in shares or ():
         if not 0 < share < 1:
             raise Refused(f"share = {share}: give a share of the units between 0 and 1")
-    import mechspex as mx
+    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-prune")
+    pruning = question.answer(PRUNED)
+    if pruning is None:
+        import mechspex as mx
+        from mechspex.runs.run import run_folder
 
-    n_prompts = experiment.prompts
-    values, fresh = experiment.values(n_prompts, _FRESH * n_prompts)
-    with experiment.kept(values, f"{experiment.units}-{experiment.ablation}-prune") as name:
-        pruning = mx.prune_heads(
-            values,
-            fresh,
-            shares=shares or _SHARES,
-            budget=budget,
-            decoder=decoder,
-            n_random=n_random,
-            run=name,
-            seed=experiment.seed,
-            progress=True,
-        )
+        n_prompts = experiment.prompts
+        values, fresh = experiment.values(n_prompts, _FRESH * n_prompts, say=question.say)
+        with experiment.kept(values, question.about) as name:
+            pruning = mx.prune_heads(
+                values,
+                fresh,
+                shares=shares or _SHARES,
+                budget=budget,
+                decoder=decoder,
+                n_random=n_random,
+                run=name,
+                seed=experiment.seed,
+                progress=True,
+            )
+        question.keep(run_folder(name), PRUNED)
     if csv is not None:
         with writing():
             pruning.to_pandas().to_csv(csv, index=False)
-    print_answer(pruning.to_dict() if as_json else str(pruning), as_json)
+    experiment.show(pruning)

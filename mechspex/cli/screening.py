@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mechspex.cli.choices import Screen
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.output import (
-    ANSWER,
-    MASKS,
-    OUTPUT,
-    Json,
-    print_answer,
-    refuse_unwritable,
-    writing,
-)
+from mechspex.cli.kept import SCREENED, TESTED, Question
+from mechspex.cli.output import ANSWER, MASKS, OUTPUT, refuse_unwritable, writing
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.units import names_in
@@ -58,36 +50,44 @@ def screen(
         Path | None,
         typer.Option(help="Write one row a proposed set.", rich_help_panel=OUTPUT),
     ] = None,
-    as_json: Json = False,
 ) -> None:
     """Score all units and pairs cheaply; what is proposed here is not yet measured."""
     refuse_unwritable(csv)
     check_from(1, n_terms=terms, n_masks=masks)
     check_from(2, max_order=max_order)
-    import mechspex as mx
+    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-screen")
+    found = question.answer(SCREENED)
+    if found is None:
+        import mechspex as mx
 
-    chosen = {
-        "first_order": mx.FirstOrder(),
-        "second_order": mx.SecondOrder(max_order=max_order),
-        "ablation": mx.CoarseToFine(n_masks=masks),
-    }[method]
-    (whole,) = experiment.values(experiment.prompts)
-    values = whole if early_exit is None else whole.early_exit(early_exit)
-    with experiment.kept(values, f"{experiment.units}-{experiment.ablation}-screen") as name:
-        found = mx.screen(
-            values,
-            chosen,
-            n_terms=terms,
-            run=name,
-            seed=experiment.seed,
-            progress=True,
-        )
-    if values is not whole:
-        print(f"the proxy agrees with the model {mx.agreement(found, whole)}", file=sys.stderr)
+        chosen = {
+            "first_order": mx.FirstOrder(),
+            "second_order": mx.SecondOrder(max_order=max_order),
+            "ablation": mx.CoarseToFine(n_masks=masks),
+        }[method]
+        found = _proposed(experiment, question, chosen, terms, early_exit)
     if csv is not None:
         with writing():
             found.to_pandas().to_csv(csv, index=False)
-    print_answer(found.to_dict() if as_json else str(found), as_json)
+    experiment.show(found)
+
+
+def _proposed(
+    experiment: Experiment, question: Question, method: Any, n_terms: int, early_exit: int | None
+) -> Any:
+    """Candidates of the model, or of its first blocks; kept as the answer."""
+    import mechspex as mx
+    from mechspex.runs.run import run_folder
+
+    (whole,) = experiment.values(experiment.prompts)
+    values = whole if early_exit is None else whole.early_exit(early_exit)
+    seed = experiment.seed
+    with experiment.kept(values, question.about) as name:
+        found = mx.screen(values, method, n_terms=n_terms, run=name, seed=seed, progress=True)
+    if values is not whole:
+        question.say(f"the proxy agrees with the model {mx.agreement(found, whole)}")
+    question.keep(run_folder(name), SCREENED)
+    return found
 
 
 @asks(without={"precision", "units"}, prompts=32, seed=1)
@@ -107,7 +107,6 @@ def validate(
             rich_help_panel=MASKS,
         ),
     ] = 0,
-    as_json: Json = False,
 ) -> None:
     """Measure sets of units exactly, by ablating every part of each of them.
 
@@ -116,28 +115,26 @@ def validate(
     check_level(level)
     check_contexts(contexts)
     terms = _sets(sets)
-    experiment = replace(experiment, units=_kinds(terms))
+    # The sets themselves are asked about, not the name of a file that holds them now.
+    asked = {**experiment.asked, "sets": terms}
+    experiment = replace(experiment, units=_kinds(terms), asked=asked)
     experiment.check()
     if experiment.is_shipped:
         experiment.chosen.columns(name for term in terms for name in term)
-    import mechspex as mx
-    from mechspex.core.json_values import plain_rows
-    from mechspex.runs.text import effect_tables
+    question = Question.of(experiment, f"sets-{experiment.ablation}-validate")
+    tested = question.answer(TESTED)
+    if tested is None:
+        import mechspex as mx
+        from mechspex.runs.run import run_folder
 
-    # An unknown name is refused before anything is measured.
-    experiment.chosen.columns(name for term in terms for name in term)
-    (values,) = experiment.values(experiment.prompts)
-    with experiment.kept(values, f"sets-{experiment.ablation}-validate") as name:
-        options = {"contexts": contexts, "seed": experiment.seed}
-        tested = mx.validate(values, terms, level=level, run=name, progress=True, **options)
-    frame = tested.to_pandas()
-    if as_json:
-        print_answer(
-            {"schema": "mechspex.validation/1", "level": level, "terms": plain_rows(frame)}, True
-        )
-    else:
-        table = frame.assign(prompts=float(experiment.prompts))
-        print("\n".join(effect_tables(table, beside="prompts")).strip())
+        # An unknown name is refused before anything is measured.
+        experiment.chosen.columns(name for term in terms for name in term)
+        (values,) = experiment.values(experiment.prompts)
+        with experiment.kept(values, question.about) as name:
+            options = {"contexts": contexts, "seed": experiment.seed}
+            tested = mx.validate(values, terms, level=level, run=name, progress=True, **options)
+        question.keep(run_folder(name), TESTED)
+    experiment.show(tested)
     if tested.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
 

@@ -9,15 +9,8 @@ import typer
 
 from mechspex.cli.choices import RepairSource
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.output import (
-    ANSWER,
-    MASKS,
-    OUTPUT,
-    Json,
-    print_answer,
-    refuse_unwritable,
-    writing,
-)
+from mechspex.cli.kept import REPAIRED, Question
+from mechspex.cli.output import ANSWER, MASKS, OUTPUT, refuse_unwritable, writing
 from mechspex.cli.sweep import refuse_picture
 from mechspex.core.checks import check_from, check_level
 
@@ -50,7 +43,6 @@ def self_repair(
         Path | None,
         typer.Option(help="Draw who repairs whom (.png, .svg or .pdf).", rich_help_panel=OUTPUT),
     ] = None,
-    as_json: Json = False,
 ) -> None:
     """Find which units make up for which when these are ablated, each confirmed exactly.
 
@@ -60,13 +52,28 @@ def self_repair(
     refuse_picture(figure)
     check_from(1, most=most)
     check_level(level)
+    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-self-repair")
+    repair = question.answer(REPAIRED)
+    if repair is None:
+        repair = _measured(experiment, question, source, most, level)
+    with writing():
+        if csv is not None:
+            repair.to_pandas().to_csv(csv, index=False)
+        if figure is not None:
+            repair.plot().savefig(figure, dpi=150)
+    experiment.show(repair)
+
+
+def _measured(
+    experiment: Experiment, question: Question, source: RepairSource, most: int, level: float
+) -> Any:
+    """Pairs proposed on the first prompts and measured on the others, kept as the answer."""
     import mechspex as mx
     from mechspex.runs.run import run_folder
 
     n_prompts = experiment.prompts
-    values, fresh = experiment.values(n_prompts, _FRESH * n_prompts)
-    about = f"{experiment.units}-{experiment.ablation}-self-repair"
-    with experiment.kept(values, about) as name:
+    values, fresh = experiment.values(n_prompts, _FRESH * n_prompts, say=question.say)
+    with experiment.kept(values, question.about) as name:
         below = run_folder(name) / "proposed"
         proposed: Any
         if source == "sweep":
@@ -74,9 +81,5 @@ def self_repair(
         else:
             proposed = mx.screen(values, source, run=below, seed=experiment.seed, progress=True)
         repair = mx.self_repair(proposed, fresh, most=most, level=level, run=name, progress=True)
-    with writing():
-        if csv is not None:
-            repair.to_pandas().to_csv(csv, index=False)
-        if figure is not None:
-            mx.figures.self_repair_map(repair).savefig(figure, dpi=150)
-    print_answer(repair.to_dict() if as_json else str(repair), as_json)
+    question.keep(run_folder(name), REPAIRED)
+    return repair

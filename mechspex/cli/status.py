@@ -143,10 +143,12 @@ def status(
     if run is None:
         _list_runs(as_json)
         return
+    # Before the tables load that an answer takes: a second.
+    folder = folder_of(run)
     from mechspex.core.json_values import plain
     from mechspex.report.load import load
 
-    answer = load(folder_of(run))
+    answer = load(folder)
     print_answer(plain(answer.to_dict()) if as_json else str(answer), as_json)
 
 

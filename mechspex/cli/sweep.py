@@ -9,7 +9,7 @@ import typer
 
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SWEPT, Question
-from mechspex.cli.output import MASKS, OUTPUT, Json, print_answer, refuse_unwritable, writing
+from mechspex.cli.output import MASKS, OUTPUT, refuse_unwritable, writing
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.units import names_in
 
@@ -41,7 +41,6 @@ def sweep(
             help="Draw the singles, layer × head (.png, .svg or .pdf).", rich_help_panel=OUTPUT
         ),
     ] = None,
-    as_json: Json = False,
 ) -> None:
     """Ablate every unit, or every pair, alone: what each costs, exactly."""
     refuse_unwritable(csv, figure)
@@ -64,7 +63,7 @@ def sweep(
             swept = mx.sweep(values, order=order, among=names, run=name, progress=True)
         question.keep(run_folder(name), SWEPT)
     _write_files(swept, csv, figure)
-    print_answer(swept.to_dict() if as_json else str(swept), as_json)
+    experiment.show(swept)
     if swept.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
 

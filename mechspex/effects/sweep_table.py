@@ -195,7 +195,7 @@ class Sweep(RunResult):
             "order": self.order,
             "clean": plain(self.clean),
             "values": plain(self.values),
-            "tested": [plain(tested.to_dict()) for tested in self.tested],
+            "tested": [tested.by_columns() for tested in self.tested],
             "cost": asdict(self.cost),
         }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from mechspex.core.json_values import read_array, read_number, read_term
+from mechspex.core.json_values import plain, plain_rows, read_array, read_number, read_term
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import VALIDATED
@@ -31,7 +31,8 @@ class Validation(RunResult):
         level: the false discovery rate: the expected share of false terms among the confirmed.
     """
 
-    schema: ClassVar[str] = "mechspex.validation/2"
+    schema: ClassVar[str] = "mechspex.validation/3"
+    older_schemas: ClassVar[tuple[str, ...]] = ("mechspex.validation/2",)
     called: ClassVar[str] = "validation"
     file: ClassVar[str] = VALIDATED
     made_by: ClassVar[str] = "mechspex validate"
@@ -97,17 +98,27 @@ class Validation(RunResult):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Terms, effects and intervals as plain lists."""
+        """The effects as plain numbers and lists, with a schema name; JSON can hold it."""
+        measured = self.by_columns()
+        return {
+            "schema": self.schema,
+            "level": self.level,
+            "terms": plain_rows(self.to_pandas()),
+            "columns": measured.pop("terms"),
+        } | measured
+
+    def by_columns(self) -> dict[str, Any]:
+        """What larger results hold, which have the units and a row a term themselves."""
         return {
             "terms": [list(term) for term in self.terms],
-            "output_effects": self.output_effects.tolist(),
-            "intervals": self.intervals.tolist(),
+            "output_effects": plain(self.output_effects),
+            "intervals": plain(self.intervals),
             "level": self.level,
         }
 
     def to_record(self) -> dict[str, Any]:
         """`to_dict` with the units that its terms are of."""
-        return {"schema": self.schema, "units": self.units.to_list()} | self.to_dict()
+        return self.to_dict() | {"units": self.units.to_list()}
 
     @classmethod
     def from_dict(cls, record: Any, old_record: dict[str, Any] | None = None) -> Validation:
@@ -135,14 +146,16 @@ class Validation(RunResult):
 
     @classmethod
     def of(cls, units: UnitSet, record: dict[str, Any]) -> Validation:
-        """The validation that `to_dict` wrote.
+        """The validation that `to_dict` or `by_columns` wrote.
 
         Args:
             units: the units that its terms are about.
-            record: what `to_dict` returned, or JSON of it read back; null stands for a number that
-                is not finite.
+            record: what they returned, or JSON of it read back; null stands for a number that is
+                not finite.
         """
-        terms = tuple(read_term(stored) for stored in record["terms"])
+        # Before the third schema, and inside of larger results, there are no rows beside columns.
+        columns = record["columns" if "columns" in record else "terms"]
+        terms = tuple(read_term(stored) for stored in columns)
         units.label(column for term in terms for column in term)
         intervals = read_array(record["intervals"], "term", "end", rows=len(terms))
         intervals = intervals.reshape(-1, 2)

@@ -253,8 +253,8 @@ class Explanation(RunResult):
             "ablated": plain(self.ablated),
             "recovery": plain(recovery.to_dict()),
             "terms": plain_rows(self.to_pandas()),
-            "validation": plain(validation.to_dict()),
-            "in_contexts": None if self.in_contexts is None else plain(self.in_contexts.to_dict()),
+            "validation": validation.by_columns(),
+            "in_contexts": None if self.in_contexts is None else self.in_contexts.by_columns(),
             "cost": asdict(self.cost),
             "screening": None if self.screening is None else self.screening.to_dict(),
         }

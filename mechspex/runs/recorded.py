@@ -155,7 +155,7 @@ class RecordedValues(ValueFunction):
             blocks: made one by one, so that no more than one of them needs to be in memory.
             n_masks: in all blocks together, for the time left.
         """
-        n_outputs, bar = len(self.outputs), None
+        bar = None
         with ExitStack() as stack:
             for masks in blocks:
                 unique, place, values, missing = self._recall(check_masks(masks, self.n_units))
@@ -163,15 +163,15 @@ class RecordedValues(ValueFunction):
                 n_masks -= len(masks) - len(missing)
                 if len(missing):
                     if bar is None:
-                        bar = stack.enter_context(self._bar(n_masks * n_outputs))
-                    bar.total = n_masks * n_outputs
+                        bar = stack.enter_context(self._bar(n_masks))
+                    bar.total = n_masks
                     for batch in self._batches(missing):
                         values[batch] = self._measure(unique[batch])
-                        bar.update(len(batch) * n_outputs)
+                        bar.update(len(batch))
                 yield values[place]
 
-    def _bar(self, n_values: int) -> tqdm:
-        return tqdm(desc=self.stage, total=n_values, unit=" values", disable=not self._progress)
+    def _bar(self, n_masks: int) -> tqdm:
+        return tqdm(desc=self.stage, total=n_masks, unit=" masks", disable=not self._progress)
 
     def _batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         while len(rows):

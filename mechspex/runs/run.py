@@ -45,7 +45,7 @@ class Run:
             values = run.record(value_function, "validation")
             values.stage = "validating"
             found = validate(values, terms)
-            run.write("validation.json", found.to_dict())
+            run.write("validation.json", found.to_record())
         run.cost
 
     Leaving the block closes every store that was opened in it.

@@ -20,14 +20,14 @@ def test_explain_prints_the_answer_and_keeps_it(run, tmp_path):
     code, out, err = run(*EXPLAIN)
     assert code == 0
     assert "L0H1 × L1H3" in out
-    assert "values/s" in err
+    assert re.search(r"clean and ablated: 100%.* 2/2 .*masks/s", err), "masks, not values"
     (folder,) = (tmp_path / "runs").iterdir()
     assert {p.name for p in folder.iterdir()} >= {
         "configuration.json", VALUES, "explanation.json", "terms.csv"
     }  # fmt: skip
     code, out, err = run(*EXPLAIN)
     assert "0 masks measured now" in out
-    assert "values/s" not in err, "nothing is measured twice"
+    assert "masks/s" not in err, "nothing is measured twice"
     code, out, _ = run("status")
     assert "explained" in out
     code, out, _ = run("status", folder.name)
@@ -65,7 +65,7 @@ def test_sweep_prints_writes_and_keeps_every_effect(run, tmp_path):
     assert len(rows) == 1 + 8
     code, again, err = run(*SWEEP, *files)
     assert "0 masks measured now" in again
-    assert "values/s" not in err, "nothing is measured twice"
+    assert "masks/s" not in err, "nothing is measured twice"
     # Pairs go on in the same run, with the singles that are there.
     pairs = json.loads(run(*SWEEP, "--order", "2", "--json")[1])
     assert pairs["cost"]["measured"] == 28
@@ -328,6 +328,10 @@ def test_screen_proposes_and_validate_decides(run, tmp_path):
     answer = json.loads(out)
     assert [term["order"] for term in answer["terms"]] == [2, 1]
     assert all(term["confirmed"] for term in answer["terms"])
+    # What the result itself says, as `status` says again.
+    (kept,) = tmp_path.glob("runs/induction-sets-mean-validate-*/validation.json")
+    assert answer == json.loads(run("status", kept.parent.name, "--json")[1])
+    assert answer.items() <= json.loads(kept.read_text()).items()
 
 
 def test_explain_after_a_screen(run):
@@ -376,7 +380,7 @@ def test_circuit_is_found_scored_named_and_kept(run, tmp_path):
     assert kept["roles"]["previous_token"] == ["L0H1"]
     code, again, err = run(*CIRCUIT, "--json")
     answer = json.loads(again)
-    assert "values/s" not in err, "nothing is measured twice"
+    assert "masks/s" not in err, "nothing is measured twice"
     assert answer["schema"] == "mechspex.discovery/1"
     assert {key: kept[key] for key in answer["circuit"]} == answer["circuit"]
     assert answer["references"]["scores"]["zero"]["accuracy"][0] == 1
@@ -454,7 +458,7 @@ def test_prune_keeps_its_answer(run, tmp_path):
     assert folder.name.startswith("induction-heads-zero-prune-")
     code, out, err = run(*few, "--json")
     assert json.loads(out)["schema"] == "mechspex.pruning/1"
-    assert "values/s" not in err, "nothing is measured twice"
+    assert "masks/s" not in err, "nothing is measured twice"
     code, out, err = run(*few, "--share", "2")
     assert (code, out) == (2, "")
     assert "share = 2.0" in err

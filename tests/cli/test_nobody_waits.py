@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from mechspex.models.shipped import TINY
 HEAVY = ("torch", "transformers", "transformer_lens")
 # Runs one command line after another in a fresh interpreter, and tells which heavy modules were
 # loaded by then.
-CODE = f"""
+CODE = """
 import contextlib, io, json, sys
 from mechspex import cli
-for arguments in json.loads(sys.argv[1]):
+commands, heavy = map(json.loads, sys.argv[1:])
+for arguments in commands:
     sys.argv = ["mechspex", *arguments]
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -26,15 +28,15 @@ for arguments in json.loads(sys.argv[1]):
             cli.main()
         except SystemExit as stopped:
             code = stopped.code or 0
-    loaded = [name for name in {HEAVY!r} if name in sys.modules]
+    loaded = [name for name in heavy if name in sys.modules]
     print(json.dumps([code, out.getvalue(), err.getvalue(), loaded]))
 """
 
 
-def in_a_fresh_interpreter(folder, *commands):
+def in_a_fresh_interpreter(folder, *commands, heavy=HEAVY):
     """[(exit code, stdout, stderr, heavy modules loaded so far)] of each command line."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE, json.dumps(commands)],
+        [sys.executable, "-c", CODE, json.dumps(commands), json.dumps(heavy)],
         cwd=folder,
         env={**os.environ, "COLUMNS": "1000", "TERMINAL_WIDTH": "1000"},
         capture_output=True,
@@ -52,6 +54,10 @@ def one_line(boxed):
 TINY_SWEEP = ("sweep", "induction", "--model", "tiny")
 TINY_EXPLAIN = ("explain", "induction", "--model", "tiny")
 TINY_CIRCUIT = ("circuit", "induction", "--model", "tiny")
+TINY_SCREEN = ("screen", "induction", "--model", "tiny", "--units", "heads", "--terms", "5")
+TINY_VALIDATE = ("validate", "induction", "L0H1,L1H3", "L0H1", "--model", "tiny")
+TINY_PRUNE = ("prune", "induction", "--model", "tiny", "--budget", "60")
+TINY_REPAIR = ("self-repair", "induction", "--model", "tiny")
 WRONG = [
     (("explain", "ioy"), "no task 'ioy'; did you mean 'ioi'? Else choose agreement"),
     (("explain", "nosuch.toml"), "no task 'nosuch.toml': there is no such file"),
@@ -194,12 +200,63 @@ def after(file, text):
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-@pytest.mark.parametrize("command", [TINY_SWEEP, (*TINY_CIRCUIT, "--budget", "60")])
-def test_kept_sweeps_and_circuits_are_printed_without_the_model(run, tmp_path, command):
+@pytest.mark.parametrize(
+    "command",
+    [
+        TINY_SWEEP,
+        (*TINY_CIRCUIT, "--budget", "60"),
+        TINY_SCREEN,
+        TINY_VALIDATE,
+        TINY_PRUNE,
+        TINY_REPAIR,
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_kept_answer_is_printed_without_the_model(run, tmp_path, command):
     few = (*command, "--prompts", "3")
     code, first, _ = run(*few)
     assert code == 0
-    ((code, out, err, loaded),) = in_a_fresh_interpreter(tmp_path, few)
-    assert (code, err, loaded) == (0, "", [])
-    told = [line for line in first.splitlines() if "measured now" not in line]
-    assert [line for line in out.splitlines() if "measured now" not in line] == told
+    as_text, as_json = in_a_fresh_interpreter(tmp_path, few, (*few, "--json"))
+    for code, _, err, loaded in (as_text, as_json):
+        assert (code, err, loaded) == (0, "", [])
+    assert untimed(as_text[1]) == untimed(first)
+    (kept,) = (path.parent for path in tmp_path.glob("runs/*/questions.json"))
+    answer, stated = (json.loads(t) for t in (as_json[1], run("status", kept.name, "--json")[1]))
+    assert answer | {"cost": None} == stated | {"cost": None}
+
+
+def untimed(answer):
+    """The lines of an answer but those that say what it took now."""
+    return [line for line in answer.splitlines() if not re.search(r"measured now|in all\.", line)]
+
+
+def test_what_a_screen_says_of_its_proxy_is_said_again(run, tmp_path, llama_folder):
+    """On two blocks that transformers has; `tiny` runs whole."""
+    early = ("screen", "induction", "--model", str(llama_folder), "--units", "L0H0,L0H1,L0H2",
+             "--prompts", "3", "--early-exit", "1")  # fmt: skip
+    _, first, said = run(*early)
+    ((code, out, err, loaded),) = in_a_fresh_interpreter(tmp_path, early)
+    assert (code, loaded) == (0, [])
+    assert untimed(out) == untimed(first)
+    assert "the proxy agrees with the model on" in err
+    assert err.strip() == said.strip().splitlines()[-1]
+
+
+def test_sets_out_of_a_file_are_those_that_are_in_it_now(run, tmp_path):
+    few = ("validate", "induction", "sets.csv", "--model", "tiny", "--prompts", "3", "--json")
+    sets = tmp_path / "sets.csv"
+    for units in ("L0H1", "L1H3"):
+        sets.write_text(f"units\n{units}\n")
+        assert [row["units"] for row in json.loads(run(*few)[1])["terms"]] == [units]
+    ((code, out, _, loaded),) = in_a_fresh_interpreter(tmp_path, few)
+    assert (code, loaded) == (0, [])
+    assert [row["units"] for row in json.loads(out)["terms"]] == ["L1H3"]
+
+
+@pytest.mark.parametrize("command", ["status", "compare"])
+def test_a_run_is_looked_for_before_anything_that_reads_it_is_loaded(tmp_path, command):
+    ((code, _, err, loaded),) = in_a_fresh_interpreter(
+        tmp_path, (command, "nosuch"), heavy=("pandas", "scipy", "matplotlib", *HEAVY)
+    )
+    assert (code, loaded) == (2, [])
+    assert "no run 'nosuch' in runs" in err

@@ -37,7 +37,7 @@ def test_unknown_units_are_refused_with_the_valid_range():
 
 def test_duplicates_are_refused():
     with pytest.raises(Refused, match="'L0H1' is listed twice"):
-        HEADS + HEADS[1:2]
+        _ = HEADS + HEADS[1:2]
 
 
 def test_two_things_of_other_units_are_refused():

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -184,6 +186,14 @@ def test_a_validation_reads_as_a_table_and_comes_back_without_its_units():
     lines = str(found).split("\n")
     assert lines[0].startswith("2 sets of 8 parts on 8 outputs: 2 confirmed")
     assert any(line.startswith("  u0 × u1     2") for line in lines)
-    assert mx.Validation.of(UNITS, found.to_dict()) == found
+    # What is printed has a row a set, by names, beside what a copy needs.
+    printed = json.loads(json.dumps(found.to_dict()))
+    assert [row["units"] for row in printed["terms"]] == ["u0", "u0 × u1"]
+    assert [row["effect"] for row in printed["terms"]] == pytest.approx(found.effects)
+    assert all(row["confirmed"] for row in printed["terms"])
+    for record in (printed, found.by_columns()):
+        assert mx.Validation.of(UNITS, record) == found
+    second = {"schema": "mechspex.validation/2", "units": UNITS.to_list(), **found.by_columns()}
+    assert mx.Validation.from_dict(second) == found, "a file of an older version"
     with pytest.warns(DeprecationWarning, match=r"Validation.of\(units, record\)"):
         assert mx.Validation.from_dict(UNITS, found.to_dict()) == found

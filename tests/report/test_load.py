@@ -8,6 +8,7 @@ import pytest
 
 import mechspex as mx
 from mechspex.errors import Refused, RunError
+from mechspex.runs.run import list_runs
 
 UNITS = mx.parts(["salt", "leek", "oil", "bay", "rice", "lemon"])
 
@@ -48,6 +49,29 @@ def test_every_run_is_loaded_by_name_folder_and_file(runs, name):
     assert mx.load(runs / name) == mx.load(str(runs / name)) == answer
     assert mx.load(runs / name / type(answer).file) == answer
     assert type(answer).load(name) == answer
+
+
+STATES = {
+    "explained": "explained", "swept": "swept", "circuit": "circuit found", "pruned": "pruned",
+    "screened": "screened", "validated": "validated", "repaired": "self-repair",
+}  # fmt: skip
+
+
+def test_every_run_is_listed_with_the_answer_it_holds(runs):
+    for name in ASKED:
+        ASKED[name](name)
+    listed = {row["run"]: row for row in list_runs()}
+    assert {name: row["state"] for name, row in listed.items()} == STATES
+    assert all(row["masks"] for row in listed.values())
+
+
+def test_an_explanation_after_a_screen_comes_back_with_it(runs):
+    answer = mx.explain(values(), screen="ablation", budget=60, run="both")
+    assert answer.screening is not None
+    assert [row["state"] for row in list_runs()] == ["explained"]
+    loaded = mx.load("both")
+    assert loaded == answer
+    assert loaded.screening == answer.screening
 
 
 def test_runs_that_are_not_there_are_told(runs):

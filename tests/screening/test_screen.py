@@ -511,8 +511,16 @@ def test_explain_screens_a_proxy_and_says_how_it_agrees(tmp_path):
     assert proxy.gradients > 0
     assert "rank correlation 1.00" in str(answer.screening.agreement)
     assert "the proxy agrees with the model on" in str(answer)
+    # Terms the proxy proposes have effects nine tenths as large: r is 1, the numbers differ.
+    agrees = answer.screening.agrees
+    assert isinstance(agrees, mx.Agreement)
+    assert agrees.predicted == pytest.approx(0.9 * agrees.exact, abs=1e-4)
+    assert np.abs(agrees.exact).max() > 0.1
+    assert str(agrees) == answer.screening.agreement
     again = mx.Explanation.load(run)
     assert again.screening.agreement == answer.screening.agreement
+    assert again.screening.agrees == agrees
+    assert again == answer
 
 
 def test_confirmed_terms_are_measured_in_random_contexts(tmp_path):
