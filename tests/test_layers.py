@@ -153,6 +153,7 @@ def test_explaining_a_plain_function_and_reading_answers_load_no_model_library(t
 def test_everything_public_exists_and_is_documented():
     for name in mechspex.__all__:  # pyright: ignore[reportAttributeAccessIssue]
         assert getattr(mechspex, name).__doc__, name
+    assert mechspex.__all__ == sorted(mechspex.__all__)  # pyright: ignore[reportAttributeAccessIssue]
     assert set(mechspex.__all__) <= set(dir(mechspex))  # pyright: ignore[reportAttributeAccessIssue]
     # Importing a package would put it in the place of a function of its name.
     packages = {concept(module) for module in LIBRARY}

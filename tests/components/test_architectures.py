@@ -161,9 +161,10 @@ UNITS = {
 }
 
 # Every kind of unit and ablation where norms, gates and attention differ most. Elsewhere the mean,
-# of all sites at once and of positions that others are computed before.
+# of all sites at once, of positions that others are computed before, and of some positions beside
+# whole layers.
 THOROUGH = ["gpt2", "llama", "gemma2 short window"]
-SITES = ["everything", "heads at late positions"]
+SITES = ["everything", "heads at late positions", "heads at positions + mlps"]
 CASES = [
     pytest.param(name, kind, ablation, id=f"{name}-{kind}-{ablation}")
     for name in ARCHITECTURES

@@ -46,14 +46,12 @@ UNITS = {
 }
 
 
-# References of one number, of one a position, and of one a prompt and position, at all units;
-# what reads the whole vocabulary where the last block is cut in each of its ways.
+# References of one number, of one a position, and of one a prompt and position, at all units; and
+# at all of them what reads the whole vocabulary, as each cuts the last block in a way of its own.
 CASES = [
     *((units, ablation, "logit_difference")
-      for units in UNITS for ablation in ("zero", "mean", "corrupted")),
-    *((units, "resample", metric)
-      for units in ("heads", "late at late positions", "a sum")
-      for metric in ("logit_difference", "kl_divergence")),
+      for units in UNITS for ablation in ("zero", "mean", "resample", "corrupted")),
+    *((units, "resample", "kl_divergence") for units in UNITS),
 ]  # fmt: skip
 
 

@@ -300,7 +300,7 @@ def test_aliases_of_a_missed_term_are_no_discoveries():
         basis="fourier",
     )
     false = 0
-    for seed in range(2):
+    for seed in range(3):
         design = SpexDesign(40, 3_000, seed=seed)
         test = sample_masks(40, 200, seed=(seed, 1))
         found = recovered_from(design, truth, test, sigma=0.1, seed=seed, decoder="pursuit")
