@@ -70,6 +70,7 @@ def test_an_explanation_after_a_screen_comes_back_with_it(runs):
     assert answer.screening is not None
     assert [row["state"] for row in list_runs()] == ["explained"]
     loaded = mx.load("both")
+    assert isinstance(loaded, mx.Explanation)
     assert loaded == answer
     assert loaded.screening == answer.screening
 
