@@ -24,7 +24,12 @@ def test_the_tests_of_the_mathematics_load_no_torch():
     assert "test_best_subset" in done.stdout
 
 
-def test_a_test_that_loads_torch_is_told():
-    done = collected("tests/tasks/test_metrics.py")
+def test_a_test_that_loads_torch_is_told(tmp_path):
+    """A module of its name will do, and takes no seconds to load."""
+    (tmp_path / "torch.py").write_text("")
+    (tmp_path / "test_heavy.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport torch\n"
+    )
+    done = collected("tests/core/test_units.py", str(tmp_path / "test_heavy.py"))
     assert "torch was loaded" in done.stdout + done.stderr
     assert done.returncode != 0

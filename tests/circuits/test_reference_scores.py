@@ -115,7 +115,7 @@ def test_without_any_reference_there_is_no_answer(tiny, tiny_task, heads):
 
 def test_a_run_keeps_the_values(tiny, tiny_task, heads, tmp_path, monkeypatch):
     circuit = circuit_of(heads, "L0H1", "L1H0")
-    first = mx.reference_scores(tiny, tiny_task, circuit, run=tmp_path / "run")
+    first = mx.reference_scores(tiny, tiny_task, circuit, ["zero", "mean"], run=tmp_path / "run")
     measured = []
     measure = RecordedValues._measure
 
@@ -124,7 +124,7 @@ def test_a_run_keeps_the_values(tiny, tiny_task, heads, tmp_path, monkeypatch):
         return measure(self, masks)
 
     monkeypatch.setattr(RecordedValues, "_measure", counted)
-    again = mx.reference_scores(tiny, tiny_task, circuit, run=tmp_path / "run")
+    again = mx.reference_scores(tiny, tiny_task, circuit, ["zero", "mean"], run=tmp_path / "run")
     assert again == first
     assert not measured
     # Another circuit shares the two ends, under both metrics.

@@ -144,8 +144,8 @@ def noise_values(masks: np.ndarray, signal: float, draw: int, n_outputs: int = 1
         (Pursuit(), 0.5, 2.0, 1, 25),
         (Pursuit(), 0.9, 0.0, 1, 25),
         (Pursuit(), 0.9, 2.0, 1, 25),
-        (Kernel(n_terms=200), 0.5, 0.0, 1, 10),
-        (Kernel(n_terms=200), 0.9, 2.0, 1, 10),
+        (Kernel(n_terms=200, tuning_masks=80), 0.5, 0.0, 1, 10),
+        (Kernel(n_terms=200, tuning_masks=80), 0.9, 2.0, 1, 10),
         (Eager(), 0.5, 0.0, 1, 20),
         (Eager(), 0.9, 0.0, 1, 20),
         (Eager(), 0.5, 0.0, 3, 20),
@@ -158,7 +158,7 @@ def test_where_there_are_no_interactions_hardly_any_are_discovered(
 ):
     false = 0
     for draw in range(draws):
-        masks = sample_masks(16, 160, keep=keep, seed=draw)
+        masks = sample_masks(12, 160, keep=keep, seed=draw)
         values = noise_values(masks, signal, draw, n_outputs)
         false += bool(gather(masks, values, decoder, keep).interactions)
     assert false / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
@@ -170,7 +170,7 @@ def test_among_true_singles_the_false_discovery_rate_holds(n_outputs: int):
     the mean share of false discoveries is at most the level and three standard errors."""
     shares = []
     for draw in range(60):
-        masks = sample_masks(16, 160, seed=draw)
+        masks = sample_masks(12, 160, seed=draw)
         found = gather(masks, noise_values(masks, 2.0, draw, n_outputs), Eager(), 0.5)
         shares.append(len(found.interactions) / max(1, int(found.discovered.sum())))
     assert np.mean(shares) <= 0.05 + 3 * np.std(shares) / np.sqrt(60)
@@ -178,10 +178,10 @@ def test_among_true_singles_the_false_discovery_rate_holds(n_outputs: int):
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_p_values_of_nothing_are_not_too_small(n_outputs: int):
-    """20 draws of 136 null terms; draws are independent, terms nearly so."""
+    """20 draws of 78 null terms; draws are independent, terms nearly so."""
     p_values = []
     for draw in range(20):
-        masks = sample_masks(16, 160, seed=draw)
+        masks = sample_masks(12, 160, seed=draw)
         values = noise_values(masks, 0.0, draw, n_outputs)
         p_values.append(gather(masks, values, Eager(), 0.5).p_values)
     for threshold in (0.001, 0.01, 0.1):
@@ -288,7 +288,7 @@ def test_a_constant_has_no_terms_to_test():
 def test_pairs_hardly_ever_ablated_together_are_no_false_discoveries(n_masks: int):
     """At p = .9, by a decoder that leaves most of the singles in the residual."""
     for draw in range(20):
-        masks = sample_masks(16, n_masks, keep=0.9, seed=draw)
+        masks = sample_masks(12, n_masks, keep=0.9, seed=draw)
         assert not gather(masks, noise_values(masks, 2.0, draw), Eager(), 0.9).interactions
 
 

@@ -26,7 +26,9 @@ ASKED = {
     "explained": lambda run: mx.explain(soup, units=UNITS, budget=70, run=run),
     "swept": lambda run: mx.sweep(values(), order=2, run=run),
     "circuit": lambda run: mx.find_circuit(values(), values(1.5), budget=60, run=run),
-    "pruned": lambda run: mx.prune_heads(values(), values(1.5), shares=[0.5], budget=60, run=run),
+    "pruned": lambda run: mx.prune_heads(
+        values(), values(1.5), shares=[0.5], budget=60, decoder="pursuit", run=run
+    ),
     "screened": lambda run: mx.screen(values(), "ablation", run=run),
     "validated": lambda run: mx.validate(values(), [("salt",), ("leek", "bay")], run=run),
     "repaired": lambda run: mx.self_repair(mx.sweep(values(), order=2), values(1.5), run=run),
