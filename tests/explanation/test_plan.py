@@ -138,10 +138,9 @@ def test_old_keywords_that_make_no_sense_are_refused_before_anything_is_measured
 
 def test_held_out_outputs_go_by_their_old_name():
     held_out = mx.FunctionValues(lambda masks: 2 * additive(masks), FORTY)
+    options = {"units": FORTY, "budget": 100, "decoder": "pursuit"}
     with pytest.warns(DeprecationWarning, match="validate_on= is now held_out"):
-        found = mx.explain(
-            additive, units=FORTY, budget=100, decoder="pursuit", validate_on=held_out
-        )  # pyright: ignore[reportCallIssue]
+        found = mx.explain(additive, **options, validate_on=held_out)  # pyright: ignore[reportCallIssue]
     assert found.settings["validated on"] == held_out.configuration
 
 
