@@ -98,16 +98,14 @@ class RawOracle:
         clean = [self._run(prompt)[1] for prompt in self._prompts]
         rows = np.empty((len(masks), len(self._prompts)), dtype=np.float32)
         for j, prompt in enumerate(self._prompts):
-            alike = [
-                c for c, p in zip(clean, self._prompts, strict=True) if p.shape == prompt.shape
-            ]
             if ablation == "corrupted":
                 reference = self._run(self._corrupted[j])[1]
             elif ablation == "resample":
                 reference = clean[others[j]]
+            elif ablation == "zero":
+                reference = {key: torch.zeros_like(a) for key, a in clean[j].items()}
             else:
-                scale = 0 if ablation == "zero" else 1 / len(alike)
-                reference = {key: scale * sum(c[key] for c in alike) for key in clean[j]}
+                reference = {key: _mean([c[key] for c in clean], j) for key in clean[j]}
             for row, mask in enumerate(masks):
                 ablated = [unit for unit, kept in zip(self._units, mask, strict=True) if not kept]
                 logits = self._run(prompt, ablated, reference)[0]
@@ -136,6 +134,18 @@ class RawOracle:
                 add = _edit_output if key[0] == "mlp" else _edit_input
                 hooks.callback(add(module, functools.partial(ablate, key)).remove)
             return self._model(tokens, use_cache=False).logits[0, -1], seen
+
+
+def _mean(activations, j):
+    """The mean over prompts: position by position; between the ends as one where lengths differ."""
+    # With or without a batch axis, and heads joined: one row a position.
+    rows = [a.reshape(-1, a.shape[-1]) for a in activations]
+    if len({len(row) for row in rows}) == 1:
+        return torch.stack(rows).mean(0).reshape(activations[j].shape)
+    first, last = (torch.stack([row[at] for row in rows]).mean(0) for at in (0, -1))
+    between = torch.cat([row[1:-1] for row in rows]).mean(0)
+    mean = torch.stack([first, *[between] * (len(rows[j]) - 2), last])
+    return mean.reshape(activations[j].shape)
 
 
 @functools.lru_cache(maxsize=2)

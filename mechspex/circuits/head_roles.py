@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from mechspex.components.references import record
+from mechspex.components.clean_pass import record
 from mechspex.core.errors import Refused
 from mechspex.core.units import UnitSet
 from mechspex.models.load_model import Model
 from mechspex.tasks.task import Task
-from mechspex.tasks.tokens import tokenize
+from mechspex.tasks.tokens import Continuation, tokenize
 
 Look = tuple[int, list[int]]
 """A position, and those it would look at."""
@@ -90,7 +90,7 @@ def head_roles(
 def _looks(model: Model, task: Task) -> Iterator[tuple[Tensor, list[list[Look]]]]:
     """The tokens of each prompt, and the places of `_PLACES` in it."""
     tokens = tokenize(task, model.tokenizer)
-    wrong = [None] * len(task) if tokens.distractors is None else tokens.distractors
+    wrong = [()] * len(task) if tokens.distractors is None else tokens.distractors
     for prompt, answer, distractor in zip(tokens.prompts, tokens.answers, wrong, strict=True):
         ids, last = prompt.tolist(), len(prompt) - 1
         earlier = {q: [p for p in range(q) if ids[p] == ids[q]] for q in range(len(ids))}
@@ -107,9 +107,9 @@ def _looks(model: Model, task: Task) -> Iterator[tuple[Tensor, list[list[Look]]]
         )
 
 
-def _of(ids: list[int], wanted: Int[Tensor, "*token"] | None) -> list[int]:
-    """The positions of any of the wanted tokens."""
-    tokens = set() if wanted is None else set(wanted.reshape(-1).tolist())
+def _of(ids: list[int], wanted: Sequence[Continuation]) -> list[int]:
+    """The positions of the first token of any of the wanted continuations."""
+    tokens = {continuation[0] for continuation in wanted}
     return [position for position, token in enumerate(ids) if token in tokens]
 
 

@@ -19,7 +19,7 @@ from mechspex.components.masked_forward import MaskedForward, Masks
 from mechspex.core.errors import ShapeError
 from mechspex.forward.batch_size import BatchSize
 from mechspex.models.bridge import HookWatch
-from mechspex.tasks.metrics import LogitDifference, Metric
+from mechspex.tasks.metrics import AllPositions, Continuations, LogitDifference, Metric
 
 _T = TypeVar("_T")
 
@@ -28,8 +28,11 @@ _T = TypeVar("_T")
 class BatchedForward:
     """The metric of every mask on every prompt of one token length.
 
+    A prompt has a row of tokens, or several where its continuations need them.
+
     Attributes:
         prompts: their numbers in the task.
+        length: their length in tokens, without what is forced after them.
         metric: the task's metric.
         plain: the forward through the bridge.
         cached: the forward without the bridge; taken where there is one, unless `hooks` sees any.
@@ -39,6 +42,7 @@ class BatchedForward:
     """
 
     prompts: tuple[int, ...]
+    length: int
     metric: Metric
     plain: MaskedForward
     cached: CachedForward | None
@@ -48,11 +52,21 @@ class BatchedForward:
 
     @classmethod
     def of(
-        cls, prompts: tuple[int, ...], metric: Metric, plain: MaskedForward, hooks: HookWatch
+        cls,
+        prompts: tuple[int, ...],
+        length: int,
+        metric: Metric,
+        plain: MaskedForward,
+        hooks: HookWatch,
     ) -> BatchedForward:
         """Through the bridge."""
-        blocks = plain.model.cfg.n_layers
-        return cls(prompts, metric, plain, None, hooks, _size(plain), _size(plain, blocks=blocks))
+        sizes = _size(plain), _size(plain, blocks=plain.model.cfg.n_layers)
+        return cls(prompts, length, metric, plain, None, hooks, *sizes)
+
+    @property
+    def n_sequences(self) -> int:
+        """Rows a prompt."""
+        return len(self.plain.tokens) // len(self.prompts)
 
     def without_bridge(self, cached: CachedForward) -> BatchedForward:
         """The same on the model's plain_model."""
@@ -107,18 +121,19 @@ class BatchedForward:
             blocks, positions: where each mask begins.
             measure: (masks ``[mask, 1, unit]``, some of the prompts, block, position) → results.
         """
-        n_prompts, length = self.plain.tokens.shape
+        n_prompts, length = len(self.prompts), self.plain.tokens.shape[1]
         n_blocks = self.plain.model.cfg.n_layers
         # Masks that begin alike share a forward, which begins where the first of them does.
         order = np.lexsort((blocks, positions))
         done = 0
         while done < len(order):
             position = int(positions[order[done]])
-            window = length - position
-            rows = max(1, size.tokens // window)
-            batch = order[done : done + max(1, rows // n_prompts)]
+            # The tokens that one mask on one prompt takes.
+            window = self.n_sequences * (length - position)
+            fitting = max(1, size.tokens // window)
+            batch = order[done : done + max(1, fitting // n_prompts)]
             block = int(blocks[batch].min())
-            at_once = min(rows, n_prompts)
+            at_once = min(fitting, n_prompts)
             start = time.perf_counter()
             measured = _unless_out_of_memory(
                 partial(self._measure_batch, measure, masks[batch], at_once, block, position)
@@ -153,12 +168,15 @@ class BatchedForward:
         self, cached: CachedForward | None, masks: Tensor, part: slice, block: int, position: int
     ) -> Float[Tensor, "mask prompt value_and_unit"]:
         """Values of some soft masks on some prompts, each followed by its gradient."""
-        # One leaf a row, so that the gradients of the prompts stay apart.
+        # One leaf a prompt, so that the gradients of the prompts stay apart.
         n_prompts = part.stop - part.start
         soft = repeat(masks, "mask 1 unit -> mask prompt unit", prompt=n_prompts)
         soft = soft.clone().requires_grad_()
         with torch.enable_grad():
-            values = self._forward(cached, soft, part, block, position)
+            of_rows = repeat(
+                soft, "mask prompt unit -> mask (prompt sequence) unit", sequence=self.n_sequences
+            )
+            values = self._forward(cached, of_rows, part, block, position)
             (gradients,) = torch.autograd.grad(values.sum(), soft)
         return torch.cat([values.detach()[..., None], gradients.float()], dim=-1)
 
@@ -168,13 +186,14 @@ class BatchedForward:
         """Values of some masks on some prompts, in one forward."""
         numbers = torch.tensor(self.prompts[part], device=self.plain.tokens.device)
         prompts = repeat(numbers, "prompt -> (mask prompt)", mask=len(masks))
+        rows = slice(part.start * self.n_sequences, part.stop * self.n_sequences)
         metric, read = self.metric, None
         if cached is None:
-            logits = self.plain(masks, part)
+            logits = self.plain(masks, rows)
         else:
             if isinstance(metric, LogitDifference):
                 metric, read = metric.reading_few()
-            logits = cached(masks, part, block=block, position=position, read=read)
+            logits = cached(masks, rows, block=block, position=position, read=read)
         values = checked_values(metric, logits, prompts)
         return rearrange(values, "(mask prompt) -> mask prompt", mask=len(masks))
 
@@ -191,13 +210,28 @@ def _unless_out_of_memory(measure: Callable[[], _T]) -> _T | None:
         return None
 
 
-def checked_values(metric: Metric, logits: Tensor, prompts: Tensor) -> Float[Tensor, " row"]:
-    """The metric of every row.
+def checked_values(
+    metric: Metric, logits: Float[Tensor, "row read vocabulary"], prompts: Int[Tensor, " prompt"]
+) -> Float[Tensor, " prompt"]:
+    """The metric of every prompt, from the logits of its rows.
+
+    Args:
+        metric: the metric.
+        logits: those that are read; row: (prompt sequence).
+        prompts: the number of each prompt.
 
     Raises:
-        ShapeError: the metric returned anything but one number a row.
+        ShapeError: the metric returned anything but one number a prompt.
     """
-    values = metric(logits, prompts)
+    if isinstance(metric, Continuations):
+        each = rearrange(
+            logits, "(prompt sequence) ... -> prompt sequence ...", prompt=len(prompts)
+        )
+        values = metric(each, prompts)
+    elif isinstance(metric, AllPositions):
+        values = metric(logits, prompts)
+    else:
+        values = metric(logits[:, -1], prompts)
     if values.shape != prompts.shape:
         raise ShapeError(
             f"the metric returned shape {list(values.shape)} for {len(prompts)} rows of "

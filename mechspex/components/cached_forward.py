@@ -26,38 +26,44 @@ class CachedForward:
 
     Attributes:
         plain_model: the model without its bridge.
-        tokens: the prompts.
+        tokens: the prompts, each with what is forced after it.
         ablation: what ablated activations become.
         entering: {block: what enters it in the clean pass, ``[prompt, pos, d_model]``}.
         cache: clean keys and values ``[prompt, head, pos, d_head]``, one pair a block; empty where
             no ablation spares a position.
         layers, positions: block and first position that each unit changes.
+        n_read: how many of the last positions are read.
     """
 
     plain_model: PlainModel
-    tokens: Int[Tensor, "prompt pos"]
+    tokens: Int[Tensor, "row pos"]
     ablation: Ablation
     entering: dict[int, Tensor]
     cache: tuple[tuple[Tensor, Tensor], ...]
     layers: Int[np.ndarray, " unit"]
     positions: Int[np.ndarray, " unit"]
+    n_read: int = 1
 
     @classmethod
     def of(
         cls,
         plain_model: PlainModel,
-        tokens: Int[Tensor, "prompt pos"],
+        tokens: Int[Tensor, "row pos"],
         ablation: Ablation,
         units: UnitSet,
+        length: int,
+        n_read: int = 1,
     ) -> CachedForward:
         """Run the clean pass and keep what later forwards can start from.
+
+        Args:
+            length: the length of the prompts, in tokens, from whose end positions below 0 count.
 
         Raises:
             ModelError: a hook point that the plain model does not have.
         """
         plain_model.attach((site.hook, site.kind) for site in ablation.sites)
         layers = np.array([unit.layer for unit in units])
-        length = tokens.shape[1]
         positions = np.array([from_the_start(unit.position or 0, length) for unit in units])
         wanted = {site.layer for site in ablation.sites} - {0}
         with_cache = bool(positions.any())
@@ -70,7 +76,7 @@ class CachedForward:
             (torch.cat([keys for keys, _ in pair]), torch.cat([values for _, values in pair]))
             for pair in pairs
         )
-        return cls(plain_model, tokens, ablation, entering, cache, layers, positions)
+        return cls(plain_model, tokens, ablation, entering, cache, layers, positions, n_read)
 
     @property
     def first_block(self) -> int:
@@ -84,40 +90,42 @@ class CachedForward:
         blocks = _first(masks, self.layers, if_none=int(self.layers.max()))
         if not self.cache:
             return blocks, np.zeros(len(masks), dtype=int)
-        return blocks, _first(masks, self.positions, if_none=self.tokens.shape[1] - 1)
+        first_read = self.tokens.shape[1] - self.n_read
+        positions = _first(masks, self.positions, if_none=first_read)
+        return blocks, np.minimum(positions, first_read)
 
     def __call__(
         self,
         masks: Masks,
-        prompts: slice = slice(None),
+        rows: slice = slice(None),
         *,
         block: int = 0,
         position: int = 0,
         read: Int[Tensor, " read"] | None = None,
-    ) -> Float[Tensor, "row read"]:
-        """Last-token logits of every mask on every prompt; row: (mask prompt).
+    ) -> Float[Tensor, "masked_row last read"]:
+        """Logits of every mask on every row, at the last positions; masked row: (mask row).
 
         Args:
-            masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
+            masks: ``[mask, 1 or row, unit]``, Boolean, or between 0 and 1.
             block, position: nothing changes before them.
             read: the tokens wanted; the whole vocabulary if not given.
         """
-        tokens = self.tokens[prompts, position:]
-        rows = repeat(tokens, "prompt pos -> (mask prompt) pos", mask=len(masks))
-        edits = self.ablation.edits(masks, prompts)
+        tokens = self.tokens[rows, position:]
+        tokens = repeat(tokens, "row pos -> (mask row) pos", mask=len(masks))
+        edits = self.ablation.edits(masks, rows)
         entering = None
         if block:
             entering = repeat(
-                self.entering[block][prompts, position:],
-                "prompt pos d_model -> (mask prompt) pos d_model",
+                self.entering[block][rows, position:],
+                "row pos d_model -> (mask row) pos d_model",
                 mask=len(masks),
             )
         cache = tuple(
-            (keys[prompts, :, :position], values[prompts, :, :position])
+            (keys[rows, :, :position], values[rows, :, :position])
             for keys, values in (self.cache if position else ())
         )
         start = Start(block, entering, cache)
-        return self.plain_model.logits(rows, edits, start=start, read=read)
+        return self.plain_model.logits(tokens, edits, start=start, read=read, n_last=self.n_read)
 
 
 def _first(

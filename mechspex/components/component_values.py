@@ -40,15 +40,19 @@ class ComponentValues(ValueFunction):
         task: prompts and metric.
         units: the columns of the masks, from `heads`, `neurons`, `mlps` or a sum of them; or
             their kinds, ``"heads+mlps"``, or names.
-        ablation: ``mean`` (over the task's prompts, position by position), ``zero``,
-            ``resample`` (another prompt's activation), ``corrupted`` (the paired prompt's), or
-            your own {hook: activations}.
+        ablation: ``mean`` (over the task's prompts, position by position, or span by span where
+            they differ in length), ``position_mean`` (over their positions as well),
+            ``leave_one_out`` (the mean over the other prompts), ``zero``, ``resample`` (another
+            prompt's activation), ``corrupted`` (the paired prompt's), or your own {hook:
+            activations}.
         rescale: multiply the kept heads of a layer by (heads of the layer) / (heads kept), as in
             the head pruning of ProxySPEX.
         precision: ``bf16`` measures in bfloat16, several times as fast where the processor has
             bfloat16 matrix units; `precision_error` then says what that costs. None: the model's
             own dtype.
         seed: the seed of ``resample``.
+        calibration: texts over which ``mean``, ``position_mean`` and ``resample`` are taken instead
+            of the task's prompts; one prompt alone can be ablated so.
 
     Raises:
         ModelError: the model is in train mode, or cannot be measured in another precision.
@@ -68,6 +72,7 @@ class ComponentValues(ValueFunction):
         rescale: bool = False,
         precision: str | None = None,
         seed: int = 0,
+        calibration: Iterable[str] | None = None,
     ) -> None:
         units = as_units(units, model)
         if not len(units):
@@ -75,7 +80,14 @@ class ComponentValues(ValueFunction):
         if precision is not None and precision not in PRECISIONS:
             raise ModelError(f"precision {precision!r} is unknown; choose {', '.join(PRECISIONS)}")
         _check_mode(model)
-        ablated = AblatedModel.of(model, units, ablation, rescale=rescale, seed=seed)
+        ablated = AblatedModel.of(
+            model,
+            units,
+            ablation,
+            rescale=rescale,
+            seed=seed,
+            calibration=None if calibration is None else tuple(calibration),
+        )
         _warn_of_hooks(ablated)
         self._proved = proved(ablated, task, precision)
 

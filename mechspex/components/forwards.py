@@ -32,6 +32,7 @@ class AblatedModel:
         ablation: a name, or {hook: activations}.
         rescale: multiply what is kept of the heads of a layer.
         seed: the seed of ``resample``.
+        calibration: texts over which means and draws are taken instead of the task's prompts.
         sites: where the units are ablated.
         hooks: a watch on the bridge.
         plain_model: (dtype, fused=…, n_blocks=…) → the model without its bridge, each built once.
@@ -43,6 +44,7 @@ class AblatedModel:
     ablation: str | Mapping[str, Tensor]
     rescale: bool
     seed: int
+    calibration: tuple[str, ...] | None
     sites: tuple[Site, ...]
     hooks: HookWatch
     plain_model: Callable[..., PlainModel]
@@ -57,6 +59,7 @@ class AblatedModel:
         *,
         rescale: bool,
         seed: int,
+        calibration: tuple[str, ...] | None = None,
     ) -> AblatedModel:
         """Find the hook points of the units.
 
@@ -66,7 +69,9 @@ class AblatedModel:
         copies = cache(partial(PlainModel, model))
         sites, hooks = sites_of(model, units), HookWatch(model)
         weights = weights_of(model)
-        return cls(model, units, ablation, rescale, seed, sites, hooks, copies, weights)
+        return cls(
+            model, units, ablation, rescale, seed, calibration, sites, hooks, copies, weights
+        )
 
     @property
     def device(self) -> torch.device:
@@ -77,8 +82,14 @@ class AblatedModel:
         # A bridge that carries hooks now is not copied, and that is for new copies to find out.
         if weights_of(self.model) == self.weights and not self.hooks.sees_any():
             return self
-        options = {"rescale": self.rescale, "seed": self.seed}
-        return AblatedModel.of(self.model, self.units, self.ablation, **options)
+        return AblatedModel.of(
+            self.model,
+            self.units,
+            self.ablation,
+            rescale=self.rescale,
+            seed=self.seed,
+            calibration=self.calibration,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +97,7 @@ class Forwards:
     """The metric of every mask on every prompt of a task.
 
     Attributes:
-        groups: the forwards of the prompts of each token length.
+        groups: the forwards of prompts of one token length each.
     """
 
     groups: tuple[BatchedForward, ...]
@@ -138,6 +149,8 @@ class Forwards:
                         group.plain.tokens,
                         group.plain.ablation.in_dtype(dtype),
                         ablated.units,
+                        group.length,
+                        group.plain.n_read,
                     )
                 )
                 for group in self.groups

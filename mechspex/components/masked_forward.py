@@ -18,8 +18,8 @@ from mechspex.models.bridge import Edits, edited_logits, hook_point
 from mechspex.models.load_model import Model
 from mechspex.models.units import shape_of
 
-Masks = Bool[Tensor, "mask #prompt unit"] | Float[Tensor, "mask #prompt unit"]
-"""Masks of rows: one for all prompts, or one each; soft ones lie between 0 and 1."""
+Masks = Bool[Tensor, "mask #row unit"] | Float[Tensor, "mask #row unit"]
+"""Masks: one for all rows, or one each; soft ones lie between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def from_the_start(position: int, length: int) -> int:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What ablated activations become, on prompts of one length.
+    """What ablated activations become, on rows of one length.
 
     Activation at every site = keep · activation + (1 − keep) · reference. With `rescale` the kept
     heads of a layer are multiplied by (heads of the layer) / (heads kept), as in ProxySPEX's head
@@ -167,8 +167,8 @@ class Ablation:
 
     Attributes:
         sites: where units are ablated.
-        references: {hook: what replaces an ablated activation}, ``[1 or prompt, 1 or pos, …]``.
-        length: the length of the prompts, in tokens.
+        references: {hook: what replaces an ablated activation}, ``[1 or row, 1 or pos, …]``.
+        length: the length of the rows, in tokens.
         rescale: whether kept heads are multiplied.
     """
 
@@ -181,35 +181,34 @@ class Ablation:
         """The same with its references in another dtype."""
         return replace(self, references={k: r.to(dtype) for k, r in self.references.items()})
 
-    def edits(self, masks: Masks, prompts: slice) -> Edits:
-        """Edits of activations ``[(mask prompt), pos, unit, …]``.
+    def edits(self, masks: Masks, rows: slice) -> Edits:
+        """Edits of activations ``[(mask row), pos, unit, …]``.
 
-        An activation of fewer positions than the prompts have holds their last ones.
+        An activation of fewer positions than the rows have holds their last ones.
 
         Args:
-            masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
-            prompts: the prompts that are run, as a slice of the references.
-            n_prompts: how many they are.
+            masks: ``[mask, 1 or row, unit]``, Boolean, or between 0 and 1.
+            rows: the rows that are run, as a slice of the references.
         """
-        return {site.hook: self._edit(site, masks, prompts) for site in self.sites}
+        return {site.hook: self._edit(site, masks, rows) for site in self.sites}
 
-    def _edit(self, site: Site, masks: Tensor, prompts: slice) -> Callable[[Tensor], Tensor]:
+    def _edit(self, site: Site, masks: Tensor, rows: slice) -> Callable[[Tensor], Tensor]:
         reference = self.references[site.hook]
-        reference = reference[prompts] if len(reference) > 1 else reference
+        reference = reference[rows] if len(reference) > 1 else reference
 
         def edit(activation: Tensor) -> Tensor:
             n_positions = activation.shape[1]
             positions = range(self.length - n_positions, self.length)
             keep = site.keep(masks.to(activation.device), positions, site.n_along(activation))
             # Views, so neither masks nor references are repeated.
-            rows = rearrange(activation, "(mask prompt) ... -> mask prompt ...", mask=len(masks))
-            others = reference[:, -n_positions:].to(rows)
-            wide = keep.to(rows.dtype).view(*keep.shape, *[1] * (rows.ndim - 4))
+            live = rearrange(activation, "(mask row) ... -> mask row ...", mask=len(masks))
+            others = reference[:, -n_positions:].to(live)
+            wide = keep.to(live.dtype).view(*keep.shape, *[1] * (live.ndim - 4))
             # Exact for masks of zeros and ones, and several times as fast as choosing by them.
-            edited = torch.addcmul(others * (1 - wide), rows, wide)
+            edited = torch.addcmul(others * (1 - wide), live, wide)
             if self.rescale and KINDS[site.kind].rescaled:
-                edited = torch.where(wide > 0, edited * _factor(keep, rows), edited)
-            return rearrange(edited, "mask prompt ... -> (mask prompt) ...")
+                edited = torch.where(wide > 0, edited * _factor(keep, live), edited)
+            return rearrange(edited, "mask row ... -> (mask row) ...")
 
         return edit
 
@@ -222,29 +221,30 @@ def _factor(keep: Tensor, rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class MaskedForward:
-    """A model whose units can be ablated, row by row, on prompts of one length.
+    """A model whose units can be ablated, row by row, on rows of one length.
 
     The plain way: every block, every position, through the hooks of the bridge.
 
     Attributes:
         model: the bridge; its own hooks stay and run first.
-        tokens: the prompts.
+        tokens: the prompts, each with what is forced after it.
         ablation: what ablated activations become.
+        n_read: how many of the last positions are read.
     """
 
     model: Model
-    tokens: Int[Tensor, "prompt pos"]
+    tokens: Int[Tensor, "row pos"]
     ablation: Ablation
+    n_read: int = 1
 
     def __call__(
-        self, masks: Masks, prompts: slice = slice(None)
-    ) -> Float[Tensor, "row vocabulary"]:
-        """Logits of every mask on every prompt, where the model is read; row: (mask prompt).
+        self, masks: Masks, rows: slice = slice(None)
+    ) -> Float[Tensor, "masked_row read vocabulary"]:
+        """Logits of every mask on every row, where the model is read; masked row: (mask row).
 
         Args:
-            masks: ``[mask, 1 or prompt, unit]``, Boolean, or between 0 and 1.
+            masks: ``[mask, 1 or row, unit]``, Boolean, or between 0 and 1.
         """
-        tokens = self.tokens[prompts]
-        rows = repeat(tokens, "prompt pos -> (mask prompt) pos", mask=len(masks))
-        edits = self.ablation.edits(masks, prompts)
-        return edited_logits(self.model, rows, edits)
+        tokens = repeat(self.tokens[rows], "row pos -> (mask row) pos", mask=len(masks))
+        edits = self.ablation.edits(masks, rows)
+        return edited_logits(self.model, tokens, edits, self.n_read)

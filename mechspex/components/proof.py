@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mechspex.components.batched_forward import BatchedForward, checked_values
+from mechspex.components.clean_pass import CleanPass
+from mechspex.components.context import check_context
 from mechspex.components.forwards import AblatedModel, Forwards
 from mechspex.components.masked_forward import Ablation, MaskedForward, check_sites
 from mechspex.components.precision import PRECISIONS, PrecisionError
-from mechspex.components.references import record, reference_activations
+from mechspex.components.references import reference_activations
 from mechspex.core.errors import AblationError, MeasurementError, ModelError
 from mechspex.core.masks import sample_masks
 from mechspex.core.units import UnitSet
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits
-from mechspex.tasks.metrics import Metric, bind_metric
+from mechspex.tasks.metrics import AllPositions, Metric, bind_metric, reads_continuations
+from mechspex.tasks.next_token import encode
 from mechspex.tasks.task import Task
+from mechspex.tasks.teacher_forcing import forced_rows
 from mechspex.tasks.tokens import Tokens, tokenize
 
 _log = logging.getLogger(__name__)
@@ -117,64 +122,100 @@ def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> P
         TaskError, UnknownUnitError, AblationError, ModelError, MeasurementError: see
             `ComponentValues`.
     """
-    tokens = tokenize(task, ablated.model.tokenizer)
-    plain, clean_logits = _through_bridge(ablated, tokens)
-    metric = _bound(task, tokens, clean_logits)
-    groups = [
-        BatchedForward.of(prompts, metric, forward, ablated.hooks) for prompts, forward in plain
-    ]
-    forwards = Forwards(tuple(groups))
-    ends, rounding = _checked(ablated, task, forwards, metric, clean_logits)
+    paired = ablated.ablation == "corrupted"
+    tokens = tokenize(task, ablated.model.tokenizer, with_corrupted=paired)
+    check_context(ablated.model, task, tokens)
+    passes = _clean_passes(ablated, task, tokens)
+    metric = _bound(task, tokens, passes)
+    forwards = Forwards(tuple(_through_bridge(ablated, tokens, metric, passes, task.prepend_bos)))
+    ends, rounding = _checked(ablated, task, forwards, passes)
     found = _shortened(Proved(ablated, task, tokens, forwards, forwards, *ends), rounding)
     return found if precision is None else found.in_precision(precision)
 
 
-def _through_bridge(
-    ablated: AblatedModel, tokens: Tokens
-) -> tuple[list[tuple[tuple[int, ...], MaskedForward]], Float[Tensor, "prompt vocabulary"]]:
-    """Prompts of one length and their forward, and the clean logits of all prompts."""
-    model, sites, device = ablated.model, ablated.sites, ablated.device
-    by_length: dict[int, list[int]] = {}
-    for number, prompt in enumerate(tokens.prompts):
-        by_length.setdefault(len(prompt), []).append(number)
-    forwards, logits = [], {}
-    for length, prompts in sorted(by_length.items()):
-        batch = torch.stack([tokens.prompts[j] for j in prompts]).to(device)
-        clean, rows = record(model, [site.hook for site in sites], batch)
-        logits |= dict(zip(prompts, rows, strict=True))
-        check_sites(model, sites, clean, length)
-        paired = tokens.corrupted
-        references = reference_activations(
-            model,
-            clean,
-            ablated.ablation,
-            corrupted=None
-            if paired is None
-            else torch.stack([paired[j] for j in prompts]).to(device),
-            seed=ablated.seed,
+def _clean_passes(ablated: AblatedModel, task: Task, tokens: Tokens) -> list[CleanPass]:
+    """The untouched model on the prompts, and on what is forced after them."""
+    hooks = [site.hook for site in ablated.sites]
+    read_continuations = reads_continuations(task.metric, tokens)
+    return [
+        CleanPass.of(
+            ablated.model,
+            hooks,
+            rows,
+            rows.length if isinstance(task.metric, AllPositions) else rows.n_read,
         )
-        placed = tuple(site.on(length) for site in sites)
-        ablation = Ablation(placed, references, length, ablated.rescale)
-        forwards.append((tuple(prompts), MaskedForward(model, batch, ablation)))
-    return forwards, torch.stack([logits[j] for j in range(len(tokens.prompts))])
+        for rows in forced_rows(tokens, read_continuations=read_continuations)
+    ]
 
 
-def _bound(task: Task, tokens: Tokens, clean_logits: Tensor) -> Metric:
-    device, distractors = clean_logits.device, tokens.distractors
-    return bind_metric(
-        task.metric,
-        answers=tokens.answers.to(device),
-        distractors=None if distractors is None else distractors.to(device),
-        clean=clean_logits,
+def _through_bridge(
+    ablated: AblatedModel,
+    tokens: Tokens,
+    metric: Metric,
+    passes: list[CleanPass],
+    prepend_bos: bool | None,
+) -> Iterator[BatchedForward]:
+    """The forwards of the rows of each clean pass, through the bridge."""
+    model = ablated.model
+    sites = [tuple(s.on(one.forced.length) for s in ablated.sites) for one in passes]
+    for one, placed in zip(passes, sites, strict=True):
+        check_sites(model, placed, one.activations, one.forced.length)
+    every = reference_activations(
+        model,
+        passes,
+        ablated.ablation,
+        tokens,
+        calibration=_calibration(ablated, prepend_bos),
+        seed=ablated.seed,
     )
+    for one, placed, references in zip(passes, sites, every, strict=True):
+        rows = rearrange(one.forced.rows, "prompt sequence pos -> (prompt sequence) pos")
+        ablation = Ablation(placed, references, rows.shape[1], ablated.rescale)
+        plain = MaskedForward(model, rows.to(ablated.device), ablation, one.logits.shape[1])
+        prompts, length = one.forced.prompts, one.forced.length
+        yield BatchedForward.of(prompts, length, metric, plain, ablated.hooks)
+
+
+def _calibration(
+    ablated: AblatedModel, prepend_bos: bool | None
+) -> tuple[list[CleanPass], Tokens] | None:
+    """The clean passes of the calibration prompts, where there are any."""
+    if ablated.calibration is None:
+        return None
+    model, texts = ablated.model, ablated.calibration
+    # Nothing is read there but the texts.
+    task = Task(texts, texts, metric="kl_divergence", name="calibration")
+    ids = [encode(model.tokenizer, text, prepend_bos) for text in texts]
+    tokens = Tokens(tuple(map(torch.tensor, ids)), None, tuple(((0,),) for _ in ids), None)
+    check_context(model, task, tokens)
+    return _clean_passes(ablated, task, tokens), tokens
+
+
+def _bound(task: Task, tokens: Tokens, passes: list[CleanPass]) -> Metric:
+    after_prompts = {
+        number: one.logits[place * one.forced.n_sequences, 0 if one.n_forced else -1]
+        for one in passes
+        for place, number in enumerate(one.forced.prompts)
+    }
+    clean = torch.stack([after_prompts[number] for number in range(len(task))])
+    per_token = task.answer_tokens == "mean"
+    return bind_metric(task.metric, tokens=tokens, clean=clean, per_token=per_token)
+
+
+def _untouched(forwards: Forwards, passes: list[CleanPass]) -> Float[np.ndarray, " prompt"]:
+    """The values of the untouched model."""
+    values = np.empty(forwards.n_prompts, dtype=np.float32)
+    for group, one in zip(forwards.groups, passes, strict=True):
+        numbers = torch.tensor(group.prompts, device=one.logits.device)
+        values[list(group.prompts)] = checked_values(group.metric, one.logits, numbers).cpu()
+    return values
 
 
 def _checked(
-    ablated: AblatedModel, task: Task, forwards: Forwards, metric: Metric, clean_logits: Tensor
+    ablated: AblatedModel, task: Task, forwards: Forwards, passes: list[CleanPass]
 ) -> tuple[tuple[float, float], float]:
     """The mean values of both ends, and by how much rounding may move a value."""
-    prompts = torch.arange(len(task), device=clean_logits.device)
-    untouched = checked_values(metric, clean_logits, prompts).cpu().numpy()
+    untouched = _untouched(forwards, passes)
     if not np.isfinite(untouched).all():
         bad = int(np.flatnonzero(~np.isfinite(untouched))[0])
         raise MeasurementError(
@@ -183,8 +224,9 @@ def _checked(
         )
     kept, empty = forwards.values(_ends(ablated.units))
     # Batches of other sizes take other kernels: the same up to the dtype's rounding.
-    size = max(float(clean_logits.abs().max()), float(np.abs(untouched).max()))
-    dtype = clean_logits.dtype
+    largest = max(float(one.logits.abs().max()) for one in passes)
+    size = max(largest, float(np.abs(untouched).max()))
+    dtype = passes[0].logits.dtype
     rounding = _ROUNDINGS[dtype.itemsize] * torch.finfo(dtype).eps * size
     if np.abs(kept - untouched).max() > rounding:
         raise MeasurementError(

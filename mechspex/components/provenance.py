@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from mechspex.components.proof import Proved
 from mechspex.core.provenance import Provenance
 from mechspex.core.value_function import name_of
 from mechspex.models.weights import weights_hash
+from mechspex.tasks.tokens import Continuation, first_tokens
 
 
 def provenance_of(proved: Proved) -> Provenance:
@@ -24,7 +25,16 @@ def provenance_of(proved: Proved) -> Provenance:
         ablation = "references"
     elif ablation == "corrupted":
         taken_from = tokens.corrupted
-    read = [tokens.answers, *([] if tokens.distractors is None else [tokens.distractors])]
+    elif ablated.calibration is not None:
+        taken_from = ablated.calibration
+    elif ablation in ("mean", "resample") and len({len(ids) for ids in tokens.prompts}) > 1:
+        # Version 0.1 took those of one length together.
+        taken_from = ["prompts of all lengths, piece by piece"]
+    read = [*_continuations(tokens.answers), *_continuations(tokens.distractors)]
+    if proved.task.answer_tokens != "all":
+        read.append(proved.task.answer_tokens)
+    if tokens.spans is not None and ablation != "zero":
+        read.append(str([dict(spans) for spans in tokens.spans]))
     return Provenance(
         clean=proved.clean,
         ablated=proved.empty,
@@ -44,6 +54,17 @@ def provenance_of(proved: Proved) -> Provenance:
         seed=ablated.seed if ablation == "resample" else None,
         rescaled=ablated.rescale,
     )
+
+
+def _continuations(
+    continuations: Sequence[Sequence[Continuation]] | None,
+) -> list[str | Tensor]:
+    """Answers or distractors, as a digest takes them."""
+    if continuations is None:
+        return []
+    if all(len(ids) == 1 for several in continuations for ids in several):
+        return [first_tokens(continuations)]
+    return [str([list(map(list, several)) for several in continuations])]
 
 
 def _digest(*parts: str | Tensor) -> str:

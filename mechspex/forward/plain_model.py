@@ -47,7 +47,7 @@ class _Pass:
         rows: of the batch.
         start: where it begins.
         read: tokens whose logits are wanted; None for all.
-        last_only: nothing but the last position is read.
+        n_last: how many of the last positions are read; None for all.
         wanted: blocks whose input is recorded, in `recorded`.
     """
 
@@ -55,7 +55,7 @@ class _Pass:
     rows: int = 0
     start: Start = Start(0, None, ())
     read: Tensor | None = None
-    last_only: bool = False
+    n_last: int | None = None
     wanted: Collection[int] = ()
     recorded: dict[int, Tensor] = field(default_factory=dict)
 
@@ -118,17 +118,19 @@ class PlainModel:
         *,
         start: Start | None = None,
         read: Int[Tensor, " read"] | None = None,
-    ) -> Float[Tensor, "row read"]:
-        """Logits at the last position, of the tokens `read` or of the whole vocabulary.
+        n_last: int = 1,
+    ) -> Float[Tensor, "row last read"]:
+        """Logits at the last positions, of the tokens `read` or of the whole vocabulary.
 
         Args:
             tokens: the token ids at the positions that are run.
             edits: made to the activations on the way.
             start: where to begin; at the embedding if not given.
             read: token ids.
+            n_last: how many of the last positions.
         """
         start = Start(0, None, ()) if start is None else start
-        run = _Pass(edits, len(tokens), start, read, last_only=True)
+        run = _Pass(edits, len(tokens), start, read, n_last)
         cache = _prefix(start.cache)
         return self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
 
@@ -145,7 +147,8 @@ class PlainModel:
     def _run(self, run: _Pass, tokens: Tensor, **options: Any) -> Tensor:
         self._pass = run
         try:
-            return self.module(tokens, logits_to_keep=1, **options).logits[:, -1]
+            n_last = run.n_last or 1
+            return self.module(tokens, logits_to_keep=n_last, **options).logits[:, -n_last:]
         finally:
             self._pass = _Pass()
 
@@ -223,7 +226,7 @@ class PlainModel:
         block.forward = forward
 
     def _trim(self, model: Model) -> None:
-        """Run the last block's MLP at the last position alone: nothing else reads the others."""
+        """Run the last block's MLP where logits are read alone: nothing else reads the others."""
         mlp = getattr(model.blocks[-1], "mlp", None)
         path = self._paths.get(id(_bare(mlp))) if isinstance(mlp, nn.Module) else None
         if path is None:
@@ -232,12 +235,13 @@ class PlainModel:
         run = module.forward
 
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if not self._pass.last_only or args or kwargs or hidden.ndim != 3:
+            n_last = self._pass.n_last
+            if n_last is None or args or kwargs or hidden.ndim != 3:
                 return run(hidden, *args, **kwargs)
             # PyTorch multiplies strided inputs far slower.
-            output = run(hidden[:, -1:].contiguous())
+            output = run(hidden[:, -n_last:].contiguous())
             # Zeros where nothing is read, so that the residual stream keeps its shape.
-            return nn.functional.pad(output, (0, 0, hidden.shape[1] - 1, 0))
+            return nn.functional.pad(output, (0, 0, hidden.shape[1] - n_last, 0))
 
         if _is_position_wise(module, run, self.module.config.hidden_size):
             module.forward = forward

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -31,24 +31,34 @@ Edits = Mapping[str, Callable[[Tensor], Tensor]]
 """{hook point: activation ``[row, pos, unit, …]`` → what takes its place}."""
 
 
-def edited_logits(model: Model, tokens: Int[Tensor, "row pos"], edits: Edits) -> Tensor:
-    """Logits ``[row, vocabulary]`` where the model is read, its activations edited on the way.
+def edited_logits(
+    model: Model, tokens: Int[Tensor, "row pos"], edits: Edits, n_read: int = 1
+) -> Float[Tensor, "row read vocabulary"]:
+    """Logits where the model is read, its activations edited on the way.
 
-    A causal model is read at the last position, a masked language model at its mask token, a
-    classifier at its only output. The wrapped model is called itself: it holds the hooked modules,
-    and models of the transformers library can skip the unembedding of all other positions.
+    A causal model is read at its last `n_read` positions, a masked language model at its mask
+    token, a classifier at its only output. The wrapped model is called itself: it holds the hooked
+    modules, and models of the transformers library can skip the unembedding of other positions.
+
+    Raises:
+        TaskError: a model that reads one position is to read several.
     """
     hooks = [(name, _as_hook(edit)) for name, edit in edits.items()]
     own = model.original_model
     with model.hooks(fwd_hooks=hooks):
         if not isinstance(own, PreTrainedModel):
-            return own(tokens)[:, -1]
+            return own(tokens)[:, -n_read:]
         if can_keep_last_logits(own):
-            return own(tokens, logits_to_keep=1, use_cache=False).logits[:, -1]
+            return own(tokens, logits_to_keep=n_read, use_cache=False).logits[:, -n_read:]
+        if n_read > 1:
+            raise TaskError(
+                f"{model.cfg.model_name} is read at one position, so a continuation of several "
+                "tokens cannot be scored; give answers of one token, or answer_tokens='first'"
+            )
         logits = own(tokens).logits
     if logits.ndim == 2:
-        return logits
-    return logits[torch.arange(len(tokens)), _read_positions(model, tokens)]
+        return logits[:, None]
+    return logits[torch.arange(len(tokens)), _read_positions(model, tokens)][:, None]
 
 
 def _as_hook(edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor, object], Tensor]:

@@ -1,4 +1,4 @@
-"""Tasks: prompts with one-token answers, in words; nothing here loads torch."""
+"""Tasks: prompts with their answers, in words; nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 
 from mechspex.core.errors import TaskError
 from mechspex.tasks.metric_names import METRICS
+from mechspex.tasks.spans import Span
+
+# How much of a continuation's tokens is read.
+ANSWER_TOKENS = ("all", "mean", "first")
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,21 @@ class Task:
 
     Attributes:
         prompts: the texts the model reads.
-        answers: the right continuation of each prompt, one token with its leading space
-            (``" Mary"``); or a list of several right ones, one token each.
+        answers: the right continuation of each prompt with its leading space (``" Mary"``), of any
+            length; or a list of several right ones.
         distractors: the wrong continuation, or continuations, of each prompt; a metric that is a
             difference needs them.
-        corrupted: for each prompt a text of the same token length that lacks what the answer rests
-            on; the ``corrupted`` ablation needs them.
+        corrupted: for each prompt a text that lacks what the answer rests on; the ``corrupted``
+            ablation needs them.
         metric: a name of `mechspex.tasks.metric_names.METRICS`, or a function (logits
             ``[row, vocabulary]``, prompt number ``[row]``) → value ``[row]``.
-        prepend_bos: whether a BOS token comes first; None leaves it to the tokenizer.
+        prepend_bos: whether a BOS token comes first; None for the tokenizer's own way, that of
+            ``AutoTokenizer.from_pretrained(folder)(text)``.
+        answer_tokens: how much of a continuation is read: ``all`` its tokens (the sum of their
+            log-probabilities), their ``mean``, or the ``first`` alone.
+        spans: for each prompt {name: a piece of its text}, as a text that stands there once or as
+            (first, last + 1) in characters; the ``mean`` is then taken span by span.
+        corrupted_spans: the same for the corrupted prompts.
         name: the task's name in output.
         circuits: published circuits, {model: {role: head names}}.
 
@@ -39,12 +49,25 @@ class Task:
     corrupted: Sequence[str] | None = None
     metric: str | Callable[..., Any] = "logit_difference"
     prepend_bos: bool | None = None
+    answer_tokens: str = "all"
+    spans: Sequence[Mapping[str, Span]] | None = None
+    corrupted_spans: Sequence[Mapping[str, Span]] | None = None
     name: str = "task"
     circuits: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.prompts:
             raise TaskError("a task needs at least one prompt, got none")
+        for label in ("spans", "corrupted_spans"):
+            named = getattr(self, label)
+            if named is not None and len(named) != len(self.prompts):
+                raise TaskError(
+                    f"{len(named)} {label} for {len(self.prompts)} prompts; give one a prompt"
+                )
+        if self.answer_tokens not in ANSWER_TOKENS:
+            raise TaskError(
+                f"answer_tokens = {self.answer_tokens!r}; choose {', '.join(ANSWER_TOKENS)}"
+            )
         for label in ("prompts", "answers", "distractors", "corrupted"):
             texts = getattr(self, label)
             if texts is None:
@@ -69,7 +92,7 @@ class Task:
 
     def __getitem__(self, chosen: slice) -> Task:
         """The same task with some of its prompts."""
-        lists = ("prompts", "answers", "distractors", "corrupted")
+        lists = ("prompts", "answers", "distractors", "corrupted", "spans", "corrupted_spans")
         parts = {name: getattr(self, name) for name in lists}
         return replace(self, **{name: p if p is None else p[chosen] for name, p in parts.items()})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
-from mechspex.tasks.next_token import encode, next_token
+from mechspex.tasks.next_token import continuation, encode
+from mechspex.tasks.spans import token_spans
 from mechspex.tasks.task import Task
+
+Continuation = tuple[int, ...]
+"""The tokens of an answer or a distractor."""
 
 
 @dataclass(frozen=True)
@@ -22,58 +26,100 @@ class Tokens:
 
     Attributes:
         prompts, corrupted: token ids, one row a prompt; rows may differ in length.
-        answers, distractors: token ids, one a prompt. Where any prompt has several, each prompt
-            has a row, filled up with −1.
+        answers, distractors: the continuations of each prompt, each of them once.
+        spans, corrupted_spans: {name: the tokens it spans} of each prompt.
     """
 
     prompts: tuple[Int[Tensor, " _"], ...]
     corrupted: tuple[Int[Tensor, " _"], ...] | None
-    answers: Int[Tensor, " prompt *answer"]
-    distractors: Int[Tensor, " prompt *distractor"] | None
+    answers: tuple[tuple[Continuation, ...], ...]
+    distractors: tuple[tuple[Continuation, ...], ...] | None
+    spans: tuple[Mapping[str, range], ...] | None = None
+    corrupted_spans: tuple[Mapping[str, range], ...] | None = None
+
+    def continuations(self, number: int) -> tuple[Continuation, ...]:
+        """The answers of a prompt, then its distractors."""
+        wrong = () if self.distractors is None else self.distractors[number]
+        return self.answers[number] + wrong
+
+    @property
+    def of_one_token(self) -> bool:
+        """Whether every continuation is a single token."""
+        prompts = range(len(self.prompts))
+        return all(len(ids) == 1 for number in prompts for ids in self.continuations(number))
 
 
-def tokenize(task: Task, tokenizer: Tokenizer) -> Tokens:
+def first_tokens(
+    continuations: Sequence[Sequence[Continuation]],
+) -> Int[Tensor, " prompt *continuation"]:
+    """The first tokens of continuations, filled up with −1 where prompts have several."""
+    ids = [torch.tensor([tokens[0] for tokens in several]) for several in continuations]
+    padded = pad_sequence(ids, batch_first=True, padding_value=-1)
+    return padded[:, 0] if padded.shape[1] == 1 else padded
+
+
+def tokenize(task: Task, tokenizer: Tokenizer, *, with_corrupted: bool = True) -> Tokens:
     """The tokens of a task.
 
     Args:
         task: the task, in words.
         tokenizer: the model's tokenizer.
+        with_corrupted: whether the corrupted prompts are read; they are not looked at else.
 
     Raises:
-        TaskError: an answer or distractor of several tokens, or a corrupted prompt whose length
-            is not its prompt's.
+        TaskError: a text that this tokenizer cannot read, an answer or distractor that does not
+            continue its prompt, or one that is both.
     """
     prompts = [encode(tokenizer, text, task.prepend_bos) for text in task.prompts]
     corrupted = None
-    if task.corrupted is not None:
+    if task.corrupted is not None and with_corrupted:
         corrupted = [encode(tokenizer, text, task.prepend_bos) for text in task.corrupted]
-        for number, (clean, other) in enumerate(zip(prompts, corrupted, strict=True)):
-            if len(clean) != len(other):
-                raise TaskError(
-                    f"prompt {number} has {len(clean)} tokens and its corrupted prompt "
-                    f"{len(other)}: {task.prompts[number]!r} / {task.corrupted[number]!r}; "
-                    "make them equally long"
+
+    def continuations(
+        label: str, texts: Sequence[str | Sequence[str]]
+    ) -> tuple[tuple[Continuation, ...], ...]:
+        return tuple(
+            tuple(
+                dict.fromkeys(
+                    _read(continuation(tokenizer, prompt, text, label), task.answer_tokens)
+                    for text in ([several] if isinstance(several, str) else several)
                 )
+            )
+            for prompt, several in zip(task.prompts, texts, strict=True)
+        )
 
-    def continuations(label: str, answers: Sequence[str | Sequence[str]]) -> Tensor:
-        if all(isinstance(answer, str) for answer in answers):
-            pairs = zip(task.prompts, answers, strict=True)
-            return torch.tensor([next_token(tokenizer, p, str(text), label) for p, text in pairs])
-        ids = [
-            torch.tensor([next_token(tokenizer, prompt, text, label) for text in _several(answer)])
-            for prompt, answer in zip(task.prompts, answers, strict=True)
-        ]
-        return pad_sequence(ids, batch_first=True, padding_value=-1)
-
+    answers = continuations("answer", task.answers)
+    distractors = None
+    if task.distractors is not None:
+        distractors = continuations("distractor", task.distractors)
+        _refuse_both(task, tokenizer, answers, distractors)
     return Tokens(
         prompts=tuple(map(torch.tensor, prompts)),
         corrupted=None if corrupted is None else tuple(map(torch.tensor, corrupted)),
-        answers=continuations("answer", task.answers),
-        distractors=None
-        if task.distractors is None
-        else continuations("distractor", task.distractors),
+        answers=answers,
+        distractors=distractors,
+        spans=token_spans(tokenizer, task.prompts, prompts, task.spans),
+        corrupted_spans=None
+        if corrupted is None or task.corrupted is None
+        else token_spans(tokenizer, task.corrupted, corrupted, task.corrupted_spans),
     )
 
 
-def _several(answer: str | Sequence[str]) -> Sequence[str]:
-    return [answer] if isinstance(answer, str) else answer
+def _read(ids: Continuation, answer_tokens: str) -> Continuation:
+    return ids[:1] if answer_tokens == "first" else ids
+
+
+def _refuse_both(
+    task: Task,
+    tokenizer: Tokenizer,
+    answers: Sequence[Sequence[Continuation]],
+    distractors: Sequence[Sequence[Continuation]],
+) -> None:
+    for number, (right, wrong) in enumerate(zip(answers, distractors, strict=True)):
+        if both := [ids for ids in right if ids in wrong]:
+            tokens = tokenizer.convert_ids_to_tokens(list(both[0]))
+            by_first = " as their first token" if task.answer_tokens == "first" else ""
+            raise TaskError(
+                f"prompt {number} has {tokens}{by_first} among its answers and its distractors: "
+                f"{task.prompts[number]!r}; change one of them"
+            )

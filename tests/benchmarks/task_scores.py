@@ -31,9 +31,7 @@ def metric_values(model, task):
     with torch.inference_mode():
         for rows in (tokens.prompts, tokens.corrupted):
             logits = torch.cat([model(row[None])[:, -1] for row in rows])
-            metric = bind_metric(
-                task.metric, answers=tokens.answers, distractors=tokens.distractors, clean=logits
-            )
+            metric = bind_metric(task.metric, tokens=tokens, clean=logits)
             found.append(metric(logits, torch.arange(len(task))).numpy())
     return found
 

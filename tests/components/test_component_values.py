@@ -27,7 +27,7 @@ from mechspex.forward import plain_model
 from mechspex.models import weights
 from mechspex.runs.recorded import RecordedValues
 from mechspex.tasks.metric_names import METRICS
-from mechspex.tasks.tokens import tokenize
+from mechspex.tasks.tokens import first_tokens, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +38,12 @@ def task():
 def untouched(model, task):
     """Values of the plain forward of the bridge, without a hook of ours."""
     tokens = tokenize(task, model.tokenizer)
+    answers, distractors = first_tokens(tokens.answers), first_tokens(tokens.distractors)
     rows = []
     with torch.inference_mode():
         for j, prompt in enumerate(tokens.prompts):
             logits = model(prompt[None].to(device_of(model)), return_type="logits")[0, -1].cpu()
-            rows.append(logits[tokens.answers[j]] - logits[tokens.distractors[j]])
+            rows.append(logits[answers[j]] - logits[distractors[j]])
     return torch.stack(rows).numpy()
 
 
@@ -232,11 +233,12 @@ def test_prompts_of_several_lengths_equal_those_measured_apart(gpt2):
         [DISTRACTORS[0], DISTRACTORS[0], DISTRACTORS[1], DISTRACTORS[1]],
     )
     masks = sample_masks(6, 5, seed=0)
-    values = mx.ComponentValues(gpt2, mixed, mx.heads(gpt2))(masks)
-    for columns, prompts in (([0, 2], PROMPTS[:2]), ([1, 3], long[:2])):
-        apart = mx.Task(prompts, ANSWERS[:2], DISTRACTORS[:2])
-        alone = mx.ComponentValues(gpt2, apart, mx.heads(gpt2))(masks)
-        assert np.allclose(values[:, columns], alone, atol=2e-4)
+    for ablation in ("zero", "resample"):
+        values = mx.ComponentValues(gpt2, mixed, mx.heads(gpt2), ablation)(masks)
+        for columns, prompts in (([0, 2], PROMPTS[:2]), ([1, 3], long[:2])):
+            apart = mx.Task(prompts, ANSWERS[:2], DISTRACTORS[:2])
+            alone = mx.ComponentValues(gpt2, apart, mx.heads(gpt2), ablation)(masks)
+            assert np.allclose(values[:, columns], alone, atol=2e-4)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -247,12 +249,16 @@ def test_metrics_against_their_definitions(metric, gpt2, task):
         assert tokens.distractors is not None
         prompts = [prompt[None].to(device_of(gpt2)) for prompt in tokens.prompts]
         clean = torch.stack([gpt2(ids, return_type="logits")[0, -1].cpu() for ids in prompts])
+    answers, distractors = first_tokens(tokens.answers), first_tokens(tokens.distractors)
     expected = {
         "logit_difference": untouched(gpt2, task),
-        "answer_probability": [clean[j].softmax(0)[a].item() for j, a in enumerate(tokens.answers)],
+        "answer_probability": [clean[j].softmax(0)[a].item() for j, a in enumerate(answers)],
+        "answer_log_probability": [
+            clean[j].log_softmax(0)[a].item() for j, a in enumerate(answers)
+        ],
         "probability_difference": [
             (clean[j].softmax(0)[a] - clean[j].softmax(0)[d]).item()
-            for j, (a, d) in enumerate(zip(tokens.answers, tokens.distractors, strict=True))
+            for j, (a, d) in enumerate(zip(answers, distractors, strict=True))
         ],
         "kl_divergence": np.zeros(3),
     }[metric]
@@ -551,7 +557,8 @@ def test_on_other_prompts_everything_that_rests_on_them_is_proved_again(gpt2, ta
         values.on(mx.Task(["apple bird boat", "moon lake key"], ANSWERS[:2], DISTRACTORS[:2]))
     with pytest.raises(AblationError, match="single prompt"):
         values.on(task[:1])
-    short = values.on(task[1:])
+    with pytest.warns(UserWarning, match="the mean over 2 prompts takes away 50%"):
+        short = values.on(task[1:])
     assert short(np.ones((1, len(heads)), dtype=bool)).shape == (1, 2)
 
 

@@ -128,9 +128,7 @@ def test_scores_in_the_files_are_what_the_model_does(name, model):
     tokens = tokenize(task, model.tokenizer)
     with torch.inference_mode():
         logits = model(torch.stack(tokens.prompts))[:, -1]
-        metric = bind_metric(
-            task.metric, answers=tokens.answers, distractors=tokens.distractors, clean=logits
-        )
+        metric = bind_metric(task.metric, tokens=tokens, clean=logits)
         values = metric(logits, torch.arange(24)).numpy()
     low, high = score["interval"]
     assert low < score["clean"] < high

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -8,7 +10,7 @@ from mechspex.models.shipped import TINY
 from mechspex.tasks.draw_task import draw
 from mechspex.tasks.next_token import encode
 from mechspex.tasks.task_file import read_task_file
-from mechspex.tasks.tokens import tokenize
+from mechspex.tasks.tokens import first_tokens, tokenize
 
 RECIPE = """
 title = "Copy"
@@ -78,15 +80,27 @@ def test_a_task_whose_words_the_model_lacks_is_refused(tiny):
         mx.load_task("ioi", tiny)
 
 
-def test_unequal_corrupted_prompts_are_refused_naming_the_pair(tokenizer):
-    task = mx.Task(["apple bird", "boat key"], [" bird", " key"], None, ["apple boat", "boat"])
-    with pytest.raises(TaskError, match="prompt 1 has 3 tokens and its corrupted prompt 2.*'boat'"):
+def test_corrupted_prompts_may_have_another_length_and_are_read_where_they_count(tokenizer):
+    task = mx.Task(["apple bird", "boat key"], [" bird", " key"], None, ["apple boat", "zebra"])
+    assert tokenize(task, tokenizer, with_corrupted=False).corrupted is None
+    with pytest.raises(TaskError, match="'zebra' in prompt 'zebra'"):
         tokenize(task, tokenizer)
+    shorter = replace(task, corrupted=["apple boat", "boat"])
+    assert [len(ids) for ids in tokenize(shorter, tokenizer).corrupted] == [3, 2]
 
 
-def test_answers_of_several_tokens_are_refused_showing_them(tokenizer):
-    with pytest.raises(TaskError, match=r"answer ' bird boat'.*\['Ġbird', 'Ġboat'\]"):
-        tokenize(mx.Task(["apple"], [" bird boat"]), tokenizer)
+def test_answers_of_several_tokens_are_read_whole_or_by_their_first(tokenizer):
+    known = tokenizer.convert_tokens_to_ids
+    task = mx.Task(["apple"], [[" bird boat", " bird", " bird boat"]], [" key"])
+    assert tokenize(task, tokenizer).answers == (((*known(["Ġbird", "Ġboat"]),), (known("Ġbird"),)),)
+    first = replace(task, answer_tokens="first")
+    assert tokenize(first, tokenizer).answers == (((known("Ġbird"),),),), "each token once"
+    with pytest.raises(TaskError, match=r"prompt 0 has \['Ġbird'\] as their first token among its"):
+        tokenize(replace(first, distractors=[" bird key"]), tokenizer)
+    with pytest.raises(TaskError, match=r"prompt 0 has \['Ġbird'\] among its answers and its"):
+        tokenize(replace(task, distractors=[[" key", " bird"]]), tokenizer)
+    with pytest.raises(TaskError, match="answer_tokens = 'some'; choose all, mean, first"):
+        replace(task, answer_tokens="some")
     with pytest.raises(TaskError, match="answer ' volcano' is not in this model's vocabulary"):
         tokenize(mx.Task(["apple"], [" volcano"]), tokenizer)
 
@@ -123,14 +137,15 @@ def test_one_of_several_answers_may_be_given_as_a_list(tokenizer):
     assert task.answers == ((" bird", " key"), " lake")
     tokens = tokenize(task, tokenizer)
     known = tokenizer.convert_tokens_to_ids
-    assert tokens.answers.tolist() == [known(["Ġbird", "Ġkey"]), [known("Ġlake"), -1]]
-    assert tokens.distractors.tolist() == [[known("Ġmoon"), -1], known(["Ġlamp", "Ġrose"])]
+    answers, distractors = first_tokens(tokens.answers), first_tokens(tokens.distractors)
+    assert answers.tolist() == [known(["Ġbird", "Ġkey"]), [known("Ġlake"), -1]]
+    assert distractors.tolist() == [[known("Ġmoon"), -1], known(["Ġlamp", "Ġrose"])]
     assert task[1:].answers == (" lake",)
-    assert tokenize(task[1:], tokenizer).answers.shape == (1,)
+    assert first_tokens(tokenize(task[1:], tokenizer).answers).shape == (1,)
     with pytest.raises(TaskError, match="prompt 1 has an empty list of answers"):
         mx.Task(["apple", "boat"], [" bird", []])
-    with pytest.raises(TaskError, match="answer ' bird boat' does not continue 'apple'"):
-        tokenize(mx.Task(["apple"], [[" key", " bird boat"]]), tokenizer)
+    with pytest.raises(TaskError, match="answer 'bird' does not continue 'app'"):
+        tokenize(mx.Task(["app"], [[" key", "bird"]]), tokenizer)
 
 
 ROWS = """
@@ -250,7 +265,8 @@ def test_years_read_digit_by_digit_are_compared_by_the_first_that_decides(recipe
         assert right == later - earlier
         assert wrong == earlier - later
         assert year % 10 == 9 or year // 10 not in right | wrong, "undecided by the first digit"
-    assert tokenize(task, tokenizer).answers.shape[1] > 1  # pyright: ignore[reportArgumentType]
+    read = tokenize(task, tokenizer)  # pyright: ignore[reportArgumentType]
+    assert first_tokens(read.answers).shape[1] > 1
 
 
 def test_a_task_is_split_into_its_prompts_from_the_first_on():

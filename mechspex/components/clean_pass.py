@@ -1,0 +1,95 @@
+"""Clean passes: what the untouched model does on prompts, and on what is forced after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechspex.core.errors import AblationError
+from mechspex.models.bridge import edited_logits, in_parts
+from mechspex.models.load_model import Model
+from mechspex.tasks.teacher_forcing import ForcedRows
+
+
+def record(
+    model: Model, hooks: Iterable[str], tokens: Int[Tensor, "row pos"], n_read: int = 1
+) -> tuple[dict[str, Tensor], Float[Tensor, "row read vocabulary"]]:
+    """Activations ``[row, pos, …]`` at `hooks`, and the logits that are read, of one clean forward.
+
+    Raises:
+        AblationError: a hook point that the model does not have, or that never fires.
+    """
+    hooks = list(hooks)
+    for name in hooks:
+        if name not in model.hook_dict:
+            raise AblationError(
+                f"{model.cfg.model_name} has no hook point {name!r}; "
+                "its units cannot be ablated there"
+            )
+    seen: dict[str, list[Tensor]] = {name: [] for name in hooks}
+
+    def keep_as(name: str) -> Callable[[Tensor], Tensor]:
+        def keep(activation: Tensor) -> Tensor:
+            seen[name].append(activation.detach().clone())
+            return activation
+
+        return keep
+
+    logits = [
+        edited_logits(model, part, {name: keep_as(name) for name in hooks}, n_read)
+        for part in in_parts(tokens)
+    ]
+    silent = [name for name in hooks if not seen[name]]
+    if silent:
+        raise AblationError(
+            f"hook point {silent[0]!r} of {model.cfg.model_name} never fires "
+            f"({len(silent)} of {len(hooks)} are silent); its units cannot be ablated"
+        )
+    return {name: torch.cat(parts) for name, parts in seen.items()}, torch.cat(logits)
+
+
+@dataclass(frozen=True, eq=False)
+class CleanPass:
+    """What the untouched model does on the rows of some prompts of one length.
+
+    Attributes:
+        forced: the prompts and their rows.
+        activations: {hook: ``[(prompt sequence), pos, …]``}.
+        logits: those that are read, ``[(prompt sequence), read, vocabulary]``.
+    """
+
+    forced: ForcedRows
+    activations: Mapping[str, Tensor]
+    logits: Float[Tensor, "row read vocabulary"]
+
+    @classmethod
+    def of(cls, model: Model, hooks: Iterable[str], forced: ForcedRows, n_read: int) -> CleanPass:
+        """Run the model.
+
+        Args:
+            n_read: how many of the last positions are read.
+        """
+        device = next(model.original_model.parameters()).device
+        rows = rearrange(forced.rows, "prompt sequence pos -> (prompt sequence) pos").to(device)
+        return cls(forced, *record(model, hooks, rows, n_read))
+
+    def on_prompts(self, hook: str) -> Tensor:
+        """Activations ``[prompt, pos, …]`` on the prompts alone."""
+        return self.activations[hook][:: self.forced.n_sequences, : self.forced.length]
+
+    def after_prompts(self, hook: str) -> list[Tensor]:
+        """Activations ``[step, …]`` on what is forced after each prompt, all its rows together."""
+        length, n = self.forced.length, self.forced.n_sequences
+        rows = self.activations[hook][:, length:].unflatten(0, (-1, n))
+        real = self.forced.real[:, :, length:].to(rows.device)
+        return [rows[j][real[j]] for j in range(len(rows))]
+
+    @property
+    def n_forced(self) -> int:
+        """How many positions are forced after a prompt."""
+        return self.forced.rows.shape[2] - self.forced.length

@@ -1,0 +1,93 @@
+"""Named spans of prompts: which tokens a piece of a text covers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mechspex.core.errors import TaskError
+from mechspex.models.tokenizer import Tokenizer
+
+Span = str | tuple[int, int]
+"""A piece of a prompt: a text that stands in it once, or first and last-but-one character."""
+
+
+def token_spans(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    ids: Sequence[Sequence[int]],
+    spans: Sequence[Mapping[str, Span]] | None,
+) -> tuple[Mapping[str, range], ...] | None:
+    """{name: the positions of its tokens} of each text; None where no spans are named.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        texts: the texts.
+        ids: their token ids, with what marks their ends.
+        spans: {name: a piece of the text} of each text.
+
+    Raises:
+        TaskError: a piece that is not there, or there more than once; spans that overlap; a
+            tokenizer that does not tell where its tokens stand.
+    """
+    if spans is None:
+        return None
+    return tuple(
+        _spans_of(tokenizer, number, text, list(row), named)
+        for number, (text, row, named) in enumerate(zip(texts, ids, spans, strict=True))
+    )
+
+
+def _spans_of(
+    tokenizer: Tokenizer, number: int, text: str, ids: list[int], named: Mapping[str, Span]
+) -> Mapping[str, range]:
+    offsets, first = _offsets(tokenizer, text, ids)
+    found: dict[str, range] = {}
+    for name, span in named.items():
+        begin, end = _characters(number, text, name, span)
+        inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
+        if not inside:
+            raise TaskError(f"span {name!r} of prompt {number} covers no token: {text!r}")
+        tokens = range(first + inside[0], first + inside[-1] + 1)
+        for other, taken in found.items():
+            if tokens.start < taken.stop and taken.start < tokens.stop:
+                raise TaskError(
+                    f"spans {other!r} and {name!r} of prompt {number} overlap: {text!r}"
+                )
+        found[name] = tokens
+    return dict(sorted(found.items(), key=lambda item: item[1].start))
+
+
+def _characters(number: int, text: str, name: str, span: Span) -> tuple[int, int]:
+    if isinstance(span, str):
+        there = text.count(span) if span else 0
+        if there != 1:
+            times = "is not there" if not there else f"is there {there} times"
+            raise TaskError(
+                f"span {name!r} of prompt {number}: {span!r} {times} in {text!r}; give a piece "
+                "that is there once, or (first, last + 1) in characters"
+            )
+        return text.index(span), text.index(span) + len(span)
+    begin, end = span
+    if not 0 <= begin < end <= len(text):
+        raise TaskError(
+            f"span {name!r} of prompt {number} is ({begin}, {end}), and {text!r} has "
+            f"{len(text)} characters"
+        )
+    return begin, end
+
+
+def _offsets(
+    tokenizer: Tokenizer, text: str, ids: list[int]
+) -> tuple[Sequence[tuple[int, int]], int]:
+    """The characters of each token of the text, and the position of the first of them."""
+    asked: Any = tokenizer
+    if not getattr(tokenizer, "is_fast", False):
+        raise TaskError(
+            f"{type(tokenizer).__name__} does not tell where its tokens stand, so spans cannot be "
+            "found; load the fast tokenizer"
+        )
+    read = asked(text, add_special_tokens=False, return_offsets_mapping=True)
+    plain = list(read.input_ids)
+    first = next(i for i in range(len(ids) + 1) if ids[i : i + len(plain)] == plain)
+    return read.offset_mapping, first
