@@ -77,7 +77,9 @@ from .subsets.best_subset import greedy as greedy
 from .subsets.best_subset import matching_subsets as matching_subsets
 from .subsets.front import Front as Front
 from .subsets.front import Subset as Subset
+from .tasks.greedy_answers import greedy_answers as greedy_answers
 from .tasks.load_task import load_task as load_task
+from .tasks.metrics import AllPositions as AllPositions
 from .tasks.task import Task as Task
 
 __version__: str

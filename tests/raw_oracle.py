@@ -87,6 +87,7 @@ class RawOracle:
             [torch.tensor([read(text).input_ids], device=device) for text in texts or ()]
             for texts in (task.prompts, task.corrupted)
         )
+        self._read = lambda text: tuple(read(text, add_special_tokens=False).input_ids)
         self._answers = [read(text).input_ids[-1] for text in task.answers]
         self._distractors = [read(text).input_ids[-1] for text in task.distractors]
 
@@ -112,8 +113,55 @@ class RawOracle:
                 rows[row, j] = (logits[self._answers[j]] - logits[self._distractors[j]]).item()
         return rows
 
+    @torch.inference_mode()
+    def continuation_values(self, masks: np.ndarray, ablation: str, task: mx.Task) -> np.ndarray:
+        """log p(answer) − log p(distractor) ``[mask, prompt]``, of one or two tokens each.
+
+        Each continuation has a forward of its own. What is forced after a prompt is replaced by the
+        mean over what is forced after all prompts, or by what the corrupted prompt has there.
+        """
+        texts = [(task.answers[j], task.distractors[j]) for j in range(len(task))]
+        pairs = [[self._read(text) for text in both] for both in texts]
+        forced = {
+            (j, ids[:-1]): torch.cat([prompt, torch.tensor([ids[:-1]], dtype=torch.long)], dim=1)
+            for j, prompt in enumerate(self._prompts)
+            for ids in pairs[j]
+        }
+        clean = [self._run(prompt)[1] for prompt in self._prompts]
+        after = [self._run(row)[1] for (_, ids), row in forced.items() if ids]
+        rows = np.empty((len(masks), len(self._prompts)), dtype=np.float32)
+        for j, prompt in enumerate(self._prompts):
+            for m, mask in enumerate(masks):
+                ablated = [unit for unit, kept in zip(self._units, mask, strict=True) if not kept]
+                log_p = []
+                for ids in pairs[j]:
+                    row = forced[j, ids[:-1]]
+                    reference = {}
+                    for key in clean[j]:
+                        if ablation == "zero":
+                            reference[key] = torch.zeros_like(self._run(row)[1][key])
+                        elif ablation == "corrupted":
+                            other = [self._corrupted[j], row[:, prompt.shape[1] :]]
+                            reference[key] = self._run(torch.cat(other, dim=1))[1][key]
+                        else:
+                            parts = [_mean([c[key] for c in clean], j)]
+                            ends = [a[key].reshape(-1, a[key].shape[-1])[-1] for a in after]
+                            parts += [torch.stack(ends).mean(0)[None]] * (len(ids) - 1)
+                            flat = [part.reshape(-1, part.shape[-1]) for part in parts]
+                            reference[key] = torch.cat(flat)
+                    logits = self._run(row, ablated, reference, every=True)[0].log_softmax(-1)
+                    read = logits[prompt.shape[1] - 1 :]
+                    log_p.append(sum(read[t, token].item() for t, token in enumerate(ids)))
+                rows[m, j] = log_p[0] - log_p[1]
+        return rows
+
     def _run(
-        self, tokens: Tensor, ablated: Sequence[mx.Unit] = (), reference: dict | None = None
+        self,
+        tokens: Tensor,
+        ablated: Sequence[mx.Unit] = (),
+        reference: dict | None = None,
+        *,
+        every: bool = False,
     ) -> tuple[Tensor, dict[tuple[str, int], Tensor]]:
         """Last-token logits, and the activations at all sites before they are ablated there."""
         seen: dict[tuple[str, int], Tensor] = {}
@@ -133,7 +181,8 @@ class RawOracle:
             for key, module in self._modules.items():
                 add = _edit_output if key[0] == "mlp" else _edit_input
                 hooks.callback(add(module, functools.partial(ablate, key)).remove)
-            return self._model(tokens, use_cache=False).logits[0, -1], seen
+            logits = self._model(tokens, use_cache=False).logits[0]
+            return logits if every else logits[-1], seen
 
 
 def _mean(activations, j):

@@ -162,7 +162,7 @@ def with_forced(
     prompts: Float[Tensor, "#prompt pos ..."],
     one: CleanPass,
     after: Callable[[int], Float[Tensor, "step ..."]],
-) -> Float[Tensor, "#row pos ..."]:
+) -> Float[Tensor, "#row all_pos ..."]:
     """References of prompts, followed by those of what is forced after them, row by row."""
     if not one.n_forced:
         return prompts

@@ -157,9 +157,8 @@ def _through_bridge(
 ) -> Iterator[BatchedForward]:
     """The forwards of the rows of each clean pass, through the bridge."""
     model = ablated.model
-    sites = [tuple(s.on(one.forced.length) for s in ablated.sites) for one in passes]
-    for one, placed in zip(passes, sites, strict=True):
-        check_sites(model, placed, one.activations, one.forced.length)
+    for one in passes:
+        check_sites(model, ablated.sites, one.activations, one.forced.length)
     every = reference_activations(
         model,
         passes,
@@ -168,11 +167,12 @@ def _through_bridge(
         calibration=_calibration(ablated, prepend_bos),
         seed=ablated.seed,
     )
-    for one, placed, references in zip(passes, sites, every, strict=True):
+    for one, references in zip(passes, every, strict=True):
+        prompts, length = one.forced.prompts, one.forced.length
+        placed = tuple(site.on(length) for site in ablated.sites)
         rows = rearrange(one.forced.rows, "prompt sequence pos -> (prompt sequence) pos")
         ablation = Ablation(placed, references, rows.shape[1], ablated.rescale)
         plain = MaskedForward(model, rows.to(ablated.device), ablation, one.logits.shape[1])
-        prompts, length = one.forced.prompts, one.forced.length
         yield BatchedForward.of(prompts, length, metric, plain, ablated.hooks)
 
 

@@ -313,3 +313,29 @@ def test_a_bridge_that_is_not_the_model_it_wraps_is_told(tmp_path):
     model = mx.load_model(save_random(AutoModelForCausalLM.from_config, config, tmp_path))
     with pytest.warns(UserWarning, match="differ by .* from those of the model it wraps"):
         mx.ComponentValues(model, TASK, mx.heads(model))
+
+
+# Lengths of four and six tokens, answers of one and of two; some begin alike.
+CONTINUED = mx.Task(
+    ["apple bird boat apple", "moon lake key moon tree flag", "wood wall door wood", "cat dog cat"],
+    [" bird tree", " lake", " wall key", " dog moon"],
+    [" boat", " key", " wall apple", " bird lake"],
+    ["flag bird boat apple", "tree lake key moon tree flag", "snow wall door wood", "key dog cat"],
+)
+TEN = ("gpt2", "gpt_neox parallel", "gptj", "opt", "phi", "llama", "mistral", "qwen2", "qwen3",
+       "gemma2 short window")  # fmt: skip
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero", "corrupted"])
+@pytest.mark.parametrize("name", TEN)
+def test_whole_continuations_are_those_of_the_raw_model(name, ablation, build):
+    folder, model = build(name)
+    units = UNITS["everything"](model)
+    rng = np.random.default_rng(0)
+    masks = np.concatenate([rng.random((3, len(units))) < 0.7, np.ones((1, len(units)), bool)])
+    expected = RawOracle(folder, CONTINUED, units).continuation_values(masks, ablation, CONTINUED)
+    values = mx.ComponentValues(model, CONTINUED, units, ablation)
+    assert values.through_bridge is None
+    measured = values(masks)
+    assert np.abs(measured - expected).max() < 3 * rounding(expected)
+    assert np.ptp(expected, axis=0).min() > 100 * rounding(expected)

@@ -55,7 +55,8 @@ def test_a_shipped_task_is_whole(name, model):
     assert tokens.distractors is not None
     assert len({len(row) for row in (*tokens.prompts, *tokens.corrupted)}) == 1
     for answer, distractor in zip(tokens.answers, tokens.distractors, strict=True):
-        right, wrong = ({*ids.reshape(-1).tolist()} - {-1} for ids in (answer, distractor))
+        right, wrong = ({ids[0] for ids in several} for several in (answer, distractor))
+        assert tokens.of_one_token
         assert right
         assert wrong
         assert not right & wrong
