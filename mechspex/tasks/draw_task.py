@@ -139,6 +139,7 @@ def draw(
         distractors=[example.distractor for example in examples],
         corrupted=[example.corrupted for example in examples],
         metric=task_file.metric,
+        prepend_bos=task_file.prepend_bos,
         name=task_file.name,
         circuits=task_file.circuits,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mechspex.core.errors import TaskError
-from mechspex.models.tokenizer import Tokenizer
+from mechspex.models.tokenizer import Tokenizer, own_tokenizer
 
 
 def encode(tokenizer: Tokenizer, text: str, prepend_bos: bool | None) -> list[int]:
@@ -27,8 +27,10 @@ def encode(tokenizer: Tokenizer, text: str, prepend_bos: bool | None) -> list[in
     _refuse_unknown(tokenizer, text, plain)
     bos = tokenizer.bos_token_id
     if prepend_bos is None:
-        ids = list(tokenizer(text).input_ids)
-        if len(ids) > len(plain) and ids[-1] == getattr(tokenizer, "eos_token_id", None):
+        # A bridge's tokenizer is re-made to put BOS first, whatever the model's own does.
+        own = own_tokenizer(tokenizer)
+        ids = list(own(text).input_ids)
+        if len(ids) > len(plain) and ids[-1] == getattr(own, "eos_token_id", None):
             ids = ids[:-1]
     elif prepend_bos:
         if bos is None:

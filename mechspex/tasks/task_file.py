@@ -28,6 +28,7 @@ class TaskFile:
         title: what the task is about, in a line.
         citation: where the task comes from.
         metric: the name of the task's metric.
+        prepend_bos: whether a BOS token comes before each prompt; None for the tokenizer's own way.
         templates: {part: text with slots} for each of `PARTS`, one mapping a template.
         slots: {slot: the list that its words come from}.
         words: {list: its rows}, in the order of the file.
@@ -40,6 +41,7 @@ class TaskFile:
     title: str
     citation: str
     metric: str
+    prepend_bos: bool | None
     templates: tuple[dict[str, str], ...]
     slots: dict[str, str]
     words: dict[str, tuple[Row, ...]]
@@ -118,6 +120,7 @@ def read_task_file(name_or_path: str | Path) -> TaskFile:
         title=table["title"],
         citation=table.get("citation", ""),
         metric=table.get("metric", "logit_difference"),
+        prepend_bos=table.get("prepend_bos"),
         templates=tuple(table["templates"]),
         slots=table["slots"],
         words={label: tuple(rows_of(listed)) for label, listed in table["words"].items()},

@@ -17,7 +17,7 @@ Row = Mapping[str, str]
 """{column: word}; a list of plain words has the one column ``""``."""
 
 _REQUIRED = ("title", "templates", "slots", "words")
-_KEYS = (*_REQUIRED, "citation", "metric", "circuits", "scores")
+_KEYS = (*_REQUIRED, "citation", "metric", "prepend_bos", "circuits", "scores")
 _SCORE = {"prompts": int, "clean": float, "interval": list, "corrupted": float, "accuracy": float,
           "can": bool}  # fmt: skip
 _LARGEST = 1e12
@@ -43,6 +43,7 @@ def check_table(table: dict[str, Any]) -> None:
     _check_keys((), table, _REQUIRED, _KEYS, "a task file")
     for key in ("title", "citation", "metric"):
         _expect((key,), table.get(key, "-"), str)
+    _expect(("prepend_bos",), table.get("prepend_bos", True), bool)
     for key in ("slots", "words"):
         _expect((key,), table[key], dict)
     for label, listed in table["words"].items():
