@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 from mechspex.core.errors import TaskError
 from mechspex.models.load_model import Model
@@ -54,7 +55,7 @@ def _length(tokens: Tokens, number: int) -> int:
 
 
 def _vocabulary(model: Model) -> int:
-    own = model.original_model
+    own: Any = model.original_model
     embeddings = own.get_input_embeddings() if hasattr(own, "get_input_embeddings") else None
     size = getattr(embeddings, "num_embeddings", None)
     return int(model.cfg.d_vocab if size is None else size)

@@ -58,7 +58,8 @@ def called_alike(
     pieces = pieces_of(tokens, use_spans=use_spans)
     others = [] if source.own else pieces_of(source.tokens, use_spans=use_spans)
     if everywhere:
-        called = [[FIRST, *["rest"] * (sum(map(len, one.values())) - 1)] for one in pieces + others]
+        lengths = [sum(map(len, one.values())) for one in pieces + others]
+        called: list[list[Hashable]] = [[FIRST, *["rest"] * (n - 1)] for n in lengths]
     else:
         called = labels(pieces + others)
     return called[: len(pieces)], called if source.own else called[len(pieces) :]

@@ -38,6 +38,7 @@ def task():
 def untouched(model, task):
     """Values of the plain forward of the bridge, without a hook of ours."""
     tokens = tokenize(task, model.tokenizer)
+    assert tokens.distractors is not None
     answers, distractors = first_tokens(tokens.answers), first_tokens(tokens.distractors)
     rows = []
     with torch.inference_mode():

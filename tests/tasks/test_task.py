@@ -139,6 +139,7 @@ def test_one_of_several_answers_may_be_given_as_a_list(tokenizer):
     assert task.answers == ((" bird", " key"), " lake")
     tokens = tokenize(task, tokenizer)
     known = tokenizer.convert_tokens_to_ids
+    assert tokens.distractors is not None
     answers, distractors = first_tokens(tokens.answers), first_tokens(tokens.distractors)
     assert answers.tolist() == [known(["Ġbird", "Ġkey"]), [known("Ġlake"), -1]]
     assert distractors.tolist() == [[known("Ġmoon"), -1], known(["Ġlamp", "Ġrose"])]
