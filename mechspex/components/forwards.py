@@ -123,8 +123,9 @@ class Forwards:
     ) -> tuple[Float[np.ndarray, "mask prompt"], Float[np.ndarray, "mask prompt unit"]]:
         """Values of soft masks and their gradients, as `values`."""
         both = np.empty((len(masks), self.n_prompts, 1 + masks.shape[1]), dtype=np.float32)
-        for group in self.groups:
-            both[:, list(group.prompts)] = group.values_and_gradients(masks)
+        with torch.inference_mode(False):  # the caller's
+            for group in self.groups:
+                both[:, list(group.prompts)] = group.values_and_gradients(masks)
         return both[..., 0], both[..., 1:]
 
     def without_bridge(

@@ -95,6 +95,7 @@ class Proved:
         error = PrecisionError.between(precision, forwards.values(masks), values)
         return replace(self, forwards=forwards, precision=precision, precision_error=error)
 
+    @torch.inference_mode(False)
     def cut_after(self, n_blocks: int) -> Proved:
         """The same with the first `n_blocks` blocks of the model alone."""
         cut = replace(self, n_blocks=n_blocks, precision_error=None)
@@ -109,6 +110,7 @@ class Proved:
         return self.exact.without_bridge(self.ablated, dtype, **options)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> Proved:
     """Prepare the forwards of a task, and prove on its own prompts that they are right.
@@ -116,7 +118,7 @@ def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> P
     Every hook fires, all-kept is the untouched model, and ablation changes the output. The model
     is done without its bridge where that gives the bridge's own values.
 
-    Gradients use what is prepared as well, so there is no inference mode here.
+    Gradients use what is prepared as well, so there is no inference mode here, nor the caller's.
 
     Raises:
         TaskError, UnknownUnitError, AblationError, ModelError, MeasurementError: see
@@ -252,6 +254,8 @@ def _shortened(plain: Proved, rounding: float) -> Proved:
         try:
             forwards = plain.exact.without_bridge(ablated, dtype, fused=fused)
             apart = np.abs(forwards.values(masks) - values)
+            # Beside the others the last mask begins where they do; alone, blocks are skipped.
+            apart[-1] = np.maximum(apart[-1], np.abs(forwards.values(masks[-1:])[0] - values[-1]))
         except MeasurementError:
             raise
         except Exception as error:  # whatever a foreign model class stumbles over

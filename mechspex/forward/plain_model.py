@@ -298,7 +298,9 @@ def _rebuild(
 
 
 def _as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None) -> Tensor:
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+    moved = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+    # No gradient goes through tensors that were made in inference mode.
+    return moved.clone() if moved.is_inference() else moved
 
 
 def _tensor(tensors: Mapping[str, Tensor | None], path: str, name: str) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from mechspex.core.errors import Refused, UnknownUnitError
 from mechspex.core.kinds import Kind, UnitKind, find_kind, listed_kinds
@@ -21,6 +21,8 @@ class Shape:
         attention_only: whether the model has no MLPs at all.
         n_experts: the number of experts of a mixture in place of the MLPs; 0 without one.
         architecture: the architecture's name in messages.
+        absent: {kind: layers without such units}, of models whose layers differ: convolutions or
+            state spaces beside attention.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Shape:
     attention_only: bool = False
     n_experts: int = 0
     architecture: str = ""
+    absent: Mapping[Kind, frozenset[int]] = field(default_factory=dict)
 
     def units(self, named: str | Iterable[str]) -> UnitSet:
         """Units by kind (``heads+mlps``) or by name (``L0H1,L1H3``, or a list of names).
@@ -58,11 +61,18 @@ class Shape:
         """
         described = find_kind(kind)
         per_layer, n_layers = described.per_layer(self), described.n_layers(self)
-        chosen = range(n_layers) if layers is None else list(layers)
+        absent = self.absent.get(kind, frozenset())
+        there = [layer for layer in range(n_layers) if layer not in absent]
+        chosen = there if layers is None else list(layers)
         for layer in chosen:
             if not 0 <= layer < n_layers:
                 raise UnknownUnitError(
                     f"no layer {layer} in {self.name}; it has layers 0 … {n_layers - 1}"
+                )
+            if layer in absent:
+                raise UnknownUnitError(
+                    f"layer {layer} of {self.name} has no {described.plural}; layers with "
+                    f"{described.plural}: {', '.join(map(str, there))}"
                 )
         places = [None] if positions is None else list(positions)
         return UnitSet(

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mechspex.core.errors import ModelError
+from mechspex.models.folder import check_folder
 from mechspex.models.shape import Shape
 from mechspex.models.smollm2 import cached_folder
 
@@ -19,11 +20,6 @@ SHAPES = {
 }
 
 TINY = Path(__file__).parent / "tiny"
-# Any of these makes a tokenizer; without one transformers makes up an empty one.
-_TOKENIZERS = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
-    "sentencepiece.bpe.model", "vocab.model", "tiktoken.model", "tekken.json",
-)  # fmt: skip
 
 
 def local_folder(name: str | Path) -> Path | None:
@@ -33,41 +29,40 @@ def local_folder(name: str | Path) -> Path | None:
     if name == "smollm2-135m":
         folder = cached_folder()
         return folder if folder.is_dir() else None
-    return Path(name) if Path(name).is_dir() else None
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else None
 
 
-def check_model_name(name: str | Path) -> None:
-    """Refuse a name or folder that cannot be loaded, as far as that shows without loading.
+def check_model_name(name: str | Path, *, needs_tokenizer: bool = True) -> None:
+    """Refuse a name, file or folder that cannot be loaded, as far as that shows without loading.
+
+    Args:
+        name: a shipped model's name, a folder, a GGUF file or a Hub name.
+        needs_tokenizer: whether the tokenizer must be in the folder.
 
     Raises:
-        ModelError: a file, a folder that lacks config, weights or tokenizer, or a slip of a name.
+        ModelError: a file that is no GGUF file, a folder that `check_folder` refuses, or a slip of
+            a name.
     """
     if name in SHIPPED:
         return
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_dir():
-        _check_folder(path)
+        check_folder(path, needs_tokenizer=needs_tokenizer)
     elif path.is_file():
-        raise ModelError(f"model {str(name)!r} is a file; give its folder, {str(path.parent)!r}")
-    elif near := get_close_matches(str(name).lower(), SHIPPED, 1, 0.65):
+        _check_file(path)
+    elif path.suffix == ".gguf" or path.is_absolute() or str(name).startswith(("./", "../", "~")):
+        raise ModelError(f"model {str(name)!r}: there is no such folder or file")
+    elif "/" not in str(name) and (near := get_close_matches(str(name).lower(), SHIPPED, 1, 0.65)):
         raise ModelError(f"no model {str(name)!r}; did you mean {near[0]!r}?")
-    elif path.is_absolute() or str(name).startswith(("./", "../", "~")):
-        raise ModelError(f"model {str(name)!r}: there is no such folder")
 
 
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"folder {folder} has no config.json; give a folder of save_pretrained()")
-    weights = ("model.safetensors", "model.safetensors.index.json")
-    if not any((folder / name).is_file() for name in weights):
-        found = sorted(path.name for path in folder.glob("*.bin"))
-        has = f"only {', '.join(found)}" if found else "no weights"
-        raise ModelError(
-            f"folder {folder} has {has}; pickled weights are never read: save it as safetensors "
-            "with model.save_pretrained(folder)"
-        )
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        raise ModelError(
-            f"folder {folder} has no tokenizer; save it there with "
-            "tokenizer.save_pretrained(folder)"
-        )
+def _check_file(file: Path) -> None:
+    with file.open("rb") as opened:
+        is_gguf = opened.read(4) == b"GGUF"
+    if is_gguf and file.suffix != ".gguf":
+        raise ModelError(f"{file} is a GGUF file by its content; rename it to {file.name}.gguf")
+    if not is_gguf and file.suffix == ".gguf":
+        raise ModelError(f"{file} is no GGUF file, whatever its name; download it again")
+    if not is_gguf:
+        raise ModelError(f"model {str(file)!r} is a file; give its folder, {str(file.parent)!r}")

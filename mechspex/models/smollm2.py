@@ -97,17 +97,8 @@ def _download(folder: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Dequantise `gguf` into a folder of safetensors that loads in a second."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from mechspex.models.whole_model import gguf_model, gguf_tokenizer
 
     print("converting it to safetensors (about 20 s, once)", file=sys.stderr, flush=True)  # noqa: T201
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # save_pretrained refuses a model that is marked as quantised, though its weights no longer are.
-    described = quantised.config.to_dict()
-    described.pop("quantization_config")
-    model = LlamaForCausalLM(LlamaConfig(**described))
-    model.load_state_dict(quantised.state_dict())
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    gguf_model(gguf).save_pretrained(folder)
+    gguf_tokenizer(gguf).save_pretrained(folder)

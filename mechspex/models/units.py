@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mechspex.core.errors import ModelError
+from mechspex.core.kinds import Kind, listed_kinds
 from mechspex.core.units import UnitSet
+from mechspex.models.bridge import hook_point
 from mechspex.models.load_model import Model
 from mechspex.models.shape import Shape
 from mechspex.models.shipped import SHAPES
@@ -16,7 +18,7 @@ def heads(
     layers: int | Iterable[int] | None = None,
     positions: Iterable[int] | None = None,
 ) -> UnitSet:
-    """The attention heads, layer by layer: ``L0H0``, ``L0H1``, …
+    """The attention heads, layer by layer: ``L0H0``, ``L0H1``, …; of the layers that have some.
 
     Args:
         model: a loaded model, or the name of a shipped one.
@@ -94,7 +96,15 @@ def shape_of(model: Model | str) -> Shape:
         attention_only=bool(config.attn_only),
         n_experts=config.num_experts or 0,
         architecture=str(config.architecture),
+        absent={kind.kind: _layers_without(model, kind.kind) for kind in listed_kinds()},
     )
+
+
+def _layers_without(model: Model, kind: Kind) -> frozenset[int]:
+    """The layers in which a kind of unit has no hook point; none where no layer has one."""
+    layers, points = range(model.cfg.n_layers), model.hook_dict
+    absent = frozenset(n for n in layers if hook_point(model, kind, n) not in points)
+    return absent if len(absent) < len(layers) else frozenset()
 
 
 def _several(layers: int | Iterable[int] | None) -> Iterable[int] | None:

@@ -44,10 +44,10 @@ def test_sets_of_units_as_they_are_printed(given):
         assert mx.validate(values, terms).terms == ((1, 7),)
 
 
-def test_a_model_of_transformers_is_refused_with_the_way():
+def test_a_model_of_transformers_without_a_tokenizer_is_refused_with_the_way():
     config = LlamaConfig(
         vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
         num_attention_heads=1,
     )  # fmt: skip
-    with pytest.raises(ModelError, match="LlamaForCausalLM is not loaded by name; save it"):
+    with pytest.raises(ModelError, match="LlamaForCausalLM does not know its tokenizer"):
         mx.load_model(LlamaForCausalLM(config))
