@@ -22,7 +22,7 @@ def check_laws(values: ValueFunction, untouched: np.ndarray, *, tolerance: float
     masks[0] = True
     batched = values(masks)
 
-    assert batched.dtype == np.float32
+    assert batched.dtype in (np.float32, np.float64)
     assert batched.shape == (7, len(values.outputs))
     assert np.abs(batched[0] - untouched).max() <= tolerance, "all-kept is the untouched model"
     one_by_one = np.concatenate([values(mask[None]) for mask in masks])

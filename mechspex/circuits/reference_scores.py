@@ -15,6 +15,7 @@ from mechspex.circuits.score_table import ReferenceScores
 from mechspex.components.component_values import ComponentValues
 from mechspex.core.errors import FailedMasksError, MeasurementError, Refused
 from mechspex.core.finite import finite_values
+from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import Estimate, proportion
 from mechspex.models.load_model import Model
 from mechspex.runs.run import Run
@@ -77,7 +78,7 @@ def _measured(values: ComponentValues, circuit: Circuit, run: Run) -> Float[np.n
     """Of the whole model, of nothing, of the circuit alone, and of all the others."""
     alone = circuit.mask
     kept = np.stack([np.ones_like(alone), np.zeros_like(alone), alone, ~alone])
-    metric = values.configuration["metric"]
+    metric = str(Provenance.of(values.configuration).metric)
     # Closed at once: a large model prepared for every reference would not fit in memory.
     with Run.open(run) as run:
         recorded = run.record(values, f"references/{values.ablation}/{metric}")

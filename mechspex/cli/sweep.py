@@ -85,7 +85,4 @@ def _write_files(swept: Any, csv: Path | None, figure: Path | None) -> None:
         if csv is not None:
             swept.to_pandas().to_csv(csv, index=False)
         if figure is not None:
-            from mechspex.figures.heads import head_map
-
-            metric = swept.configuration["metric"].replace("_", " ")
-            head_map(swept, metric=metric).savefig(figure, dpi=150)
+            swept.plot().savefig(figure, dpi=150)

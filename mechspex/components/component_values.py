@@ -18,6 +18,7 @@ from mechspex.core.masks import check_masks
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.models.load_model import Model
+from mechspex.models.lock import lock_of
 from mechspex.models.units import as_units
 from mechspex.tasks.task import Task
 
@@ -33,7 +34,7 @@ class ComponentValues(ValueFunction):
     model, and that ablation changes the output. Values are measured on a copy of the model without
     its bridge, which shares the weights and computes only what a mask changes, once that is proved
     to give the bridge's own values; else, and while the bridge carries hooks of yours, through the
-    bridge.
+    bridge. Threads that share a model wait for one another.
 
     Args:
         model: a bridge, in evaluation mode. Hooks of your own stay on it and run first.
@@ -80,16 +81,17 @@ class ComponentValues(ValueFunction):
         if precision is not None and precision not in PRECISIONS:
             raise ModelError(f"precision {precision!r} is unknown; choose {', '.join(PRECISIONS)}")
         _check_mode(model)
-        ablated = AblatedModel.of(
-            model,
-            units,
-            ablation,
-            rescale=rescale,
-            seed=seed,
-            calibration=None if calibration is None else tuple(calibration),
-        )
-        _warn_of_hooks(ablated)
-        self._proved = proved(ablated, task, precision)
+        with lock_of(model):
+            ablated = AblatedModel.of(
+                model,
+                units,
+                ablation,
+                rescale=rescale,
+                seed=seed,
+                calibration=None if calibration is None else tuple(calibration),
+            )
+            _warn_of_hooks(ablated)
+            self._proved = proved(ablated, task, precision)
 
     @classmethod
     def _of(cls, proved: Proved) -> ComponentValues:
@@ -170,9 +172,10 @@ class ComponentValues(ValueFunction):
                 reasons as a new one.
         """
         _check_mode(self.model)
-        ablated = self._proved.ablated.as_it_is_now()
-        _warn_of_hooks(ablated)
-        values = self._of(proved(ablated, task, self.precision))
+        with lock_of(self.model):
+            ablated = self._proved.ablated.as_it_is_now()
+            _warn_of_hooks(ablated)
+            values = self._of(proved(ablated, task, self.precision))
         return values if self.n_blocks is None else values.early_exit(self.n_blocks)
 
     def early_exit(self, n_blocks: int) -> ComponentValues:
@@ -200,7 +203,8 @@ class ComponentValues(ValueFunction):
                 f"{self.model.cfg.model_name} is measured through its bridge, which runs every "
                 f"block ({self.through_bridge}); take fewer prompts as the proxy instead"
             )
-        proxy = self._of(self._proved.cut_after(n_blocks))
+        with lock_of(self.model):
+            proxy = self._of(self._proved.cut_after(n_blocks))
         proxy._refuse_hooks()
         return proxy
 
@@ -209,6 +213,11 @@ class ComponentValues(ValueFunction):
         """Everything a value depends on but the mask."""
         # The hash in it is taken once, and anew when weights have changed.
         return provenance_of(self._proved).to_configuration()
+
+    @property
+    def first_batch(self) -> int:
+        """Forwards are cut to the memory anyway."""
+        return 32
 
     def __call__(self, masks: np.ndarray | Tensor) -> Float[np.ndarray, "mask prompt"]:
         """Values ``float32[mask, prompt]`` of masks ``bool[mask, unit]``, in the metric's units.
@@ -219,8 +228,9 @@ class ComponentValues(ValueFunction):
         """
         array = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
         checked = check_masks(array, self.n_units)
-        self._refuse_hooks()
-        return self._proved.forwards.values(checked)
+        with lock_of(self.model):
+            self._refuse_hooks()
+            return self._proved.forwards.values(checked)
 
     def value_and_gradient(
         self, masks: np.ndarray | Tensor
@@ -241,8 +251,9 @@ class ComponentValues(ValueFunction):
             raise ShapeError(
                 f"soft masks have shape {list(soft.shape)}, expected [mask, {self.n_units}]"
             )
-        self._refuse_hooks()
-        return self._proved.forwards.values_and_gradients(soft)
+        with lock_of(self.model):
+            self._refuse_hooks()
+            return self._proved.forwards.values_and_gradients(soft)
 
     def _refuse_hooks(self) -> None:
         """An early exit leaves out blocks, which hooks of the user's, on the bridge, would not."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mechspex.components.proof import Proved
+from mechspex.core.identity import Identity, name_of
 from mechspex.core.provenance import Provenance
-from mechspex.core.value_function import name_of
 from mechspex.models.weights import weights_hash
 from mechspex.tasks.tokens import Continuation, first_tokens
 
@@ -47,6 +47,7 @@ def provenance_of(proved: Proved) -> Provenance:
         n_prompts=len(proved.task),
         prompts_digest=_digest(*tokens.prompts, *read),
         metric=metric if isinstance(metric, str) else name_of(metric),
+        metric_digest=None if isinstance(metric, str) else Identity.of(metric).digest,
         units=ablated.units.description,
         units_digest=_digest(" ".join(ablated.units.names)),
         ablation=ablation,

@@ -22,7 +22,7 @@ _PATTERNS = {
         "dtype": r"(?P<dtype>.*?)(, measured in (?P<precision>.+))?",
         "task": r"(?P<task>.*?)"
         rf"(, (?P<n_prompts>\d+) prompts( (?P<prompts_digest>{_DIGEST}))?)?",
-        "metric": r"(?P<metric>.*)",
+        "metric": rf"(?P<metric>.*?)( (?P<metric_digest>{_DIGEST}( \(.*\))?))?",
         "units": rf"(?P<units>.*?)( (?P<units_digest>{_DIGEST}))?",
         "ablation": rf"(?P<ablation>.*?)( (?P<ablation_digest>{_DIGEST}))?"
         r"(, seed (?P<seed>-?\d+))?(?P<rescaled>, rescaled)?",
@@ -44,8 +44,7 @@ class Provenance:
     Digests are the first 16 hexadecimal digits of a SHA-256.
 
     Attributes:
-        clean, ablated: the values with all units kept and with all ablated, mean over prompts;
-            a metric or hook that was edited keeps its name, and these mostly tell.
+        clean, ablated: the values with all units kept and with all ablated, mean over prompts.
         model: the model's name.
         n_blocks: how many of its first blocks are run, where not all are.
         weights_digest: the digest of its weights.
@@ -55,6 +54,8 @@ class Provenance:
         n_prompts: how many prompts there are.
         prompts_digest: the digest of their tokens, answers and distractors.
         metric: the name of what is made of the logits.
+        metric_digest: the digest of its code and of what that reads (see `Identity`), where it is
+            a function of the user's.
         units: a few words for the units, or all their names.
         units_digest: the digest of their names.
         ablation: the name of what ablation puts in.
@@ -75,6 +76,7 @@ class Provenance:
     n_prompts: int | None = None
     prompts_digest: str | None = None
     metric: str | None = None
+    metric_digest: str | None = None
     units: str | None = None
     units_digest: str | None = None
     ablation: str | None = None
@@ -114,7 +116,7 @@ class Provenance:
             "model": _joined(self.model, blocks, _spaced(self.weights_digest)),
             "dtype": _joined(self.dtype, precision),
             "task": _joined(self.task, prompts, _spaced(self.prompts_digest)),
-            "metric": self.metric,
+            "metric": _joined(self.metric, _spaced(self.metric_digest)),
             "units": _joined(self.units, _spaced(self.units_digest)),
             "ablation": _joined(self.ablation, _spaced(self.ablation_digest), seed, rescaled),
         }
@@ -123,9 +125,8 @@ class Provenance:
     def in_words(self) -> list[str]:
         """Task, model, units, ablation and metric, and the precision where that is not the model's
         own; without digests, which tell two apart and no reader."""
-        bare = replace(
-            self, weights_digest=None, prompts_digest=None, units_digest=None, ablation_digest=None
-        )
+        digests = [name for name in self.__dataclass_fields__ if name.endswith("_digest")]
+        bare = replace(self, **dict.fromkeys(digests))
         text = bare.to_configuration()
         keys = _TOLD if self.precision is None else [*_TOLD, "dtype"]
         return [text[key] for key in keys if key in text]

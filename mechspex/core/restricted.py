@@ -46,6 +46,10 @@ class RestrictedValues(ValueFunction):
         return self._whole.configuration | {"restricted to": " ".join(self.units.names)}
 
     @property
+    def first_batch(self) -> int:
+        return self._whole.first_batch
+
+    @property
     def differentiable(self) -> bool:
         return self._whole.differentiable
 

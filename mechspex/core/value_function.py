@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from types import FunctionType, MethodType
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.errors import Refused, ShapeError
+from mechspex.core.identity import Identity
 from mechspex.core.masks import check_masks
 from mechspex.core.units import UnitSet
 
@@ -44,12 +45,17 @@ class ValueFunction(ABC):
     @property
     def configuration(self) -> dict[str, str]:
         """Everything a value depends on but the mask, by name, so that values are kept safely."""
-        return _configuration(self, self.units)
+        return {"function": str(Identity.of(self)), "units": " ".join(self.units.names)}
 
     @property
     def in_own_dtype(self) -> ValueFunction:
         """The same values in the model's own dtype; the value function itself if they are."""
         return self
+
+    @property
+    def first_batch(self) -> int:
+        """How many masks are measured before it is known how long one takes."""
+        return 1
 
     @property
     def differentiable(self) -> bool:
@@ -90,11 +96,50 @@ ValuesLike = ValueFunction | Callable[[np.ndarray], np.ndarray]
 """What doors take: a value function, or an object of its shape (see `as_value_function`)."""
 
 
+def values_of(
+    returned: object, n_masks: int, n_outputs: int | None = None
+) -> Float[np.ndarray, "mask output"]:
+    """What a function of masks returned as values: in single precision as they were, else in
+    double precision, which keeps every digit of whole numbers as well.
+
+    Args:
+        returned: ``[mask]`` or ``[mask, output]``; an array, a list or a tensor.
+        n_masks: how many masks it was given.
+        n_outputs: how many outputs it has; any number if not given.
+
+    Raises:
+        ShapeError: numbers of another shape, or no real numbers.
+    """
+    try:
+        array = np.asarray(_on_the_cpu(returned))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ShapeError(f"the function returned no array of numbers ({error})") from None
+    if array.dtype.kind not in "biuf":
+        raise ShapeError(f"the function returned {array.dtype}; return real numbers")
+    expected = "output" if n_outputs is None else n_outputs
+    values = array[:, None] if array.ndim == 1 else array
+    if values.ndim != 2 or len(values) != n_masks or n_outputs not in (None, values.shape[1]):
+        raise ShapeError(
+            f"the function returned shape {list(array.shape)} for {n_masks} masks; return "
+            f"[{n_masks}] or [{n_masks}, {expected}]"
+        )
+    return values.astype(np.result_type(values.dtype, np.float32), copy=False)
+
+
+def _on_the_cpu(returned: Any) -> Any:
+    """A tensor as something that NumPy can read, wherever it lies and however short its numbers."""
+    if not hasattr(returned, "detach"):
+        return returned
+    tensor = returned.detach().cpu()
+    return tensor.float() if "bfloat16" in str(tensor.dtype) else tensor
+
+
 class FunctionValues(ValueFunction):
     """Any Python function of masks as a value function.
 
     Args:
-        function: Boolean masks ``[mask, unit]`` → values ``[mask]`` or ``[mask, output]``.
+        function: Boolean masks ``[mask, unit]`` → values ``[mask]`` or ``[mask, output]``. Its code
+            and what that reads tell it from others, unless it has a `configuration`, {name: text}.
         units: what the columns stand for; see `mechspex.parts`.
 
     Raises:
@@ -109,7 +154,11 @@ class FunctionValues(ValueFunction):
             raise Refused("there are no units; a value function needs at least one")
         self._units = units
         self._function = function
-        self._clean = self._measure(np.ones((1, len(units)), dtype=bool))[0]
+        before = _identity(function)
+        start = time.perf_counter()
+        self._clean = values_of(function(np.ones((1, len(units)), dtype=bool)), 1)[0]
+        self._seconds = time.perf_counter() - start
+        self._changing = () if before is None else before.differing(Identity.of(function))
         self._n_outputs = len(self._clean)
 
     @property
@@ -121,30 +170,19 @@ class FunctionValues(ValueFunction):
         return tuple(f"output {number}" for number in range(self._n_outputs))
 
     @property
+    def first_batch(self) -> int:
+        """As many masks as take about a second."""
+        return max(1, int(1 / max(self._seconds, 1e-9)))
+
+    @property
     def configuration(self) -> dict[str, str]:
-        # A function that was edited keeps its name; its clean value mostly tells.
         clean = " ".join(f"{value:.5g}" for value in self._clean)
-        named = name_of(self._function)
-        return {"function": named, "clean": clean, "units": " ".join(self.units.names)}
+        told = _configuration(self._function, self.units, self._changing)
+        return told | {"clean": clean}
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         masks = check_masks(masks, self.n_units)
-        values = self._measure(masks)
-        if values.shape[1] != self._n_outputs:
-            raise ShapeError(
-                f"the function returned {values.shape[1]} outputs a mask, {self._n_outputs} before"
-            )
-        return values
-
-    def _measure(self, masks: np.ndarray) -> np.ndarray:
-        returned = np.asarray(self._function(masks), dtype=np.float32)
-        values = returned[:, None] if returned.ndim == 1 else returned
-        if values.ndim != 2 or len(values) != len(masks):
-            raise ShapeError(
-                f"the function returned shape {list(returned.shape)} for masks of shape "
-                f"{list(masks.shape)}; return [{len(masks)}] or [{len(masks)}, output]"
-            )
-        return values
+        return values_of(self._function(masks), len(masks), self._n_outputs)
 
 
 class _ForeignValues(ValueFunction):
@@ -186,14 +224,28 @@ class _ForeignValues(ValueFunction):
         return self._own.value_and_gradient(masks)
 
 
-def name_of(function: object) -> str:
-    """Module and name of a function or method; of the class of any other callable."""
-    named = function if isinstance(function, FunctionType | MethodType) else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
+def _configuration(
+    function: object, units: UnitSet, changing: Collection[str] = ()
+) -> dict[str, str]:
+    """What a function says that its values depend on, else which function it is.
+
+    Args:
+        function: the function.
+        units: what it is a function of.
+        changing: what it reads and changes itself as it is called, such as a counter.
+    """
+    identity = _identity(function)
+    if identity is None:
+        told = cast(Any, function).configuration
+    else:
+        told = {"function": str(identity.without(changing))}
+    return told | {"units": " ".join(units.names)}
 
 
-def _configuration(function: object, units: UnitSet) -> dict[str, str]:
-    return {"function": name_of(function), "units": " ".join(units.names)}
+def _identity(function: object) -> Identity | None:
+    """Which function it is; None where it says itself what its values depend on."""
+    told = getattr(function, "configuration", None)
+    return None if isinstance(told, dict) else Identity.of(function)
 
 
 def configuration_of(value_function: ValuesLike) -> dict[str, str]:

@@ -16,6 +16,7 @@ from mechspex.core.units import Term, UnitSet, by_order, names_in, subsets_of
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 from mechspex.effects.validation import Validation
 from mechspex.runs.run import Run
+from mechspex.set_functions.r_squared import rounding
 
 # 2^12 masks a term; a larger one is not an interaction that anyone can read.
 LARGEST_ORDER = 12
@@ -109,9 +110,9 @@ def exact_effects(
     """What `validate` says of `terms`, from the value with T ablated for every T ⊆ every term."""
     tables = [np.array([value[s] for s in subsets_of(term)]) for term in terms]
     effects = np.array([_effect(table) for table in tables]).reshape(len(terms), len(value[()]))
-    rounding = np.array([_rounding(table) for table in tables])
+    rounded = np.array([_rounding(table) for table in tables])
     error = standard_error(effects)
-    return _judged(units, terms, effects, error, effects.shape[1] - 1, rounding, level)
+    return _judged(units, terms, effects, error, effects.shape[1] - 1, rounded, level)
 
 
 def _effects_around(
@@ -123,7 +124,7 @@ def _effects_around(
     """The effects of `terms` averaged over what is kept of the other units."""
     n_contexts, n_outputs = len(around), len(value_function.outputs)
     effects = np.empty((len(terms), n_outputs))
-    rounding, variance = np.empty(len(terms)), np.empty(len(terms))
+    rounded, variance = np.empty(len(terms)), np.empty(len(terms))
     for row, term in enumerate(terms):
         subsets = list(subsets_of(term))
         masks = np.repeat(around[None], len(subsets), axis=0)
@@ -133,11 +134,11 @@ def _effects_around(
         measured = value_function(masks.reshape(-1, around.shape[1])).astype(np.float64)
         table = measured.reshape(len(subsets), n_contexts, n_outputs)
         each = _effect(table)
-        effects[row], rounding[row] = each.mean(axis=0), _rounding(table)
+        effects[row], rounded[row] = each.mean(axis=0), _rounding(table)
         variance[row] = each.mean(axis=1).var(ddof=1) / n_contexts
     error = np.sqrt(standard_error(effects) ** 2 + variance)
     fewest = n_contexts if n_outputs == 1 else min(n_contexts, n_outputs)
-    return _judged(value_function.units, terms, effects, error, fewest - 1, rounding, level)
+    return _judged(value_function.units, terms, effects, error, fewest - 1, rounded, level)
 
 
 def _effect(table: np.ndarray) -> np.ndarray:
@@ -148,8 +149,8 @@ def _effect(table: np.ndarray) -> np.ndarray:
 
 
 def _rounding(table: np.ndarray) -> float:
-    """What float32 makes of a sum of so many values."""
-    return float(len(table) * np.finfo(np.float32).eps * np.abs(table).max())
+    """What the values' precision makes of a sum of so many of them."""
+    return len(table) * rounding(table)
 
 
 def _judged(
@@ -158,13 +159,13 @@ def _judged(
     effects: Float[np.ndarray, "term output"],
     error: Float[np.ndarray, " term"],
     degrees: int,
-    rounding: Float[np.ndarray, " term"],
+    rounded: Float[np.ndarray, " term"],
     level: float,
 ) -> Validation:
     """Intervals and discoveries from standard errors of the mean effects."""
     mean = effects.mean(axis=1)
-    # What float32 cannot tell from zero counts as zero.
-    half = discovery_halfwidths(mean, error, max(1, degrees), level=level, rounding=4 * rounding)
+    # What rounding cannot tell from zero counts as zero.
+    half = discovery_halfwidths(mean, error, max(1, degrees), level=level, rounding=4 * rounded)
     return Validation(
         units=units,
         terms=terms,

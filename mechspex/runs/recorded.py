@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,14 +18,16 @@ from mechspex.core.value_function import (
     ValueFunction,
     ValuesLike,
     as_value_function,
+    values_of,
     without_gradients,
 )
+from mechspex.runs.same_function import same_function
 from mechspex.runs.store import ValueStore
 
 # What a killed process has to measure again: one commit, which takes about this long.
 _SECONDS = 1.0
-# Masks of a commit, powers of two: the first has so many, the next ones as many as time says.
-_FIRST, _FEWEST, _MOST = 32, 8, 4096
+# Masks of a commit, powers of two: as many as time says, so many at first and so many at most.
+_FIRST, _MOST = 32, 4096
 # Gradients of a commit, each several times the work of a value.
 _GRADIENTS = 8
 
@@ -32,7 +35,8 @@ _GRADIENTS = 8
 class RecordedValues(ValueFunction):
     """A value function that remembers: the same seam, with a store and a progress bar behind it.
 
-    A value that is not finite is recorded as it is: the caller sees which masks failed.
+    A value that is not finite is recorded as it is: the caller sees which masks failed. Values are
+    kept in the precision in which they come. Threads wait for one another.
 
     Args:
         value_function: what measures the masks.
@@ -46,7 +50,8 @@ class RecordedValues(ValueFunction):
         seconds: how long both took.
 
     Raises:
-        RunError: the folder cannot be written, or holds values of another configuration.
+        RunError: the folder cannot be written, or holds values of another configuration or of
+            another function.
         StoreError: the file there is no store of this version.
     """
 
@@ -55,10 +60,16 @@ class RecordedValues(ValueFunction):
     ) -> None:
         self._value_function = as_value_function(value_function)
         # Read once: what is in the store are values of this configuration.
-        self._configuration = self._value_function.configuration
-        self._store = ValueStore(folder, self._configuration)
+        here = self._value_function.configuration
+        self._store = ValueStore(folder, here)
+        try:
+            self._configuration = same_function(self._store, self._value_function, here)
+        except BaseException:
+            self._store.close()
+            raise
         self._progress = progress
-        self._batch = _FIRST
+        self._lock = RLock()
+        self._batch = min(_FIRST, self._value_function.first_batch)
         self._used: set[int] = set()
         self.stage = "masks"
         self.measured = 0
@@ -82,6 +93,10 @@ class RecordedValues(ValueFunction):
         """The same values in the model's own dtype; recorded only if they are those here."""
         exact = self._value_function.in_own_dtype
         return self if exact is self._value_function else exact
+
+    @property
+    def first_batch(self) -> int:
+        return self._value_function.first_batch
 
     @property
     def differentiable(self) -> bool:
@@ -131,15 +146,16 @@ class RecordedValues(ValueFunction):
         found = np.empty((len(soft), n_outputs + self.n_units), dtype=np.float32)
         known = self._store.get_gradients(soft, found.shape[1])
         for row, numbers in known.items():
-            found[row] = numbers
+            found = _with(found, row, numbers)
         missing = np.array([row for row in range(len(soft)) if row not in known], dtype=int)
         shown = self._progress and bool(len(missing))
-        with tqdm(desc=self.stage, total=len(missing), unit=" gradients", disable=not shown) as bar:
+        bar = tqdm(desc=self.stage, total=len(missing), unit=" gradients", disable=not shown)
+        with self._lock, bar:
             for start in range(0, len(missing), _GRADIENTS):
                 rows = missing[start : start + _GRADIENTS]
                 before = time.perf_counter()
                 measured = self._value_function.value_and_mean_gradient(soft[rows])
-                found[rows] = np.concatenate(measured, axis=1)
+                found = _with(found, rows, np.concatenate(measured, axis=1))
                 self._store.put_gradients(soft[rows], found[rows])
                 self.seconds += time.perf_counter() - before
                 self.gradients += len(rows)
@@ -166,7 +182,7 @@ class RecordedValues(ValueFunction):
                         bar = stack.enter_context(self._bar(n_masks))
                     bar.total = n_masks
                     for batch in self._batches(missing):
-                        values[batch] = self._measure(unique[batch])
+                        values = _with(values, batch, self._measure(unique[batch]))
                         bar.update(len(batch))
                 yield values[place]
 
@@ -193,21 +209,36 @@ class RecordedValues(ValueFunction):
         values = np.full((len(unique), len(self.outputs)), np.nan, dtype=np.float32)
         known = self._store.get(unique, len(self.outputs))
         for row, outputs in known.items():
-            values[row] = outputs
+            values = _with(values, row, outputs)
         missing = np.array([row for row in range(len(unique)) if row not in known], dtype=int)
         return unique, place, values, missing
 
     def _measure(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         """Measure a batch and commit it; the next one is sized by the time that took."""
-        start = time.perf_counter()
-        values = np.empty((len(masks), len(self.outputs)), dtype=np.float32)
-        values[:] = self._value_function(masks)
-        self._store.put(masks, values)
-        seconds = time.perf_counter() - start
-        self.seconds += seconds
-        self.measured += len(masks)
-        if seconds > 1.5 * _SECONDS:
-            self._batch = max(_FEWEST, self._batch // 2)
-        elif seconds < 0.5 * _SECONDS and len(masks) == self._batch:
-            self._batch = min(_MOST, self._batch * 2)
+        with self._lock:
+            start = time.perf_counter()
+            values = values_of(self._value_function(masks), len(masks), len(self.outputs))
+            self._store.put(masks, values)
+            seconds = time.perf_counter() - start
+            self.seconds += seconds
+            self.measured += len(masks)
+            self._batch = _next_batch(self._batch, len(masks), seconds)
         return values
+
+
+def _next_batch(size: int, n_masks: int, seconds: float) -> int:
+    """How many masks to commit next, after `n_masks` took so long where `size` were allowed."""
+    fitting = max(1, int(min(_MOST, n_masks * _SECONDS / max(seconds, 1e-9))))
+    fitting = 2 ** (fitting.bit_length() - 1)
+    if size * seconds > 1.5 * _SECONDS * n_masks:
+        return min(size, fitting)
+    if seconds < 0.5 * _SECONDS and n_masks == size:
+        return min(_MOST, max(2 * size, min(_FIRST, fitting)))
+    return size
+
+
+def _with(values: np.ndarray, rows: np.ndarray | int, new: np.ndarray) -> np.ndarray:
+    """The values with some more, in double precision as soon as one of them is."""
+    values = values.astype(np.result_type(values, new), copy=False)
+    values[rows] = new
+    return values

@@ -21,7 +21,8 @@ def subject(configuration: Mapping[str, str], units: UnitSet) -> str:
 
 def metric_in_words(configuration: Mapping[str, str]) -> str:
     """What the value measures: ``logit difference``, or ``value`` where that is not known."""
-    return configuration.get("metric", "value").replace("_", " ")
+    metric = Provenance.of(configuration).metric
+    return "value" if metric is None else metric.replace("_", " ")
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:

@@ -112,12 +112,14 @@ def test_restricted_gradients_are_columns_of_the_whole():
 def test_recorded_mean_gradients_are_those_of_the_whole_and_measured_once(tmp_path):
     own, soft = Quadratic(), np.random.default_rng(1).uniform(0, 1, (20, N)).astype(np.float32)
     expected = own.value_and_gradient(soft)
-    own.gradients = 0
+    measured = 0
     for _ in range(2):
+        own.gradients = 0
         values, gradients = RecordedValues(own, tmp_path).value_and_mean_gradient(soft)
         assert np.array_equal(values, expected[0])
         assert np.array_equal(gradients, expected[1].mean(axis=1))
-    assert own.gradients == 20
+        measured += own.gradients
+    assert measured == 20
 
 
 def test_recorded_values_are_screened_like_what_they_record(tmp_path):
@@ -130,8 +132,9 @@ def test_recorded_values_are_screened_like_what_they_record(tmp_path):
         assert through.terms == direct.terms
         assert np.array_equal(through.scores, direct.scores)
         assert own.gradients == recorded.gradients > 0
+        own.gradients = 0
         mx.screen(RecordedValues(own, tmp_path / method), method)
-        assert own.gradients == recorded.gradients, "what was recorded is not measured again"
+        assert own.gradients == 0, "what was recorded is not measured again"
     with pytest.raises(Refused, match="has no value_and_gradient"):
         mx.screen(RecordedValues(plain(), None))
 
@@ -154,7 +157,7 @@ def test_a_search_for_a_circuit_climbs_on_restricted_units():
 def test_a_class_of_ones_own_keeps_what_it_says_of_itself():
     own = as_value_function(Quadratic())
     assert as_value_function(own) is own
-    assert configuration_of(own)["function"].endswith("Quadratic")
+    assert configuration_of(own)["function"].startswith("tests.core.test_value_function.Quadratic ")
     assert in_own_dtype(own) is own
     rough, exact = Quadratic(), Quadratic()
     rough.configuration, rough.in_own_dtype = {"model": "rough"}, exact  # pyright: ignore[reportAttributeAccessIssue]

@@ -2,7 +2,7 @@
 
 import json
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -28,6 +28,8 @@ def planted(masks):
 
 class Counted:
     """The planted function, counting the masks it is asked; it can be killed."""
+
+    configuration: ClassVar = {"function": "planted"}
 
     def __init__(self, kill_after=None):
         self.asked, self.kill_after = 0, kill_after

@@ -180,6 +180,7 @@ def test_a_run_is_resumed_and_can_be_loaded(tmp_path):
         asked.append(len(masks))
         return planted(masks)
 
+    counted.configuration = {"function": "planted"}  # pyright: ignore[reportFunctionMemberAccess]
     arguments = {"units": UNITS, "budget": 150, "run": tmp_path / "run", "decoder": "pursuit"}
     first = mx.explain(counted, **arguments)
     after_first = sum(asked)
@@ -311,7 +312,7 @@ def test_bad_arguments_are_refused():
         mx.explain(planted, units=UNITS, decoder="magic")
     with pytest.raises(Refused, match="no units"):
         mx.explain(planted, units=mx.parts([]))
-    with pytest.raises(ShapeError, match=r"returned shape \[2\] for masks of shape \[1, 40\]"):
+    with pytest.raises(ShapeError, match=r"returned shape \[2\] for 1 masks"):
         mx.explain(lambda masks: np.zeros(len(masks) + 1), units=UNITS)
 
 
@@ -327,7 +328,7 @@ def test_any_object_of_the_seams_shape_is_a_value_function():
     taken = as_value_function(Parity())
     assert isinstance(taken, ValueFunction)
     assert (taken.units, taken.outputs) == (UNITS, ("parity",))
-    assert taken.configuration["function"].endswith("Parity")
+    assert "Parity" in taken.configuration["function"]
     found = mx.explain(Parity(), budget=500, design=mx.RandomMasks(0.5), decoder="pursuit")
     assert found.r2 > 0.99
     assert found.interactions()["units"][0] == "u3 × u5"
@@ -429,6 +430,7 @@ def test_an_adaptive_search_is_resumed_without_measuring_twice(tmp_path):
         counted.append(len(masks))
         return PLANTED.predict(masks)
 
+    measure.configuration = {"function": "planted"}  # pyright: ignore[reportFunctionMemberAccess]
     options = {"units": UNITS, "design": mx.Adaptive(), "budget": 600, "decoder": "pursuit"}
     first = mx.explain(measure, run=tmp_path / "run", **options)
     assert first.recovery.n_train == 600

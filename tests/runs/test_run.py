@@ -93,6 +93,7 @@ def test_a_validation_is_kept_in_a_run(tmp_path):
         asked.append(len(masks))
         return masks @ np.arange(3.0)
 
+    counted.configuration = {"function": "counted"}  # pyright: ignore[reportFunctionMemberAccess]
     for _ in range(2):
         tested = mx.validate(mx.FunctionValues(counted, UNITS), [(0, 2), (1,)], run=tmp_path)
     # The second time the shape of the outputs alone is asked for.
