@@ -33,7 +33,8 @@ def explain(
     keep: Annotated[
         float | None,
         typer.Option(
-            help="Probability with which a unit is kept; 0.9, or 0.5 in SPEX's design.",
+            help="Probability with which a unit is kept; 0.9, 0.5 in SPEX's design, less where "
+            "up to 64 units meet few masks.",
             rich_help_panel=MASKS,
         ),
     ] = None,

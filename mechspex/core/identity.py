@@ -12,6 +12,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property, partial
@@ -32,6 +33,8 @@ _INSTALLED = tuple(
     str(Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 _OWN = str(Path(__file__).parents[1])
+# Objects that are being asked what they depend on: one of them may hold the function itself.
+_ASKED: ContextVar[frozenset[int]] = ContextVar("asked", default=frozenset())
 _PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None), type(Ellipsis))
 
 
@@ -202,10 +205,9 @@ class _Seen:
 
     def _add_object(self, what: str, value: object) -> None:
         self._add_class(what, type(value))
-        # One that says what it depends on is taken at its word.
-        told = getattr(value, "configuration", None) if what else None
-        if isinstance(told, dict):
-            self._note(what, self._digest(cast(dict[object, object], told)))
+        told = _told(value) if what else None
+        if told is not None:
+            self._note(what, self._digest(told))
             return
         wrapped = getattr(value, "__wrapped__", None)
         if wrapped is not None:
@@ -293,6 +295,21 @@ class _Seen:
         return UNKNOWN not in inner.state.values()
 
 
+def _told(value: object) -> dict[object, object] | None:
+    """What an object says that it depends on; None where that is nothing, or made in this file."""
+    asked = _ASKED.get()
+    if id(value) in asked:
+        return None
+    token = _ASKED.set(asked | {id(value)})
+    try:
+        told = getattr(value, "configuration", None)
+    finally:
+        _ASKED.reset(token)
+    if not isinstance(told, dict) or Identity.parse(str(told.get("function"))).code is not None:
+        return None
+    return cast(dict[object, object], told)
+
+
 def _has_state(value: object) -> bool:
     """Whether something is code, or an object whose attributes are told apart one by one."""
     if callable(value) or isinstance(value, partial):
@@ -303,11 +320,12 @@ def _has_state(value: object) -> bool:
 
 def _attributes(value: object) -> dict[str, object] | None:
     """What an object holds by name; None for one that holds it out of sight."""
-    # What a property keeps once it is asked follows from the rest.
+    # What a property keeps once it is asked follows from the rest; what a class sets aside as well.
+    aside = getattr(type(value), "_aside", ())
     held = {
         name: part
         for name, part in getattr(value, "__dict__", {}).items()
-        if not isinstance(getattr(type(value), name, None), cached_property)
+        if not isinstance(getattr(type(value), name, None), cached_property) and name not in aside
     }
     slots = [name for base in type(value).__mro__ for name in _slots(base)]
     held |= {name: getattr(value, name) for name in slots if hasattr(value, name)}

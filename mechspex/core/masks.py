@@ -16,6 +16,8 @@ Design = Literal["biased", "mixed", "paired", "stratified"]
 
 # Random numbers drawn at once: bounds memory at 46,080 units without changing what is drawn.
 _BLOCK = 1 << 22
+# Pairs are counted one by one of so many units, and of more of them a sample is.
+_MOST_COUNTED, _PAIRS_DRAWN = 2_000, 100_000
 
 
 class Stream(IntEnum):
@@ -251,6 +253,30 @@ def factorial_masks(
     masks = np.repeat(context[None, :], 2 ** len(units), axis=0)
     masks[:, list(units)] = all_masks(len(units))
     return masks
+
+
+def unseen_pairs(masks: Bool[np.ndarray, "mask unit"]) -> float:
+    """The share of all pairs of units of which no mask ablates both.
+
+    Of more than 2,000 units it is that of 100,000 pairs drawn at random.
+
+    Args:
+        masks: True = kept.
+    """
+    n_units = masks.shape[1]
+    if n_units < 2:
+        return 0.0
+    ablated = (~masks).astype(np.float32)
+    if n_units <= _MOST_COUNTED:
+        together = ablated.T @ ablated > 0
+        return float(1 - together[np.triu_indices(n_units, 1)].mean())
+    rng = np.random.default_rng(0)
+    one = rng.integers(n_units, size=_PAIRS_DRAWN)
+    other = (one + rng.integers(1, n_units, size=_PAIRS_DRAWN)) % n_units
+    together = np.zeros(_PAIRS_DRAWN, dtype=bool)
+    for mask in masks:
+        together |= ~(mask[one] | mask[other])
+    return float(1 - together.mean())
 
 
 def pack(masks: Bool[np.ndarray, "mask unit"]) -> UInt8[np.ndarray, "mask byte"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -146,6 +146,9 @@ class FunctionValues(ValueFunction):
         Refused: no units.
         ShapeError: the function's values have another shape.
     """
+
+    # What was measured or timed is no part of which function it is.
+    _aside: ClassVar = ("_clean", "_seconds", "_changing", "_n_outputs")
 
     def __init__(
         self, function: Callable[[Bool[np.ndarray, "mask unit"]], np.ndarray], units: UnitSet

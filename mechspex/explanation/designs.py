@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -16,17 +16,51 @@ from mechspex.decoders.spex.design import SpexDesign
 
 DesignName = Literal["random", "mixed", "spex"]
 
+USUAL_KEEP = 0.9
+# Where units are few, more of them can be ablated at once, and every pair has to be ablated in so
+# many masks: at 0.9 a third of all pairs never are, in 100 masks.
+_FEW_UNITS, _MASKS_OF_A_PAIR = 64, 10
+
+
+def usual_keep(n_units: int, n_masks: int) -> float:
+    """The density of random masks where none is given.
+
+    0.9, at which a large model still works. With up to 64 units the largest p of 0.9, 0.8, … 0.5
+    at which every pair is ablated in 10 masks, as expected: N·(1 − p)² ≥ 10. That is 0.9 from 1,000
+    masks on, 0.8 from 250, 0.7 from 112, 0.6 from 63.
+
+    Args:
+        n_units: the width of a mask.
+        n_masks: the number N of masks.
+    """
+    if n_units > _FEW_UNITS:
+        return USUAL_KEEP
+    # In tenths, as 1 − 0.9 is not quite 0.1.
+    ablated = (1, 2, 3, 4)
+    enough = [tenths for tenths in ablated if n_masks * tenths**2 >= 100 * _MASKS_OF_A_PAIR]
+    return 1 - enough[0] / 10 if enough else 0.5
+
 
 class MaskDesign(ABC):
     """A way to draw masks, without how many and over how many units.
 
     Attributes:
         name: the design's name in a call and in a run.
-        keep: the density of the masks, the p of the Fourier basis.
+        keep: the density of the masks, the p of the Fourier basis; None where it goes by the
+            number of units and masks.
     """
 
     name: ClassVar[str]
-    keep: float
+    keep: float | None
+
+    def sized(self, n_units: int, n_masks: int) -> MaskDesign:
+        """The design with its density filled in.
+
+        Args:
+            n_units: the width of a mask.
+            n_masks: the number of masks.
+        """
+        return self
 
     @abstractmethod
     def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
@@ -70,34 +104,45 @@ class RandomMasks(MaskDesign):
     """Masks that keep each unit with probability `keep`, independently.
 
     Attributes:
-        keep: the probability with which a unit is kept, strictly between 0 and 1.
+        keep: the probability with which a unit is kept, strictly between 0 and 1; `usual_keep` if
+            not given.
 
     Raises:
         Refused: a probability that is not strictly between 0 and 1.
     """
 
     name: ClassVar[str] = "random"
+    _drawn_as: ClassVar[Literal["biased", "mixed"]] = "biased"
 
-    keep: float = 0.9
+    keep: float | None = None
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        if self.keep is not None:
+            check_keep(self.keep)
+
+    def sized(self, n_units: int, n_masks: int) -> RandomMasks:
+        return self if self.keep is not None else replace(self, keep=self._usual(n_units, n_masks))
+
+    def _usual(self, n_units: int, n_masks: int) -> float:
+        return usual_keep(n_units, n_masks)
 
     def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
-        return sample_masks(n_units, n_masks, keep=self.keep, seed=seed)
+        keep = self._usual(n_units, n_masks) if self.keep is None else self.keep
+        return sample_masks(n_units, n_masks, keep=keep, design=self._drawn_as, seed=seed)
 
 
 @dataclass(frozen=True)
 class MixedMasks(RandomMasks):
-    """Random masks, every second one of them at ½.
+    """Random masks, every second one of them at ½, the others at 0.9 if `keep` is not given.
 
     There sets of several units show that are hardly ever ablated together at 0.9.
     """
 
     name: ClassVar[str] = "mixed"
+    _drawn_as: ClassVar[Literal["biased", "mixed"]] = "mixed"
 
-    def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
-        return sample_masks(n_units, n_masks, keep=self.keep, design="mixed", seed=seed)
+    def _usual(self, n_units: int, n_masks: int) -> float:
+        return USUAL_KEEP
 
     def at_keep(self, n_masks: int) -> Bool[np.ndarray, " mask"]:
         return np.arange(n_masks) % 2 == 0
@@ -115,7 +160,7 @@ class SpexMasks(MaskDesign):
     """
 
     name: ClassVar[str] = "spex"
-    keep: float = field(default=0.5, init=False, repr=False)
+    keep: float | None = field(default=0.5, init=False, repr=False)
     max_order: int = 5
     n_groups: int = 0
     n_bits: int = 0

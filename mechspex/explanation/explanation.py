@@ -161,8 +161,13 @@ class Explanation(RunResult):
         return (
             f"{subject(self.configuration, self.units)}; clean {self.clean:+.3f}, all ablated "
             f"{self.ablated:+.3f}; R² {self.r2:.3f}, additive R² {self.additive_r2:.3f}, "
-            f"non-additive share {self.non_additive_share:.2f}"
+            f"non-additive share {self.non_additive_share:.2f}{self._unseen}"
         )
+
+    @property
+    def _unseen(self) -> str:
+        share = self.recovery.unseen_share
+        return "" if share is None else f", nothing known of {share:.0%} of the pairs"
 
     def _tables(self) -> list[pd.DataFrame]:
         return [self.singles(), self.interactions()]

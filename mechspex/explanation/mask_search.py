@@ -59,6 +59,7 @@ def exact_search(recorded: RecordedValues, plan: Plan) -> Recovery:
         r2_interval=(r2, r2),
         n_train=len(masks),
         n_test=0,
+        unseen_pairs=0.0,
     )
 
 

@@ -18,11 +18,11 @@ from mechspex.core.errors import BudgetError, Refused
 from mechspex.decoders import DECODERS, Decoder, Exhaustive, find_decoder
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.explanation.designs import (
+    USUAL_KEEP,
     Adaptive,
     Design,
     DesignName,
     MaskDesign,
-    RandomMasks,
     SpexMasks,
     design_of,
     find_design,
@@ -120,6 +120,9 @@ class Plan:
                 f"budget = {budget} masks: decoder {chosen.name!r} needs at least {needed} for "
                 f"{n_units} units"
             )
+        # All masks have no density of their own; what is written of them is that of many.
+        exact = chosen.name == "exhaustive"
+        design = _sized(design, n_units, _DEFAULT_BUDGET if exact else budget)
         called = _called(decoder, chosen)
         plan = cls(n_units, budget, design, chosen, called, tests or ExactTests(), seed)
         if not plan.is_exact:
@@ -140,13 +143,15 @@ class Plan:
     @property
     def keep(self) -> float:
         """The density of the masks."""
-        return self.masks.keep
+        keep = self.masks.keep
+        assert keep is not None, "filled in by Plan.of"
+        return keep
 
     @property
     def density_of_a_screen(self) -> float:
         """The density at which the survivors of a screen are judged: few units ablated, as in the
         whole model, also where SPEX's masks ablate half of them."""
-        return RandomMasks.keep if isinstance(self.masks, SpexMasks) else self.keep
+        return USUAL_KEEP if isinstance(self.masks, SpexMasks) else self.keep
 
     @property
     def target_r2(self) -> float | None:
@@ -228,6 +233,12 @@ def renew(given: dict[str, Any], old: dict[str, Any]) -> None:
         adaptive=adaptive,
         decoder=find_decoder(decoder).name,
     )
+
+
+def _sized(design: Design, n_units: int, n_masks: int) -> Design:
+    if isinstance(design, Adaptive):
+        return replace(design, masks=design.masks.sized(n_units, n_masks))
+    return design.sized(n_units, n_masks)
 
 
 def _default_budget(design: Design, n_units: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mechspex.core.errors import Refused, ShapeError
-from mechspex.core.masks import Stream
+from mechspex.core.masks import Stream, unseen_pairs
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.statistics import standard_error
 from mechspex.decoders import Additive, Automatic, Decoder, Kernel, Residual, find_decoder
@@ -145,6 +145,7 @@ def recover(
         if len(rows) >= FEWEST_MASKS and not constant
         else None,
         decoder_scores=decoder_scores,
+        unseen_pairs=unseen_pairs(samples.masks),
         more=None if constant else _more_masks(samples, chosen, truth, predicted, test.masks),
     )
 

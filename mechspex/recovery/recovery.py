@@ -18,6 +18,8 @@ from mechspex.set_functions.set_function import SetFunction
 
 # Nothing is left to explain beyond this.
 _PERFECT = 0.9995
+# Below this share of the pairs it is not worth a line.
+_TOO_FEW = 0.005
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Recovery(Result):
             50 masks.
         more: what more masks would bring. None where all masks were measured, where nothing is left
             to explain, and for decoders of SPEX's design, since half of it is another design.
+        unseen_pairs: the share of all pairs of units of which no decoded mask ablates both:
+            nothing is known of these. None where that was not counted.
         decoder_scores: {decoder: cross-validated R²} of the decoders that ``automatic`` compared;
             empty for another decoder.
     """
@@ -107,6 +111,7 @@ class Recovery(Result):
     evidence: Evidence | None = None
     link: Link | None = None
     more: MoreMasks | None = None
+    unseen_pairs: float | None = None
     decoder_scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -157,7 +162,7 @@ class Recovery(Result):
 
     @property
     def scores(self) -> str:
-        """R², what is additive, and what is not, in two lines."""
+        """R², what is additive, what is not, and what no mask could show, in two or three lines."""
         if self.exact:
             held_out = f"exact: all {self.n_train:,} masks measured"
         else:
@@ -169,7 +174,23 @@ class Recovery(Result):
         return (
             f"{held_out}\nadditive R² {self.additive_r2:.3f}   non-additive share "
             f"{self.non_additive_share:.2f}  (of what singles leave over, explained by "
-            "interactions)"
+            f"interactions){self._unseen}"
+        )
+
+    @property
+    def unseen_share(self) -> float | None:
+        """`unseen_pairs`; None where they are too few to be worth a word."""
+        share = self.unseen_pairs or 0.0
+        return None if share < _TOO_FEW else share
+
+    @property
+    def _unseen(self) -> str:
+        share = self.unseen_share
+        if share is None:
+            return ""
+        return (
+            f"\nnothing is known of {share:.0%} of the pairs: no mask ablates both; more masks or "
+            "a lower keep would show them"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,6 +208,7 @@ class Recovery(Result):
             "evidence": None if self.evidence is None else self.evidence.to_dict(),
             "link": None if self.link is None else self.link.to_dict(),
             "more": None if self.more is None else asdict(self.more),
+            "unseen_pairs": self.unseen_pairs,
         }
 
     def to_record(self) -> dict[str, Any]:
@@ -196,6 +218,7 @@ class Recovery(Result):
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Recovery:
         evidence, link, more = (record[name] for name in ("evidence", "link", "more"))
+        unseen = record.get("unseen_pairs")
         low, high = (read_number(end) for end in record["r2_interval"])
         return cls(
             function=SetFunction.from_dict(record["function"]),
@@ -207,6 +230,8 @@ class Recovery(Result):
             evidence=None if evidence is None else Evidence.from_dict(evidence),
             link=None if link is None else Link.from_dict(link),
             more=None if more is None else MoreMasks(**more),
+            # Answers that were kept before this was counted have no such entry.
+            unseen_pairs=None if unseen is None else read_number(unseen),
             decoder_scores={
                 read_text(name): read_number(r2)
                 for name, r2 in record.get("decoder_scores", {}).items()

@@ -74,6 +74,10 @@ class Sloped(mx.FunctionValues):
         self.measured = self.sloped = 0
         super().__init__(self._of, mx.parts(f"u{i}" for i in range(n_units)))
 
+    @property
+    def configuration(self):
+        return {"function": f"sloped, {self._scale}"}
+
     def _of(self, masks):
         self.measured += len(masks)
         soft = masks.astype(float)
@@ -116,6 +120,7 @@ def test_a_run_measures_nothing_twice(tmp_path):
         calls.append(len(masks))
         return values(masks)
 
+    counted.configuration = {"function": "counted"}  # pyright: ignore[reportFunctionMemberAccess]
     again = mx.FunctionValues(counted, values.units)
     goal, run = mx.CircuitGoal(sizes=(2, 5, 9)), tmp_path / "run"
     first = mx.find_circuit(again, fresh, budget=100, goal=goal, run=run)

@@ -130,6 +130,7 @@ def test_a_run_measures_nothing_twice_and_keeps_its_answer(tmp_path):
         asked.append(len(masks))
         return np.outer(backups(masks.astype(float)), np.linspace(0.9, 1.1, 6))
 
+    counted.configuration = {"function": "counted"}  # pyright: ignore[reportFunctionMemberAccess]
     units = mx.parts(map(str, range(N)))
     search, fresh = (mx.FunctionValues(counted, units) for _ in range(2))
     first = mx.prune_heads(search, fresh, budget=150, decoder="pursuit", run=tmp_path / "run")

@@ -258,3 +258,23 @@ def test_a_slow_function_loses_one_mask_at_most(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         values(mx.sample_masks(4, 12, seed=0))
     assert len(values._store) >= 3
+
+
+class Own(mx.FunctionValues):
+    """One that is a function of itself."""
+
+    def __init__(self, one, other):
+        self.pair = one, other
+        super().__init__(self._of, UNITS)
+
+    def _of(self, masks):
+        return both(masks, *self.pair)
+
+
+def test_an_object_that_holds_its_own_function_is_told_apart(tmp_path):
+    assert str(Identity.of(Own(0, 1)._of)) == str(Identity.of(Own(0, 1)._of))
+    assert Own(0, 1).configuration == Own(0, 1).configuration
+    assert Identity.parse(Own(0, 1).configuration["function"]).certain
+    mx.explain(Own(0, 1), run=tmp_path)
+    with pytest.raises(RunError, match="pair of its function"):
+        mx.explain(Own(1, 2), run=tmp_path)
