@@ -120,8 +120,8 @@ def _load_in_memory(
         )
     kind = type(model).__name__
     check_configuration(kind, model.config.to_dict())
-    first = next(model.parameters())
-    if first.is_meta:
+    tensors = list(model.parameters())
+    if any(tensor.is_meta for tensor in tensors):
         raise ModelError(
             f"{kind} lies on the meta device, which holds no numbers; load its weights"
         )
@@ -134,7 +134,7 @@ def _load_in_memory(
         own = _tokenizer_at(tokenizer)
         if model is not given:
             shell = model
-        elif dtype in (None, first.dtype) and device in (None, first.device):
+        elif all(dtype in (None, p.dtype) and device in (None, p.device) for p in tensors):
             shell = with_shared_weights(model)
         else:
             shell = copy.deepcopy(model)

@@ -102,6 +102,9 @@ def test_a_dtype_by_its_name_and_of_the_bridge_alone(tmp_path, dtype):
     bridge = mx.load_model(model, dtype=dtype)
     assert next(bridge.original_model.parameters()).dtype == bridge.cfg.dtype == torch.bfloat16
     assert next(model.parameters()).dtype == torch.float32
+    model.model.layers[1].bfloat16()
+    assert {p.dtype for p in mx.load_model(model, dtype="float32").parameters()} == {torch.float32}
+    assert next(model.model.layers[1].parameters()).dtype == torch.bfloat16
     model = model.bfloat16()
     assert mx.load_model(model).cfg.dtype == torch.bfloat16, "its own, if none is asked for"
 
