@@ -232,6 +232,10 @@ def checked_values(
         values = metric(logits, prompts)
     else:
         values = metric(logits[:, -1], prompts)
+    if not isinstance(values, Tensor):
+        raise ShapeError(
+            f"the metric returned a {type(values).__name__}; return a tensor of one value a row"
+        )
     if values.shape != prompts.shape:
         raise ShapeError(
             f"the metric returned shape {list(values.shape)} for {len(prompts)} rows of "

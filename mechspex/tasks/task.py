@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 from mechspex.core.errors import TaskError
+from mechspex.tasks.columns import several_in, spans_in, texts_in
 from mechspex.tasks.metric_names import METRICS
 from mechspex.tasks.spans import Span
 
 # How much of a continuation's tokens is read.
 ANSWER_TOKENS = ("all", "mean", "first")
+# What a task has of each prompt.
+_LISTS = ("prompts", "answers", "distractors", "corrupted", "spans", "corrupted_spans")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Task:
     """Prompts, what should and should not come next, and the metric that is read off.
+
+    Each list may as well be a tuple, a column of a table or an array of strings.
 
     Attributes:
         prompts: the texts the model reads.
@@ -40,49 +45,71 @@ class Task:
         circuits: published circuits, {model: {role: head names}}.
 
     Raises:
-        TaskError: no prompts, lists of unequal length, an unknown metric.
+        TaskError: no prompts, lists of unequal length, something in them that is no text (the
+            prompt's number is named), an unknown metric.
     """
 
-    prompts: Sequence[str]
-    answers: Sequence[str | Sequence[str]]
-    distractors: Sequence[str | Sequence[str]] | None = None
-    corrupted: Sequence[str] | None = None
-    metric: str | Callable[..., Any] = "logit_difference"
-    prepend_bos: bool | None = None
-    answer_tokens: str = "all"
-    spans: Sequence[Mapping[str, Span]] | None = None
-    corrupted_spans: Sequence[Mapping[str, Span]] | None = None
-    name: str = "task"
-    circuits: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    prompts: tuple[str, ...]
+    answers: tuple[str | tuple[str, ...], ...]
+    distractors: tuple[str | tuple[str, ...], ...] | None
+    corrupted: tuple[str, ...] | None
+    metric: str | Callable[..., Any]
+    prepend_bos: bool | None
+    answer_tokens: str
+    spans: tuple[Mapping[str, Span], ...] | None
+    corrupted_spans: tuple[Mapping[str, Span], ...] | None
+    name: str
+    circuits: Mapping[str, Mapping[str, Sequence[str]]]
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        prompts: Iterable[str],
+        answers: Iterable[str | Iterable[str]],
+        distractors: Iterable[str | Iterable[str]] | None = None,
+        corrupted: Iterable[str] | None = None,
+        metric: str | Callable[..., Any] = "logit_difference",
+        prepend_bos: bool | None = None,
+        answer_tokens: str = "all",
+        spans: Iterable[Mapping[str, Span]] | None = None,
+        corrupted_spans: Iterable[Mapping[str, Span]] | None = None,
+        name: str = "task",
+        circuits: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    ) -> None:
+        given = {
+            "prompts": texts_in("prompts", prompts),
+            "answers": several_in("answers", answers),
+            "distractors": None if distractors is None else several_in("distractors", distractors),
+            "corrupted": None if corrupted is None else texts_in("corrupted", corrupted),
+            "metric": metric,
+            "prepend_bos": prepend_bos,
+            "answer_tokens": answer_tokens,
+            "spans": None if spans is None else spans_in("spans", spans),
+            "corrupted_spans": None
+            if corrupted_spans is None
+            else spans_in("corrupted_spans", corrupted_spans),
+            "name": name,
+            "circuits": circuits or {},
+        }
+        for label, value in given.items():
+            object.__setattr__(self, label, value)
+        self._check()
+
+    def _check(self) -> None:
         if not self.prompts:
             raise TaskError("a task needs at least one prompt, got none")
-        for label in ("spans", "corrupted_spans"):
-            named = getattr(self, label)
-            if named is not None and len(named) != len(self.prompts):
+        for label in _LISTS:
+            column = getattr(self, label)
+            if column is not None and len(column) != len(self.prompts):
                 raise TaskError(
-                    f"{len(named)} {label} for {len(self.prompts)} prompts; give one a prompt"
+                    f"{len(column)} {label} for {len(self.prompts)} prompts; give one a prompt"
                 )
         if self.answer_tokens not in ANSWER_TOKENS:
             raise TaskError(
                 f"answer_tokens = {self.answer_tokens!r}; choose {', '.join(ANSWER_TOKENS)}"
             )
-        for label in ("prompts", "answers", "distractors", "corrupted"):
-            texts = getattr(self, label)
-            if texts is None:
-                continue
-            if isinstance(texts, str):
-                raise TaskError(f"{label} = {texts!r} is one string; give a list of strings")
-            if len(texts) != len(self.prompts):
-                raise TaskError(
-                    f"{len(texts)} {label} for {len(self.prompts)} prompts; give one a prompt"
-                )
-            frozen = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
-            if () in frozen:
-                raise TaskError(f"prompt {frozen.index(())} has an empty list of {label}; give one")
-            object.__setattr__(self, label, frozen)
-        if isinstance(self.metric, str) and self.metric not in METRICS:
+        if self.prepend_bos not in (True, False, None):
+            raise TaskError(f"prepend_bos = {self.prepend_bos!r}; choose True, False or None")
+        if not callable(self.metric) and self.metric not in METRICS:
             raise TaskError(
                 f"metric {self.metric!r} is unknown; choose {', '.join(METRICS)} or a function"
             )
@@ -92,8 +119,7 @@ class Task:
 
     def __getitem__(self, chosen: slice) -> Task:
         """The same task with some of its prompts."""
-        lists = ("prompts", "answers", "distractors", "corrupted", "spans", "corrupted_spans")
-        parts = {name: getattr(self, name) for name in lists}
+        parts = {name: getattr(self, name) for name in _LISTS}
         return replace(self, **{name: p if p is None else p[chosen] for name, p in parts.items()})
 
     def split(self, *sizes: int) -> tuple[Task, ...]:

@@ -244,10 +244,14 @@ def years_as(pattern):
 def spans(task):
     return zip(
         (int(prompt.split()[1][2:]) for prompt in task.prompts),
-        ({int(text) for text in texts} for texts in task.answers),
-        ({int(text) for text in texts} for texts in task.distractors),
+        map(numbers, task.answers),
+        map(numbers, task.distractors),
         strict=True,
     )
+
+
+def numbers(texts):
+    return {int(text) for text in ([texts] if isinstance(texts, str) else texts)}
 
 
 def test_years_are_compared_by_whole_tokens(recipe):
