@@ -34,7 +34,8 @@ class ComponentValues(ValueFunction):
     model, and that ablation changes the output. Values are measured on a copy of the model without
     its bridge, which shares the weights and computes only what a mask changes, once that is proved
     to give the bridge's own values; else, and while the bridge carries hooks of yours, through the
-    bridge. Threads that share a model wait for one another.
+    bridge. Where the weights or your hooks change later, the next call prepares and proves anew.
+    Threads that share a model wait for one another.
 
     Args:
         model: a bridge, in evaluation mode. Hooks of your own stay on it and run first.
@@ -212,6 +213,8 @@ class ComponentValues(ValueFunction):
     def configuration(self) -> dict[str, str]:
         """Everything a value depends on but the mask."""
         # The hash in it is taken once, and anew when weights have changed.
+        with lock_of(self.model):
+            self._renew()
         return provenance_of(self._proved).to_configuration()
 
     @property
@@ -229,7 +232,7 @@ class ComponentValues(ValueFunction):
         array = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
         checked = check_masks(array, self.n_units)
         with lock_of(self.model):
-            self._refuse_hooks()
+            self._renew()
             return self._proved.forwards.values(checked)
 
     def value_and_gradient(
@@ -252,8 +255,20 @@ class ComponentValues(ValueFunction):
                 f"soft masks have shape {list(soft.shape)}, expected [mask, {self.n_units}]"
             )
         with lock_of(self.model):
-            self._refuse_hooks()
+            self._renew()
             return self._proved.forwards.values_and_gradients(soft)
+
+    def _renew(self) -> None:
+        """Prepare and prove anew where the model's weights or hooks have changed since."""
+        self._refuse_hooks()
+        old = self._proved
+        if not old.ablated.has_changed:
+            return
+        _check_mode(self.model)
+        ablated = old.ablated.as_it_is_now()
+        _warn_of_hooks(ablated)
+        new = proved(ablated, old.task, old.precision)
+        self._proved = new if old.n_blocks is None else new.cut_after(old.n_blocks)
 
     def _refuse_hooks(self) -> None:
         """An early exit leaves out blocks, which hooks of the user's, on the bridge, would not."""

@@ -37,6 +37,7 @@ class AblatedModel:
         hooks: a watch on the bridge.
         plain_model: (dtype, fused=…, n_blocks=…) → the model without its bridge, each built once.
         weights: the weights that those copies were made of.
+        users_hooks: the hooks of the user's that the bridge carried then.
     """
 
     model: Model
@@ -49,6 +50,7 @@ class AblatedModel:
     hooks: HookWatch
     plain_model: Callable[..., PlainModel]
     weights: Weights
+    users_hooks: tuple[object, ...]
 
     @classmethod
     def of(
@@ -70,17 +72,34 @@ class AblatedModel:
         sites, hooks = sites_of(model, units), HookWatch(model)
         weights = weights_of(model)
         return cls(
-            model, units, ablation, rescale, seed, calibration, sites, hooks, copies, weights
+            model=model,
+            units=units,
+            ablation=ablation,
+            rescale=rescale,
+            seed=seed,
+            calibration=calibration,
+            sites=sites,
+            hooks=hooks,
+            plain_model=copies,
+            weights=weights,
+            users_hooks=hooks.users(),
         )
 
     @property
     def device(self) -> torch.device:
         return next(self.model.original_model.parameters()).device
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether the model has other weights now, or carries other hooks of the user's."""
+        now, then = self.hooks.users(), self.users_hooks
+        if len(now) != len(then) or any(a is not b for a, b in zip(now, then, strict=True)):
+            return True
+        return weights_of(self.model) != self.weights
+
     def as_it_is_now(self) -> AblatedModel:
         """The same, with copies of the model of now where that has changed."""
-        # A bridge that carries hooks now is not copied, and that is for new copies to find out.
-        if weights_of(self.model) == self.weights and not self.hooks.sees_any():
+        if not self.has_changed:
             return self
         return AblatedModel.of(
             self.model,

@@ -81,8 +81,8 @@ class HookWatch:
         self._points = [module for module in modules if "fwd_hooks" in module.__dict__]
         self._modules = [module for module in modules if "fwd_hooks" not in module.__dict__]
 
-    def sees_users(self) -> bool:
-        """Whether there are any of the user's now."""
+    def users(self) -> tuple[Any, ...]:
+        """Those of the user's now."""
         hooks: list[Any] = []
         for point in self._points:
             if point.fwd_hooks or point.bwd_hooks:
@@ -90,7 +90,13 @@ class HookWatch:
         for module in self._modules:
             if module._forward_hooks or module._forward_pre_hooks:
                 hooks += (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        return any(not getattr(hook, "__module__", "").startswith(_MACHINERY) for hook in hooks)
+        return tuple(
+            hook for hook in hooks if not getattr(hook, "__module__", "").startswith(_MACHINERY)
+        )
+
+    def sees_users(self) -> bool:
+        """Whether there are any of the user's now."""
+        return bool(self.users())
 
     def sees_any(self) -> bool:
         """The same, or of accelerate's, which fetch the weights of a model that is spread out."""
