@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 # Of these classes of transformers the file tokenizer.json is all there is; others change it.
@@ -31,11 +31,13 @@ _NAMED = (
 class Tokenizer(Protocol):
     """What drawing and reading prompts asks of a tokenizer; those of transformers have it."""
 
-    @property
-    def bos_token_id(self) -> int | None: ...
+    if TYPE_CHECKING:
+        # Transformers answers these by __getattr__, which isinstance does not see from 3.12 on.
+        @property
+        def bos_token_id(self) -> int | None: ...
 
-    @property
-    def unk_token_id(self) -> int | None: ...
+        @property
+        def unk_token_id(self) -> int | None: ...
 
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> Any:
         """The token ids of a text, as `input_ids` of what is returned."""
