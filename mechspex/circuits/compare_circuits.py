@@ -11,6 +11,8 @@ import pandas as pd
 from jaxtyping import Bool
 
 from mechspex.circuits.circuit import Circuit
+from mechspex.core.checks import Only
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_number, read_text
 from mechspex.core.result import Result
@@ -82,6 +84,10 @@ class Comparison(Result):
         )
 
 
+@door(
+    found=Only((Circuit,), "a Circuit, such as Circuit.load('NAME')"),
+    truth=Only((Circuit,), "a Circuit, such as Circuit.load('NAME')"),
+)
 def compare_circuits(
     found: Circuit, truth: Circuit, *, ranking: Iterable[int | str] | None = None
 ) -> Comparison:

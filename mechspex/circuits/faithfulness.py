@@ -12,6 +12,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechspex.circuits.curve import Curve, scorer
+from mechspex.core.checks import SEED, Several, Whole, as_number
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.finite import finite_values
 from mechspex.core.json_values import (
@@ -24,9 +26,9 @@ from mechspex.core.json_values import (
 from mechspex.core.masks import keep_only
 from mechspex.core.result import Result
 from mechspex.core.statistics import Estimate
+from mechspex.core.terms import as_chosen, as_ranking, columns_of
 from mechspex.core.units import UnitSet
-from mechspex.core.value_function import ValuesLike, as_value_function
-from mechspex.effects.validate import columns_of
+from mechspex.core.value_function import ValuesLike, as_value_function, as_values
 
 # Shares of the units at which the MIB benchmark measures circuits (Mueller et al. 2025).
 MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -156,9 +158,10 @@ class Faithfulness(Result):
         )
 
 
+@door(value_function=as_values, circuit=as_chosen, n_random=Whole(0, 10**6), seed=SEED)
 def faithfulness(
     value_function: ValuesLike,
-    circuit: Iterable[int | str],
+    circuit: str | Iterable[int | str],
     *,
     n_random: int = 20,
     seed: int = 0,
@@ -223,6 +226,12 @@ def faithfulness(
     )
 
 
+@door(
+    value_function=as_values,
+    circuits=as_ranking,
+    shares=Several(as_number, "ascending numbers above 0, up to 1"),
+    seed=SEED,
+)
 def faithfulness_curve(
     value_function: ValuesLike,
     circuits: Sequence[int | str] | Mapping[int, Sequence[int | str]],

@@ -15,17 +15,19 @@ from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness
 from mechspex.circuits.goal import CircuitGoal
 from mechspex.circuits.scoring import scored_discovery
+from mechspex.core.checks import SEED, WHOLE, Only
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.masks import both_ends, keep_only
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import mean_estimate
 from mechspex.core.units import check_same_units
-from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
-from mechspex.decoders import Decoder
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
+from mechspex.decoders import Decoder, as_decoder
 from mechspex.effects.validate import validate
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import VALIDATION, Run
+from mechspex.runs.run import VALIDATION, Run, as_run
 from mechspex.screening import screen
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.tasks.metric_names import DIFFERENCES
@@ -51,6 +53,15 @@ def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
     },
     _renew,
 )
+@door(
+    value_function=as_values,
+    held_out=as_values,
+    goal=Only((CircuitGoal,), "CircuitGoal(size=…, target=…)"),
+    budget=WHOLE,
+    decoder=as_decoder,
+    run=as_run,
+    seed=SEED,
+)
 def find_circuit(
     value_function: ValuesLike,
     held_out: ValuesLike,
@@ -73,7 +84,8 @@ def find_circuit(
 
     Args:
         value_function: the model on the outputs (prompts) that may be searched.
-        held_out: the same units on other outputs, for the scores.
+        held_out: the same units on other outputs (`ComponentValues.on` other prompts), for the
+            scores.
         goal: which circuit is looked for; the smallest whose faithfulness lies within 1 ± 0.1 if
             not given.
         budget: masks of all densities and around the subsets. Measured besides: the subsets of all
@@ -92,8 +104,6 @@ def find_circuit(
     check_same_units("held_out", held_out.units, "the value function", value_function.units)
     if budget < 50:
         raise Refused(f"budget = {budget} masks: give at least 50")
-    if seed < 0:
-        raise Refused(f"seed = {seed}: give a whole number from 0 up")
     goal = goal or CircuitGoal()
     wanted = goal.sizes_among(value_function.n_units)
     with Run.open(run, progress=progress) as run:

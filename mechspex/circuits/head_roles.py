@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechspex.components.clean_pass import record
-from mechspex.core.errors import Refused
+from mechspex.core.checks import Only
+from mechspex.core.doors import door
+from mechspex.core.errors import Refused, TaskError
 from mechspex.core.units import UnitSet
-from mechspex.models.load_model import Model
+from mechspex.models.load_model import Model, as_model
 from mechspex.tasks.task import Task
 from mechspex.tasks.tokens import Continuation, tokenize
 
@@ -34,6 +36,7 @@ _PLACES = (
 _COLUMNS = ("to_previous", "to_duplicate", "to_following", "to_answer", "to_distractor")
 
 
+@door(model=as_model, task=Only((Task,), "a Task, such as load_task('ioi', model)", TaskError))
 def head_roles(
     model: Model,
     task: Task,

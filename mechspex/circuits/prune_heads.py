@@ -11,15 +11,17 @@ from jaxtyping import Bool, Float
 
 from mechspex.circuits.pruning import Choice, Method, Pruning
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, members
+from mechspex.core.checks import SEED, WHOLE, Several, as_number
+from mechspex.core.doors import door
 from mechspex.core.errors import BudgetError, FailedMasksError, Refused
 from mechspex.core.finite import finite_rows, finite_values
 from mechspex.core.masks import Stream, both_ends
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.units import Term, check_same_units
-from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
-from mechspex.decoders import Decoder, decode, find_decoder
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
+from mechspex.decoders import Decoder, as_decoder, decode, find_decoder
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import Run
+from mechspex.runs.run import Run, as_run
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.subsets.best_subset import additive_choice
 
@@ -32,6 +34,16 @@ _TO_PROVE = 30.0
 
 
 @takes_old({"fresh": "held_out"})
+@door(
+    value_function=as_values,
+    held_out=as_values,
+    shares=Several(as_number, "numbers between 0 and 1"),
+    budget=WHOLE,
+    decoder=as_decoder,
+    n_random=WHOLE,
+    run=as_run,
+    seed=SEED,
+)
 def prune_heads(
     value_function: ValuesLike,
     held_out: ValuesLike,
@@ -82,8 +94,6 @@ def prune_heads(
         BudgetError: fewer masks than the decoder needs.
         FailedMasksError: a choice has no finite value, or no mask of the search has one.
     """
-    if seed < 0:
-        raise Refused(f"seed = {seed}: give a whole number from 0 up")
     value_function, held_out = as_value_function(value_function), as_value_function(held_out)
     sizes = _checked(value_function, held_out, shares, n_random)
     recoverer = _checked_decoder(decoder, value_function.n_units, budget)

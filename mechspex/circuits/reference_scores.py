@@ -13,18 +13,27 @@ from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.faithfulness import behaviour, scorer
 from mechspex.circuits.score_table import ReferenceScores
 from mechspex.components.component_values import ComponentValues
-from mechspex.core.errors import FailedMasksError, MeasurementError, Refused
+from mechspex.core.checks import SEED, Only
+from mechspex.core.doors import door
+from mechspex.core.errors import FailedMasksError, MeasurementError, Refused, TaskError
 from mechspex.core.finite import finite_values
 from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import Estimate, proportion
-from mechspex.models.load_model import Model
-from mechspex.runs.run import Run
+from mechspex.models.load_model import Model, as_model
+from mechspex.runs.run import Run, as_run
 from mechspex.tasks.metric_names import DIFFERENCES
 from mechspex.tasks.task import Task
 
 _KL = "kl_divergence"
 
 
+@door(
+    model=as_model,
+    task=Only((Task,), "a Task, such as load_task('ioi', model)", TaskError),
+    circuit=Only((Circuit,), "a Circuit"),
+    run=as_run,
+    seed=SEED,
+)
 def reference_scores(
     model: Model,
     task: Task,

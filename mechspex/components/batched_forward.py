@@ -16,7 +16,8 @@ from torch import Tensor
 
 from mechspex.components.cached_forward import CachedForward
 from mechspex.components.masked_forward import MaskedForward, Masks
-from mechspex.core.errors import ShapeError
+from mechspex.core.checks import told
+from mechspex.core.errors import ShapeError, TaskError
 from mechspex.forward.batch_size import BatchSize
 from mechspex.models.bridge import HookWatch
 from mechspex.tasks.metrics import AllPositions, Continuations, LogitDifference, Metric
@@ -210,6 +211,23 @@ def _unless_out_of_memory(measure: Callable[[], _T]) -> _T | None:
         return None
 
 
+def _tensor_of(returned: object, logits: Tensor, n_prompts: int) -> Tensor:
+    """What a metric returned, which may be an array of numpy or a list, as a tensor."""
+    try:
+        values = torch.as_tensor(returned, device=logits.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ShapeError(
+            f"the metric returned {told(returned)}, which are no numbers; return a tensor of "
+            f"shape [{n_prompts}]"
+        ) from None
+    if logits.requires_grad and not values.requires_grad:
+        raise TaskError(
+            "the metric's values have no gradient, as they left torch; compute them with tensors, "
+            "or ask for nothing that needs gradients"
+        )
+    return values
+
+
 def checked_values(
     metric: Metric, logits: Float[Tensor, "row read vocabulary"], prompts: Int[Tensor, " prompt"]
 ) -> Float[Tensor, " prompt"]:
@@ -227,15 +245,12 @@ def checked_values(
         each = rearrange(
             logits, "(prompt sequence) ... -> prompt sequence ...", prompt=len(prompts)
         )
-        values = metric(each, prompts)
+        returned = metric(each, prompts)
     elif isinstance(metric, AllPositions):
-        values = metric(logits, prompts)
+        returned = metric(logits, prompts)
     else:
-        values = metric(logits[:, -1], prompts)
-    if not isinstance(values, Tensor):
-        raise ShapeError(
-            f"the metric returned a {type(values).__name__}; return a tensor of one value a row"
-        )
+        returned = metric(logits[:, -1], prompts)
+    values = _tensor_of(returned, logits, len(prompts))
     if values.shape != prompts.shape:
         raise ShapeError(
             f"the metric returned shape {list(values.shape)} for {len(prompts)} rows of "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -13,14 +14,17 @@ from mechspex.components.forwards import AblatedModel
 from mechspex.components.precision import PRECISIONS, PrecisionError
 from mechspex.components.proof import Proved, proved
 from mechspex.components.provenance import provenance_of
+from mechspex.core.checks import SEED, WHOLE, Only
+from mechspex.core.doors import door
 from mechspex.core.errors import AblationError, ModelError, ShapeError
 from mechspex.core.masks import check_masks
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
-from mechspex.models.load_model import Model
+from mechspex.models.load_model import Model, as_model
 from mechspex.models.lock import lock_of
-from mechspex.models.units import as_units
-from mechspex.tasks.task import Task
+from mechspex.models.units import as_units, units_of
+from mechspex.tasks.load_task import task_of
+from mechspex.tasks.task import Task, as_task
 
 
 class ComponentValues(ValueFunction):
@@ -38,8 +42,9 @@ class ComponentValues(ValueFunction):
     Threads that share a model wait for one another.
 
     Args:
-        model: a bridge, in evaluation mode. Hooks of your own stay on it and run first.
-        task: prompts and metric.
+        model: a bridge, in evaluation mode, or the name of one to load. Hooks of your own stay on
+            it and run first.
+        task: prompts and metric, or the name of a task.
         units: the columns of the masks, from `heads`, `neurons`, `mlps` or a sum of them; or
             their kinds, ``"heads+mlps"``, or names.
         ablation: ``mean`` (over the task's prompts, position by position, or span by span where
@@ -64,10 +69,18 @@ class ComponentValues(ValueFunction):
         MeasurementError: the clean value is not finite.
     """
 
+    @door(
+        model=as_model,
+        task=as_task,
+        units=as_units,
+        ablation=Only((str, Mapping), "an ablation or {hook: activations}", AblationError),
+        precision=Only((str,), "'bf16', or None", ModelError),
+        seed=SEED,
+    )
     def __init__(
         self,
-        model: Model,
-        task: Task,
+        model: Model | str | Path,
+        task: Task | str | Path,
         units: UnitSet | str | Iterable[str],
         ablation: str | Mapping[str, Tensor] = "mean",
         *,
@@ -76,7 +89,8 @@ class ComponentValues(ValueFunction):
         seed: int = 0,
         calibration: Iterable[str] | None = None,
     ) -> None:
-        units = as_units(units, model)
+        assert isinstance(model, Model)
+        task, units = task_of(model, task), units_of(model, units)
         if not len(units):
             raise AblationError("there are no units to ablate; give heads(model) or the like")
         if precision is not None and precision not in PRECISIONS:
@@ -159,7 +173,8 @@ class ComponentValues(ValueFunction):
         """The same values measured in the model's own dtype, whatever the precision here."""
         return self if self.precision is None else self._of(self._proved.in_own_dtype())
 
-    def on(self, task: Task) -> ComponentValues:
+    @door(task=as_task)
+    def on(self, task: Task | str | Path) -> ComponentValues:
         """The same value function on the prompts of another task.
 
         Its values are those of a new one with the same arguments. What does not depend on prompts
@@ -172,6 +187,7 @@ class ComponentValues(ValueFunction):
             ModelError, TaskError, UnknownUnitError, AblationError, MeasurementError: for the same
                 reasons as a new one.
         """
+        task = task_of(self.model, task)
         _check_mode(self.model)
         with lock_of(self.model):
             ablated = self._proved.ablated.as_it_is_now()
@@ -179,6 +195,7 @@ class ComponentValues(ValueFunction):
             values = self._of(proved(ablated, task, self.precision))
         return values if self.n_blocks is None else values.early_exit(self.n_blocks)
 
+    @door(n_blocks=WHOLE)
     def early_exit(self, n_blocks: int) -> ComponentValues:
         """A cheaper model of the same units: its first `n_blocks` blocks, then the unembedding.
 

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from mechspex.core.checks import PROBABILITY, SEED, WHOLE, check_memory
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused, ShapeError
 
 Design = Literal["biased", "mixed", "paired", "stratified"]
@@ -80,6 +82,14 @@ def check_masks(masks: object, n_units: int | None = None) -> Bool[np.ndarray, "
     return masks
 
 
+def _as_seed(name: str, given: object) -> int | tuple[int, ...]:
+    """Reads a seed, or a seed and the number of a `Stream`."""
+    if isinstance(given, tuple) and given:
+        return tuple(SEED(name, part) for part in given)
+    return SEED(name, given)
+
+
+@door(n_units=WHOLE, n_masks=WHOLE, keep=PROBABILITY, seed=_as_seed)
 def sample_masks(
     n_units: int,
     n_masks: int,
@@ -122,8 +132,7 @@ def sample_masks(
         raise Refused(f"n_units = {n_units}: a mask needs at least one unit")
     if n_masks < 0:
         raise Refused(f"n_masks = {n_masks}: ask for zero masks or more")
-    if not 0 < keep < 1:
-        raise Refused(f"keep = {keep}: give a probability strictly between 0 and 1")
+    check_memory(n_units * n_masks, f"{n_masks:,} masks of {n_units:,} units")
     rng = np.random.default_rng(seed)
     if design == "biased":
         return _bernoulli(rng, n_masks, n_units, keep)

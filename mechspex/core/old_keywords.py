@@ -42,7 +42,10 @@ def takes_old(
                 return function(*args, **options)
             told = "; ".join(f"{name}= is now {written_now[name]}" for name in old)
             warnings.warn(f"{function.__name__}: {told}", DeprecationWarning, stacklevel=2)
-            given = dict(signature.bind_partial(*args, **keywords).arguments)
+            try:
+                given = dict(signature.bind_partial(*args, **keywords).arguments)
+            except TypeError as error:
+                raise Refused(f"{function.__name__}: {error}; {told}") from None
             for name in [name for name in old if written_now[name] in signature.parameters]:
                 if written_now[name] in given:
                     raise Refused(f"{name} is now {written_now[name]}; give that alone")

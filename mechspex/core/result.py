@@ -12,6 +12,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import pandas as pd
 
+from mechspex.core.checks import PATH
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_json, write_json
 
@@ -103,6 +105,7 @@ class Result(ABC):
         write_json(Path(path), plain(self.to_record()))
 
     @classmethod
+    @door(path=PATH)
     def load(cls: type[R], path: str | Path) -> R:
         """Read what `save` wrote.
 

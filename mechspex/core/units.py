@@ -10,6 +10,8 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple, overload
 
+from mechspex.core.checks import Whole, told
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused, UnknownUnitError
 from mechspex.core.kinds import KINDS, Kind, find_kind, kind_of_name
 
@@ -172,10 +174,36 @@ def names_in(text: str) -> tuple[str, ...]:
     >>> names_in("L0H1,L1H3") == names_in("L0H1 × L1H3") == names_in("L0H1+L1H3")
     True
     """
-    return tuple(name.strip() for name in re.split(r",|×|\+| x ", text))
+    return tuple(name.strip() for name in re.split(r",|×|\*|\+| x ", text))
 
 
-def parts(labels: Iterable[object]) -> UnitSet:
+def _as_labels(name: str, given: object) -> Iterable[object]:
+    """Reads labels; a number is how many there are."""
+    if isinstance(given, Iterable) and not isinstance(given, bytes):
+        return given
+    wanted = "a list of labels, or how many there are"
+    return range(Whole(1, 10**6, wanted)(name, given))
+
+
+def as_parts(name: str, given: object) -> UnitSet:
+    """Reads the units of a plain function of masks: labels, text with commas, or how many.
+
+    Raises:
+        Refused: no labels.
+    """
+    if isinstance(given, UnitSet):
+        return given
+    if isinstance(given, str):
+        if len(names_in(given)) < 2:
+            raise Refused(f"{name} = {told(given)} is one text; give a list of labels")
+        given = names_in(given)
+    labels = list(_as_labels(name, given))
+    units = [label for label in labels if isinstance(label, Unit)]
+    return UnitSet(tuple(units)) if len(units) == len(labels) else parts(labels)
+
+
+@door(labels=_as_labels)
+def parts(labels: Iterable[object] | int) -> UnitSet:
     """Units known by label alone: words, examples, or the arguments of any function of a mask.
 
     >>> import mechspex as mx
@@ -183,8 +211,12 @@ def parts(labels: Iterable[object]) -> UnitSet:
     UnitSet(3: flour, water, salt)
 
     Args:
-        labels: a label for each unit, in the order of the mask's columns.
+        labels: a label for each unit, in the order of the mask's columns; or how many there are.
+
+    Raises:
+        Refused: no labels, or one that stands twice.
     """
+    assert not isinstance(labels, int)
     return UnitSet(
         tuple(Unit("part", 0, place, None, str(label)) for place, label in enumerate(labels))
     )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, ClassVar, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.checks import told
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.identity import Identity
 from mechspex.core.masks import check_masks
-from mechspex.core.units import UnitSet
+from mechspex.core.units import UnitSet, as_parts
 
 
 class ValueFunction(ABC):
@@ -134,6 +136,13 @@ def _on_the_cpu(returned: Any) -> Any:
     return tensor.float() if "bfloat16" in str(tensor.dtype) else tensor
 
 
+def _as_function(name: str, given: object) -> Any:
+    """Reads a function of masks."""
+    if not callable(given) or isinstance(given, UnitSet):
+        raise Refused(f"{name} = {told(given)}: give a function of Boolean masks [mask, unit]")
+    return given
+
+
 class FunctionValues(ValueFunction):
     """Any Python function of masks as a value function.
 
@@ -150,9 +159,13 @@ class FunctionValues(ValueFunction):
     # What was measured or timed is no part of which function it is.
     _aside: ClassVar = ("_clean", "_seconds", "_changing", "_n_outputs")
 
+    @door(function=_as_function, units=as_parts)
     def __init__(
-        self, function: Callable[[Bool[np.ndarray, "mask unit"]], np.ndarray], units: UnitSet
+        self,
+        function: Callable[[Bool[np.ndarray, "mask unit"]], np.ndarray],
+        units: UnitSet | Iterable[object] | int,
     ) -> None:
+        units = as_parts("units", units)
         if not len(units):
             raise Refused("there are no units; a value function needs at least one")
         self._units = units
@@ -261,7 +274,28 @@ def in_own_dtype(value_function: ValuesLike) -> ValueFunction:
     return as_value_function(value_function).in_own_dtype
 
 
-def as_value_function(value_function: object, units: UnitSet | None = None) -> ValueFunction:
+def as_values(name: str, given: object) -> Any:
+    """Reads a value function, or a plain function of masks that is still to get its units.
+
+    Raises:
+        Refused: something that is neither.
+    """
+    if isinstance(given, ValueFunction):
+        return given
+    if hasattr(given, "state_dict") and not hasattr(given, "units"):
+        raise Refused(
+            f"{name} = {told(given)} is a model; make it a value function of a task and units: "
+            "ComponentValues(model, task, heads(model))"
+        )
+    if not callable(given):
+        raise Refused(
+            f"{told(given)} is no value function; give ComponentValues(…), or a "
+            "function of Boolean masks together with units=mechspex.parts([...])"
+        )
+    return given
+
+
+def as_value_function(value_function: object, units: object = None) -> ValueFunction:
     """`value_function` as a `ValueFunction`, at every door where a user hands one in.
 
     A `ValueFunction` is returned as it is. An object of the same shape (`units`, `outputs`, and
@@ -273,13 +307,10 @@ def as_value_function(value_function: object, units: UnitSet | None = None) -> V
     """
     if isinstance(value_function, ValueFunction):
         return value_function
-    if not callable(value_function):
-        raise Refused(
-            f"{type(value_function).__name__} is no value function; give ComponentValues(…), or a "
-            "function of Boolean masks together with units=mechspex.parts([...])"
-        )
+    value_function = as_values("value_function", value_function)
     if isinstance(getattr(value_function, "units", None), UnitSet):
         return _ForeignValues(value_function)
     if units is None:
         raise Refused("a plain function does not tell its units; add units=mechspex.parts([...])")
-    return FunctionValues(cast(Callable[[np.ndarray], np.ndarray], value_function), units)
+    function = cast(Callable[[np.ndarray], np.ndarray], value_function)
+    return FunctionValues(function, as_parts("units", units))

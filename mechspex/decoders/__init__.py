@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.checks import SEED, Only
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.decoders.additive import Additive
 from mechspex.decoders.automatic import Automatic, DecoderComparison, Mean
@@ -35,6 +38,7 @@ __all__ = [
     "Pursuit",
     "Residual",
     "Spex",
+    "as_decoder",
     "compare",
     "decode",
     "find_decoder",
@@ -57,10 +61,23 @@ DECODERS: dict[str, Decoder] = {
 }
 
 
+def as_decoder(name: str, given: object) -> Any:
+    """Reads a decoder: a name, a decoder, or the class of one that has no need of options.
+
+    Raises:
+        Refused: something else.
+    """
+    if isinstance(given, type) and issubclass(given, Decoder):
+        given = given()
+    wanted = f"{', '.join(sorted(DECODERS))}, or a decoder such as Pursuit(max_order=2)"
+    return Only((str, Decoder), wanted)(name, given)
+
+
 # The doors below also take arrays of other shapes and dtypes: `check_samples` says what is wrong
 # with them and what to do, which a type checker would not.
 
 
+@door(decoder=as_decoder, seed=SEED)
 def decode(
     masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
     values: Float[np.ndarray, " mask *output"] | np.ndarray,

@@ -10,18 +10,20 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.checks import PROBABILITY, WHOLE, Only
+from mechspex.core.doors import door
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.finite import finite_values
 from mechspex.core.masks import ablate_sets
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.statistics import Estimate, discovered, mean_estimate, one_sided_p
 from mechspex.core.units import Term, UnitSet, check_same_units
-from mechspex.core.value_function import ValuesLike, as_value_function
+from mechspex.core.value_function import ValuesLike, as_value_function, as_values
 from mechspex.effects.repair_map import Repair, Repaired, SelfRepair, is_repair
 from mechspex.effects.validate import validate
 from mechspex.effects.validation import Validation
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import Run
+from mechspex.runs.run import Run, as_run
 from mechspex.set_functions.set_function import SetFunction
 
 
@@ -45,6 +47,13 @@ _ROUNDING_OF_EFFECTS = 1e-5
 
 
 @takes_old({"fresh": "held_out"})
+@door(
+    source=Only((SetFunction, Effects), "an explanation, a function, candidates or a sweep"),
+    held_out=as_values,
+    most=WHOLE,
+    level=PROBABILITY,
+    run=as_run,
+)
 def self_repair(
     source: Source,
     held_out: ValuesLike,
@@ -94,8 +103,6 @@ def self_repair(
     """
     if most < 1:
         raise Refused(f"most = {most}: measure at least 1 pair")
-    if not 0 < level < 1:
-        raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
     held_out = as_value_function(held_out)
     predicted = _predicted(source, held_out.units)
     pairs = _proposed(predicted, most)

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.checks import WHOLE
+from mechspex.core.doors import door
 from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import ablate_sets
-from mechspex.core.units import Term, UnitSet
-from mechspex.core.value_function import ValuesLike, as_value_function
+from mechspex.core.terms import as_chosen, columns_of
+from mechspex.core.units import Term, UnitSet, as_parts
+from mechspex.core.value_function import ValuesLike, as_value_function, as_values
 from mechspex.effects.sweep_table import Sweep
-from mechspex.effects.validate import columns_of, exact_effects
+from mechspex.effects.validate import exact_effects
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import CONFIGURATION, Run
+from mechspex.runs.run import CONFIGURATION, Run, as_run
 
 # Bytes of one block of masks: all 46,080 singles of a model's neurons at once would be 2 GB.
 _BLOCK = 1 << 22
@@ -25,12 +28,13 @@ _BLOCK = 1 << 22
 _MOST_SETS = 2_000_000
 
 
+@door(value_function=as_values, units=as_parts, order=WHOLE, among=as_chosen, run=as_run)
 def sweep(
     value_function: ValuesLike,
     *,
-    units: UnitSet | None = None,
+    units: UnitSet | Iterable[object] | int | None = None,
     order: int = 1,
-    among: Iterable[int | str] | None = None,
+    among: str | Iterable[int | str] | None = None,
     run: str | Path | Run | None = None,
     progress: bool = False,
 ) -> Sweep:
@@ -94,14 +98,12 @@ def sweep(
     return swept
 
 
-def _chosen(units: UnitSet, order: int, among: Iterable[int | str] | None) -> tuple[int, ...]:
+def _chosen(units: UnitSet, order: int, among: str | Iterable[int | str] | None) -> tuple[int, ...]:
     """The columns to ablate."""
     if order not in (1, 2):
         raise Refused(
             f"order = {order}: sweep singles (1) or pairs (2); validate takes larger sets"
         )
-    if isinstance(among, str):
-        raise Refused(f"among = {among!r} is one name; give a list of names, [{among!r}]")
     columns = tuple(range(len(units))) if among is None else columns_of(among, units)
     if len(columns) < order:
         raise Refused(

@@ -9,22 +9,34 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.checks import CONTEXTS, PROBABILITY, SEED
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.masks import ablate_sets, sample_masks
 from mechspex.core.statistics import discovery_halfwidths, standard_error
-from mechspex.core.units import Term, UnitSet, by_order, names_in, subsets_of
-from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
+from mechspex.core.terms import as_terms, columns_of
+from mechspex.core.units import Term, UnitSet, by_order, subsets_of
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
 from mechspex.effects.validation import Validation
-from mechspex.runs.run import Run
+from mechspex.runs.run import Run, as_run
 from mechspex.set_functions.r_squared import rounding
 
 # 2^12 masks a term; a larger one is not an interaction that anyone can read.
 LARGEST_ORDER = 12
 
 
+@door(
+    value_function=as_values,
+    terms=as_terms,
+    level=PROBABILITY,
+    contexts=CONTEXTS,
+    keep=PROBABILITY,
+    run=as_run,
+    seed=SEED,
+)
 def validate(
     value_function: ValuesLike,
-    terms: Iterable[Sequence[int | str]],
+    terms: str | Iterable[str | Sequence[int | str]],
     *,
     level: float = 0.05,
     contexts: int = 0,
@@ -73,8 +85,6 @@ def validate(
         Refused: an empty or too large term, a column out of range, or a level outside (0, 1).
         UnknownUnitError: an unknown name.
     """
-    if not 0 < level < 1:
-        raise Refused(f"level = {level}: give a probability strictly between 0 and 1")
     value_function = as_value_function(value_function)
     if run is not None or progress:
         # What is part of a larger answer is kept with that.
@@ -88,11 +98,8 @@ def validate(
             validation.save(run.folder)
         return validation
     units = value_function.units
-    terms = [terms] if isinstance(terms, str) else terms
     columns = tuple(_columns(term, units) for term in terms)
     if contexts:
-        if contexts < 2:
-            raise Refused(f"contexts = {contexts}: give at least 2, or 0 for the whole model")
         around = sample_masks(value_function.n_units, contexts, keep=keep, seed=seed)
         return _effects_around(value_function, columns, around, level)
     subsets = sorted({s for term in [(), *columns] for s in subsets_of(term)}, key=by_order)
@@ -177,26 +184,10 @@ def _judged(
     )
 
 
-def _columns(term: Sequence[int | str], units: UnitSet) -> Term:
+def _columns(term: str | Sequence[int | str], units: UnitSet) -> Term:
     columns = columns_of(term, units)
     if not 1 <= len(columns) <= LARGEST_ORDER:
         raise Refused(
             f"term {term} has {len(columns)} units; validate terms of 1 … {LARGEST_ORDER}"
         )
     return columns
-
-
-def columns_of(chosen: Iterable[int | str], units: UnitSet) -> Term:
-    """The columns of units given by name or by column, or as they are printed, each once.
-
-    Raises:
-        Refused: a column out of range.
-        UnknownUnitError: an unknown name.
-    """
-    chosen = list(names_in(chosen) if isinstance(chosen, str) else chosen)
-    named = units.columns(unit for unit in chosen if isinstance(unit, str))
-    columns = sorted({*named, *(int(unit) for unit in chosen if not isinstance(unit, str))})
-    for column in columns:
-        if not 0 <= column < len(units):
-            raise Refused(f"unit {column} lies outside the columns 0 … {len(units) - 1}")
-    return tuple(columns)

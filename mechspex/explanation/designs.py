@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool
 
-from mechspex.core.checks import check_keep, check_target_r2
+from mechspex.core.checks import Only, check_keep, check_target_r2
 from mechspex.core.errors import Refused
 from mechspex.core.masks import sample_masks
 from mechspex.decoders.spex.design import SpexDesign
@@ -238,6 +238,12 @@ def design_of(
     masks = find_masks(name or _masks_for(decoder), keep)
     in_rounds = target_r2 is not None or adaptive
     return Adaptive(masks, target_r2, focused=adaptive) if in_rounds else masks
+
+
+def as_design(name: str, given: object) -> Any:
+    """Reads a design, or the name of one; Refused: something else."""
+    wanted = f"{', '.join(get_args(DesignName))}, or a design such as RandomMasks(keep=0.9)"
+    return Only((str, MaskDesign, Adaptive), wanted)(name, given)
 
 
 def find_design(design: DesignName | Design | None, decoder: str) -> Design:

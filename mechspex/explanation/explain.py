@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from mechspex.core.checks import SEED, WHOLE, Only
+from mechspex.core.doors import door
 from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import both_ends
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.restricted import RestrictedValues
-from mechspex.core.units import Term, UnitSet, check_same_units
-from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
-from mechspex.decoders import Decoder
+from mechspex.core.units import Term, UnitSet, as_parts, check_same_units
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
+from mechspex.decoders import Decoder, as_decoder
 from mechspex.effects.validate import LARGEST_ORDER, validate
 from mechspex.effects.validation import Validation
-from mechspex.explanation.designs import Design, DesignName
+from mechspex.explanation.designs import Design, DesignName, as_design
 from mechspex.explanation.explanation import Explanation
 from mechspex.explanation.mask_search import exact_search, random_search
 from mechspex.explanation.plan import ExactTests, Plan, renew
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import CONFIGURATION, VALIDATION, Run
+from mechspex.runs.run import CONFIGURATION, VALIDATION, Run, as_run
 from mechspex.screening import Candidates, missed
 from mechspex.screening.methods import MethodName, ScreenMethod
-from mechspex.screening.screened import FEWEST_SURVIVORS, Screened, screened
+from mechspex.screening.screened import FEWEST_SURVIVORS, Screened, as_screen, screened
 from mechspex.set_functions.set_function import SetFunction
 
 # How many terms are reported, each of them validated.
@@ -46,10 +49,22 @@ _SMALLEST_SHARE = 1e-6
     },
     renew,
 )
+@door(
+    value_function=as_values,
+    units=as_parts,
+    held_out=as_values,
+    budget=WHOLE,
+    design=as_design,
+    decoder=as_decoder,
+    screen=as_screen,
+    tests=Only((ExactTests,), "ExactTests(level=…, contexts=…)"),
+    run=as_run,
+    seed=SEED,
+)
 def explain(
     value_function: ValuesLike,
     *,
-    units: UnitSet | None = None,
+    units: UnitSet | Iterable[object] | int | None = None,
     held_out: ValuesLike | None = None,
     budget: int | None = None,
     design: DesignName | Design | None = None,
@@ -78,7 +93,8 @@ def explain(
     Args:
         value_function: `ComponentValues` or anything of its shape; or a plain function of Boolean
             masks, together with `units`.
-        units: what the columns of a mask stand for, where `value_function` is a plain function.
+        units: what the columns of a mask stand for, where `value_function` is a plain function:
+            `mechspex.parts`, labels, or how many.
         held_out: the same units on other outputs (fresh prompts), where the terms are tested:
             terms that were chosen for standing out on some prompts stand out there by chance as
             well. `value_function` itself if not given; then read the intervals with that in mind.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from mechspex.core.checks import check_contexts, check_level, check_max_order, check_seed
+from mechspex.core.checks import CONTEXTS, PROBABILITY, check_max_order, check_memory, check_seed
 from mechspex.core.errors import BudgetError, Refused
 from mechspex.decoders import DECODERS, Decoder, Exhaustive, find_decoder
 from mechspex.decoders.spex.design import SpexDesign
@@ -57,8 +57,8 @@ class ExactTests:
     contexts: int = 0
 
     def __post_init__(self) -> None:
-        check_level(self.level)
-        check_contexts(self.contexts)
+        object.__setattr__(self, "level", PROBABILITY("level", self.level))
+        object.__setattr__(self, "contexts", CONTEXTS("contexts", self.contexts))
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class Plan:
                 f"budget = {budget} masks: decoder {chosen.name!r} needs at least {needed} for "
                 f"{n_units} units"
             )
+        check_memory(n_units * budget, f"{budget:,} masks of {n_units:,} units")
         # All masks have no density of their own; what is written of them is that of many.
         exact = chosen.name == "exhaustive"
         design = _sized(design, n_units, _DEFAULT_BUDGET if exact else budget)

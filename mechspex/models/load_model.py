@@ -21,6 +21,8 @@ from transformer_lens.model_bridge.sources.transformers import (
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from mechspex.core.checks import Only, told
+from mechspex.core.doors import door
 from mechspex.core.errors import MechspexError, ModelError
 from mechspex.models.folder import check_configuration, has_tokenizer
 from mechspex.models.hub import hub_source
@@ -38,6 +40,49 @@ from mechspex.models.whole_model import (
 Model = TransformerBridge
 
 
+def as_model(name: str, given: object) -> Any:
+    """Reads a model: a bridge as it is, a name or folder loaded.
+
+    Raises:
+        ModelError: something else, or what `load_model` refuses.
+    """
+    return (
+        given if isinstance(given, TransformerBridge) else load_model(_model_or_name(name, given))
+    )
+
+
+def _model_or_name(name: str, given: object) -> Any:
+    if isinstance(given, nn.Module | str | Path):
+        return given
+    raise ModelError(
+        f"{name} = {told(given)}: a model is given by its name, its folder, or itself; this is a "
+        f"{type(given).__name__}"
+    )
+
+
+def _as_tokenizer(name: str, given: object) -> Any:
+    """Reads a tokenizer, or the name of the folder that has one."""
+    if isinstance(given, PreTrainedTokenizerBase | str | Path):
+        return given
+    raise ModelError(
+        f"{name}: a {type(given).__name__}; give one of transformers, or its folder"
+    )
+
+
+def _as_dtype(name: str, given: object) -> torch.dtype:
+    """Reads a dtype, by name as well."""
+    named = getattr(torch, given.removeprefix("torch."), None) if isinstance(given, str) else given
+    if not isinstance(named, torch.dtype) or not named.is_floating_point or named.itemsize < 2:
+        raise ModelError(f"{name} {told(given)}: choose float32, bfloat16, float16 or float64")
+    return named
+
+
+@door(
+    name=_model_or_name,
+    tokenizer=_as_tokenizer,
+    dtype=_as_dtype,
+    device=Only((str, torch.device), "'cpu', 'cuda' or the like", ModelError),
+)
 def load_model(
     name: str | Path | Model | nn.Module,
     *,
@@ -69,7 +114,7 @@ def load_model(
         if tokenizer is not None:
             raise ModelError("a bridge has its tokenizer; set model.tokenizer, and give no other")
         return name
-    dtype = None if dtype is None else _checked_dtype(dtype)
+    dtype = None if dtype is None else _as_dtype("dtype", dtype)
     device = None if device is None else _checked_device(device)
     # The caller's generator and inference mode are none of a model's: gradients need tensors that
     # were not made in that mode.
@@ -83,15 +128,11 @@ def load_model(
 
 
 def _load_named(
-    name: object,
+    name: str | Path,
     tokenizer: PreTrainedTokenizerBase | str | Path | None,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Model:
-    if not isinstance(name, str | Path):
-        raise ModelError(
-            f"a model is given by its name, its folder, or itself; this is a {type(name).__name__}"
-        )
     if name == "tiny":
         return _load_tiny(tokenizer, dtype, device)
     if name == "smollm2-135m":
@@ -174,10 +215,6 @@ def _tokenizer_at(given: PreTrainedTokenizerBase | str | Path) -> PreTrainedToke
     """A tokenizer, or the one of a folder or Hub name."""
     if isinstance(given, PreTrainedTokenizerBase):
         return given
-    if not isinstance(given, str | Path):
-        raise ModelError(
-            f"tokenizer: a {type(given).__name__}; give one of transformers, or its folder"
-        )
     folder = Path(given).expanduser()
     if folder.is_dir() and not has_tokenizer(folder):
         raise ModelError(f"folder {folder} has no tokenizer; give load_model(…, tokenizer=…)")
@@ -186,13 +223,6 @@ def _tokenizer_at(given: PreTrainedTokenizerBase | str | Path) -> PreTrainedToke
     if not own.get_vocab():
         raise ModelError(f"{given} has no tokenizer; give load_model(…, tokenizer=…)")
     return own
-
-
-def _checked_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(named, torch.dtype) or not named.is_floating_point or named.itemsize < 2:
-        raise ModelError(f"dtype {dtype!r}: choose float32, bfloat16, float16 or float64")
-    return named
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from mechspex.core.errors import ModelError
+from mechspex.core.checks import NUMBERS, Only, told
+from mechspex.core.doors import door
+from mechspex.core.errors import ModelError, Refused
 from mechspex.core.kinds import Kind, listed_kinds
-from mechspex.core.units import UnitSet
+from mechspex.core.units import Unit, UnitSet
 from mechspex.models.bridge import hook_point
 from mechspex.models.load_model import Model
 from mechspex.models.shape import Shape
 from mechspex.models.shipped import SHAPES
 
 
+def _a_model(name: str, given: object) -> Any:
+    """Reads a model that is loaded, or the name of one that need not be."""
+    return Only((Model, str), "a model, such as load_model('tiny')", ModelError)(name, given)
+
+
+@door(model=_a_model, layers=NUMBERS, positions=NUMBERS)
 def heads(
     model: Model | str,
     layers: int | Iterable[int] | None = None,
-    positions: Iterable[int] | None = None,
+    positions: int | Iterable[int] | None = None,
 ) -> UnitSet:
     """The attention heads, layer by layer: ``L0H0``, ``L0H1``, …; of the layers that have some.
 
@@ -30,13 +39,14 @@ def heads(
         UnknownUnitError: a layer that the model does not have.
         ModelError: a name that is not that of a shipped model.
     """
-    return shape_of(model).of_kind("head", _several(layers), positions)
+    return shape_of(model).of_kind("head", _several(layers), _several(positions))
 
 
+@door(model=_a_model, layers=NUMBERS, positions=NUMBERS)
 def neurons(
     model: Model | str,
     layers: int | Iterable[int] | None = None,
-    positions: Iterable[int] | None = None,
+    positions: int | Iterable[int] | None = None,
 ) -> UnitSet:
     """The MLP neurons (after gating), layer by layer: ``L0N0``, ``L0N1``, …
 
@@ -47,13 +57,14 @@ def neurons(
         UnknownUnitError: a layer that the model does not have.
         ModelError: the model has no MLPs, or mixtures of experts in their place.
     """
-    return shape_of(model).of_kind("neuron", _several(layers), positions)
+    return shape_of(model).of_kind("neuron", _several(layers), _several(positions))
 
 
+@door(model=_a_model, layers=NUMBERS, positions=NUMBERS)
 def mlps(
     model: Model | str,
     layers: int | Iterable[int] | None = None,
-    positions: Iterable[int] | None = None,
+    positions: int | Iterable[int] | None = None,
 ) -> UnitSet:
     """The whole MLPs, one a layer: ``L0MLP``, ``L1MLP``, …
 
@@ -64,10 +75,28 @@ def mlps(
         UnknownUnitError: a layer that the model does not have.
         ModelError: the model has no MLPs.
     """
-    return shape_of(model).of_kind("mlp", _several(layers), positions)
+    return shape_of(model).of_kind("mlp", _several(layers), _several(positions))
 
 
-def as_units(units: UnitSet | str | Iterable[str], model: Model) -> UnitSet:
+def as_units(name: str, given: object) -> Any:
+    """Reads units, their kinds, ``"heads+mlps"``, or names; `units_of` makes them units of a model.
+
+    Raises:
+        Refused: something else.
+    """
+    if isinstance(given, UnitSet | str):
+        return given
+    if isinstance(given, Unit):
+        return UnitSet((given,))
+    wanted = "heads(model), kinds such as 'heads+mlps', or a list of names"
+    if not isinstance(given, Iterable):
+        raise Refused(f"{name} = {told(given)}: give {wanted}")
+    listed = [Only((Unit, str), wanted)(name, one) for one in given]
+    units = tuple(one for one in listed if isinstance(one, Unit))
+    return UnitSet(units) if len(units) == len(listed) else [getattr(u, "name", u) for u in listed]
+
+
+def units_of(model: Model, units: UnitSet | str | Iterable[str]) -> UnitSet:
     """Units as they are; those of kinds, ``"heads+mlps"``; or those of some names.
 
     Raises:

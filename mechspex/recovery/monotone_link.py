@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from scipy.interpolate import BSpline
 from scipy.optimize import nnls
 
+from mechspex.core.checks import SEED
+from mechspex.core.doors import door
 from mechspex.core.errors import BudgetError
 from mechspex.core.json_values import read_number, read_whole
 from mechspex.core.result import Result
@@ -111,6 +113,7 @@ class Link(Result):
         return self.in_short
 
 
+@door(seed=SEED)
 def monotone_link(
     masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
     values: Float[np.ndarray, " mask *output"] | np.ndarray,

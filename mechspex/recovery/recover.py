@@ -8,11 +8,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mechspex.core.checks import SEED, Only
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.masks import Stream, unseen_pairs
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.statistics import standard_error
-from mechspex.decoders import Additive, Automatic, Decoder, Kernel, Residual, find_decoder
+from mechspex.decoders import (
+    Additive,
+    Automatic,
+    Decoder,
+    Kernel,
+    Residual,
+    as_decoder,
+    find_decoder,
+)
 from mechspex.decoders.automatic import compare
 from mechspex.decoders.cross_validation import cross_fit
 from mechspex.decoders.decoder import Samples, check_samples
@@ -67,6 +77,11 @@ def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
         "resamples": "tests=TermTests(resamples=…)",
     },
     _renew,
+)
+@door(
+    decoder=as_decoder,
+    tests=Only((TermTests,), "TermTests(level=…, resamples=…)"),
+    seed=SEED,
 )
 def recover(
     masks: Bool[np.ndarray, "mask unit"] | np.ndarray,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from mechspex.core.checks import PATH
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused, RunError
 from mechspex.core.result import Result
 from mechspex.runs.run import run_folder
@@ -37,6 +39,7 @@ class RunResult(Result):
         super().save(path / self.file if path.is_dir() else path)
 
     @classmethod
+    @door(path=PATH)
     def load(cls: type[K], path: str | Path) -> K:
         """Read what `save` wrote, or a run has kept.
 

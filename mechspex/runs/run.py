@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mechspex.core.checks import Only
 from mechspex.core.errors import RunError
 from mechspex.core.json_values import write_json
 from mechspex.core.value_function import ValuesLike, as_value_function
@@ -149,6 +150,15 @@ class Run:
 
     def _below(self, part: str) -> Path | None:
         return None if self.folder is None else self.folder / part
+
+
+def as_run(name: str, given: object) -> Any:
+    """Reads the name of a run, its folder, or a run that is open.
+
+    Raises:
+        RunError: something else.
+    """
+    return Only((str, Path, Run), "the name of a run or its folder", RunError)(name, given)
 
 
 def run_folder(run: str | Path) -> Path:

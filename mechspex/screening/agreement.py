@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.core.checks import SEED, WHOLE
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_array, read_term, read_whole
 from mechspex.core.result import Result
 from mechspex.core.statistics import correlation, rank_correlation
 from mechspex.core.units import Term, check_same_units
-from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
 from mechspex.effects.validate import validate
 from mechspex.screening.candidates import Candidates
 
@@ -112,6 +114,7 @@ class Agreement(Result):
         )
 
 
+@door(value_function=as_values, n_terms=WHOLE, k=WHOLE, seed=SEED)
 def agreement(
     proxy: ValuesLike | Candidates,
     value_function: ValuesLike,

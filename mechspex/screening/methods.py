@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.checks import Only
 from mechspex.core.errors import Refused
 from mechspex.core.masks import Stream
 from mechspex.core.units import Term
@@ -198,6 +199,12 @@ class CoarseToFine(ScreenMethod):
 METHODS: dict[str, type[ScreenMethod]] = {
     method.name: method for method in (FirstOrder, SecondOrder, CoarseToFine)
 }
+
+
+def as_method(name: str, given: object) -> Any:
+    """Reads a method of screening, or the name of one; Refused: something else."""
+    wanted = f"{', '.join(get_args(MethodName))}, or a method such as SecondOrder(max_order=3)"
+    return Only((str, ScreenMethod), wanted)(name, given)
 
 
 def find_method(method: str | ScreenMethod) -> ScreenMethod:

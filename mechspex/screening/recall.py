@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from mechspex.core.checks import Only
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_number, read_whole
 from mechspex.core.result import Result
@@ -76,6 +78,7 @@ class Missed(Result):
         )
 
 
+@door(candidates=Only((Candidates,), "the candidates of a screen"))
 def missed(
     value_function: ValuesLike,
     candidates: Candidates,

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from mechspex.core.checks import SEED, WHOLE
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.old_keywords import takes_old
-from mechspex.core.value_function import ValuesLike
-from mechspex.runs.run import Run
+from mechspex.core.value_function import ValuesLike, as_values
+from mechspex.runs.run import Run, as_run
 from mechspex.screening.candidates import Candidates
-from mechspex.screening.methods import MethodName, ScreenMethod, SecondOrder, find_method
+from mechspex.screening.methods import MethodName, ScreenMethod, SecondOrder, as_method, find_method
 
 
 def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
@@ -37,6 +39,7 @@ def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
     },
     _renew,
 )
+@door(value_function=as_values, method=as_method, n_terms=WHOLE, run=as_run, seed=SEED)
 def screen(
     value_function: ValuesLike,
     method: MethodName | ScreenMethod = "second_order",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from mechspex.core.units import check_same_units
-from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
+from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
 from mechspex.runs.run import Run
 from mechspex.screening.agreement import Agreement, agreement
 from mechspex.screening.candidates import Candidates
@@ -85,6 +85,11 @@ def screened(
         agrees=agrees,
     )
     return Screened(candidates, columns, screening)
+
+
+def as_screen(name: str, given: object) -> Any:
+    """Reads a screen: a method, candidates, or the value function of a cheaper model."""
+    return given if isinstance(given, str | ScreenMethod | Candidates) else as_values(name, given)
 
 
 def _propose(

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from mechspex.core.checks import Only
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.json_values import plain, read_number, read_whole
 from mechspex.core.result import Result
@@ -218,6 +220,7 @@ class Structure(Result):
         return [*lines, (f"terms for R² {_HELD}", form)]
 
 
+@door(function=Only((SetFunction,), "a SetFunction, such as an explanation's function"))
 def structure_of(function: SetFunction, layers: Sequence[int] | None = None) -> Structure:
     """Say how a set function (the mean over its outputs) is built; exact, nothing is sampled.
 

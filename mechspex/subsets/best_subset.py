@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.checks import SEED, WHOLE, Only, as_number
+from mechspex.core.doors import door
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.subsets.front import Front, SearchMethod, Subset, SubsetObjective
@@ -28,6 +30,11 @@ _KICKS = 20
 _SHARE = 0.1
 
 
+@door(
+    function=Only((SetFunction,), "a SetFunction, such as an explanation's function"),
+    size=WHOLE,
+    seed=SEED,
+)
 def best_subset(
     function: SetFunction,
     size: int,
@@ -68,6 +75,10 @@ def best_subset(
     return front(function, [size], objective, time_limit=time_limit, seed=seed)[size]
 
 
+_FUNCTION = Only((SetFunction,), "a SetFunction, such as an explanation's function")
+
+
+@door(function=_FUNCTION, seed=SEED)
 def front(
     function: SetFunction,
     sizes: Sequence[int] | None = None,
@@ -122,6 +133,10 @@ def front(
     )
 
 
+@door(
+    function=Only((SetFunction,), "a SetFunction, such as an explanation's function"),
+    target=as_number,
+)
 def matching_subsets(
     function: SetFunction, sizes: Sequence[int], target: float, ranking: Sequence[int]
 ) -> dict[int, tuple[int, ...]]:
@@ -162,6 +177,7 @@ def matching_subsets(
     return subsets
 
 
+@door(function=_FUNCTION, size=WHOLE)
 def additive_choice(
     function: SetFunction, size: int, objective: SubsetObjective = "keep"
 ) -> tuple[int, ...]:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mechspex.models.load_model import Model
+from mechspex.core.checks import LARGEST, Only, Whole
+from mechspex.core.doors import door
+from mechspex.core.errors import TaskError
+from mechspex.models.load_model import Model, as_model
 from mechspex.tasks.draw_task import draw_task
 from mechspex.tasks.task import Task
 
 
-def load_task(name_or_path: str | Path, model: Model, *, n_prompts: int = 8, seed: int = 0) -> Task:
+@door(
+    name_or_path=Only(
+        (str, Path), "the name of a task, such as 'ioi', or a TOML file, then the model", TaskError
+    ),
+    model=as_model,
+    n_prompts=Whole(-LARGEST, 10**6, "a whole number of prompts", error=TaskError),
+    seed=Whole(-LARGEST, 2**63 - 1, "a whole number from 0 up", error=TaskError),
+)
+def load_task(
+    name_or_path: str | Path, model: Model | str | Path, *, n_prompts: int = 8, seed: int = 0
+) -> Task:
     """Draw the prompts of a task file for one model.
 
     The words of each list are filtered to those that are a single token for this model. Templates
@@ -26,6 +39,12 @@ def load_task(name_or_path: str | Path, model: Model, *, n_prompts: int = 8, see
         TaskError: no such task, a file that breaks the format, or too few words in this model's
             vocabulary.
     """
+    assert isinstance(model, Model)
     return draw_task(
         name_or_path, model.tokenizer, model.cfg.model_name, n_prompts=n_prompts, seed=seed
     )
+
+
+def task_of(model: Model, task: Task | str | Path) -> Task:
+    """A task as it is; that of a name or file drawn for a model, eight prompts."""
+    return task if isinstance(task, Task) else load_task(task, model)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
+from mechspex.core.checks import LARGEST, Only, Whole, told
 from mechspex.core.errors import TaskError
 from mechspex.tasks.columns import several_in, spans_in, texts_in
 from mechspex.tasks.metric_names import METRICS
@@ -114,6 +117,9 @@ class Task:
                 f"metric {self.metric!r} is unknown; choose {', '.join(METRICS)} or a function"
             )
 
+        if not isinstance(self.metric, str):
+            _check_metric(self.metric)
+
     def __len__(self) -> int:
         return len(self.prompts)
 
@@ -131,6 +137,8 @@ class Task:
         Raises:
             TaskError: a size below 1, or more prompts than there are.
         """
+        wanted = "whole numbers of prompts"
+        sizes = tuple(Whole(-LARGEST, wanted=wanted, error=TaskError)("sizes", s) for s in sizes)
         if any(size < 1 for size in sizes) or sum(sizes) > len(self):
             raise TaskError(
                 f"{len(self)} prompts cannot be split into {', '.join(map(str, sizes))}; give "
@@ -138,3 +146,30 @@ class Task:
             )
         ends = accumulate(sizes)
         return tuple(self[end - size : end] for size, end in zip(sizes, ends, strict=True))
+
+
+def as_task(name: str, given: object) -> Any:
+    """Reads a task, or the name or file of one that is still to be drawn.
+
+    Raises:
+        TaskError: something else.
+    """
+    wanted = "a Task, or the name of one (mechspex tasks lists them)"
+    return Only((Task, str, Path), wanted, TaskError)(name, given)
+
+
+def _check_metric(metric: object) -> None:
+    """Refuse a metric that cannot be called as metrics are."""
+    if not callable(metric):
+        raise TaskError(
+            f"metric {told(metric)} is unknown; choose {', '.join(METRICS)} or a function"
+        )
+    try:
+        inspect.signature(metric).bind(None, None)
+    except ValueError:  # it has no signature to be read
+        pass
+    except TypeError as error:
+        raise TaskError(
+            f"the metric cannot be called as metric(logits [row, vocabulary], prompt number [row]) "
+            f"({error}); write it as def metric(logits, prompts)"
+        ) from None
