@@ -289,7 +289,8 @@ def as_values(name: str, given: object) -> Any:
         )
     if not callable(given):
         raise Refused(
-            f"{told(given)} is no value function; give ComponentValues(…), or a "
+            f"{name} = {told(given)}: {type(given).__name__} is no value function; give "
+            "ComponentValues(…), or a "
             "function of Boolean masks together with units=mechspex.parts([...])"
         )
     return given
