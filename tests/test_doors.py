@@ -190,7 +190,7 @@ REFUSED = {
     "a run as a number": (lambda g: mx.explain(g.values, run=5), "run = 5: give the name of a run"),
     "a decoder as a number": (lambda g: mx.explain(g.values, decoder=5), "decoder = 5: give add"),
     "a design as a number": (lambda g: mx.explain(g.values, design=5), "design = 5: give random"),
-    "a screen as a number": (lambda g: mx.explain(g.values, screen=5), "screen = 5: int is no value"),
+    "a screen as a number": (lambda g: mx.explain(g.values, screen=5), "screen = 5: int is no"),
     "prompts without end": (
         lambda g: mx.load_task("induction", g.model, n_prompts=10**12),
         "n_prompts = 1000000000000: give at most",
