@@ -4,6 +4,9 @@
 else than an error of `mechspex.errors` may leave a door.
 """
 
+# Slips are what a type checker is there to find.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalOperand=false
+
 import contextlib
 import inspect
 from types import SimpleNamespace

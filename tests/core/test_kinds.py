@@ -22,7 +22,7 @@ def test_the_name_of_a_unit_says_its_kind_and_no_other(kind):
 
 @pytest.mark.parametrize("kind", listed_kinds(), ids=lambda kind: kind.kind)
 def test_units_of_a_model_are_all_layers_times_all_numbers(kind):
-    per_layer = {"head": 2, "mlp": 1, "neuron": 5}.get(kind.kind, kind.per_layer(SHAPE))
+    per_layer = {"head": 2, "mlp": 1, "neuron": 5}.get(kind.kind) or kind.per_layer(SHAPE)
     units = SHAPE.of_kind(kind.kind)
     assert len(set(units.names)) == len(units) == 3 * per_layer
     assert units == SHAPE.units(kind.asked_for)
