@@ -64,9 +64,7 @@ def _as_tokenizer(name: str, given: object) -> Any:
     """Reads a tokenizer, or the name of the folder that has one."""
     if isinstance(given, PreTrainedTokenizerBase | str | Path):
         return given
-    raise ModelError(
-        f"{name}: a {type(given).__name__}; give one of transformers, or its folder"
-    )
+    raise ModelError(f"{name}: a {type(given).__name__}; give one of transformers, or its folder")
 
 
 def _as_dtype(name: str, given: object) -> torch.dtype:
