@@ -112,13 +112,12 @@ class Task:
             )
         if self.prepend_bos not in (True, False, None):
             raise TaskError(f"prepend_bos = {self.prepend_bos!r}; choose True, False or None")
-        if not callable(self.metric) and self.metric not in METRICS:
+        if not isinstance(self.metric, str):
+            _check_metric(self.metric)
+        elif self.metric not in METRICS:
             raise TaskError(
                 f"metric {self.metric!r} is unknown; choose {', '.join(METRICS)} or a function"
             )
-
-        if not isinstance(self.metric, str):
-            _check_metric(self.metric)
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -102,7 +102,16 @@ def test_an_unknown_metric_is_refused():
         mx.Task(PROMPTS, ANSWERS, metric="accuracy")
 
 
-@pytest.mark.parametrize("returned", [[0.0, 1.0], 1.0, None, np.zeros(2)])
-def test_a_metric_that_returns_no_tensor_is_refused(returned):
-    with pytest.raises(ShapeError, match="return a tensor of one value a row"):
-        checked_values(lambda logits, prompts: returned, torch.zeros(2, 1, 5), torch.arange(2))
+def returning(returned):
+    return checked_values(lambda logits, prompts: returned, torch.zeros(2, 1, 5), torch.arange(2))
+
+
+@pytest.mark.parametrize("returned", [[0.0, 1.0], np.array([0.0, 1.0]), torch.tensor([0.0, 1.0])])
+def test_a_metric_may_return_numbers_of_any_kind(returned):
+    assert returning(returned).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("returned", [1.0, None, "ab", np.zeros(3), [[0.0], [1.0]], ["a", "b"]])
+def test_a_metric_that_returns_no_number_a_row_is_refused(returned):
+    with pytest.raises(ShapeError, match=r"the metric returned .*; return .* \[2\]"):
+        returning(returned)
