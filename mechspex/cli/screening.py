@@ -147,7 +147,7 @@ def _sets(given: list[str]) -> list[tuple[str, ...]]:
         try:
             with open(given[0], newline="") as file:
                 rows = [names_in(row["units"]) for row in csv.DictReader(file)]
-        except (OSError, KeyError, UnicodeDecodeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
             raise Refused(f"{given[0]} is no CSV file of mechspex screen ({error!r})") from None
         return rows
     return [names_in(names) for names in given]

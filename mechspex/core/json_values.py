@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mechspex.core.errors import Refused, StoreError
+from mechspex.core.errors import Refused, RunError, StoreError
 from mechspex.core.statistics import Estimate
+
+# The entry of a file that says what the others were when they were written.
+CHECKSUM = "checksum"
 
 
 def plain(value: Any) -> Any:
@@ -42,14 +46,33 @@ def write_json(path: Path, content: object) -> None:
         ) from None
 
 
+def checked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with a checksum of it, which `read_json` looks at."""
+    return {**content, CHECKSUM: _checksum(json.loads(json.dumps(content)))}
+
+
+def _checksum(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def read_json(path: Path) -> Any:
-    """What a file holds.
+    """What a file holds, without the checksum that it may have.
 
     Raises:
+        RunError: its content is not that of its checksum.
         Refused: no such file, or one that is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
+        told = found.pop(CHECKSUM, None) if isinstance(found, dict) else None
+        if told is not None and told != _checksum(found):
+            raise RunError(
+                f"{path} is damaged: it is not what was written (checksum); take it away and give "
+                "the same command again, which measures nothing anew"
+            )
+        return found
+    except RunError:
+        raise
     except OSError as error:
         raise Refused(f"{path} is refused: it cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:

@@ -15,7 +15,7 @@ import pandas as pd
 from mechspex.core.checks import PATH
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused
-from mechspex.core.json_values import plain, read_json, write_json
+from mechspex.core.json_values import checked, plain, read_json, write_json
 
 # Rows of a table that a notebook shows.
 _SHOWN = 30
@@ -88,13 +88,17 @@ class Result(ABC):
         if found not in (cls.schema, *cls.older_schemas) and not nested:
             raise Refused(f"this is no {cls.called}: schema {found!r}, expected {cls.schema!r}")
         try:
-            return cls._from_record(record)
+            found = cls._from_record(record)
+            if not nested:
+                # What cannot be shown is no answer, whatever types its entries have.
+                found._shown()
+            return found
         except _BROKEN as error:
             told = str(error) if isinstance(error, Refused) else repr(error)
             raise Refused(f"this {cls.called} is incomplete or malformed ({told})") from None
 
     def save(self, path: str | Path) -> None:
-        """Write the result as JSON.
+        """Write the result as JSON, with a checksum.
 
         Args:
             path: the file to write.
@@ -102,7 +106,7 @@ class Result(ABC):
         Raises:
             StoreError: the file cannot be written.
         """
-        write_json(Path(path), plain(self.to_record()))
+        write_json(Path(path), checked(plain(self.to_record())))
 
     @classmethod
     @door(path=PATH)
@@ -113,9 +117,14 @@ class Result(ABC):
             path: the file to read.
 
         Raises:
-            Refused: no such file, or one that holds no result of this kind.
+            Refused: no such file, or one that holds no result of this kind; `RunError`, one that
+                is no longer what was written.
         """
         return cls._read(Path(path))
+
+    def _shown(self) -> None:
+        """Make all that a reader sees."""
+        _ = str(self), self.in_short, self.to_pandas()
 
     @classmethod
     def _read(cls: type[R], path: Path) -> R:

@@ -315,10 +315,10 @@ class SetFunction(Result):
         Args:
             names: the name of each unit; its column number if not given.
         """
-        labels = list(map(str, range(self.n_units))) if names is None else names
+        label = str if names is None else names.__getitem__
         frame = pd.DataFrame(
             {
-                "units": [" × ".join(labels[i] for i in term) for term in self.terms],
+                "units": [" × ".join(map(label, term)) for term in self.terms],
                 "order": [len(term) for term in self.terms],
                 "coefficient": self.coefficients,
             }
