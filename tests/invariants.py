@@ -32,14 +32,14 @@ from mechspex.decoders import Spex
 
 SHELL = {
     "tiny": {
-        "explain": "explain induction --budget 60 --prompts 4 --run explain",
+        "explain": "explain induction --budget 60 --prompts 4 --keep 0.9 --run explain",
         "exact": "explain induction --budget 300 --prompts 4 --contexts 3 --run exact",
         "target": "explain induction --budget 200 --target-r2 0.5 --prompts 3 --keep 0.7 "
         "--decoder pursuit --run target",
         "adaptive": "explain induction --budget 120 --adaptive --design mixed --prompts 3 "
         "--decoder kernel --run adaptive",
         "screened": "explain induction --budget 60 --screen second_order --prompts 3 "
-        "--run screened",
+        "--keep 0.9 --run screened",
         "singles": "sweep induction --prompts 4 --run singles",
         "pairs": "sweep induction --order 2 --prompts 4 --ablation zero --run pairs",
         "first": "screen induction --units heads --method first_order --prompts 4 --run first",

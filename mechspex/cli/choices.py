@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-Ablation = Literal["mean", "zero", "resample", "corrupted"]
+Ablation = Literal["mean", "zero", "position_mean", "leave_one_out", "resample", "corrupted"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["bf16"]
 Decoder = Literal["automatic", "additive", "pursuit", "proxyspex", "kernel", "spex", "exhaustive"]

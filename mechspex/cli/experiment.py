@@ -53,8 +53,9 @@ class Experiment:
     ablation: Annotated[
         Ablation,
         typer.Option(
-            help="What takes an ablated unit's place: the mean over the prompts, zeros, the "
-            "activation on another prompt, or on the corrupted one.",
+            help="What takes an ablated unit's place: the mean over the prompts, over all their "
+            "positions or over the other prompts, zeros, the activation on another prompt, or on "
+            "the corrupted one.",
             case_sensitive=False,
             rich_help_panel=EXPERIMENT,
         ),

@@ -13,7 +13,7 @@ def segments(length: int, spans: Spans) -> dict[str, range]:
     """A prompt in pieces: its first position, its spans, its last position, and all between them.
 
     Args:
-        length: of the prompt, in tokens.
+        length: the length of the prompt, in tokens.
         spans: {name: its positions}, from left to right.
     """
     pieces: dict[str, range] = {}

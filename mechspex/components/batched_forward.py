@@ -235,7 +235,7 @@ def checked_values(
 
     Args:
         metric: the metric.
-        logits: those that are read; row: (prompt sequence).
+        logits: the logits that are read; row: (prompt sequence).
         prompts: the number of each prompt.
 
     Raises:

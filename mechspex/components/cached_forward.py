@@ -57,7 +57,12 @@ class CachedForward:
         """Run the clean pass and keep what later forwards can start from.
 
         Args:
+            plain_model: the model without its bridge.
+            tokens: the prompts, each with what is forced after it.
+            ablation: what ablated activations become.
+            units: the columns of the masks.
             length: the length of the prompts, in tokens, from whose end positions below 0 count.
+            n_read: how many of the last positions are read.
 
         Raises:
             ModelError: a hook point that the plain model does not have.

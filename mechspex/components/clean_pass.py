@@ -60,7 +60,7 @@ class CleanPass:
     Attributes:
         forced: the prompts and their rows.
         activations: {hook: ``[(prompt sequence), pos, …]``}.
-        logits: those that are read, ``[(prompt sequence), read, vocabulary]``.
+        logits: the logits that are read, ``[(prompt sequence), read, vocabulary]``.
     """
 
     forced: ForcedRows
@@ -72,6 +72,9 @@ class CleanPass:
         """Run the model.
 
         Args:
+            model: the bridge.
+            hooks: the hook points at which activations are kept.
+            forced: the prompts and their rows.
             n_read: how many of the last positions are read.
         """
         device = next(model.original_model.parameters()).device

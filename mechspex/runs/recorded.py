@@ -143,7 +143,7 @@ class RecordedValues(ValueFunction):
         soft = np.ascontiguousarray(masks, dtype=np.float32)
         self._used.update(hash(row.tobytes()) for row in soft)
         n_outputs = len(self.outputs)
-        found = np.empty((len(soft), n_outputs + self.n_units), dtype=np.float32)
+        found = np.zeros((len(soft), n_outputs + self.n_units), dtype=np.float32)
         known = self._store.get_gradients(soft, found.shape[1])
         for row, numbers in known.items():
             found = _with(found, row, numbers)

@@ -27,8 +27,11 @@ def encode(tokenizer: Tokenizer, text: str, prepend_bos: bool | None) -> list[in
     _refuse_unknown(tokenizer, text, plain)
     bos = tokenizer.bos_token_id
     if prepend_bos is None:
-        # A bridge's tokenizer is re-made to put BOS first, whatever the model's own does.
+        # A bridge's tokenizer is re-made to put BOS first, whatever the model's own does. What the
+        # user has added to it since, the model's own does not know.
         own = own_tokenizer(tokenizer)
+        if list(own(text, add_special_tokens=False).input_ids) != plain:
+            own = tokenizer
         ids = list(own(text).input_ids)
         if len(ids) > len(plain) and ids[-1] == getattr(own, "eos_token_id", None):
             ids = ids[:-1]

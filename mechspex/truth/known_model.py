@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -60,7 +61,10 @@ class KnownModel:
             if self.matches is None:
                 raise Refused(f"{self.name} has no right answers; leave out matches")
             task = replace(task, metric=self.matches)
-        return ComponentValues(self.model, task, self.units, ablation, seed=seed)
+        with warnings.catch_warnings():
+            # Its prompts are all there are: a mean over two of them is what is meant.
+            warnings.filterwarnings("ignore", "the mean over")
+            return ComponentValues(self.model, task, self.units, ablation, seed=seed)
 
 
 @dataclass(frozen=True)

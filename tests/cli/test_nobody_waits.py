@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mechspex.models.shipped import TINY
 
@@ -113,7 +115,7 @@ def answers(tmp_path_factory):
     for name in ("no-tokenizer", "only-pickle"):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text("{}")
-    (folder / "no-tokenizer" / "model.safetensors").write_bytes(b"")
+    save_file({"weight": np.zeros(1)}, folder / "no-tokenizer" / "model.safetensors")
     (folder / "only-pickle" / "pytorch_model.bin").write_bytes(b"")
     commands = [arguments for arguments, _ in WRONG]
     return dict(zip(commands, in_a_fresh_interpreter(folder, *commands), strict=True))

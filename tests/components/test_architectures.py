@@ -320,7 +320,7 @@ CONTINUED = mx.Task(
     ["apple bird boat apple", "moon lake key moon tree flag", "wood wall door wood", "cat dog cat"],
     [" bird tree", " lake", " wall key", " dog moon"],
     [" boat", " key", " wall apple", " bird lake"],
-    ["flag bird boat apple", "tree lake key moon tree flag", "snow wall door wood", "key dog cat"],
+    ["flag bird boat apple", "moon lake key moon snow flag", "snow wall door wood", "key dog cat"],
 )
 TEN = ("gpt2", "gpt_neox parallel", "gptj", "opt", "phi", "llama", "mistral", "qwen2", "qwen3",
        "gemma2 short window")  # fmt: skip

@@ -327,7 +327,7 @@ def test_metrics_without_a_name_of_their_own_are_named_by_their_class(gpt2, task
 
     metric = functools.partial(difference, scale=2.0)
     values = mx.ComponentValues(gpt2, replace(task, metric=metric), mx.heads(gpt2))
-    assert values.configuration["metric"] == "functools.partial"
+    assert values.configuration["metric"].startswith("functools.partial ")
 
 
 def test_references_of_the_users_own(gpt2, task):

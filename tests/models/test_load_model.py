@@ -58,11 +58,11 @@ def test_neurons_of_a_mixture_of_experts_are_refused_but_not_its_heads(tmp_path)
     model = mx.load_model(save_random(MixtralForCausalLM, config, tmp_path))
     with pytest.raises(ModelError, match="MixtralForCausalLM.*3 experts"):
         mx.neurons(model)
-    task = mx.load_task("induction", model, n_prompts=2)
+    task = mx.load_task("induction", model, n_prompts=3)
     for units in (mx.heads(model), mx.mlps(model)):
         assert mx.ComponentValues(model, task, units)(
             torch.ones(1, len(units), dtype=torch.bool)
-        ).shape == (1, 2)
+        ).shape == (1, 3)
 
 
 def test_the_hash_tells_weights_apart(gpt2_folder, gpt2):

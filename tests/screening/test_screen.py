@@ -31,6 +31,11 @@ class Polynomial:
         self.outputs = tuple(f"output {number}" for number in range(6))
         self.gradients = 0
 
+    @property
+    def configuration(self):
+        # What it counts is no part of what it computes.
+        return {"terms": str(self.terms), "power": str(self.power), "scales": str(self.scales)}
+
     def _mean(self, masks):
         powers = masks.astype(np.float64) ** self.power
         return sum(
