@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -54,15 +54,15 @@ class Task:
 
     prompts: tuple[str, ...]
     answers: tuple[str | tuple[str, ...], ...]
-    distractors: tuple[str | tuple[str, ...], ...] | None
-    corrupted: tuple[str, ...] | None
-    metric: str | Callable[..., Any]
-    prepend_bos: bool | None
-    answer_tokens: str
-    spans: tuple[Mapping[str, Span], ...] | None
-    corrupted_spans: tuple[Mapping[str, Span], ...] | None
-    name: str
-    circuits: Mapping[str, Mapping[str, Sequence[str]]]
+    distractors: tuple[str | tuple[str, ...], ...] | None = None
+    corrupted: tuple[str, ...] | None = None
+    metric: str | Callable[..., Any] = "logit_difference"
+    prepend_bos: bool | None = None
+    answer_tokens: str = "all"
+    spans: tuple[Mapping[str, Span], ...] | None = None
+    corrupted_spans: tuple[Mapping[str, Span], ...] | None = None
+    name: str = "task"
+    circuits: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def __init__(
         self,
