@@ -12,10 +12,14 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from mechspex.core.json_values import plain, plain_rows, read_array, read_number, read_term
+from mechspex.core.statistics import standard_error
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import VALIDATED
 from mechspex.runs.text import effect_tables
+
+# An interval as wide as this share of the largest effect is more than rounding.
+_ROUNDED = 1e-4
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,7 +31,9 @@ class Validation(RunResult):
         terms: the sets, of order 1 and up.
         output_effects: ablated(T) for every term and output, in the units of the value.
         intervals: the interval of each mean effect over outputs, one row ``[low, high]`` a term.
-        confirmed: whether the interval leaves out zero.
+        confirmed: whether the interval leaves out zero. With one output and no contexts it is exact
+            for this output and has no spread: then this says only that it is more than rounding,
+            and what is printed and tabled calls nothing confirmed.
         level: the false discovery rate: the expected share of false terms among the confirmed.
     """
 
@@ -56,8 +62,20 @@ class Validation(RunResult):
         return ~np.isfinite(self.effects)
 
     @property
+    def has_spread(self) -> bool:
+        """Whether effects were measured on several outputs or in contexts, so that intervals say
+        something."""
+        if self.output_effects.shape[1] != 1:
+            return True
+        widths = self.intervals[:, 1] - self.intervals[:, 0]
+        # Rounding has a width as well.
+        return bool((widths > _ROUNDED * np.abs(self.effects).max(initial=0.0)).any())
+
+    @property
     def confirmed_singles(self) -> tuple[int, ...]:
         """Columns of the units whose own effect is confirmed."""
+        if not self.has_spread:
+            return ()
         pairs = zip(self.terms, self.confirmed, strict=True)
         return tuple(term[0] for term, holds in pairs if holds and len(term) == 1)
 
@@ -71,15 +89,26 @@ class Validation(RunResult):
         return dict(zip(self.terms, self.effects.tolist(), strict=True))
 
     def to_pandas(self) -> pd.DataFrame:
-        """A frame with one row a term, in the order of `terms`."""
+        """A frame with one row a term, in the order of `terms`.
+
+        ``low`` and ``high`` are corrected for the number of terms; ``se`` is the plain standard
+        error over outputs. With one output there is no spread: these are NaN, and nothing is
+        confirmed.
+        """
+        unsure = np.full(len(self.terms), np.nan)
+        spread = self.has_spread
+        # A failed mask leaves what is not finite.
+        with np.errstate(invalid="ignore"):
+            errors = standard_error(self.output_effects)
         return pd.DataFrame(
             {
                 "units": [self.units.label(term) for term in self.terms],
                 "order": [len(term) for term in self.terms],
                 "effect": self.effects,
-                "low": self.intervals[:, 0],
-                "high": self.intervals[:, 1],
-                "confirmed": self.confirmed,
+                "low": self.intervals[:, 0] if spread else unsure,
+                "high": self.intervals[:, 1] if spread else unsure,
+                "confirmed": self.confirmed & spread,
+                "se": errors if spread else unsure,
             }
         )
 
@@ -172,6 +201,11 @@ class Validation(RunResult):
     def in_short(self) -> str:
         """How many sets of which units were measured on how many outputs, and are confirmed."""
         n_outputs = self.output_effects.shape[1]
+        if not self.has_spread:
+            return (
+                f"{len(self.terms):,} sets of {self.units.description} on one output: exact for "
+                "it, no intervals"
+            )
         return (
             f"{len(self.terms):,} sets of {self.units.description} on {n_outputs} outputs: "
             f"{np.count_nonzero(self.confirmed):,} confirmed (false discovery rate {self.level:g})"

@@ -14,6 +14,7 @@ from mechspex.core.doors import door
 from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import both_ends
 from mechspex.core.old_keywords import takes_old
+from mechspex.core.provenance import Provenance
 from mechspex.core.restricted import RestrictedValues
 from mechspex.core.units import Term, UnitSet, as_parts, check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
@@ -30,6 +31,7 @@ from mechspex.screening import Candidates, missed
 from mechspex.screening.methods import MethodName, ScreenMethod
 from mechspex.screening.screened import FEWEST_SURVIVORS, Screened, as_screen, screened
 from mechspex.set_functions.set_function import SetFunction
+from mechspex.tasks.metric_names import DIFFERENCES
 
 # How many terms are reported, each of them validated.
 _SINGLES, _INTERACTIONS = 10, 20
@@ -215,6 +217,7 @@ def _answer(
         cost=run.cost,
         folder=run.folder,
         screening=screening,
+        n_right=_n_right(recorded),
     )
 
 
@@ -259,6 +262,14 @@ def strongest_terms(function: SetFunction) -> list[Term]:
     singles = [term for term in ranked if len(term) == 1]
     interactions = [term for term in ranked if 1 < len(term) <= LARGEST_ORDER]
     return singles[:_SINGLES] + interactions[:_INTERACTIONS]
+
+
+def _n_right(recorded: RecordedValues) -> int | None:
+    """On how many outputs the clean model is right, where the metric can say."""
+    if Provenance.of(recorded.configuration).metric not in DIFFERENCES:
+        return None
+    (clean, _) = recorded(both_ends(recorded.n_units))
+    return int(np.count_nonzero(clean > 0))
 
 
 def _ends(recorded: RecordedValues) -> tuple[float, float]:

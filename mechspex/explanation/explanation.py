@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mechspex.core.json_values import plain, plain_rows, read_number, read_text, read_texts
+from mechspex.core.json_values import (
+    plain,
+    plain_rows,
+    read_number,
+    read_text,
+    read_texts,
+    read_whole,
+)
 from mechspex.core.statistics import rank_correlation
 from mechspex.core.units import Term, UnitSet
 from mechspex.effects.validation import Validation
@@ -55,6 +62,8 @@ class Explanation(RunResult):
         in_contexts: the confirmed terms, measured among random masks of the other units; None if
             that was not asked for. The terms were chosen on the same outputs, so these intervals
             are no second test: they show how far the effects spread.
+        n_right: on how many outputs the clean value is above 0, where the metric is a difference of
+            right and wrong; None for another metric.
     """
 
     schema: ClassVar[str] = SCHEMA
@@ -74,6 +83,7 @@ class Explanation(RunResult):
     folder: Path | None = field(default=None, compare=False)
     screening: Screening | None = None
     in_contexts: Validation | None = None
+    n_right: int | None = None
 
     @property
     def function(self) -> SetFunction:
@@ -190,6 +200,7 @@ class Explanation(RunResult):
             subject(self.configuration, self.units),
             f"clean {self.clean:+.3f}   all ablated {self.ablated:+.3f}   "
             f"(mean over {len(self.outputs)} outputs)",
+            *self._warnings(),
             *self._screen_lines(),
             recovery.scores,
         ]
@@ -207,6 +218,21 @@ class Explanation(RunResult):
             lines.append(self.structure.summary)
         if not self.validation.terms:
             lines.append("nothing depends on the mask: no terms to report")
+        return lines
+
+    def _warnings(self) -> list[str]:
+        """What makes an answer look surer than it is."""
+        lines, n = [], len(self.outputs)
+        if self.n_right is not None and self.n_right < n:
+            lines.append(
+                f"the model is right on {self.n_right} of {n} prompts; effects on the others say "
+                "little of how it does the task"
+            )
+        if n > 1 and "validated on" not in self.settings and not self.recovery.exact:
+            lines.append(
+                "the terms were chosen on the very outputs they are tested on: give fresh ones "
+                "(held_out) for a test that they have not passed already"
+            )
         return lines
 
     def _context_line(self, around: Validation) -> str:
@@ -260,6 +286,7 @@ class Explanation(RunResult):
             "terms": plain_rows(self.to_pandas()),
             "validation": validation.by_columns(),
             "in_contexts": None if self.in_contexts is None else self.in_contexts.by_columns(),
+            "n_right": self.n_right,
             "cost": asdict(self.cost),
             "screening": None if self.screening is None else self.screening.to_dict(),
         }
@@ -287,6 +314,7 @@ class Explanation(RunResult):
         units = UnitSet.from_list(record["units"])
         # Answers that were kept before there were screens, or contexts, have no such entry.
         around, screening = record.get("in_contexts"), record.get("screening")
+        right = record.get("n_right")
         return cls(
             units=units,
             outputs=tuple(read_text(name) for name in record["outputs"]),
@@ -299,6 +327,7 @@ class Explanation(RunResult):
             cost=Cost.from_dict(record["cost"]),
             screening=None if screening is None else Screening.from_dict(screening),
             in_contexts=None if around is None else Validation.of(units, around),
+            n_right=None if right is None else read_whole(right),
         )
 
     def _in_folder(self, folder: Path) -> Explanation:

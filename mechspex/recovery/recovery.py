@@ -18,6 +18,8 @@ from mechspex.set_functions.set_function import SetFunction
 
 # Nothing is left to explain beyond this.
 _PERFECT = 0.9995
+# Below this R² a recovered function says little of single terms.
+_GOOD = 0.8
 # Below this share of the pairs it is not worth a line.
 _TOO_FEW = 0.005
 
@@ -133,6 +135,11 @@ class Recovery(Result):
         lines = list(self.function.notes)
         if len(self.function) == 1 and self.r2 < _PERFECT:
             lines.append("no term was found; more masks, or a lower keep, may show some")
+        elif self.r2 < _GOOD:
+            lines.append(
+                f"R² {self.r2:.2f} is a poor fit: of the recovered function only what was measured "
+                "exactly may be used; more masks, another decoder or a higher keep may help"
+            )
         if self.evidence is not None:
             lines.append(_discoveries(self.evidence, self.function.n_units))
         if self.link is not None and self.link.recognised:

@@ -12,6 +12,8 @@ from mechspex.core.provenance import Provenance
 from mechspex.core.units import UnitSet
 from mechspex.runs.cost import Cost
 
+_EXACT = "exact for this one output: no interval, nothing is confirmed"
+
 
 def subject(configuration: Mapping[str, str], units: UnitSet) -> str:
     """What was asked, in one line: task · model · units · ablation · metric, and the precision
@@ -57,16 +59,20 @@ def _effect_table(
     shown = frame.head(len(frame) if most is None else most)
     width = max(len(units) for units in shown["units"])
     n_confirmed = np.count_nonzero(frame["confirmed"])
+    sure = f"{n_confirmed:,} of {len(frame):,} confirmed"
+    # Without a spread over outputs there are no intervals; a term that failed has none either.
+    exact_alone = bool(frame["low"].isna().all() and frame["effect"].notna().any())
     lines = [
         "",
-        f"{title} (basis: ablated; {n_confirmed:,} of {len(frame):,} confirmed)",
+        f"{title} (basis: ablated; {_EXACT if exact_alone else sure})",
         f"  {'':{width}} order   exact   interval{beside or '':>18}".rstrip(),
     ]
     for row in shown.to_dict("records"):
-        no_remark = row["confirmed"] or not np.isfinite(row["effect"])
+        no_remark = row["confirmed"] or not np.isfinite(row["effect"]) or exact_alone
+        interval = " " * 14 if exact_alone else f"[{row['low']:+.2f}, {row['high']:+.2f}]"
         lines.append(
             f"  {row['units']:{width}} {row['order']:5d} {row['effect']:+7.3f}   "
-            f"[{row['low']:+.2f}, {row['high']:+.2f}]"
+            f"{interval}"
             f"{'' if beside is None else f' {row[beside]:+10.3f}'}"
             f"{'' if no_remark else '   not confirmed'}"
         )
@@ -79,9 +85,10 @@ def last_lines(
     cost: Cost, n_outputs: int, *, level: float, tested: str, folder: Path | None
 ) -> list[str]:
     """The last lines: what the intervals are about, what it cost, where it is kept."""
+    about = f"intervals over outputs; false discovery rate {level:g} among the {tested}"
     lines = [
         "",
-        f"intervals over outputs; false discovery rate {level:g} among the {tested}",
+        about if n_outputs > 1 else "one output: give more of them to know how far effects spread",
         cost.line(n_outputs),
     ]
     return lines if folder is None else [*lines, f"saved in {folder}"]

@@ -1,0 +1,93 @@
+"""What makes an answer look surer than it is stands in its first lines."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mechspex as mx
+from mechspex.effects.validation import Validation
+
+UNITS = mx.parts(range(9))
+
+
+def pair(masks):
+    return 2.0 * (masks[:, 0] & masks[:, 1]) + masks[:, 2] + 0.3 * masks[:, 4]
+
+
+def on_outputs(masks):
+    return np.outer(pair(masks), [0.9, 1.0, 1.1, 1.2])
+
+
+def test_one_output_confirms_nothing():
+    tested = mx.validate(mx.FunctionValues(pair, UNITS), [(0,), (2,), (0, 1)])
+    assert np.allclose(tested.effects, [-2, -1, 2])
+    frame = tested.to_pandas()
+    assert not frame["confirmed"].any()
+    assert frame[["low", "high", "se"]].isna().all(axis=None)
+    assert tested.confirmed_singles == ()
+    assert "not confirmed" not in str(tested)
+    assert "exact for this one output: no interval" in str(tested)
+    assert "on one output: exact for it" in tested.in_short
+    swept = mx.sweep(pair, units=UNITS)
+    assert swept.confirmed_singles == ()
+    assert "exact for this one output" in str(swept)
+    assert "false discovery" not in str(swept)
+
+
+def test_several_outputs_have_plain_errors_beside_corrected_intervals():
+    tested = mx.validate(mx.FunctionValues(on_outputs, UNITS), [(0,), (2,), (0, 1)])
+    frame = tested.to_pandas()
+    assert tested.has_spread
+    assert frame["confirmed"].all()
+    expected = np.std(tested.output_effects, axis=1, ddof=1) / 2
+    assert np.allclose(frame["se"], expected)
+    assert (frame["high"] - frame["low"] > 2 * 1.96 * frame["se"]).all()
+    read = Validation.from_dict(json.loads(json.dumps(tested.to_record())))
+    assert read.to_pandas().equals(frame)
+
+
+def test_one_output_in_contexts_has_a_spread():
+    values = mx.FunctionValues(pair, UNITS)
+    around = mx.validate(values, [(0,)], contexts=40, keep=0.5)
+    assert around.has_spread
+    assert around.to_pandas()["confirmed"].all()
+
+
+def test_terms_tested_where_they_were_chosen():
+    options = {"units": UNITS, "budget": 100, "decoder": "pursuit"}
+    same = str(mx.explain(on_outputs, **options))
+    line = "the terms were chosen on the very outputs they are tested on"
+    assert line in same
+    assert same.index(line) < same.index("held-out R²")
+    fresh = mx.FunctionValues(lambda masks: 1.1 * on_outputs(masks), UNITS)
+    assert line not in str(mx.explain(on_outputs, held_out=fresh, **options))
+    assert line not in str(mx.explain(pair, **options)), "one output is no test at all"
+
+
+def test_a_poor_fit_says_what_may_still_be_used():
+    rng = np.random.default_rng(0)
+    tables = {}
+
+    def noise(masks):
+        rows = [tables.setdefault(mask.tobytes(), rng.normal()) for mask in masks]
+        return np.array(rows) + masks[:, 0]
+
+    found = mx.explain(noise, units=mx.parts(range(16)), budget=200, decoder="additive")
+    assert found.r2 < 0.8
+    assert "is a poor fit: of the recovered function only" in str(found)
+    good = mx.explain(on_outputs, units=UNITS, budget=100, decoder="pursuit")
+    assert "poor fit" not in str(good)
+
+
+@pytest.mark.parametrize("swapped", [0, 3])
+def test_a_model_that_is_often_wrong_is_told(tiny, swapped):
+    task = mx.load_task("induction", tiny, n_prompts=4)
+    answers, distractors = list(task.answers), list(task.distractors or ())
+    for place in range(swapped):
+        answers[place], distractors[place] = distractors[place], answers[place]
+    other = mx.Task(task.prompts, answers, distractors, prepend_bos=task.prepend_bos)
+    found = mx.explain(mx.ComponentValues(tiny, other, mx.heads(tiny)))
+    assert found.n_right == 4 - swapped
+    assert (f"right on {4 - swapped} of 4 prompts" in str(found)) == bool(swapped)
+    assert mx.Explanation.from_dict(found.to_record()) == found
