@@ -24,7 +24,7 @@ def test_one_output_confirms_nothing():
     assert np.allclose(tested.effects, [-2, -1, 2])
     frame = tested.to_pandas()
     assert not frame["confirmed"].any()
-    assert frame[["low", "high", "se"]].isna().all(axis=None)
+    assert frame[["low", "high", "se"]].isna().to_numpy().all()
     assert tested.confirmed_singles == ()
     assert "not confirmed" not in str(tested)
     assert "exact for this one output: no interval" in str(tested)
