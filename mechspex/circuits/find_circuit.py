@@ -17,7 +17,7 @@ from mechspex.circuits.goal import CircuitGoal
 from mechspex.circuits.scoring import scored_discovery
 from mechspex.core.checks import SEED, WHOLE, Only
 from mechspex.core.doors import door
-from mechspex.core.errors import Refused
+from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import both_ends, keep_only
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.provenance import Provenance
@@ -167,11 +167,18 @@ def check_behaviour(value_function: ValueFunction) -> None:
         Refused: the value with all units kept is not above that with all ablated, or, of a metric
             that is 0 by chance, not above 0 on three quarters of the outputs; by the lower ends
             of 95% intervals over outputs.
+        MeasurementError: one of these is not finite.
     """
     clean, empty = value_function(both_ends(value_function.n_units)).astype(np.float64)
     provenance = Provenance.of(value_function.configuration)
     task, metric = provenance.task or "this", provenance.metric
     whole = mean_estimate(clean - empty)
+    if not np.isfinite(clean - empty).all():
+        end = "kept" if not np.isfinite(clean).all() else "ablated"
+        raise MeasurementError(
+            f"{task}: with all units {end} the value is not finite on every output; mend the value "
+            "function, or look at the prompts, the dtype and the metric"
+        )
     if not whole.low > 0:
         raise Refused(
             f"{task}: all units together make no difference that is surely above 0, "

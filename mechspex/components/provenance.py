@@ -35,6 +35,7 @@ def provenance_of(proved: Proved) -> Provenance:
         read.append(proved.task.answer_tokens)
     if tokens.spans is not None and ablation != "zero":
         read.append(str([dict(spans) for spans in tokens.spans]))
+    hooks = "; ".join(str(Identity.of(hook)) for hook in ablated.users_hooks)
     return Provenance(
         clean=proved.clean,
         ablated=proved.empty,
@@ -54,6 +55,7 @@ def provenance_of(proved: Proved) -> Provenance:
         ablation_digest=None if taken_from is None else _digest(*taken_from),
         seed=ablated.seed if ablation == "resample" else None,
         rescaled=ablated.rescale,
+        others={"hooks": hooks} if hooks else {},
     )
 
 

@@ -228,7 +228,8 @@ class Explanation(RunResult):
                 f"the model is right on {self.n_right} of {n} prompts; effects on the others say "
                 "little of how it does the task"
             )
-        if n > 1 and "validated on" not in self.settings and not self.recovery.exact:
+        fresh = "validated on" in self.settings or self.recovery.exact
+        if n > 1 and self.validation.terms and not fresh:
             lines.append(
                 "the terms were chosen on the very outputs they are tested on: give fresh ones "
                 "(held_out) for a test that they have not passed already"

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
+from mechspex.core.errors import RunError
 from mechspex.core.masks import check_masks, pack
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import (
@@ -22,7 +23,7 @@ from mechspex.core.value_function import (
     without_gradients,
 )
 from mechspex.runs.same_function import same_function
-from mechspex.runs.store import ValueStore
+from mechspex.runs.store import IDENTITIES, ValueStore
 
 # What a killed process has to measure again: one commit, which takes about this long.
 _SECONDS = 1.0
@@ -155,6 +156,7 @@ class RecordedValues(ValueFunction):
                 rows = missing[start : start + _GRADIENTS]
                 before = time.perf_counter()
                 measured = self._value_function.value_and_mean_gradient(soft[rows])
+                self._check_unchanged()
                 found = _with(found, rows, np.concatenate(measured, axis=1))
                 self._store.put_gradients(soft[rows], found[rows])
                 self.seconds += time.perf_counter() - before
@@ -213,11 +215,35 @@ class RecordedValues(ValueFunction):
         missing = np.array([row for row in range(len(unique)) if row not in known], dtype=int)
         return unique, place, values, missing
 
+    def _check_unchanged(self) -> None:
+        """What a model is may change while a run is open: its weights, the hooks that it carries.
+
+        Raises:
+            RunError: the values that were just measured are of another configuration.
+        """
+        if "function" in self._configuration:  # what a function reads it may change itself
+            return
+        now = self._value_function.configuration
+        if now != self._configuration:
+            keys = sorted(now | self._configuration)
+            there = self._configuration
+            changed = [
+                f"{key}: {there.get(key)} before, {now.get(key)} now"
+                for key in keys
+                if key not in IDENTITIES and there.get(key) != now.get(key)
+            ]
+            if changed:
+                raise RunError(
+                    f"the model has changed while it was measured ({'; '.join(changed)}); what was "
+                    "measured since is not kept: undo that, or begin anew in another run"
+                )
+
     def _measure(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         """Measure a batch and commit it; the next one is sized by the time that took."""
         with self._lock:
             start = time.perf_counter()
             values = values_of(self._value_function(masks), len(masks), len(self.outputs))
+            self._check_unchanged()
             self._store.put(masks, values)
             seconds = time.perf_counter() - start
             self.seconds += seconds

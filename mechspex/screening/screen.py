@@ -10,7 +10,7 @@ import numpy as np
 
 from mechspex.core.checks import SEED, WHOLE
 from mechspex.core.doors import door
-from mechspex.core.errors import Refused
+from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.value_function import ValuesLike, as_values
 from mechspex.runs.run import Run, as_run
@@ -74,7 +74,8 @@ def screen(
         progress: a progress bar on stderr.
 
     Raises:
-        Refused: bad arguments, or a value function without gradients.
+        Refused: bad arguments, a value function without gradients, or one that no unit changes.
+        MeasurementError: no score is finite.
     """
     if n_terms < 1:
         raise Refused(f"n_terms = {n_terms}: give a whole number from 1 up")
@@ -84,11 +85,15 @@ def screen(
     with Run.open(run, progress=progress) as run:
         recorded = run.record(value_function)
         scored = chosen.scored(recorded, n_terms, seed)
-        order = np.argsort(-np.abs(scored.scores), kind="stable").tolist()
+        scores = np.asarray(scored.scores, dtype=np.float64)
+        singles = np.empty(0) if scored.singles is None else np.asarray(scored.singles)
+        _check_scores(np.concatenate([scores, singles.ravel()]))
+        ranked = np.argsort(-np.abs(scores), kind="stable").tolist()
+        order = [row for row in ranked if np.isfinite(scores[row]) and scores[row]]
         candidates = Candidates(
             units=recorded.units,
             terms=tuple(scored.terms[row] for row in order),
-            scores=np.asarray(scored.scores, dtype=np.float64)[order],
+            scores=scores[order],
             method=chosen.name,
             considered=tuple(scored.considered),
             single_scores=scored.singles,
@@ -100,3 +105,19 @@ def screen(
     if keeps_answer and run.folder is not None:
         candidates.save(run.folder)
     return candidates
+
+
+def _check_scores(scores: np.ndarray) -> None:
+    """Refuse scores of which none says anything."""
+    finite = np.isfinite(scores)
+    if np.any(scores[finite]):
+        return
+    if not finite.all():
+        raise MeasurementError(
+            "no score is finite: the value is NaN or infinite with units kept or ablated; mend the "
+            "value function, or look at the model's dtype and the metric"
+        )
+    raise Refused(
+        "every score is 0: no unit changes the value when it is ablated; look at the units, the "
+        "ablation and the metric"
+    )

@@ -7,6 +7,7 @@ import pytest
 
 import mechspex as mx
 from mechspex.effects.validation import Validation
+from mechspex.errors import MeasurementError, Refused
 
 UNITS = mx.parts(range(9))
 
@@ -91,3 +92,18 @@ def test_a_model_that_is_often_wrong_is_told(tiny, swapped):
     assert found.n_right == 4 - swapped
     assert (f"right on {4 - swapped} of 4 prompts" in str(found)) == bool(swapped)
     assert mx.Explanation.from_dict(found.to_record()) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "why"),
+    [
+        (np.nan, MeasurementError, "not finite|no score is finite"),
+        (0.0, Refused, "no unit|above 0"),
+    ],
+)
+def test_nothing_and_no_number_get_a_reason(value, error, why):
+    values = mx.FunctionValues(lambda masks: np.full((len(masks), 3), value), UNITS)
+    with pytest.raises(error, match=why):
+        mx.screen(values, "ablation")
+    with pytest.raises(error, match=why):
+        mx.find_circuit(values, values, budget=60)

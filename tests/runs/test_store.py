@@ -1,4 +1,5 @@
 import sqlite3
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from mechspex.core.units import parts
 from mechspex.core.value_function import FunctionValues
 from mechspex.errors import RunError, StoreError
 from mechspex.runs import recorded as local
+from mechspex.runs import store
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import SWEEP, list_runs, run_folder
 from mechspex.runs.store import VALUES, ValueStore
@@ -236,3 +238,70 @@ def test_runs_are_listed(tmp_path, monkeypatch):
     assert list_runs() == [{"run": "one", "masks": 3, "state": "unfinished"}]
     (run_folder("one") / SWEEP).write_text("")
     assert list_runs()[0]["state"] == "swept"
+
+
+def test_a_store_that_is_deleted_under_a_run_is_told(tmp_path):
+    values, _ = recorded(tmp_path)
+    values(sample_masks(12, 5, seed=0))
+    (tmp_path / VALUES).unlink()
+    with pytest.raises(StoreError, match="was moved, deleted or replaced"):
+        values(sample_masks(12, 50, seed=1))
+
+
+def test_a_locked_store_is_refused_in_one_timeout(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_PATIENCE", 0.3)
+    holder = sqlite3.connect(tmp_path / VALUES, isolation_level=None)
+    holder.execute("CREATE TABLE other (x)")
+    holder.execute("BEGIN EXCLUSIVE")
+    start = time.monotonic()
+    with pytest.raises(RunError, match="is locked.*name a local folder in MECHSPEX_RUNS"):
+        recorded(tmp_path)
+    assert time.monotonic() - start < 3
+    holder.close()
+
+
+def test_a_store_that_may_only_be_read_gives_what_it_has(tmp_path, monkeypatch):
+    masks = sample_masks(12, 5, seed=0)
+    values, _ = recorded(tmp_path)
+    values(masks)
+    values.close()
+    before = (tmp_path / VALUES).read_bytes()
+    monkeypatch.setattr(store, "_may_only_be_read", lambda folder: True)
+    again, function = recorded(tmp_path)
+    assert np.array_equal(again(masks), Counted(12)(masks))
+    assert not function.asked
+    with pytest.raises(RunError, match="is read-only and lacks values"):
+        again(sample_masks(12, 5, seed=1))
+    assert (tmp_path / VALUES).read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_come_back_in_the_precision_in_which_they_came(tmp_path, dtype):
+    masks = all_masks(4)
+
+    def large(masks):
+        return dtype(1e8) + (2 * (masks[:, 0] & masks[:, 1]) + masks[:, 2]).astype(dtype)
+
+    large.configuration = {"function": "large"}  # pyright: ignore[reportFunctionMemberAccess]
+    for _ in range(2):
+        values = RecordedValues(FunctionValues(large, parts("abcd")), tmp_path)
+        found = values(masks)
+        assert found.dtype == dtype
+        assert np.array_equal(found[:, 0], large(masks))
+    assert values.measured == 0
+
+
+def test_older_runs_kept_float64_in_single_precision(tmp_path):
+    masks = all_masks(3)
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=8)
+
+    def value(masks):
+        return table[masks @ [1, 2, 4]]
+
+    old = RecordedValues(FunctionValues(value, parts("abc")), tmp_path)
+    old._store.put(masks, value(masks)[:, None].astype(np.float32))
+    old.close()
+    again = RecordedValues(FunctionValues(value, parts("abc")), tmp_path)
+    assert np.abs(again(masks)[:, 0] - value(masks)).max() < 1e-6
+    assert again.measured == 0

@@ -495,7 +495,7 @@ def test_explain_screens_by_ablation_or_with_candidates_made_before():
     units = layered(10, 30)
     terms = {(4,): 1.0, (40, 75): 1.5, (200,): -1.0}
     truth = SetFunction.from_mapping(len(units), terms, basis="kept")
-    function = mx.FunctionValues(truth.predict, units)
+    function = mx.FunctionValues(lambda m: np.outer(truth.predict(m), [0.9, 1.0, 1.2]), units)
     found = mx.screen(function, mx.CoarseToFine(400))
     for screen in ("ablation", found):
         answer = mx.explain(function, screen=screen, budget=300, decoder="pursuit")
