@@ -8,6 +8,7 @@ from itertools import combinations, islice, takewhile
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.errors import MeasurementError
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.recorded import RecordedValues
@@ -34,10 +35,18 @@ def coarse_to_fine(
     Returns:
         ablated(i) of every unit, exact where its group was split down to it, else an even share of
         its group's effect; and {pair: ablated(pair)}, exact.
+
+    Raises:
+        MeasurementError: the value with everything kept is not finite.
     """
     units = recorded.units
     recorded.stage = "groups"
     clean = recorded(np.ones((1, len(units)), dtype=bool))[0].astype(np.float64)
+    if not np.isfinite(clean).all():
+        raise MeasurementError(
+            "with every unit kept the value is not finite on every output; mend the value function, "
+            "or look at the prompts, the dtype and the metric"
+        )
 
     def effects(sets: list[Term]) -> Float[np.ndarray, "set output"]:
         found = recorded(ablate_sets(len(units), sets)).astype(np.float64) - clean
