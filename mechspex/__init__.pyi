@@ -80,6 +80,7 @@ from .subsets.front import Subset as Subset
 from .tasks.greedy_answers import greedy_answers as greedy_answers
 from .tasks.load_task import load_task as load_task
 from .tasks.metrics import AllPositions as AllPositions
+from .tasks.read_prompts import read_prompts as read_prompts
 from .tasks.task import Task as Task
 
 __version__: str

@@ -1,0 +1,130 @@
+"""Files in the layouts in which the field publishes prompts, with their difficulties: answers of
+several tokens, prompts of several lengths, lists of one, numbers of tokens of another model."""
+
+from contextlib import nullcontext as nothing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mechspex as mx
+from mechspex.models.shipped import local_folder
+from mechspex.models.tokenizer import FolderTokenizer
+from mechspex.tasks.read_prompts import reading_of
+from mechspex.tasks.tokens import tokenize
+
+FILES = sorted((Path(__file__).parents[1] / "data" / "prompts").iterdir())
+SMOLLM2 = local_folder("smollm2-135m")
+pytestmark = pytest.mark.skipif(SMOLLM2 is None, reason="SmolLM2 is not fetched")
+
+# ruff: noqa: E501
+# What the first prompt of each file is asked for, read off by hand.
+FIRST = {
+    "agreement_eap_ig": ("The keys that the boy lost", " are", " is"),
+    "antonyms_lre": ("The opposite of brave is", " cowardly", " cold"),
+    "capital_auto_circuit": ("The largest offices of Kenya stand in its capital,", " Nairobi", " Lima"),
+    "capitals_lre": ("The government of United States sits in", " Washington D.C.", " Nairobi"),
+    "choices_mmlu": ("Which of these is a metal?\nA. wool\nB. iron\nC. paper\nD. glass\nAnswer:", " B", " A"),
+    "country_eap_ig": ("People fly to Nairobi, the capital of", " Kenya", " Venezuela"),
+    "diet_auto_circuit": ("On most days a rabbit eats", " grass", " meat"),
+    "gender_eap_ig": ("The nurse went home early because", " she", " he"),
+    "greater_than_auto_circuit": ("The siege went on from the year 1647 to the year 16", "48", "00"),
+    "headquarters_lre": ("The company Nokia is led from the city of", " Espoo", " Munich"),
+    "hypernymy_eap_ig": ("We looked at lilies and other", " flower", " instrument"),
+    # Davis and Armstrong play the same instrument: the next other one is the distractor.
+    "instruments_lre": ("On stage Miles Davis plays the", " trumpet", " cello"),
+    "ioi_auto_circuit": ("After the show Jack and Emma walked home, and Emma gave a ring to", " Jack", " Emma"),
+    "ioi_eap_ig": ("When Maria and Danielle met at the bench, Danielle handed a book to", " Maria", " Danielle"),
+    "landmarks_lre": ("The Colosseum lies in the country of", " Italy", " Peru"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    return mx.load_model("smollm2-135m")
+
+
+@pytest.fixture(scope="module")
+def raw():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(SMOLLM2)
+
+
+def test_there_are_sixteen():
+    assert len(FILES) == 16
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_row_is_read(file):
+    assert SMOLLM2 is not None
+    tokenizer = FolderTokenizer(SMOLLM2)
+    task = reading_of(file, tokenizer).task
+    assert len(tokenize(task, tokenizer).prompts) == len(task) >= 4
+    assert task.distractors
+    if file.stem in FIRST:
+        prompt, answer, distractor = FIRST[file.stem]
+        assert task.prompts[0] == prompt
+        assert first(task.answers[0]) == answer
+        assert first(task.distractors[0]) == distractor
+    assert file.stem == "choices_mmlu" or task.corrupted
+
+
+def test_the_files_have_what_published_ones_have():
+    assert SMOLLM2 is not None
+    tokenizer = FolderTokenizer(SMOLLM2)
+    several, unequal = 0, 0
+    for file in FILES:
+        tokens = tokenize(reading_of(file, tokenizer).task, tokenizer)
+        several += any(len(ids) > 1 for answers in tokens.answers for ids in answers)
+        lengths = {len(ids) for ids in (*tokens.prompts, *(tokens.corrupted or ()))}
+        unequal += len(lengths) > 1
+    assert several >= 6
+    assert unequal >= 12
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_default_ablation_explains_it_from_the_raw_models_values(file, smollm2, raw):
+    with pytest.warns(UserWarning, match="a space was put") if needs_spaces(file) else nothing():
+        task = mx.read_prompts(file, smollm2)[:3]
+    values = mx.ComponentValues(smollm2, task, mx.heads(smollm2, layers=[20])[:4])
+    kept = values(np.ones((1, values.n_units), bool))[0]
+    assert kept == pytest.approx([by_hand(task, number, *raw) for number in range(3)], abs=1e-3)
+    explanation = mx.explain(values, held_out=values, seed=0)
+    assert np.isfinite(explanation.validation.effects).all()
+    assert len(explanation.validation.terms) > 0
+
+
+def by_hand(task, number, model, tokenizer):
+    """The metric by one forward of the untouched model for each whole text."""
+
+    def log_probability(text):
+        prompt = tokenizer(task.prompts[number]).input_ids
+        whole = tokenizer(task.prompts[number] + text).input_ids
+        assert whole[: len(prompt)] == prompt
+        with torch.no_grad():
+            log_p = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
+        read = range(len(prompt), len(whole))
+        return float(sum(log_p[place - 1, whole[place]] for place in read))
+
+    right = np.logaddexp.reduce([log_probability(text) for text in listed(task.answers[number])])
+    wrong = np.logaddexp.reduce(
+        [log_probability(text) for text in listed(task.distractors[number])]
+    )
+    if task.metric == "probability_difference":
+        return np.exp(right) - np.exp(wrong)
+    return right - wrong
+
+
+def needs_spaces(file):
+    return "auto_circuit" not in file.stem
+
+
+def listed(texts):
+    return [texts] if isinstance(texts, str) else texts
+
+
+def first(texts):
+    return listed(texts)[0]
