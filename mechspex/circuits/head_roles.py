@@ -17,7 +17,8 @@ from mechspex.core.errors import Refused, TaskError
 from mechspex.core.units import UnitSet
 from mechspex.models.load_model import Model, as_model
 from mechspex.tasks.task import Task
-from mechspex.tasks.tokens import Continuation, tokenize
+from mechspex.tasks.token_ids import Continuation
+from mechspex.tasks.tokens import tokenize
 
 Look = tuple[int, list[int]]
 """A position, and those it would look at."""

@@ -13,7 +13,8 @@ from mechspex.components.proof import Proved
 from mechspex.core.identity import Identity, name_of
 from mechspex.core.provenance import Provenance
 from mechspex.models.weights import weights_hash
-from mechspex.tasks.tokens import Continuation, first_tokens
+from mechspex.tasks.token_ids import Continuation
+from mechspex.tasks.tokens import first_tokens
 
 
 def provenance_of(proved: Proved) -> Provenance:

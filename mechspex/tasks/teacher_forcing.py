@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mechspex.tasks.tokens import Continuation, Tokens
+from mechspex.tasks.token_ids import Continuation
+from mechspex.tasks.tokens import Tokens
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
-from mechspex.tasks.next_token import continuation, encode
 from mechspex.tasks.spans import token_spans
 from mechspex.tasks.task import Task
-
-Continuation = tuple[int, ...]
-"""The tokens of an answer or a distractor."""
+from mechspex.tasks.token_ids import Continuation, token_ids
 
 
 @dataclass(frozen=True)
@@ -70,56 +66,14 @@ def tokenize(task: Task, tokenizer: Tokenizer, *, with_corrupted: bool = True) -
         TaskError: a text that this tokenizer cannot read, an answer or distractor that does not
             continue its prompt, or one that is both.
     """
-    prompts = [encode(tokenizer, text, task.prepend_bos) for text in task.prompts]
-    corrupted = None
-    if task.corrupted is not None and with_corrupted:
-        corrupted = [encode(tokenizer, text, task.prepend_bos) for text in task.corrupted]
-
-    def continuations(
-        label: str, texts: Sequence[str | Sequence[str]]
-    ) -> tuple[tuple[Continuation, ...], ...]:
-        return tuple(
-            tuple(
-                dict.fromkeys(
-                    _read(continuation(tokenizer, prompt, text, label), task.answer_tokens)
-                    for text in ([several] if isinstance(several, str) else several)
-                )
-            )
-            for prompt, several in zip(task.prompts, texts, strict=True)
-        )
-
-    answers = continuations("answer", task.answers)
-    distractors = None
-    if task.distractors is not None:
-        distractors = continuations("distractor", task.distractors)
-        _refuse_both(task, tokenizer, answers, distractors)
+    ids = token_ids(task, tokenizer, with_corrupted=with_corrupted)
     return Tokens(
-        prompts=tuple(map(torch.tensor, prompts)),
-        corrupted=None if corrupted is None else tuple(map(torch.tensor, corrupted)),
-        answers=answers,
-        distractors=distractors,
-        spans=token_spans(tokenizer, task.prompts, prompts, task.spans),
+        prompts=tuple(map(torch.tensor, ids.prompts)),
+        corrupted=None if ids.corrupted is None else tuple(map(torch.tensor, ids.corrupted)),
+        answers=ids.answers,
+        distractors=ids.distractors,
+        spans=token_spans(tokenizer, task.prompts, ids.prompts, task.spans),
         corrupted_spans=None
-        if corrupted is None or task.corrupted is None
-        else token_spans(tokenizer, task.corrupted, corrupted, task.corrupted_spans),
+        if ids.corrupted is None or task.corrupted is None
+        else token_spans(tokenizer, task.corrupted, ids.corrupted, task.corrupted_spans),
     )
-
-
-def _read(ids: Continuation, answer_tokens: str) -> Continuation:
-    return ids[:1] if answer_tokens == "first" else ids
-
-
-def _refuse_both(
-    task: Task,
-    tokenizer: Tokenizer,
-    answers: Sequence[Sequence[Continuation]],
-    distractors: Sequence[Sequence[Continuation]],
-) -> None:
-    for number, (right, wrong) in enumerate(zip(answers, distractors, strict=True)):
-        if both := [ids for ids in right if ids in wrong]:
-            tokens = tokenizer.convert_ids_to_tokens(list(both[0]))
-            by_first = " as their first token" if task.answer_tokens == "first" else ""
-            raise TaskError(
-                f"prompt {number} has {tokens}{by_first} among its answers and its distractors: "
-                f"{task.prompts[number]!r}; change one of them"
-            )

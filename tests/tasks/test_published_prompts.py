@@ -11,7 +11,7 @@ import torch
 import mechspex as mx
 from mechspex.models.shipped import local_folder
 from mechspex.models.tokenizer import FolderTokenizer
-from mechspex.tasks.read_prompts import reading_of
+from mechspex.tasks.reading import reading_of
 from mechspex.tasks.tokens import tokenize
 
 FILES = sorted((Path(__file__).parents[1] / "data" / "prompts").iterdir())

@@ -10,7 +10,7 @@ import mechspex as mx
 from mechspex.errors import TaskError
 from mechspex.tasks.prompt_layouts import layout_of
 from mechspex.tasks.prompt_records import records_of
-from mechspex.tasks.read_prompts import reading_of
+from mechspex.tasks.reading import reading_of
 
 # ruff: noqa: E501
 ROWS = [
