@@ -9,6 +9,14 @@ from enum import StrEnum
 from typing import Literal
 
 Ablation = Literal["mean", "zero", "position_mean", "leave_one_out", "resample", "corrupted"]
+Metric = Literal[
+    "logit_difference",
+    "probability_difference",
+    "answer_probability",
+    "answer_log_probability",
+    "kl_divergence",
+]
+AnswerTokens = Literal["all", "mean", "first"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["bf16"]
 Decoder = Literal["automatic", "additive", "pursuit", "proxyspex", "kernel", "spex", "exhaustive"]

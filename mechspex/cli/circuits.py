@@ -30,7 +30,7 @@ from mechspex.core.errors import Refused
 _FRESH = 4
 
 
-@asks()
+@asks(without={"figure"})
 def circuit(
     experiment: Experiment,
     size: Annotated[
@@ -91,6 +91,7 @@ def circuit(
                 progress=True,
             )
         question.keep(run_folder(name), DISCOVERED)
+    experiment.write(found)
     if graphml is not None:
         with writing():
             found.circuit.to_graphml(graphml)

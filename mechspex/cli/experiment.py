@@ -12,12 +12,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property, wraps
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from mechspex.cli.choices import Ablation, Dtype, Precision
-from mechspex.cli.output import EXPERIMENT, OUTPUT, Json, print_answer
+from mechspex.cli.layers import of_layers
+from mechspex.cli.output import (
+    EXPERIMENT,
+    OUTPUT,
+    Json,
+    print_answer,
+    refuse_picture,
+    refuse_unwritable,
+    writing,
+)
+from mechspex.cli.own_prompts import OwnPrompts, sizes_of
 from mechspex.core.checks import check_seed
 from mechspex.core.errors import AblationError, Refused, RunError, TaskError
 
@@ -25,8 +36,12 @@ from mechspex.core.errors import AblationError, Refused, RunError, TaskError
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")
 
 
+# The options that say what becomes of the answer.
+_OUTPUT = ("csv", "figure", "run", "as_json")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(OwnPrompts):
     """What some units of a model do in a task, under an ablation; as the options have it.
 
     Each field but the last is an option, spliced into a command by `asks`. Nothing is loaded before
@@ -36,7 +51,9 @@ class Experiment:
         asked: the name of the command and all of its options, those of its own among them.
     """
 
-    task: Annotated[str, typer.Argument(help="A task (see mechspex tasks) or a TOML file.")]
+    task: Annotated[
+        str | None, typer.Argument(help="A task (see mechspex tasks) or a TOML file.")
+    ] = None
     model: Annotated[
         str,
         typer.Option(
@@ -50,6 +67,12 @@ class Experiment:
             rich_help_panel=EXPERIMENT,
         ),
     ] = "heads"
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Only units of these layers: 20-29, or 0,3,5.", rich_help_panel=EXPERIMENT
+        ),
+    ] = None
     ablation: Annotated[
         Ablation,
         typer.Option(
@@ -89,6 +112,13 @@ class Experiment:
     seed: Annotated[
         int, typer.Option(help="Of prompts, masks and decoder.", rich_help_panel=EXPERIMENT)
     ] = 0
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the answer as a table.", rich_help_panel=OUTPUT)
+    ] = None
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw it (.png, .svg or .pdf).", rich_help_panel=OUTPUT),
+    ] = None
     run: Annotated[
         str | None,
         typer.Option(
@@ -111,22 +141,34 @@ class Experiment:
         from mechspex.tasks.task_file import read_task_file
 
         self._check_run()
-        read_task_file(self.task)
+        refuse_unwritable(self.csv, self.figure)
+        refuse_picture(self.figure)
+        self.check_own(self.task)
+        if self.task is not None:
+            read_task_file(self.task)
         check_model_name(self.model)
         if self.device.split(":")[0] not in _DEVICES:
             raise Refused(f"device {self.device!r} is unknown; choose cpu, cuda, cuda:1, mps, …")
         check_seed(self.seed)
         if self.prompts < 1:
             raise TaskError(f"n_prompts = {self.prompts}: a task needs at least one prompt")
-        if self.prompts == 1 and self.ablation in ("mean", "resample"):
-            raise AblationError(
-                f"ablation {self.ablation!r} over a single prompt would replace every activation "
-                "by itself; give more prompts or choose 'zero'"
-            )
+        calibrated = self.calibration_texts is not None
+        self._check_number(self.prompts, calibrated)
         kinds_of(self.units)
         if self.is_shipped:
             # Names and kinds that the model does not have.
             _ = self.chosen
+        if self.has_own and self._light_tokenizer is not None:
+            self._check_number(len(self.own_task(self._light_tokenizer)), calibrated)
+
+    def _check_number(self, n_prompts: int, calibrated: bool) -> None:
+        others = ("mean", "leave_one_out", "resample")
+        if n_prompts == 1 and self.ablation in others and not calibrated:
+            raise AblationError(
+                f"ablation {self.ablation!r} over a single prompt would replace every activation "
+                "by itself; give more prompts, --calibration FILE, or choose 'zero' or "
+                "'position_mean'"
+            )
 
     def _check_run(self) -> None:
         from mechspex.runs.run import run_folder
@@ -159,20 +201,50 @@ class Experiment:
             from mechspex.models.units import shape_of
 
             shape = shape_of(self.bridge)
-        return shape.units(self.units)
+        units = shape.units(self.units)
+        return units if self.layers is None else of_layers(units, self.layers)
 
-    def task_drawn(self, n_prompts: int) -> Any:
-        """The prompts, drawn with the model's tokenizer alone where that is all it takes."""
-        import mechspex as mx
+    @cached_property
+    def _light_tokenizer(self) -> Any:
+        """The model's tokenizer without the model; None where that takes more."""
         from mechspex.models.shipped import local_folder
         from mechspex.models.tokenizer import FolderTokenizer
-        from mechspex.tasks.draw_task import draw_task
 
         folder = local_folder(self.model)
-        if folder is None or not FolderTokenizer.reads(folder):
-            return mx.load_task(self.task, self.bridge, n_prompts=n_prompts, seed=self.seed)
-        tokenizer = FolderTokenizer(folder)
-        return draw_task(self.task, tokenizer, self.model, n_prompts=n_prompts, seed=self.seed)
+        if self.chat or folder is None or not FolderTokenizer.reads(folder):
+            return None
+        return FolderTokenizer(folder)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, without the model where that is all it takes."""
+        if self._light_tokenizer is not None:
+            return self._light_tokenizer
+        from mechspex.models.tokenizer import own_tokenizer
+
+        return own_tokenizer(self.bridge.tokenizer) if self.chat else self.bridge.tokenizer
+
+    def task_drawn(self, n_prompts: int, say: Callable[[object], None] | None = None) -> Any:
+        """The prompts, drawn with the model's tokenizer alone where that is all it takes.
+
+        Args:
+            n_prompts: how many of a task; prompts of your own are all there.
+            say: prints what is to be said of prompts of your own.
+        """
+        from mechspex.tasks.draw_task import draw_task
+
+        if self.task is None:
+            return self.own_task(self.tokenizer, say)
+        options = {"n_prompts": n_prompts, "seed": self.seed}
+        name = self.model if self._light_tokenizer else self.bridge.cfg.model_name
+        return self.as_asked(draw_task(self.task, self.tokenizer, name, **options))
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task, or of the prompts."""
+        if self.task is not None:
+            return Path(self.task).stem
+        return "prompt" if self.prompts_from is None else self.prompts_from.stem
 
     def show(self, answer: Any) -> None:
         """Print an answer as the options want it: text, or JSON."""
@@ -192,12 +264,17 @@ class Experiment:
             *prompts: the number of prompts of each value function.
             say: prints what another precision costs; on stderr if not given.
         """
+        say = say or _to_stderr
         # Words that are no single tokens are told of before the model is loaded.
         self.task_drawn(sum(prompts))
         import mechspex as mx
 
-        drawn = mx.load_task(self.task, self.bridge, n_prompts=sum(prompts), seed=self.seed)
-        first, *others = drawn.split(*prompts)
+        if self.task is None:
+            parts = self._own_parts(prompts, say)
+        else:
+            drawn = mx.load_task(self.task, self.bridge, n_prompts=sum(prompts), seed=self.seed)
+            parts = self.as_asked(drawn).split(*prompts)
+        first, *others = parts
         values = mx.ComponentValues(
             self.bridge,
             first,
@@ -205,10 +282,37 @@ class Experiment:
             self.ablation,
             precision=self.precision,
             seed=self.seed,
+            calibration=self.calibration_texts,
         )
         if values.precision_error is not None:
-            (say or _to_stderr)(values.precision_error)
+            say(values.precision_error)
         return [values, *(values.in_own_dtype.on(task) for task in others)]
+
+    def _own_parts(self, wanted: tuple[int, ...], say: Callable[[object], None]) -> list[Any]:
+        """The prompts in parts, and what is to be said of them."""
+        from mechspex.models.tokenizer import own_tokenizer
+        from mechspex.tasks.token_rows import read_as
+
+        tokenizer = self.bridge.tokenizer
+        task = self.own_task(own_tokenizer(tokenizer) if self.chat else tokenizer, say)
+        say(f"the first prompt is read as {read_as(task, tokenizer)}")
+        if len(task) == 1:
+            # All that there is; what is found is exact for it and says nothing of others.
+            return [task] * len(wanted)
+        sizes = sizes_of(wanted, len(task))
+        if len(sizes) > 1:
+            say(f"of {len(task)} prompts {sizes[0]} are searched, {sum(sizes[1:])} others test it")
+        elif sum(sizes) < len(task):
+            say(f"of {len(task)} prompts the first {sum(sizes)} are used; --prompts takes more")
+        return list(task.split(*sizes))
+
+    def write(self, answer: Any) -> None:
+        """Write the table and the picture that the options name."""
+        with writing():
+            if self.csv is not None:
+                answer.to_pandas().to_csv(self.csv, index=False)
+            if self.figure is not None:
+                answer.plot().savefig(self.figure, dpi=150)
 
     @contextmanager
     def kept(self, values: Any, about: str) -> Iterator[str]:
@@ -234,13 +338,17 @@ class Experiment:
             raise
 
 
-def asks(*, without: Iterable[str] = (), **defaults: Any) -> Callable[..., Callable[..., None]]:
+def asks(
+    *, without: Iterable[str] = (), sets: str = "", **defaults: Any
+) -> Callable[..., Callable[..., None]]:
     """Splice the options of an `Experiment` into a command, whose first parameter takes it.
 
     The experiment is checked before the command begins.
 
     Args:
         without: options that this command does not have.
+        sets: the command's own argument, a list; it begins in the task's place where prompts are
+            of one's own.
         **defaults: this command's own defaults of options.
     """
 
@@ -253,14 +361,18 @@ def asks(*, without: Iterable[str] = (), **defaults: Any) -> Callable[..., Calla
         def run(**given: Any) -> None:
             asked = {"command": command.__name__, **given}
             chosen = {option.name: given.pop(option.name) for option in shared}
+            own = chosen["prompts_from"] or chosen["prompt"]
+            if sets and own and chosen["task"] is not None:
+                given[sets] = [chosen.pop("task"), *(given[sets] or ())]
+                asked |= {"task": None, sets: given[sets]}
             experiment = Experiment(**defaults | chosen, asked=asked)
             experiment.check()
             command(experiment, **given)
 
         own = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in own]
-        # The name of the run and the form belong to the output, at the end of the help.
-        *others, name_of_run, as_json = shared
-        parameters = [*others, *own, name_of_run, as_json]
+        # What belongs to the output stands at the end of the help.
+        output = [option for option in shared if option.name in _OUTPUT]
+        parameters = [*(o for o in shared if o not in output), *own, *output]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {option.name: option.annotation for option in parameters}
         return run

@@ -178,6 +178,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(experiment: Experiment, explanation: Any) -> None:
+    experiment.write(explanation)
     experiment.show(explanation)
     if explanation.recovery.n_failed or explanation.validation.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)

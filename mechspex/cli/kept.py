@@ -116,31 +116,41 @@ class Question:
 
         if self.experiment.run is not None:
             return [run_folder(self.experiment.run)]
-        task = Path(self.experiment.task).stem
-        beginning = run_folder(slug(f"{task}-{self.about}"))
+        beginning = run_folder(slug(f"{self.experiment.task_name}-{self.about}"))
         return sorted(beginning.parent.glob(f"{beginning.name}-????????"))
 
 
 def _digest(experiment: Experiment) -> str | None:
     from mechspex.models.shipped import local_folder
-    from mechspex.tasks.task_file import task_files
 
     model = local_folder(experiment.model)
     if model is None:
         return None
     asked = {name: option for name, option in experiment.asked.items() if name not in SHOWN_BY}
     options = [o.name for o in fields(experiment)[:-1] if o.name not in SHOWN_BY]
-    task = task_files().get(experiment.task, Path(experiment.task))
     told = {
-        "asked": asked,
-        "experiment": {option: getattr(experiment, option) for option in options},
-        "task": [task.stem, hashlib.sha256(task.read_bytes()).hexdigest()],
+        "asked": {name: _content(option) for name, option in asked.items()},
+        "experiment": {option: _content(getattr(experiment, option)) for option in options},
+        "task": None if experiment.task is None else _content(_task_file(experiment.task)),
         "model": [str(model.resolve()), _stamps(model, "*")],
         "package": _stamps(_PACKAGE, "**/*.py"),
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _task_file(task: str) -> Path:
+    from mechspex.tasks.task_file import task_files
+
+    return task_files().get(task, Path(task))
+
+
+def _content(option: Any) -> Any:
+    """An option; of a file its name and what it holds, wherever it lies."""
+    if not isinstance(option, Path):
+        return option
+    return [option.stem, option.suffix, hashlib.sha256(option.read_bytes()).hexdigest()]
 
 
 def _stamps(folder: Path, pattern: str) -> list[list[Any]]:

@@ -13,7 +13,8 @@ import typer
 
 from mechspex.core.errors import Refused, StoreError
 
-EXPERIMENT, MASKS, ANSWER, OUTPUT = "Experiment", "Masks", "Answer", "Output"
+EXPERIMENT, PROMPTS, MASKS = "Experiment", "Prompts of your own", "Masks"
+ANSWER, OUTPUT = "Answer", "Output"
 """The panels of a command's help."""
 
 # Options that say how an answer is shown: it does not depend on them.
@@ -22,6 +23,15 @@ SHOWN_BY = frozenset({"as_json", "csv", "figure", "graphml"})
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON in place of text.", rich_help_panel=OUTPUT)
 ]
+
+
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+def refuse_picture(figure: Path | None) -> None:
+    """Refuse a picture of a kind that is not drawn."""
+    if figure is not None and figure.suffix not in _PICTURES:
+        raise Refused(f"--figure {figure}: end the name in {', '.join(_PICTURES)}")
 
 
 def refuse_unwritable(*files: Path | None) -> None:

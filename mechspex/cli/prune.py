@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from mechspex.cli.choices import Decoder
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import PRUNED, Question
-from mechspex.cli.output import ANSWER, MASKS, OUTPUT, refuse_unwritable, writing
+from mechspex.cli.output import ANSWER, MASKS
 from mechspex.core.checks import check_from
 from mechspex.core.errors import Refused
 
@@ -19,7 +18,7 @@ _FRESH = 4
 _SHARES = (1 / 2, 2 / 3, 5 / 6)
 
 
-@asks(ablation="zero")
+@asks(without={"figure"}, ablation="zero")
 def prune(
     experiment: Experiment,
     shares: Annotated[
@@ -45,16 +44,11 @@ def prune(
         int,
         typer.Option("--random", help="Random subsets of each size.", rich_help_panel=MASKS),
     ] = 20,
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="Write one row a choice and size.", rich_help_panel=OUTPUT),
-    ] = None,
 ) -> None:
     """Keep a share of the units, by the recovered function, and hold the choice against rivals.
 
     Four times as many fresh prompts score the choices.
     """
-    refuse_unwritable(csv)
     check_from(50, budget=budget)
     check_from(2, random=n_random)
     for share in shares or ():
@@ -81,7 +75,5 @@ def prune(
                 progress=True,
             )
         question.keep(run_folder(name), PRUNED)
-    if csv is not None:
-        with writing():
-            pruning.to_pandas().to_csv(csv, index=False)
+    experiment.write(pruning)
     experiment.show(pruning)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,13 +11,13 @@ import typer
 from mechspex.cli.choices import Screen
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SCREENED, TESTED, Question
-from mechspex.cli.output import ANSWER, MASKS, OUTPUT, refuse_unwritable, writing
+from mechspex.cli.output import ANSWER, MASKS
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.units import names_in
 
 
-@asks(without={"precision"}, units="neurons")
+@asks(without={"precision", "figure"}, units="neurons")
 def screen(
     experiment: Experiment,
     method: Annotated[
@@ -46,13 +45,8 @@ def screen(
     max_order: Annotated[
         int, typer.Option(help="The largest sets of second_order.", rich_help_panel=ANSWER)
     ] = 2,
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="Write one row a proposed set.", rich_help_panel=OUTPUT),
-    ] = None,
 ) -> None:
     """Score all units and pairs cheaply; what is proposed here is not yet measured."""
-    refuse_unwritable(csv)
     check_from(1, n_terms=terms, n_masks=masks)
     check_from(2, max_order=max_order)
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-screen")
@@ -66,9 +60,7 @@ def screen(
             "ablation": mx.CoarseToFine(n_masks=masks),
         }[method]
         found = _proposed(experiment, question, chosen, terms, early_exit)
-    if csv is not None:
-        with writing():
-            found.to_pandas().to_csv(csv, index=False)
+    experiment.write(found)
     experiment.show(found)
 
 
@@ -90,13 +82,13 @@ def _proposed(
     return found
 
 
-@asks(without={"precision", "units"}, prompts=32, seed=1)
+@asks(without={"precision", "units", "figure"}, sets="sets", prompts=32, seed=1)
 def validate(
     experiment: Experiment,
     sets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Sets of units, L23H3,L24H4; or a CSV file of mechspex screen."),
-    ],
+    ] = None,
     level: Annotated[
         float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
     ] = 0.05,
@@ -114,6 +106,8 @@ def validate(
     """
     check_level(level)
     check_contexts(contexts)
+    if not sets:
+        raise Refused("name sets of units to measure: L23H3,L24H4; or a CSV file of screen")
     terms = _sets(sets)
     # The sets themselves are asked about, not the name of a file that holds them now.
     asked = {**experiment.asked, "sets": terms}
@@ -134,6 +128,7 @@ def validate(
             options = {"contexts": contexts, "seed": experiment.seed}
             tested = mx.validate(values, terms, level=level, run=name, progress=True, **options)
         question.keep(run_folder(name), TESTED)
+    experiment.write(tested)
     experiment.show(tested)
     if tested.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)

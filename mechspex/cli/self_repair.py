@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +9,7 @@ import typer
 from mechspex.cli.choices import RepairSource
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import REPAIRED, Question
-from mechspex.cli.output import ANSWER, MASKS, OUTPUT, refuse_unwritable, writing
-from mechspex.cli.sweep import refuse_picture
+from mechspex.cli.output import ANSWER, MASKS
 from mechspex.core.checks import check_from, check_level
 
 # Times as many fresh prompts test what is proposed on the first ones.
@@ -36,31 +34,18 @@ def self_repair(
     level: Annotated[
         float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
     ] = 0.05,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write one row a repair.", rich_help_panel=OUTPUT)
-    ] = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option(help="Draw who repairs whom (.png, .svg or .pdf).", rich_help_panel=OUTPUT),
-    ] = None,
 ) -> None:
     """Find which units make up for which when these are ablated, each confirmed exactly.
 
     Four times as many fresh prompts test what is proposed.
     """
-    refuse_unwritable(csv, figure)
-    refuse_picture(figure)
     check_from(1, most=most)
     check_level(level)
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-self-repair")
     repair = question.answer(REPAIRED)
     if repair is None:
         repair = _measured(experiment, question, source, most, level)
-    with writing():
-        if csv is not None:
-            repair.to_pandas().to_csv(csv, index=False)
-        if figure is not None:
-            repair.plot().savefig(figure, dpi=150)
+    experiment.write(repair)
     experiment.show(repair)
 
 

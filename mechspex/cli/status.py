@@ -6,12 +6,13 @@ import sys
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mechspex.cli.experiment import Experiment
 from mechspex.cli.output import EXPERIMENT, Json, print_answer
+from mechspex.cli.own_prompts import is_table
 from mechspex.core.errors import RunError
 
 # The model whose scores the list of tasks shows.
@@ -29,7 +30,10 @@ def tasks(
     what: Annotated[
         str, typer.Argument(help="list all tasks, or show the prompts of one.")
     ] = Show.all,
-    task: Annotated[str | None, typer.Argument(help="For show: a task or a TOML file.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Argument(help="For show: a task, a TOML file, or a file of prompts of your own."),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(help="Whose tokenizer the words are to suit.", rich_help_panel=EXPERIMENT),
@@ -52,7 +56,10 @@ def tasks(
         _refuse_word(what)
     if task is None:
         raise typer.BadParameter("name a task: mechspex tasks show ioi")
-    experiment = Experiment(task=task, model=model, prompts=prompts, seed=seed, ablation="zero")
+    asked: dict[str, Any] = {"task": task}
+    if is_table(task):
+        asked = {"prompts_from": Path(task), "skip": True}
+    experiment = Experiment(**asked, model=model, prompts=prompts, seed=seed, ablation="zero")
     experiment.check()
     _show_task(experiment, as_json)
 
@@ -88,10 +95,7 @@ def _list_tasks(as_json: bool) -> None:
 
 
 def _show_task(experiment: Experiment, as_json: bool) -> None:
-    from mechspex.tasks.task_file import read_task_file
-
-    recipe = read_task_file(experiment.task)
-    drawn = experiment.task_drawn(experiment.prompts)
+    drawn = experiment.task_drawn(experiment.prompts, _to_stderr)[: experiment.prompts]
     absent = [None] * len(drawn)
     rows = [
         {"prompt": prompt, "answer": answer, "distractor": distractor, "corrupted": corrupted}
@@ -106,14 +110,34 @@ def _show_task(experiment: Experiment, as_json: bool) -> None:
     if as_json:
         print_answer(rows, True)
         return
-    print(f"{recipe.title}\n{recipe.citation}\nmetric: {recipe.metric}")
-    for known, roles in recipe.circuits.items():
+    from mechspex.tasks.token_rows import read_as
+
+    _show_about(experiment.task, drawn.metric)
+    for number, row in enumerate(rows):
+        wrong = row["distractor"]
+        against = "" if wrong is None else f"  (not{_any_of(wrong)})"
+        print(f"\n{row['prompt']} →{_any_of(row['answer'])}{against}")
+        if row["corrupted"] is not None:
+            print(f"  corrupted: {row['corrupted']}")
+        if not number:
+            print(f"  read as {read_as(drawn, experiment.tokenizer)}")
+
+
+def _to_stderr(line: object) -> None:
+    print(line, file=sys.stderr)
+
+
+def _show_about(task: str | None, metric: str) -> None:
+    if task is not None:
+        from mechspex.tasks.task_file import read_task_file
+
+        recipe = read_task_file(task)
+        print(f"{recipe.title}\n{recipe.citation}")
+    print(f"metric: {metric}")
+    for known, roles in recipe.circuits.items() if task is not None else ():
         print(f"published circuit in {known}:")
         for role, names in roles.items():
             print(f"  {role.replace('_', ' ')}: {', '.join(names)}")
-    for row in rows:
-        print(f"\n{row['prompt']} →{_any_of(row['answer'])}  (not{_any_of(row['distractor'])})")
-        print(f"  corrupted: {row['corrupted']}")
 
 
 def _any_of(answer: str | tuple[str, ...]) -> str:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SWEPT, Question
-from mechspex.cli.output import MASKS, OUTPUT, refuse_unwritable, writing
+from mechspex.cli.output import MASKS
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.units import names_in
-
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 @asks()
@@ -29,22 +27,9 @@ def sweep(
             help="Ablate only these units, keep the rest: L23H3,L24H4,…", rich_help_panel=MASKS
         ),
     ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write one row a single or pair: effect, interval, value.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option(
-            help="Draw the singles, layer × head (.png, .svg or .pdf).", rich_help_panel=OUTPUT
-        ),
-    ] = None,
 ) -> None:
     """Ablate every unit, or every pair, alone: what each costs, exactly."""
-    refuse_unwritable(csv, figure)
-    _refuse_figure(figure, experiment.units)
+    _refuse_figure(experiment.figure, experiment.units)
     names = None if among is None else names_in(among)
     if names is not None and experiment.is_shipped:
         n_named = len({*experiment.chosen.columns(names)})
@@ -62,27 +47,12 @@ def sweep(
         with experiment.kept(values, question.about) as name:
             swept = mx.sweep(values, order=order, among=names, run=name, progress=True)
         question.keep(run_folder(name), SWEPT)
-    _write_files(swept, csv, figure)
+    experiment.write(swept)
     experiment.show(swept)
     if swept.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
 
 
-def refuse_picture(figure: Path | None) -> None:
-    """Refuse a picture of a kind that is not drawn."""
-    if figure is not None and figure.suffix not in _PICTURES:
-        raise Refused(f"--figure {figure}: end the name in {', '.join(_PICTURES)}")
-
-
 def _refuse_figure(figure: Path | None, units: str) -> None:
-    refuse_picture(figure)
     if figure is not None and units != "heads":
         raise Refused(f"--figure draws layer × head, not {units}; leave it out or take heads")
-
-
-def _write_files(swept: Any, csv: Path | None, figure: Path | None) -> None:
-    with writing():
-        if csv is not None:
-            swept.to_pandas().to_csv(csv, index=False)
-        if figure is not None:
-            swept.plot().savefig(figure, dpi=150)

@@ -157,6 +157,10 @@ class FolderTokenizer:
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return [str(self._rust.id_to_token(number)) for number in ids]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of such ids."""
+        return self._rust.decode(list(ids), skip_special_tokens=False)
+
     def _special(self, name: str) -> int | None:
         token = self._config.get(name)
         return None if token is None else self._rust.token_to_id(_content(token))

@@ -46,7 +46,8 @@ def read_prompts(
     >>> mx.read_prompts(rows, mx.load_model("tiny"))
     Traceback (most recent call last):
     mechspex.core.errors.TaskError: 1 of 2 rows fit this model; these do not: row 1: answer ' 5' \
-is not in this model's vocabulary; choose another word. Mend them, or go on without them: skip=True
+is not in this model's vocabulary; choose another word. Mend them, or go on without them: \
+skip=True (--skip)
 
     Args:
         source: a .csv, .tsv, .json or .jsonl file, a data frame, a list of rows.

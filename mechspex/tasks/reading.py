@@ -69,7 +69,7 @@ def reading_of(
     if misfits:
         told = _told(misfits, len(fitting), len(records))
         if not skip or not fitting:
-            way = "" if not fitting else ", or go on without them: skip=True"
+            way = "" if not fitting else ", or go on without them: skip=True (--skip)"
             raise TaskError(f"{told}. Mend them{way}")
         remarks.append(told)
     return Reading(_task(fitting, name, options, tokenizer), tuple(remarks))
