@@ -117,17 +117,19 @@ def by_hand(task, number, model, tokenizer):
 
     def of_any(texts):
         prompt = tokenizer(task.prompts[number]).input_ids
-        whole = tokenizer(task.prompts[number] + text).input_ids
-        assert whole[: len(prompt)] == prompt
+        whole = [tokenizer(task.prompts[number] + text).input_ids for text in listed(texts)]
+        assert all(ids[: len(prompt)] == prompt for ids in whole)
+        longest = max(map(len, whole))
+        rows = torch.tensor([ids + [0] * (longest - len(ids)) for ids in whole])
         with torch.no_grad():
-            log_p = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
-        read = range(len(prompt), len(whole))
-        return float(sum(log_p[place - 1, whole[place]] for place in read))
+            log_p = model(rows).logits.double().log_softmax(-1)
+        each = [
+            sum(float(log_p[row, place - 1, ids[place]]) for place in range(len(prompt), len(ids)))
+            for row, ids in enumerate(whole)
+        ]
+        return np.logaddexp.reduce(each)
 
-    right = np.logaddexp.reduce([log_probability(text) for text in listed(task.answers[number])])
-    wrong = np.logaddexp.reduce(
-        [log_probability(text) for text in listed(task.distractors[number])]
-    )
+    right, wrong = of_any(task.answers[number]), of_any(task.distractors[number])
     if task.metric == "probability_difference":
         return np.exp(right) - np.exp(wrong)
     return right - wrong
