@@ -128,13 +128,13 @@ def _to_stderr(line: object) -> None:
 
 
 def _show_about(task: str | None, metric: str) -> None:
-    if task is not None:
-        from mechspex.tasks.task_file import read_task_file
+    from mechspex.tasks.task_file import read_task_file
 
-        recipe = read_task_file(task)
+    recipe = None if task is None else read_task_file(task)
+    if recipe is not None:
         print(f"{recipe.title}\n{recipe.citation}")
     print(f"metric: {metric}")
-    for known, roles in recipe.circuits.items() if task is not None else ():
+    for known, roles in () if recipe is None else recipe.circuits.items():
         print(f"published circuit in {known}:")
         for role, names in roles.items():
             print(f"  {role.replace('_', ' ')}: {', '.join(names)}")

@@ -43,7 +43,8 @@ def effects(out):
 def test_a_file_is_swept_to_the_values_of_python(run, table, tiny):
     code, out, err = run("sweep", "--prompts-from", table(), *TINY, "--json")
     assert code == 0
-    task = mx.Task(*zip(*((p, f" {a}", f" {d}") for p, a, d in ROWS), strict=True))
+    prompts, right, wrong = zip(*ROWS, strict=True)
+    task = mx.Task(prompts, [f" {text}" for text in right], [f" {text}" for text in wrong])
     expected = mx.sweep(mx.ComponentValues(tiny, task, mx.heads(tiny)))
     assert effects(out) == pytest.approx(effects(json.dumps(expected.to_dict())), abs=1e-4)
     assert "the first prompt is read as [<bos>][ key][ cow][ key] → [ cow]  (not [ key])" in err

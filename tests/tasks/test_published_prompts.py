@@ -50,6 +50,7 @@ def smollm2():
 def raw():
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    assert SMOLLM2 is not None
     model = AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(SMOLLM2)
 

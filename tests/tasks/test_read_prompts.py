@@ -18,7 +18,13 @@ ROWS = [
     {"prompt": "tree boat tree", "answer": " boat", "distractor": " tree", "corrupted": "boat boat tree"},
     {"prompt": "moon bird road moon", "answer": " bird road", "distractor": " moon", "corrupted": "bird bird road moon"},
 ]  # fmt: skip
-TASK = mx.Task(*([row[column] for row in ROWS] for column in ROWS[0]), name="prompts")
+TASK = mx.Task(
+    [row["prompt"] for row in ROWS],
+    [row["answer"] for row in ROWS],
+    [row["distractor"] for row in ROWS],
+    [row["corrupted"] for row in ROWS],
+    name="prompts",
+)
 
 
 def write(form, path):
