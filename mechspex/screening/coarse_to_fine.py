@@ -44,8 +44,8 @@ def coarse_to_fine(
     clean = recorded(np.ones((1, len(units)), dtype=bool))[0].astype(np.float64)
     if not np.isfinite(clean).all():
         raise MeasurementError(
-            "with every unit kept the value is not finite on every output; mend the value function, "
-            "or look at the prompts, the dtype and the metric"
+            "with every unit kept the value is not finite on every output; mend the value "
+            "function, or look at the prompts, the dtype and the metric"
         )
 
     def effects(sets: list[Term]) -> Float[np.ndarray, "set output"]:

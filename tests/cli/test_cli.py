@@ -61,7 +61,7 @@ def test_sweep_prints_writes_and_keeps_every_effect(run, tmp_path):
     assert "singles: 100%" in err
     assert (tmp_path / "heads.svg").read_text().startswith("<?xml")
     rows = (tmp_path / "heads.csv").read_text().splitlines()
-    assert rows[0] == "units,order,effect,low,high,confirmed,value"
+    assert rows[0] == "units,order,effect,low,high,confirmed,se,value"
     assert len(rows) == 1 + 8
     code, again, err = run(*SWEEP, *files)
     assert "0 masks measured now" in again

@@ -225,6 +225,9 @@ def test_a_model_in_a_function_is_held_by_measuring(tmp_path):
     import torch
 
     layer = torch.nn.Linear(4, 1)
+    with torch.no_grad():  # in eighths, so that the change below leaves the clean value as it is
+        layer.weight.copy_(torch.tensor([[0.5, 1.0, -0.25, 0.125]]))
+        layer.bias.fill_(0.25)
 
     def measure(masks):
         with torch.no_grad():
