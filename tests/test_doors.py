@@ -129,7 +129,7 @@ TAKEN = {
         lambda g: mx.explain(g.values, decoder=mx.decoders.Exhaustive()).settings["decoder"],
     ),
     "a metric of numpy": (
-        lambda g: whole(g.model, with_metric(g.task, lambda x, _: x[:, 0].numpy())).tolist(),
+        lambda g: whole(g.model, with_metric(g.task, lambda x, _: x[:, 0].cpu().numpy())).tolist(),
         lambda g: whole(g.model, with_metric(g.task, lambda logits, p: logits[:, 0])).tolist(),
     ),
     "a dtype by name": (
@@ -213,7 +213,7 @@ REFUSED = {
     ),
     "gradients through numpy": (
         lambda g: mx.ComponentValues(
-            g.model, with_metric(g.task, lambda logits, p: logits[:, 0].detach().numpy()), "heads"
+            g.model, with_metric(g.task, lambda x, _: x[:, 0].detach().cpu().numpy()), "heads"
         ).value_and_gradient(np.ones((1, 8), dtype=np.float32)),
         "no gradient, as they left torch",
     ),

@@ -64,8 +64,16 @@ def test_shares_are_those_of_faithfulness(tiny, tiny_task, heads):
     for reference, scores in found.scores.items():
         values = mx.ComponentValues(tiny, tiny_task, heads, reference)
         held = mx.faithfulness(values, circuit.members, n_random=0)
-        assert scores["faithfulness"] == held.faithfulness
-        assert scores["completeness"] == held.completeness
+        # Batches of other sizes round differently on a graphics card.
+        rounding = 0 if device_of(tiny).type == "cpu" else 1e-5
+        for one, other in (
+            (scores["faithfulness"], held.faithfulness),
+            (scores["completeness"], held.completeness),
+        ):
+            exact = (other.value, other.low, other.high)
+            assert (one.value, one.low, one.high) == pytest.approx(
+                exact, rel=rounding, abs=rounding
+            )
         assert scores["accuracy"].value == held.correct
         assert scores["clean_accuracy"].value == held.clean_correct
 

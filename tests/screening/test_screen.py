@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from small_models import device_of
 from transformer_lens.model_bridge.sources import boot_native
 
 import mechspex as mx
@@ -565,7 +566,7 @@ def test_an_early_exit_leaves_out_later_blocks(llama, task):
     model = llama.original_model
     with torch.no_grad():
         tokens = llama.tokenizer(list(task.prompts), return_tensors="pt").input_ids
-        model(tokens)
+        model(tokens.to(device_of(llama)))
     hook.remove()
     with torch.no_grad():
         logits = model.lm_head(model.model.norm(cache["out"]))[:, -1]
@@ -573,6 +574,7 @@ def test_an_early_exit_leaves_out_later_blocks(llama, task):
         torch.tensor([llama.tokenizer(t, add_special_tokens=False).input_ids[0] for t in part])
         for part in (task.answers, task.distractors)
     )
+    logits = logits.cpu()
     lens = logits.gather(1, answers[:, None]) - logits.gather(1, distractors[:, None])
     assert np.allclose(proxy(np.ones((1, 8), dtype=bool))[0], lens[:, 0].numpy(), atol=1e-4)
     with pytest.raises(ModelError, match="n_blocks = 3"):
