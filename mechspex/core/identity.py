@@ -6,33 +6,27 @@ default arguments, closures, global variables, the state of the object it is a m
 
 from __future__ import annotations
 
-import dis
 import hashlib
 import re
-import sys
-import sysconfig
 from collections.abc import Collection, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property, partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 import numpy as np
+
+from mechspex.core.code_digest import OWN, code_digest, file_of, is_installed, read_globally
 
 # Stands for what no digest can be made of.
 UNKNOWN = "?"
 
 _IDENTITY = re.compile(r"(?P<name>.*?)( (?P<code>[0-9a-f]{16})( \((?P<state>.*)\))?)?", re.DOTALL)
-_LARGEST = 2**28
-_DEEPEST = 20
-# What compiled-in code, and the code of installed packages, is told by: their names.
-_INSTALLED = tuple(
-    str(Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
-_OWN = str(Path(__file__).parents[1])
+# Bytes of arrays that are read in all, and how deep lists lie in lists; beyond that all is unknown.
+_LARGEST, _DEEPEST = 2**28, 20
 # Objects that are being asked what they depend on: one of them may hold the function itself.
 _ASKED: ContextVar[frozenset[int]] = ContextVar("asked", default=frozenset())
 _PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None), type(Ellipsis))
@@ -161,16 +155,16 @@ class _Seen:
 
     def _add_function(self, what: str, function: FunctionType) -> None:
         wrapped = getattr(function, "__wrapped__", None)
-        wraps = wrapped is not None and _is_installed(function.__code__.co_filename)
+        wraps = wrapped is not None and is_installed(function.__code__.co_filename)
         if wraps:
             self.add_callable(what, wrapped)
-        if _is_installed(function.__code__.co_filename):
+        if is_installed(function.__code__.co_filename):
             # A name with brackets is one of several.
-            told = _code_digest(function.__code__) if "<" in function.__qualname__ else ""
+            told = code_digest(function.__code__) if "<" in function.__qualname__ else ""
             self.code.add(f"{what} {name_of(function)} {told}")
         else:
-            self.code.add(f"{what} {_code_digest(function.__code__)}")
-            for name, value in _read_globally(function):
+            self.code.add(f"{what} {code_digest(function.__code__)}")
+            for name, value in read_globally(function):
                 self.add(name, value)
         for name, cell in zip(
             function.__code__.co_freevars, function.__closure__ or (), strict=True
@@ -191,7 +185,7 @@ class _Seen:
         """The code of a class and of those it derives from, and what they hold."""
         for base in kind.__mro__:
             self.code.add(f"{what} {base.__module__}.{base.__qualname__}")
-            if _is_installed(_file_of(base.__module__)):
+            if is_installed(file_of(base.__module__)):
                 continue
             for name, value in sorted(vars(base).items()):
                 if isinstance(value, staticmethod | classmethod):
@@ -355,18 +349,10 @@ def _is_python(kind: type) -> bool:
 def _hides_state(value: object) -> bool:
     """Whether attributes are not all there is: models, files, data frames of installed packages."""
     return any(
-        _is_installed(_file_of(base.__module__)) and not _file_of(base.__module__).startswith(_OWN)
+        is_installed(file_of(base.__module__)) and not file_of(base.__module__).startswith(OWN)
         for base in type(value).__mro__
         if base.__module__ not in ("builtins", "abc", "typing", "collections.abc")
     )
-
-
-def _file_of(module_name: str) -> str:
-    module = sys.modules.get(module_name)
-    # A notebook and a prompt have no file; what is compiled in has none either.
-    if module_name in ("__main__", "__mp_main__"):
-        return ""
-    return getattr(module, "__file__", None) or _INSTALLED[0]
 
 
 def _is_compiled(function: object) -> bool:
@@ -375,58 +361,8 @@ def _is_compiled(function: object) -> bool:
         return False
     kind = type(function)
     wraps = hasattr(function, "__wrapped__") and not kind.__module__.startswith("numpy")
-    return not wraps and _is_installed(_file_of(kind.__module__))
-
-
-def _is_installed(file: str) -> bool:
-    return file.startswith((*_INSTALLED, _OWN, "<frozen"))
+    return not wraps and is_installed(file_of(kind.__module__))
 
 
 def _inside(what: str, name: object) -> str:
     return f"{what}.{name}" if what else str(name)
-
-
-def _code_digest(code: CodeType) -> str:
-    """Of what is carried out: instructions, constants and names; not of lines and files."""
-    content = hashlib.sha256(code.co_code)
-    content.update(
-        repr((code.co_names, code.co_freevars, code.co_argcount, code.co_flags)).encode()
-    )
-    for constant in code.co_consts:
-        told = _code_digest(constant) if isinstance(constant, CodeType) else _constant(constant)
-        content.update(f"{type(constant).__name__} {told};".encode(errors="surrogatepass"))
-    return content.hexdigest()[:16]
-
-
-def _constant(constant: object) -> str:
-    # A frozen set is printed in an order that changes from process to process.
-    return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
-
-
-def _read_globally(function: FunctionType) -> Iterator[tuple[str, object]]:
-    """The global variables that a function and what is nested in it reads."""
-    names, attributes = _names(function.__code__)
-    for name in sorted(names):
-        if name not in function.__globals__:
-            continue
-        value = function.__globals__[name]
-        yield name, value
-        # Of a module of the user's own that, too, which is read of it.
-        if isinstance(value, ModuleType) and not _is_installed(_file_of(value.__name__)):
-            read = sorted(attributes & vars(value).keys())
-            yield from ((f"{name}.{attribute}", vars(value)[attribute]) for attribute in read)
-
-
-def _names(code: CodeType) -> tuple[set[str], set[str]]:
-    """Names of the global variables and of the attributes that code reads."""
-    names, attributes = set[str](), set[str]()
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            names.add(str(step.argval))
-        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            attributes.add(str(step.argval))
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            inner = _names(constant)
-            names, attributes = names | inner[0], attributes | inner[1]
-    return names, attributes
