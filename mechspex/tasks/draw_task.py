@@ -55,13 +55,13 @@ def draw_task(
 def _known_words(
     task_file: TaskFile, tokenizer: Tokenizer, model_name: str
 ) -> dict[str, tuple[Row, ...]]:
-    """The rows whose words are single tokens; only the columns that templates show count.
+    """The rows whose words are single tokens, as far as they have to be.
 
     A list whose words are compared keeps all of them: of several tokens the first decides.
     """
     words = {}
     for label, rows in task_file.words.items():
-        shown = task_file.columns_used(label)
+        shown = task_file.columns_of_one_token(label)
         words[label] = tuple(
             row
             for row in rows
@@ -94,7 +94,7 @@ def draw(
     n_prompts: int,
     seed: int,
 ) -> Task:
-    """Different prompts of equal token length, each with words of its own.
+    """Different prompts, each with words of its own; of one token length if the file wants that.
 
     Args:
         task_file: the templates and their slots.
@@ -107,7 +107,10 @@ def draw(
         TaskError: the words do not make so many prompts.
     """
     source = _Source(task_file, words, tokenizer)
-    length, templates = source.common_length()
+    length: int | None = None
+    templates = list(task_file.templates)
+    if task_file.lengths == "equal":
+        length, templates = source.common_length()
     rng = np.random.default_rng(seed)
     examples: list[_Example] = []
     taken: set[str] = set()
@@ -116,7 +119,9 @@ def draw(
         filling = source.fill(rng)
         # Templates take turns: prompts are a fair sample of them.
         template = templates[len(examples) % len(templates)]
-        if source.share_a_word(filling) or source.length(template, filling) != length:
+        if source.share_a_word(filling):
+            continue
+        if length is not None and source.length(template, filling) != length:
             continue
         try:
             example = source.example(template, filling)
@@ -129,15 +134,18 @@ def draw(
         if len(examples) == n_prompts:
             break
     else:
+        of_length = "" if length is None else f" of {length} tokens"
         raise TaskError(
-            f"task {task_file.name!r} gave only {len(examples)} different prompts of {length} "
-            f"tokens, {n_prompts} were asked for; ask for fewer or add words{refused}"
+            f"task {task_file.name!r} gave only {len(examples)} different prompts{of_length}, "
+            f"{n_prompts} were asked for; ask for fewer or add words{refused}"
         )
+    distractors = [example.distractor for example in examples if example.distractor is not None]
+    corrupted = [example.corrupted for example in examples if example.corrupted is not None]
     return Task(
         prompts=[example.prompt for example in examples],
         answers=[example.answer for example in examples],
-        distractors=[example.distractor for example in examples],
-        corrupted=[example.corrupted for example in examples],
+        distractors=distractors or None,
+        corrupted=corrupted or None,
         metric=task_file.metric,
         prepend_bos=task_file.prepend_bos,
         name=task_file.name,
@@ -148,9 +156,9 @@ def draw(
 @dataclass(frozen=True)
 class _Example:
     prompt: str
-    corrupted: str
+    corrupted: str | None
     answer: str | tuple[str, ...]
-    distractor: str | tuple[str, ...]
+    distractor: str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -207,8 +215,8 @@ class _Source:
     def length(self, template: Mapping[str, str], filling: Mapping[str, Row]) -> int:
         """Tokens of the prompt; −1 where the corrupted prompt is not as long."""
         prompt, corrupted = (
-            len(self.tokenizer(_written(template[part], filling)).input_ids)
-            for part in ("prompt", "corrupted")
+            len(self.tokenizer(_written(text, filling)).input_ids)
+            for text in (template["prompt"], template.get("corrupted", template["prompt"]))
         )
         return prompt if prompt == corrupted else -1
 
@@ -220,17 +228,18 @@ class _Source:
         """
         prompt = _written(template["prompt"], filling)
         answers = self._continuations(prompt, template["answer"], filling)
-        distractors = self._continuations(prompt, template["distractor"], filling)
+        against = template.get("distractor")
+        distractors = [] if against is None else self._continuations(prompt, against, filling)
         # Digit by digit, 32 and 37 begin alike: such a beginning is neither right nor wrong.
         right = tuple(text for text in answers if text not in distractors)
         wrong = tuple(text for text in distractors if text not in answers)
-        if not right or not wrong:
+        if not right or not (wrong or against is None):
             raise TaskError(f"after {prompt!r} nothing tells the answer from the distractor")
         return _Example(
             prompt,
-            _written(template["corrupted"], filling),
+            _written(template["corrupted"], filling) if "corrupted" in template else None,
             right if _compares(template["answer"]) else right[0],
-            wrong if _compares(template["distractor"]) else wrong[0],
+            None if against is None else wrong if _compares(against) else wrong[0],
         )
 
     def _continuations(self, prompt: str, text: str, filling: Mapping[str, Row]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mechspex.core.errors import TaskError
-from mechspex.tasks.task_format import PARTS, SLOT, Fault, Row, check_table, rows_of
+from mechspex.tasks.task_format import LENGTHS, PARTS, SLOT, Fault, Row, check_table, rows_of
 from mechspex.tasks.toml_lines import line_of
 
 # In the wheel the task files lie inside the package, in the repository beside it.
@@ -29,7 +29,8 @@ class TaskFile:
         citation: where the task comes from.
         metric: the name of the task's metric.
         prepend_bos: whether a BOS token comes before each prompt; None for the tokenizer's own way.
-        templates: {part: text with slots} for each of `PARTS`, one mapping a template.
+        lengths: ``equal`` where all prompts are to have one length in tokens, or ``any``.
+        templates: {part: text with slots}, one mapping a template; all have the same of `PARTS`.
         slots: {slot: the list that its words come from}.
         words: {list: its rows}, in the order of the file.
         circuits: published circuits, {model: {role: unit names}}.
@@ -42,6 +43,7 @@ class TaskFile:
     citation: str
     metric: str
     prepend_bos: bool | None
+    lengths: str
     templates: tuple[dict[str, str], ...]
     slots: dict[str, str]
     words: dict[str, tuple[Row, ...]]
@@ -56,7 +58,7 @@ class TaskFile:
         """
         for template in self.templates:
             for part in parts or PARTS:
-                yield from SLOT.findall(template[part])
+                yield from SLOT.findall(template.get(part, ""))
 
     @property
     def compared(self) -> set[str]:
@@ -70,6 +72,19 @@ class TaskFile:
             label: the name of the list.
         """
         return {column for _, slot, column in self.references() if self.slots[slot] == label}
+
+    def columns_of_one_token(self, label: str) -> set[str]:
+        """The columns of a list whose words are to be single tokens.
+
+        They are those of answers and distractors; where prompts are to have one length, all.
+
+        Args:
+            label: the name of the list.
+        """
+        if self.lengths == LENGTHS[0]:
+            return self.columns_used(label)
+        read = self.references("answer", "distractor")
+        return {column for _, slot, column in read if self.slots[slot] == label}
 
 
 def task_files() -> dict[str, Path]:
@@ -121,6 +136,7 @@ def read_task_file(name_or_path: str | Path) -> TaskFile:
         citation=table.get("citation", ""),
         metric=table.get("metric", "logit_difference"),
         prepend_bos=table.get("prepend_bos"),
+        lengths=table.get("lengths", LENGTHS[0]),
         templates=tuple(table["templates"]),
         slots=table["slots"],
         words={label: tuple(rows_of(listed)) for label, listed in table["words"].items()},
@@ -139,7 +155,8 @@ def _no_such_task(name: str, known: Iterable[str]) -> str:
 
 def _parsed(path: Path, data: bytes) -> tuple[str, dict[str, Any]]:
     try:
-        text = data.decode("utf-8-sig")
+        # Lines are counted as TOML counts them, whichever system wrote the file.
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
         table = tomllib.loads(text)
         repr(table)  # what cannot be shown cannot be complained about
         return text, table

@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from mechspex.tasks.metric_names import METRICS
+from mechspex.tasks.metric_names import DIFFERENCES, METRICS
 
 # {A} is a word, {A.capital} a column of a row, {>A} every word of A's list that comes after A's.
 SLOT = re.compile(r"\{(<=|>=|<|>)?(\w+)(?:\.(\w+))?\}")
 PARTS = ("prompt", "corrupted", "answer", "distractor")
+_ALWAYS = ("prompt", "answer")
+LENGTHS = ("equal", "any")
 
 Row = Mapping[str, str]
 """{column: word}; a list of plain words has the one column ``""``."""
 
 _REQUIRED = ("title", "templates", "slots", "words")
-_KEYS = (*_REQUIRED, "citation", "metric", "prepend_bos", "circuits", "scores")
+_KEYS = (*_REQUIRED, "citation", "metric", "prepend_bos", "lengths", "circuits", "scores")
 _SCORE = {"prompts": int, "clean": float, "interval": list, "corrupted": float, "accuracy": float,
           "can": bool}  # fmt: skip
 _LARGEST = 1e12
@@ -44,6 +46,8 @@ def check_table(table: dict[str, Any]) -> None:
     for key in ("title", "citation", "metric"):
         _expect((key,), table.get(key, "-"), str)
     _expect(("prepend_bos",), table.get("prepend_bos", True), bool)
+    if (lengths := table.get("lengths", LENGTHS[0])) not in LENGTHS:
+        raise Fault(("lengths",), f"'lengths' is {_short(lengths)}; choose {' or '.join(LENGTHS)}")
     for key in ("slots", "words"):
         _expect((key,), table[key], dict)
     for label, listed in table["words"].items():
@@ -56,6 +60,7 @@ def check_table(table: dict[str, Any]) -> None:
     _expect(("templates",), table["templates"], list)
     for number, template in enumerate(table["templates"]):
         _check_template(number, template, table, metric)
+    _check_same_parts(table["templates"], metric)
     _check_all_used(table)
     if "circuits" in table:
         _check_circuits(table["circuits"])
@@ -157,16 +162,18 @@ def _check_slot(slot: str, label: Any, table: dict[str, Any]) -> None:
 
 def _check_template(number: int, template: Any, table: dict[str, Any], metric: str) -> None:
     path = ("templates", number)
-    if not isinstance(template, dict) or set(template) != set(PARTS):
+    if not isinstance(template, dict) or not {*_ALWAYS} <= {*template} <= {*PARTS}:
         parts = sorted(template) if isinstance(template, dict) else _short(template)
         odd = [key for key in template if key not in PARTS] if isinstance(template, dict) else []
         raise Fault(
-            (*path, *odd[:1]), f"template {number + 1} has {parts}, needs {', '.join(PARTS)}"
+            (*path, *odd[:1]),
+            f"template {number + 1} has {parts}, needs {', '.join(_ALWAYS)} and may have "
+            f"{', '.join(part for part in PARTS if part not in _ALWAYS)}",
         )
-    for part in PARTS:
+    for part in template:
         _check_text(path, part, _expect((*path, part), template[part], str), table, metric)
     for one, other in (("prompt", "corrupted"), ("answer", "distractor")):
-        if template[one] == template[other]:
+        if template[one] == template.get(other):
             raise Fault((*path, other), f"{other} is the same text as {one}; change one of them")
     shown = {slot for _, slot, _ in SLOT.findall(template["prompt"])}
     for _, slot, _ in SLOT.findall(template["answer"]):
@@ -176,6 +183,22 @@ def _check_template(number: int, template: Any, table: dict[str, Any], metric: s
                 f"the answer has slot {{{slot}}}, which the prompt has not: nothing there decides "
                 "it; use it in the prompt",
             )
+
+
+def _check_same_parts(templates: list[dict[str, str]], metric: str) -> None:
+    for number, template in enumerate(templates):
+        if strange := sorted({*template} ^ {*templates[0]}):
+            raise Fault(
+                ("templates", number),
+                f"template {number + 1} and template 1 do not both have {strange[0]}; give it to "
+                "all or none",
+            )
+    if "distractor" not in templates[0] and metric in DIFFERENCES:
+        raise Fault(
+            ("templates", 0),
+            f"metric {metric!r} needs a distractor in every template; add one, or set metric = "
+            "'answer_log_probability'",
+        )
 
 
 def _check_text(
@@ -212,7 +235,7 @@ def _check_text(
 
 
 def _check_all_used(table: dict[str, Any]) -> None:
-    text = "".join(template[part] for template in table["templates"] for part in PARTS)
+    text = "".join(part for template in table["templates"] for part in template.values())
     used = {slot for _, slot, _ in SLOT.findall(text)}
     for slot in table["slots"]:
         if slot not in used:

@@ -105,8 +105,8 @@ FAULTS = [
     ('"{B.thing} {A} {B.thing}"', '"{B.thing} { A } {A}"', 13, "has a brace that is no slot"),
     ('"{B.thing} {A} {B.thing}"', '"{>A} {B.thing} {A}"', 13, "are compared in answer and distra"),
     ('answer = " {A}"', 'answer = "{>A}"', 16, "set metric = 'probability_difference'"),
-    ('answer = " {B.thing}"\n', "", 6, r"template 1 has \['corrupted'.*needs prompt, corrupted"),
-    ('answer = " {A}"', 'answers = " {A}"', 16, "template 2 has .*'answers'.*needs prompt, corr"),
+    ('answer = " {B.thing}"\n', "", 6, r"template 1 has .*needs prompt, answer and may"),
+    ('answer = " {A}"', 'answers = " {A}"', 16, "template 2 has .*'answers'.*needs prompt, answ"),
     ('answer = " {A}"', "answer = 3", 16, "'answer' is 3; it must be a text in quotes"),
     ('answer = " {A}"', 'answer = " {C.thing}"', 16, r"{C}, which the prompt has not"),
     ('distractor = " {B.place}"', 'distractor = " {A}"', 17, "distractor is the same text as ans"),
@@ -220,3 +220,73 @@ def test_a_folder_adds_tasks(file, tmp_path, monkeypatch, tiny):
 def test_unknown_tasks_are_refused_with_those_there_are(name):
     with pytest.raises(TaskError, match="no task .*choose .*induction, ioi"):
         read_task_file(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [("{A} {B.thing} {A}", "{Z}", 7), ('"L8MLP"', '"L8"', 39), ("can = true", "can = 3", 47)],
+)
+def test_lines_are_the_same_in_files_of_windows(file, old, new, line):
+    text = RECIPE.replace(old, new, 1)
+    for ending in ("\n", "\r\n"):
+        with pytest.raises(TaskError, match=f"line {line}:"):
+            read_task_file(file(text.replace("\n", ending)))
+    whole = RECIPE.replace("\n", "\r\n")
+    assert read_task_file(file(whole)) == read_task_file(file(RECIPE))
+
+
+def without(*parts):
+    return re.sub(rf"(?ms)^({'|'.join(parts)}) = ('''.*?'''|[^\n]*)\n", "", PLACES)
+
+
+PLACES = """\
+title = "Where things stand"
+lengths = "any"
+[[templates]]
+prompt = "{B.place} {A.thing} {A.place}"
+corrupted = "{B.place} {A.thing} {C.place}"
+answer = " {A.thing}"
+distractor = " {B.thing}"
+[slots]
+A = "stand"
+B = "stand"
+C = "stand"
+[words.stand]
+columns = ["thing", "place"]
+rows = [
+    ["book", "table"], ["cow", "garden gate"], ["key", "door"],
+    ["coat", "chair"], ["bird", "tree in the road"], ["zebra", "lake"],
+]
+"""
+
+
+def test_only_answers_are_words_where_prompts_may_have_any_length(file, tiny):
+    task = mx.load_task(file(PLACES), tiny, n_prompts=16, seed=2)
+    assert len({len(tiny.tokenizer(prompt).input_ids) for prompt in task.prompts}) > 1
+    assert any("tree in the road" in prompt for prompt in task.prompts)
+    assert not any("zebra" in text for text in (*task.answers, *task.distractors))
+    assert task.corrupted
+    equal = mx.load_task(file(PLACES.replace('"any"', '"equal"')), tiny, n_prompts=6, seed=2)
+    assert not any("tree in the road" in prompt for prompt in equal.prompts)
+
+
+@pytest.mark.parametrize("parts", [("corrupted",), ("distractor",), ("corrupted", "distractor")])
+def test_corrupted_and_distractor_are_left_out_where_nothing_needs_them(file, tiny, parts):
+    text = without(*parts).replace("title", 'metric = "answer_log_probability"\ntitle', 1)
+    if "corrupted" in parts:
+        text = text.replace('C = "stand"\n', "")
+    task = mx.load_task(file(text), tiny, n_prompts=6)
+    assert (task.corrupted is None) == ("corrupted" in parts)
+    assert (task.distractors is None) == ("distractor" in parts)
+    assert len(task.answers) == 6
+
+
+def test_a_difference_needs_a_distractor_and_templates_have_the_same_parts(file):
+    text = without("distractor")
+    with pytest.raises(TaskError, match="'logit_difference' needs a distractor in every template"):
+        read_task_file(file(text))
+    second = '[[templates]]\nprompt = "{A.thing} {A.place}"\nanswer = " {A.place}"\n'
+    with pytest.raises(TaskError, match="do not both have corrupted"):
+        read_task_file(file(PLACES.replace("[slots]", second + "[slots]")))
+    with pytest.raises(TaskError, match="line 2: 'lengths' is 'some'; choose equal or any"):
+        read_task_file(file(PLACES.replace('"any"', '"some"')))
