@@ -42,7 +42,7 @@ class Layout:
 
     Attributes:
         about: whose it is.
-        columns: those by which it is known; ``a|b`` is either.
+        columns: the columns by which it is known; ``a|b`` is either.
         read: (a row's cells, all rows) → what the row says.
         metric: the metric of its authors; None where a logit difference does.
     """
