@@ -25,7 +25,7 @@ from mechspex.core.code_digest import OWN, code_digest, file_of, is_installed, r
 UNKNOWN = "?"
 
 _IDENTITY = re.compile(r"(?P<name>.*?)( (?P<code>[0-9a-f]{16})( \((?P<state>.*)\))?)?", re.DOTALL)
-# Bytes of arrays that are read in all, and how deep lists lie in lists; beyond that all is unknown.
+# Bytes of arrays read in all, and how deep lists lie in lists; what is beyond is unknown.
 _LARGEST, _DEEPEST = 2**28, 20
 # Objects that are being asked what they depend on: one of them may hold the function itself.
 _ASKED: ContextVar[frozenset[int]] = ContextVar("asked", default=frozenset())
