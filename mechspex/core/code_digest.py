@@ -18,7 +18,7 @@ OWN = str(Path(__file__).parents[1])
 
 
 def code_digest(code: CodeType) -> str:
-    """A digest of what is carried out: instructions, constants and names; not of lines and files."""
+    """A digest of what is carried out: instructions, constants, names; not of lines and files."""
     content = hashlib.sha256(code.co_code)
     content.update(
         repr((code.co_names, code.co_freevars, code.co_argcount, code.co_flags)).encode()
