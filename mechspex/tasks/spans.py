@@ -9,7 +9,7 @@ from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
 
 Span = str | tuple[int, int]
-"""A piece of a prompt: a text that stands in it once, or first and last-but-one character."""
+"""A piece of a prompt: a text that stands in it once, or (first, last + 1) in characters."""
 
 
 def token_spans(

@@ -36,7 +36,8 @@ class Task:
         corrupted: for each prompt a text that lacks what the answer rests on; the ``corrupted``
             ablation needs them.
         metric: a name of `mechspex.tasks.metric_names.METRICS`, or a function (logits
-            ``[row, vocabulary]``, prompt number ``[row]``) → value ``[row]``.
+            ``[row, vocabulary]``, prompt number ``[row]``) → value ``[row]``;
+            in `mechspex.AllPositions` it sees the logits of every position.
         prepend_bos: whether a BOS token comes first; None for the tokenizer's own way, that of
             ``AutoTokenizer.from_pretrained(folder)(text)``.
         answer_tokens: how much of a continuation is read: ``all`` its tokens (the sum of their
