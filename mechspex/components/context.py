@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from mechspex.core.errors import TaskError
 from mechspex.models.load_model import Model
 from mechspex.tasks.task import Task
@@ -42,7 +44,9 @@ def check_context(model: Model, task: Task, tokens: Tokens) -> None:
         f"prompt {longest} has {length} tokens with its answer, and {model.cfg.model_name} has "
         f"{limit} positions: {text[:60]!r}{'…' if len(text) > 60 else ''}"
     )
-    if str(model.cfg.positional_embedding_type) in _RELATIVE:
+    # TransformerLens' own models hold tables of their positions, whatever kind they are.
+    computed = isinstance(model.original_model, PreTrainedModel)
+    if computed and str(model.cfg.positional_embedding_type) in _RELATIVE:
         warnings.warn(f"{told}; it was not trained on more", stacklevel=5)
         return
     raise TaskError(f"{told}; shorten it")

@@ -66,6 +66,11 @@ def _refuse_unknown(tokenizer: Tokenizer, text: str, ids: list[int]) -> None:
     # Some tokenizers use a token that can be written, such as an end of text, for both.
     if unknown not in ids or str(tokenizer.convert_ids_to_tokens([unknown])[0]) in text:
         return
+    if text[-1:].isspace() and unknown not in _plain(tokenizer, text.rstrip()):
+        raise TaskError(
+            f"prompt {text!r} ends in a space, for which this model's vocabulary has no token; "
+            "remove it there and begin the answer with it"
+        )
     words = [word for word in text.split() if unknown in _plain(tokenizer, word)]
     raise TaskError(
         f"{', '.join(map(repr, words or [text]))} in prompt {text!r}: not in this model's "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mechspex.core.errors import TaskError
@@ -50,11 +50,9 @@ def token_ids(task: Task, tokenizer: Tokenizer, *, with_corrupted: bool = True) 
         label: str, texts: Sequence[str | Sequence[str]]
     ) -> tuple[tuple[Continuation, ...], ...]:
         return tuple(
-            tuple(
-                dict.fromkeys(
-                    _read(continuation(tokenizer, prompt, text, label), task.answer_tokens)
-                    for text in ([several] if isinstance(several, str) else several)
-                )
+            _each_once(
+                _read(continuation(tokenizer, prompt, text, label), task.answer_tokens)
+                for text in ([several] if isinstance(several, str) else several)
             )
             for prompt, several in zip(task.prompts, texts, strict=True)
         )
@@ -65,6 +63,16 @@ def token_ids(task: Task, tokenizer: Tokenizer, *, with_corrupted: bool = True) 
         distractors = continuations("distractor", task.distractors)
         _refuse_both(task, tokenizer, answers, distractors)
     return TokenIds(prompts, corrupted, answers, distractors)
+
+
+def _each_once(continuations: Iterable[Continuation]) -> tuple[Continuation, ...]:
+    """No continuation twice, nor one that begins with another: it is counted in that already."""
+    different = dict.fromkeys(continuations)
+    return tuple(
+        ids
+        for ids in different
+        if not any(other != ids and ids[: len(other)] == other for other in different)
+    )
 
 
 def _read(ids: Continuation, answer_tokens: str) -> Continuation:

@@ -28,6 +28,10 @@ def deep(tmp_path_factory, device):
     return mx.load_model(save_gpt2(tmp_path_factory.mktemp("deep"), n_layers=6), device=device)
 
 
+# Hooks are what many tests here are about.
+pytestmark = pytest.mark.filterwarnings("ignore:the model carries hooks")
+
+
 def plainly(values, masks):
     """The same values through the bridge: a hook that changes nothing takes the short way away."""
     point = "blocks.0.hook_resid_pre"

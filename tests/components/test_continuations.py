@@ -148,6 +148,9 @@ def test_what_a_model_cannot_read_is_refused_with_its_numbers(gpt2):
     long = mx.Task([" ".join(["apple bird"] * 40)] * 3, [" apple"] * 3, [" bird"] * 3)
     with pytest.raises(TaskError, match="prompt 0 has 81 tokens.*has 32 positions: 'apple bird"):
         mx.ComponentValues(gpt2, long, mx.heads(gpt2), "zero")
+    tiny = mx.load_model("tiny")
+    with pytest.raises(TaskError, match="prompt 0 has 81 tokens.*tiny has 64 positions"):
+        mx.ComponentValues(tiny, long, mx.heads(tiny), "zero")
     gpt2.tokenizer.add_tokens(["zebra"])
     other = replace(NEXT, prompts=["apple", "zebra", "wood"])
     with pytest.raises(TaskError, match="prompt 1 or its answers have token 206.*tokens 0 … 205"):

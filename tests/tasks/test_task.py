@@ -92,9 +92,11 @@ def test_corrupted_prompts_may_have_another_length_and_are_read_where_they_count
 def test_answers_of_several_tokens_are_read_whole_or_by_their_first(tokenizer):
     known = tokenizer.convert_tokens_to_ids
     task = mx.Task(["apple"], [[" bird boat", " bird", " bird boat"]], [" key"])
-    assert tokenize(task, tokenizer).answers == (
-        ((*known(["Ġbird", "Ġboat"]),), (known("Ġbird"),)),
-    )
+    # What begins with another answer is counted in that one already.
+    assert tokenize(task, tokenizer).answers == (((known("Ġbird"),),),)
+    longer = replace(task, answers=[[" bird boat", " lake", " bird boat"]])
+    both = (tuple(known(["Ġbird", "Ġboat"])), (known("Ġlake"),))
+    assert tokenize(longer, tokenizer).answers == (both,)
     first = replace(task, answer_tokens="first")
     assert tokenize(first, tokenizer).answers == (((known("Ġbird"),),),), "each token once"
     with pytest.raises(TaskError, match=r"prompt 0 has \['Ġbird'\] as their first token among its"):
@@ -105,6 +107,11 @@ def test_answers_of_several_tokens_are_read_whole_or_by_their_first(tokenizer):
         replace(task, answer_tokens="some")
     with pytest.raises(TaskError, match="answer ' volcano' is not in this model's vocabulary"):
         tokenize(mx.Task(["apple"], [" volcano"]), tokenizer)
+
+
+def test_a_space_at_the_end_of_a_prompt_is_named_wherever_it_is_read(tokenizer):
+    with pytest.raises(TaskError, match="prompt 'apple bird ' ends in a space"):
+        tokenize(mx.Task(["boat", "apple bird "], [" key", "boat"]), tokenizer)
 
 
 def test_bos_follows_the_tokenizer_unless_told(tokenizer):
