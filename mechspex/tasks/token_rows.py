@@ -21,7 +21,7 @@ def read_as(task: Task, tokenizer: Tokenizer, number: int = 0) -> str:
     >>> import mechspex as mx
     >>> model = mx.load_model("tiny")
     >>> print(read_as(mx.Task(["key cow key"], [" cow bird"], [" key"]), model.tokenizer))
-    [key][ cow][ key] → [ cow][ bird]  (not [ key])
+    [<bos>][ key][ cow][ key] → [ cow][ bird]  (not [ key])
 
     Args:
         task: the task.

@@ -221,29 +221,6 @@ def test_an_identity_is_read_as_it_was_written(kind):
     assert Identity.of(KINDS[kind](0, 1)).differing(identity) == []
 
 
-def test_a_model_in_a_function_is_held_by_measuring(tmp_path):
-    import torch
-
-    layer = torch.nn.Linear(4, 1)
-    with torch.no_grad():  # in eighths, so that the change below leaves the clean value as it is
-        layer.weight.copy_(torch.tensor([[0.5, 1.0, -0.25, 0.125]]))
-        layer.bias.fill_(0.25)
-
-    def measure(masks):
-        with torch.no_grad():
-            return layer(torch.tensor(masks, dtype=torch.float32))
-
-    first = mx.explain(measure, units=UNITS, run=tmp_path)
-    assert not Identity.of(measure).certain
-    again = mx.explain(measure, units=UNITS, run=tmp_path)
-    assert again.to_pandas().equals(first.to_pandas())
-    assert again.cost.measured == 0
-    with torch.no_grad():
-        layer.weight[0, 1:3] += layer.weight.new_tensor([-0.5, 0.5])
-    with pytest.raises(RunError, match="another function"):
-        mx.explain(measure, units=UNITS, run=tmp_path)
-
-
 def test_a_slow_function_loses_one_mask_at_most(tmp_path):
     """Whoever stops it: a foreign class tells nothing of its speed, a function is timed once."""
 

@@ -110,7 +110,8 @@ def under_the_default_ablation(file, model):
     spaced = "auto_circuit" in file.stem
     with nothing() if spaced else pytest.warns(UserWarning, match="a space was put"):
         task = mx.read_prompts(file, model)[:2]
-    return mx.ComponentValues(model, task, mx.heads(model, layers=[20])[:4])
+    with pytest.warns(UserWarning, match="the mean over 2 prompts takes away 50%"):
+        return mx.ComponentValues(model, task, mx.heads(model, layers=[20])[:4])
 
 
 def by_hand(task, number, model, tokenizer):

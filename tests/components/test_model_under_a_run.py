@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import mechspex as mx
+from mechspex.core.identity import Identity
 from mechspex.errors import RunError
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.store import VALUES
@@ -70,3 +71,24 @@ def test_hooks_are_told_apart_even_where_the_ends_are_the_same(tmp_path):
     values = values_of(model)
     with pytest.raises(RunError, match="hooks: None there, .*nothing"):
         mx.sweep(values, run=tmp_path)
+
+
+def test_a_model_in_a_function_is_held_by_measuring(tmp_path):
+    layer = torch.nn.Linear(4, 1)
+    with torch.no_grad():  # in eighths, so that the change below leaves the clean value as it is
+        layer.weight.copy_(torch.tensor([[0.5, 1.0, -0.25, 0.125]]))
+        layer.bias.fill_(0.25)
+
+    def measure(masks):
+        with torch.no_grad():
+            return layer(torch.tensor(masks, dtype=torch.float32))
+
+    first = mx.explain(measure, units=mx.parts("pqrs"), run=tmp_path)
+    assert not Identity.of(measure).certain
+    again = mx.explain(measure, units=mx.parts("pqrs"), run=tmp_path)
+    assert again.to_pandas().equals(first.to_pandas())
+    assert again.cost.measured == 0
+    with torch.no_grad():
+        layer.weight[0, 1:3] += layer.weight.new_tensor([-0.5, 0.5])
+    with pytest.raises(RunError, match="another function"):
+        mx.explain(measure, units=mx.parts("pqrs"), run=tmp_path)
