@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from mechspex.core.errors import TaskError
 from mechspex.models.load_model import Model
+from mechspex.tasks.metrics import reads_continuations
 from mechspex.tasks.task import Task
 from mechspex.tasks.tokens import Tokens
 
@@ -18,6 +19,11 @@ _RELATIVE = ("rotary", "alibi", "relative_positional_bias", "none")
 
 def check_context(model: Model, task: Task, tokens: Tokens) -> None:
     """Hold prompts and answers against what a model can read.
+
+    Args:
+        model: the model.
+        task: the prompts, in words.
+        tokens: the prompts and answers, in tokens.
 
     Raises:
         TaskError: a token that the model's embedding lacks, or a prompt that is longer than its
@@ -35,13 +41,17 @@ def check_context(model: Model, task: Task, tokens: Tokens) -> None:
                 f"{task.prompts[number]!r}; use the tokenizer that belongs to the model, or resize "
                 "the model's embeddings"
             )
-    longest = max(range(len(tokens.prompts)), key=lambda number: _length(tokens, number))
-    length, limit = _length(tokens, longest), int(model.cfg.n_ctx or 0)
+    # What is not read is not forced after a prompt.
+    with_answer = reads_continuations(task.metric, tokens)
+    lengths = [_length(tokens, j, with_answer) for j in range(len(tokens.prompts))]
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    length, limit = lengths[longest], int(model.cfg.n_ctx or 0)
     if not limit or length <= limit:
         return
     text = task.prompts[longest]
     told = (
-        f"prompt {longest} has {length} tokens with its answer, and {model.cfg.model_name} has "
+        f"prompt {longest} has {length} tokens{' with its answer' * with_answer}, "
+        f"and {model.cfg.model_name} has "
         f"{limit} positions: {text[:60]!r}{'…' if len(text) > 60 else ''}"
     )
     # TransformerLens' own models hold tables of their positions, whatever kind they are.
@@ -52,14 +62,15 @@ def check_context(model: Model, task: Task, tokens: Tokens) -> None:
     raise TaskError(f"{told}; shorten it")
 
 
-def _length(tokens: Tokens, number: int) -> int:
-    forced = max(len(ids) - 1 for ids in tokens.continuations(number))
+def _length(tokens: Tokens, number: int, with_answer: bool) -> int:
+    forced = max(len(ids) - 1 for ids in tokens.continuations(number)) if with_answer else 0
     corrupted = 0 if tokens.corrupted is None else len(tokens.corrupted[number])
     return max(len(tokens.prompts[number]), corrupted) + forced
 
 
 def _vocabulary(model: Model) -> int:
-    own: Any = model.original_model
-    embeddings = own.get_input_embeddings() if hasattr(own, "get_input_embeddings") else None
-    size = getattr(embeddings, "num_embeddings", None)
-    return int(model.cfg.d_vocab if size is None else size)
+    own = model.original_model
+    if not isinstance(own, PreTrainedModel):
+        return int(model.cfg.d_vocab)
+    weight: Any = own.get_input_embeddings().weight
+    return len(weight)

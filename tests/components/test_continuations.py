@@ -146,8 +146,14 @@ def test_a_metric_that_sees_every_position(gpt2):
 
 def test_what_a_model_cannot_read_is_refused_with_its_numbers(gpt2):
     long = mx.Task([" ".join(["apple bird"] * 40)] * 3, [" apple"] * 3, [" bird"] * 3)
-    with pytest.raises(TaskError, match="prompt 0 has 81 tokens.*has 32 positions: 'apple bird"):
+    with pytest.raises(
+        TaskError, match="prompt 0 has 81 tokens, and .* has 32 positions: 'apple bird"
+    ):
         mx.ComponentValues(gpt2, long, mx.heads(gpt2), "zero")
+    fits = mx.Task(["apple bird " * 15 + "apple"], [" bird boat"], metric="answer_log_probability")
+    mx.ComponentValues(gpt2, replace(fits, metric="kl_divergence"), mx.heads(gpt2), "zero")
+    with pytest.raises(TaskError, match="prompt 0 has 33 tokens with its answer"):
+        mx.ComponentValues(gpt2, fits, mx.heads(gpt2), "zero")
     tiny = mx.load_model("tiny")
     with pytest.raises(TaskError, match="prompt 0 has 81 tokens.*tiny has 64 positions"):
         mx.ComponentValues(tiny, long, mx.heads(tiny), "zero")
