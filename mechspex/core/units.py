@@ -139,7 +139,7 @@ class UnitSet(Sequence[Unit]):
         Args:
             stored: what `to_list` returned, or JSON of it read back.
         """
-        return cls(tuple(Unit(*unit) for unit in stored))
+        return cls(tuple(_checked(Unit(*unit)) for unit in stored))
 
     def label(self, term: Iterable[int]) -> str:
         """A term in names: ``L2H1 × L9H6``.
@@ -253,3 +253,16 @@ def subsets_of(term: Term, largest: int | None = None) -> Iterator[Term]:
     most = len(term) if largest is None else min(len(term), largest)
     for size in range(most + 1):
         yield from combinations(term, size)
+
+
+def _checked(unit: Unit) -> Unit:
+    """The unit, of whose fields a record may hold anything."""
+    whole = [unit.layer, unit.number, *([] if unit.position is None else [unit.position])]
+    # True and False are whole numbers to Python.
+    if (
+        not all(type(number) is int for number in whole)
+        or unit.kind not in KINDS
+        or not isinstance(unit.label, str)
+    ):
+        raise TypeError(f"{list(unit)} is no unit: give kind, layer, number, position and label")
+    return unit

@@ -52,3 +52,16 @@ def test_subsets_come_by_order_and_then_by_units():
     assert sorted([(1, 4), (6,), (), (4,)], key=by_order) == [(), (4,), (6,), (1, 4)]
     assert list(subsets_of((1, 4, 6), 1)) == found[:4]
     assert list(subsets_of((1, 4), 5)) == [(), (1,), (4,), (1, 4)]
+
+
+@pytest.mark.parametrize(
+    "damage", [(0, "limb"), (0, []), (1, 1.5), (2, True), (2, None), (3, [None]), (3, 1.5), (4, 7)]
+)
+def test_a_record_that_lists_no_units_is_refused(damage):
+    units = UnitSet((Unit("head", 0, 1), Unit("part", 0, 0, None, "salt")))
+    stored = units.to_list()
+    assert UnitSet.from_list(stored) == units
+    place, value = damage
+    stored[1][place] = value
+    with pytest.raises(TypeError, match="is no unit|unhashable"):
+        UnitSet.from_list(stored)
