@@ -249,7 +249,7 @@ class Circuit(RunResult):
         name = self.units.names
         return {
             "schema": SCHEMA,
-            "units": [list(unit) for unit in self.units],
+            "units": self.units.to_list(),
             "members": list(self.names),
             "configuration": dict(self.configuration),
             "method": self.method,

@@ -182,6 +182,10 @@ KINDS: dict[Kind, UnitKind] = {
             count=_neurons,
         ),
         UnitKind(kind="part", plural="parts"),
+        # A word is ablated at the embeddings of its tokens, or, hidden, as a key of attention.
+        UnitKind(kind="word", plural="words"),
+        UnitKind(kind="hidden_word", plural="hidden words"),
+        UnitKind(kind="example", plural="examples"),
     )
 }
 

@@ -23,13 +23,14 @@ class Unit(NamedTuple):
     """One part of a model: a head, a neuron, a whole MLP; or any other part, known by its label.
 
     Attributes:
-        kind: ``head``, ``neuron``, ``mlp``, or ``part`` for anything else; a key of
-            `mechspex.core.kinds.KINDS`.
-        layer: the block it sits in (0 for a ``part``).
-        number: its place in the block (0 for an ``mlp``; its place in the list for a ``part``).
+        kind: ``head``, ``neuron``, ``mlp``, ``word``, ``example``, or ``part`` for anything else;
+            a key of `mechspex.core.kinds.KINDS`.
+        layer: the block it sits in (0 for what is in no block).
+        number: its place in the block (0 for an ``mlp``; its place in the list of the others).
         position: the token position at which it is ablated, from the end where it is negative;
             None for all of them.
-        label: the name of a ``part``.
+        label: the name of a ``part``, a word, an example.
+        span: where a word lies in its text, from one character up to another; None of other kinds.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class Unit(NamedTuple):
     number: int
     position: int | None = None
     label: str = ""
+    span: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -128,9 +130,11 @@ class UnitSet(Sequence[Unit]):
             columns.append(self.column_of[known])
         return tuple(columns)
 
-    def to_list(self) -> list[list[str | int | None]]:
-        """The units as JSON can hold them."""
-        return [list(unit) for unit in self.units]
+    def to_list(self) -> list[list[Any]]:
+        """The units as JSON can hold them; a span only where a unit has one."""
+        return [
+            [*unit[:5], *([] if unit.span is None else [list(unit.span)])] for unit in self.units
+        ]
 
     @classmethod
     def from_list(cls, stored: list[list[Any]]) -> UnitSet:
@@ -139,7 +143,7 @@ class UnitSet(Sequence[Unit]):
         Args:
             stored: what `to_list` returned, or JSON of it read back.
         """
-        return cls(tuple(_checked(Unit(*unit)) for unit in stored))
+        return cls(tuple(_checked(_with_span(*unit)) for unit in stored))
 
     def label(self, term: Iterable[int]) -> str:
         """A term in names: ``L2H1 × L9H6``.
@@ -255,14 +259,23 @@ def subsets_of(term: Term, largest: int | None = None) -> Iterator[Term]:
         yield from combinations(term, size)
 
 
+def _with_span(*fields: Any) -> Unit:
+    """The unit of a record, in which a span is a list."""
+    return Unit(*fields[:5], *(tuple(span) for span in fields[5:]))
+
+
 def _checked(unit: Unit) -> Unit:
     """The unit, of whose fields a record may hold anything."""
     whole = [unit.layer, unit.number, *([] if unit.position is None else [unit.position])]
+    whole += unit.span or ()
     # True and False are whole numbers to Python.
     if (
         not all(type(number) is int for number in whole)
         or unit.kind not in KINDS
         or not isinstance(unit.label, str)
+        or (unit.span is not None and len(unit.span) != 2)
     ):
-        raise TypeError(f"{list(unit)} is no unit: give kind, layer, number, position and label")
+        raise TypeError(
+            f"{list(unit)} is no unit: give kind, layer, number, position, label, and span if any"
+        )
     return unit

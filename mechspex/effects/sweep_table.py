@@ -173,7 +173,7 @@ class Sweep(RunResult):
         """The sweep as plain numbers and lists, with a schema name; JSON can hold it."""
         return {
             "schema": SCHEMA,
-            "units": [list(unit) for unit in self.units],
+            "units": self.units.to_list(),
             "outputs": list(self.outputs),
             "configuration": self.configuration,
             "order": self.order,

@@ -19,6 +19,7 @@ from mechspex.core.json_values import (
     read_texts,
     read_whole,
 )
+from mechspex.core.kinds import KINDS
 from mechspex.core.statistics import rank_correlation
 from mechspex.core.units import Term, UnitSet
 from mechspex.effects.validation import Validation
@@ -108,7 +109,7 @@ class Explanation(RunResult):
     @cached_property
     def structure(self) -> Structure:
         """Energy by order and layer, synergy, redundancy and hierarchy of the largest terms."""
-        known = all(unit.kind != "part" for unit in self.units)
+        known = not any(KINDS[unit.kind].labelled for unit in self.units)
         layers = [unit.layer for unit in self.units] if known else None
         return structure_of(self.function.truncate(_MOST_TERMS), layers)
 
@@ -277,7 +278,7 @@ class Explanation(RunResult):
         recovery, validation = self.recovery, self.validation
         return {
             "schema": SCHEMA,
-            "units": [list(unit) for unit in self.units],
+            "units": self.units.to_list(),
             "outputs": list(self.outputs),
             "configuration": self.configuration,
             "settings": self.settings,

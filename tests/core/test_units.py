@@ -65,3 +65,13 @@ def test_a_record_that_lists_no_units_is_refused(damage):
     stored[1][place] = value
     with pytest.raises(TypeError, match="is no unit|unhashable"):
         UnitSet.from_list(stored)
+
+
+def test_the_span_of_a_word_is_part_of_its_record_and_of_no_other():
+    units = UnitSet((Unit("word", 0, 0, None, "Mary", (4, 8)), Unit("head", 1, 0)))
+    listed = units.to_list()
+    assert listed == [["word", 0, 0, None, "Mary", [4, 8]], ["head", 1, 0, None, ""]]
+    assert UnitSet.from_list(listed) == units
+    for span in ([4], [4, "8"], [4, 8, 9], "48", 7):
+        with pytest.raises((TypeError, ValueError)):
+            UnitSet.from_list([[*listed[0][:5], span]])
