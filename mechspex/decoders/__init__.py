@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from mechspex.core.checks import SEED, Only
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused
+from mechspex.core.threads import on_one_thread
 from mechspex.decoders.additive import Additive
 from mechspex.decoders.automatic import Automatic, DecoderComparison, Mean
 from mechspex.decoders.automatic import compare as _compare
@@ -78,6 +79,7 @@ def as_decoder(name: str, given: object) -> Any:
 
 
 @door(decoder=as_decoder, seed=SEED)
+@on_one_thread
 def decode(
     masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
     values: Float[np.ndarray, " mask *output"] | np.ndarray,

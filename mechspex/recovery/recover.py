@@ -14,6 +14,7 @@ from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.masks import Stream, unseen_pairs
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.statistics import standard_error
+from mechspex.core.threads import on_one_thread
 from mechspex.decoders import (
     Additive,
     Automatic,
@@ -83,6 +84,7 @@ def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
     tests=Only((TermTests,), "TermTests(level=…, resamples=…)"),
     seed=SEED,
 )
+@on_one_thread
 def recover(
     masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
     values: Float[np.ndarray, " mask *output"] | np.ndarray,
