@@ -199,6 +199,7 @@ REFUSED = {
         "n_prompts = 1000000000000: give at most",
     ),
     "a run without a name": (lambda g: mx.Explanation.load(None), "path = None: give the name"),
+    "an answer by number": (lambda g: mx.load(5), "run = 5: give the name of a run, a folder"),
     "a metric of one argument": (
         lambda g: with_metric(g.task, lambda logits: logits[:, 0]),
         r"metric\(logits \[row, vocabulary\], prompt number \[row\]\)",
@@ -262,6 +263,6 @@ def test_a_reader_takes_a_value_or_raises_an_error_of_ours(name):
 def test_functions_with_a_seed_or_a_run_are_doors():
     functions = {n: getattr(mx, n) for n in mx.__all__}  # pyright: ignore[reportAttributeAccessIssue]
     for name, function in functions.items():
-        if inspect.isfunction(function) and name != "load":
+        if inspect.isfunction(function):
             numbers = {"seed", "run"} & set(inspect.signature(function).parameters)
             assert numbers <= set(readers_of(function)), name

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -72,10 +73,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        try:
-            app()
-        finally:
-            sys.stdout.flush()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
     except BrokenPipeError:
         # … | head: the reader has what it wanted. What is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,6 +88,11 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except Terminated:
         raise SystemExit(143) from None
+
+
+def _show_warning(message: Warning | str, *_where: object) -> None:
+    """A warning in one line, without the line of code that it comes from."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _terminate(_signal: int, _frame: object) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from mechspex.cli.choices import BenchAblation, KnownModel, Objective
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.kept import DISCOVERED, Question
+from mechspex.cli.kept import DISCOVERED, FRESH, Question
 from mechspex.cli.output import (
     ANSWER,
     EXPERIMENT,
@@ -25,9 +25,6 @@ from mechspex.cli.output import (
 from mechspex.cli.status import folder_of
 from mechspex.core.checks import check_from, check_seed
 from mechspex.core.errors import Refused
-
-# Times as many fresh prompts score what is found on the first ones.
-_FRESH = 4
 
 
 @asks(without={"figure"})
@@ -73,24 +70,22 @@ def circuit(
     refuse_unwritable(graphml)
     _refuse_goal(experiment, size, target, objective, budget)
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-circuit")
-    found = question.answer(DISCOVERED)
-    if found is None:
-        import mechspex as mx
-        from mechspex.runs.run import run_folder
 
-        n_prompts = experiment.prompts
-        values, fresh = experiment.values(n_prompts, _FRESH * n_prompts, say=question.say)
-        with experiment.kept(values, question.about) as name:
-            found = mx.find_circuit(
-                values,
-                fresh,
-                goal=mx.CircuitGoal(size, target, objective),
-                budget=budget,
-                run=name,
-                seed=experiment.seed,
-                progress=True,
-            )
-        question.keep(run_folder(name), DISCOVERED)
+    def search(run: str, values: Any, fresh: Any) -> Any:
+        import mechspex as mx
+
+        return mx.find_circuit(
+            values,
+            fresh,
+            goal=mx.CircuitGoal(size, target, objective),
+            budget=budget,
+            run=run,
+            seed=experiment.seed,
+            progress=True,
+        )
+
+    n_prompts = experiment.prompts
+    found = question.answered(DISCOVERED, search, n_prompts, FRESH * n_prompts)
     experiment.write(found)
     if graphml is not None:
         with writing():

@@ -28,9 +28,9 @@ from mechspex.cli.output import (
     refuse_unwritable,
     writing,
 )
-from mechspex.cli.own_prompts import OwnPrompts, sizes_of
+from mechspex.cli.own_prompts import OwnPrompts, check_ablation, sizes_of
 from mechspex.core.checks import check_seed
-from mechspex.core.errors import AblationError, Refused, RunError, TaskError
+from mechspex.core.errors import Refused, RunError, TaskError
 
 # What torch calls its devices, a number behind a colon left out.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")
@@ -144,8 +144,7 @@ class Experiment(OwnPrompts):
         refuse_unwritable(self.csv, self.figure)
         refuse_picture(self.figure)
         self.check_own(self.task)
-        if self.task is not None:
-            read_task_file(self.task)
+        task_file = None if self.task is None else read_task_file(self.task)
         check_model_name(self.model)
         if self.device.split(":")[0] not in _DEVICES:
             raise Refused(f"device {self.device!r} is unknown; choose cpu, cuda, cuda:1, mps, …")
@@ -153,22 +152,16 @@ class Experiment(OwnPrompts):
         if self.prompts < 1:
             raise TaskError(f"n_prompts = {self.prompts}: a task needs at least one prompt")
         calibrated = self.calibration_texts is not None
-        self._check_number(self.prompts, calibrated)
+        corrupted = task_file is None or "corrupted" in task_file.templates[0]
+        check_ablation(self.ablation, self.task_name, self.prompts, corrupted, calibrated)
         kinds_of(self.units)
         if self.is_shipped:
             # Names and kinds that the model does not have.
             _ = self.chosen
         if self.has_own and self._light_tokenizer is not None:
-            self._check_number(len(self.own_task(self._light_tokenizer)), calibrated)
-
-    def _check_number(self, n_prompts: int, calibrated: bool) -> None:
-        others = ("mean", "leave_one_out", "resample")
-        if n_prompts == 1 and self.ablation in others and not calibrated:
-            raise AblationError(
-                f"ablation {self.ablation!r} over a single prompt would replace every activation "
-                "by itself; give more prompts, --calibration FILE, or choose 'zero' or "
-                "'position_mean'"
-            )
+            own = self.own_task(self._light_tokenizer)
+            corrupted = own.corrupted is not None
+            check_ablation(self.ablation, self.task_name, len(own), corrupted, calibrated)
 
     def _check_run(self) -> None:
         from mechspex.runs.run import run_folder

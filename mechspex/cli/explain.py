@@ -8,7 +8,7 @@ import typer
 
 from mechspex.cli.choices import Decoder, Design, ScreenOrNone
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.kept import EXPLAINED, Question
+from mechspex.cli.kept import EXPLAINED, FRESH, Question
 from mechspex.cli.output import ANSWER, MASKS
 from mechspex.core.checks import (
     check_contexts,
@@ -23,8 +23,6 @@ from mechspex.core.errors import FailedMasksError
 _MOST_UNSCREENED = 2_000
 # More masks than any decoder needs but those that have a design of their own.
 _AMPLE = 100
-# Times as many fresh prompts test what a screen proposes.
-_FRESH_OF_A_SCREEN = 4
 
 
 @asks()
@@ -99,8 +97,6 @@ def explain(
 
     What is found is tested on as many fresh prompts, four times as many after a screen.
     """
-    from mechspex.runs.run import run_folder
-
     options = {
         "budget": budget,
         "target_r2": target_r2,
@@ -115,28 +111,30 @@ def explain(
     }
     _check(experiment, options)
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}")
-    kept = question.answer(EXPLAINED)
-    if kept is not None:
-        _show(experiment, kept)
-        return
-    import mechspex as mx
+    explanation = question.answer(EXPLAINED)
+    if explanation is None:
+        explanation = _searched(experiment, question, screen, options)
+    experiment.write(explanation)
+    experiment.show(explanation)
+    if explanation.recovery.n_failed or explanation.validation.failed.any():
+        raise typer.Exit(FailedMasksError.exit_code)
 
+
+def _searched(
+    experiment: Experiment, question: Question, screen: str | None, options: dict[str, Any]
+) -> Any:
+    """The explanation of the first prompts, tested on the others and kept as the answer."""
     method = _screen_method(screen, len(experiment.chosen))
-    # The first prompts to find the terms, the others to test them: more of them where a screen
-    # has many small effects tested.
-    n_fresh = experiment.prompts * (1 if method is None else _FRESH_OF_A_SCREEN)
-    values, fresh = experiment.values(experiment.prompts, n_fresh, say=question.say)
-    with experiment.kept(values, question.about) as name:
-        explanation = mx.explain(
-            values,
-            held_out=fresh,
-            screen=method,
-            run=name,
-            progress=True,
-            **_arguments(options),
-        )
-    question.keep(run_folder(name), EXPLAINED)
-    _show(experiment, explanation)
+
+    def search(run: str, values: Any, fresh: Any) -> Any:
+        import mechspex as mx
+
+        asked = _arguments(options)
+        return mx.explain(values, held_out=fresh, screen=method, run=run, progress=True, **asked)
+
+    # A screen has many small effects tested: that takes more fresh prompts.
+    n_fresh = experiment.prompts * (1 if method is None else FRESH)
+    return question.searched(EXPLAINED, search, experiment.prompts, n_fresh)
 
 
 def _check(experiment: Experiment, options: dict[str, Any]) -> None:
@@ -175,13 +173,6 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     return {"design": design, "decoder": decoder, "tests": tests} | {
         name: options[name] for name in ("budget", "seed")
     }
-
-
-def _show(experiment: Experiment, explanation: Any) -> None:
-    experiment.write(explanation)
-    experiment.show(explanation)
-    if explanation.recovery.n_failed or explanation.validation.failed.any():
-        raise typer.Exit(FailedMasksError.exit_code)
 
 
 def _screen_method(asked: str | None, n_units: int) -> Any:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,9 @@ SCREENED, TESTED = "candidates.json", "validation.json"
 PRUNED, REPAIRED = "pruning.json", "self_repair.json"
 QUESTIONS = "questions.json"
 SCHEMA = "mechspex.questions/1"
+
+# Times as many fresh prompts score what is found on the first ones.
+FRESH = 4
 
 # Whatever an answer may come out differently with.
 _PACKAGES = (
@@ -110,6 +114,27 @@ class Question:
         if "folder" in parts:
             changed["folder"] = folder
         return replace(found, **changed)
+
+    def answered(self, kind: str, search: Callable[..., Any], *prompts: int) -> Any:
+        """The answer to this question: the kept one, or what is found now, which is kept.
+
+        Args:
+            kind: the file of such answers.
+            search: takes the name of the run and a value function for each part of the prompts.
+            *prompts: how many prompts each part has.
+        """
+        kept = self.answer(kind)
+        return self.searched(kind, search, *prompts) if kept is None else kept
+
+    def searched(self, kind: str, search: Callable[..., Any], *prompts: int) -> Any:
+        """What is found now, which is kept; the arguments are those of `answered`."""
+        from mechspex.runs.run import run_folder
+
+        values = self.experiment.values(*prompts, say=self.say)
+        with self.experiment.kept(values[0], self.about) as name:
+            found = search(name, *values)
+        self.keep(run_folder(name), kind)
+        return found
 
     def _folders(self) -> list[Path]:
         from mechspex.runs.run import run_folder

@@ -11,11 +11,13 @@ import typer
 
 from mechspex.cli.choices import AnswerTokens, Metric
 from mechspex.cli.output import EXPERIMENT, PROMPTS
-from mechspex.core.errors import Refused, TaskError
+from mechspex.core.errors import AblationError, Refused, TaskError
 
 # Files of prompts, and of texts alone.
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _TEXTS = ".txt"
+# Ablations by what other prompts have.
+_OVER_PROMPTS = ("mean", "leave_one_out", "resample")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,32 @@ class OwnPrompts:
         if not texts:
             raise TaskError(f"{self.calibration} has no texts; write one a line")
         return texts
+
+
+def check_ablation(
+    ablation: str, task_name: str, n_prompts: int, corrupted: bool, calibrated: bool
+) -> None:
+    """Refuse an ablation for which the prompts lack something.
+
+    Args:
+        ablation: its name.
+        task_name: what the prompts are called.
+        n_prompts: how many there are.
+        corrupted, calibrated: whether there are corrupted ones, and calibration texts.
+
+    Raises:
+        AblationError: no corrupted prompts, or a mean over one prompt.
+    """
+    if ablation == "corrupted" and not corrupted:
+        raise AblationError(
+            f"ablation 'corrupted' needs a corrupted text for each prompt, {task_name!r} has "
+            "none; add them, or choose another ablation"
+        )
+    if n_prompts == 1 and ablation in _OVER_PROMPTS and not calibrated:
+        raise AblationError(
+            f"ablation {ablation!r} over a single prompt would replace every activation by itself; "
+            "give more prompts, --calibration FILE, or choose 'zero' or 'position_mean'"
+        )
 
 
 def is_table(task: str) -> bool:

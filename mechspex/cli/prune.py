@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mechspex.cli.choices import Decoder
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.kept import PRUNED, Question
+from mechspex.cli.kept import FRESH, PRUNED, Question
 from mechspex.cli.output import ANSWER, MASKS
 from mechspex.core.checks import check_from
 from mechspex.core.errors import Refused
 
-# Times as many fresh prompts score what is kept on the first ones.
-_FRESH = 4
 _SHARES = (1 / 2, 2 / 3, 5 / 6)
 
 
@@ -55,25 +53,23 @@ def prune(
         if not 0 < share < 1:
             raise Refused(f"share = {share}: give a share of the units between 0 and 1")
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-prune")
-    pruning = question.answer(PRUNED)
-    if pruning is None:
-        import mechspex as mx
-        from mechspex.runs.run import run_folder
 
-        n_prompts = experiment.prompts
-        values, fresh = experiment.values(n_prompts, _FRESH * n_prompts, say=question.say)
-        with experiment.kept(values, question.about) as name:
-            pruning = mx.prune_heads(
-                values,
-                fresh,
-                shares=shares or _SHARES,
-                budget=budget,
-                decoder=decoder,
-                n_random=n_random,
-                run=name,
-                seed=experiment.seed,
-                progress=True,
-            )
-        question.keep(run_folder(name), PRUNED)
+    def search(run: str, values: Any, fresh: Any) -> Any:
+        import mechspex as mx
+
+        return mx.prune_heads(
+            values,
+            fresh,
+            shares=shares or _SHARES,
+            budget=budget,
+            decoder=decoder,
+            n_random=n_random,
+            run=run,
+            seed=experiment.seed,
+            progress=True,
+        )
+
+    n_prompts = experiment.prompts
+    pruning = question.answered(PRUNED, search, n_prompts, FRESH * n_prompts)
     experiment.write(pruning)
     experiment.show(pruning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from mechspex.cli.kept import SCREENED, TESTED, Question
 from mechspex.cli.output import ANSWER, MASKS
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
+from mechspex.core.kinds import kind_of_name, listed_kinds
 from mechspex.core.units import names_in
 
 
@@ -116,18 +116,16 @@ def validate(
     if experiment.is_shipped:
         experiment.chosen.columns(name for term in terms for name in term)
     question = Question.of(experiment, f"sets-{experiment.ablation}-validate")
-    tested = question.answer(TESTED)
-    if tested is None:
-        import mechspex as mx
-        from mechspex.runs.run import run_folder
 
-        # An unknown name is refused before anything is measured.
-        experiment.chosen.columns(name for term in terms for name in term)
-        (values,) = experiment.values(experiment.prompts)
-        with experiment.kept(values, question.about) as name:
-            options = {"contexts": contexts, "seed": experiment.seed}
-            tested = mx.validate(values, terms, level=level, run=name, progress=True, **options)
-        question.keep(run_folder(name), TESTED)
+    def search(run: str, values: Any) -> Any:
+        import mechspex as mx
+
+        # An unknown name is refused before there is a folder.
+        values.units.columns(name for term in terms for name in term)
+        options = {"contexts": contexts, "seed": experiment.seed}
+        return mx.validate(values, terms, level=level, run=run, progress=True, **options)
+
+    tested = question.answered(TESTED, search, experiment.prompts)
     experiment.write(tested)
     experiment.show(tested)
     if tested.failed.any():
@@ -151,7 +149,6 @@ def _sets(given: list[str]) -> list[tuple[str, ...]]:
 def _kinds(terms: list[tuple[str, ...]]) -> str:
     """The kinds of units that the sets name; heads where they name none."""
     # Only kinds that are named: a mixture of experts has no neurons, and refuses.
-    patterns = {"heads": r"L\d+H\d+", "mlps": r"L\d+MLP", "neurons": r"L\d+N\d+"}
-    names = {name for term in terms for name in term}
-    named = [kind for kind, p in patterns.items() if any(re.fullmatch(p, n) for n in names)]
-    return "+".join(named) or "heads"
+    named = {kind_of_name(name.upper()) for term in terms for name in term}
+    asked = [kind.asked_for for kind in listed_kinds() if kind.kind in named]
+    return "+".join(asked) or "heads"

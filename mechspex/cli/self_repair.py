@@ -8,12 +8,9 @@ import typer
 
 from mechspex.cli.choices import RepairSource
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.kept import REPAIRED, Question
+from mechspex.cli.kept import FRESH, REPAIRED, Question
 from mechspex.cli.output import ANSWER, MASKS
 from mechspex.core.checks import check_from, check_level
-
-# Times as many fresh prompts test what is proposed on the first ones.
-_FRESH = 4
 
 
 @asks(ablation="zero")
@@ -42,29 +39,20 @@ def self_repair(
     check_from(1, most=most)
     check_level(level)
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-self-repair")
-    repair = question.answer(REPAIRED)
-    if repair is None:
-        repair = _measured(experiment, question, source, most, level)
-    experiment.write(repair)
-    experiment.show(repair)
 
+    def search(run: str, values: Any, fresh: Any) -> Any:
+        import mechspex as mx
+        from mechspex.runs.run import run_folder
 
-def _measured(
-    experiment: Experiment, question: Question, source: RepairSource, most: int, level: float
-) -> Any:
-    """Pairs proposed on the first prompts and measured on the others, kept as the answer."""
-    import mechspex as mx
-    from mechspex.runs.run import run_folder
-
-    n_prompts = experiment.prompts
-    values, fresh = experiment.values(n_prompts, _FRESH * n_prompts, say=question.say)
-    with experiment.kept(values, question.about) as name:
-        below = run_folder(name) / "proposed"
+        below = run_folder(run) / "proposed"
         proposed: Any
         if source == "sweep":
             proposed = mx.sweep(values, order=2, run=below, progress=True)
         else:
             proposed = mx.screen(values, source, run=below, seed=experiment.seed, progress=True)
-        repair = mx.self_repair(proposed, fresh, most=most, level=level, run=name, progress=True)
-    question.keep(run_folder(name), REPAIRED)
-    return repair
+        return mx.self_repair(proposed, fresh, most=most, level=level, run=run, progress=True)
+
+    n_prompts = experiment.prompts
+    repair = question.answered(REPAIRED, search, n_prompts, FRESH * n_prompts)
+    experiment.write(repair)
+    experiment.show(repair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,15 +38,13 @@ def sweep(
                 f"among has {n_named} units, a sweep of order {order} needs {order}; name more"
             )
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-sweep")
-    swept = question.answer(SWEPT)
-    if swept is None:
-        import mechspex as mx
-        from mechspex.runs.run import run_folder
 
-        (values,) = experiment.values(experiment.prompts, say=question.say)
-        with experiment.kept(values, question.about) as name:
-            swept = mx.sweep(values, order=order, among=names, run=name, progress=True)
-        question.keep(run_folder(name), SWEPT)
+    def search(run: str, values: Any) -> Any:
+        import mechspex as mx
+
+        return mx.sweep(values, order=order, among=names, run=run, progress=True)
+
+    swept = question.answered(SWEPT, search, experiment.prompts)
     experiment.write(swept)
     experiment.show(swept)
     if swept.failed.any():

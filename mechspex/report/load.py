@@ -8,6 +8,8 @@ from pathlib import Path
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.pruning import Pruning
+from mechspex.core.checks import PATH
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused, RunError
 from mechspex.core.json_values import read_json
 from mechspex.effects.repair_map import SelfRepair
@@ -24,6 +26,7 @@ KINDS: tuple[type[RunResult], ...] = (
 )  # fmt: skip
 
 
+@door(run=PATH)
 def load(run: str | Path) -> RunResult:
     """The answer of a run: what the function that made it returned, and the shell printed.
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -462,6 +463,18 @@ def test_prune_keeps_its_answer(run, tmp_path):
     code, out, err = run(*few, "--share", "2")
     assert (code, out) == (2, "")
     assert "share = 2.0" in err
+
+
+def test_a_warning_is_one_line_without_the_code_that_gives_it(run):
+    two = (*SWEEP, "--prompts", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = run(*two)
+    assert code == 0
+    (line,) = (line for line in err.splitlines() if "the mean over 2 prompts" in line)
+    assert line.startswith("warning: the mean over 2 prompts takes away 50%")
+    assert "warnings.warn" not in err
+    assert ".py:" not in err
 
 
 def test_self_repair_by_gradients_and_by_a_sweep(run, tmp_path):

@@ -54,6 +54,7 @@ def one_line(boxed):
 
 
 TINY_SWEEP = ("sweep", "induction", "--model", "tiny")
+TINY_PROMPT = ("sweep", "--prompt", "key cow key", "--answer", " cow", "--model", "tiny")
 TINY_EXPLAIN = ("explain", "induction", "--model", "tiny")
 TINY_CIRCUIT = ("circuit", "induction", "--model", "tiny")
 TINY_SCREEN = ("screen", "induction", "--model", "tiny", "--units", "heads", "--terms", "5")
@@ -72,6 +73,8 @@ WRONG = [
     ((*TINY_EXPLAIN, "--units", "neurons"), "tiny is attention-only"),
     ((*TINY_EXPLAIN, "--units", "L0H1,L7H0"), "no unit 'L7H0' here"),
     ((*TINY_EXPLAIN, "--ablation", "men"), "'men' is not one of"),
+    (("sweep", "plain.toml", "--ablation", "corrupted"), "'plain' has none; add them"),
+    ((*TINY_PROMPT, "--ablation", "corrupted"), "'prompt' has none; add them"),
     ((*TINY_EXPLAIN, "--dtype", "fp16"), "'fp16' is not one of"),
     ((*TINY_EXPLAIN, "--precision", "int8"), "'int8' is not one of"),
     ((*TINY_EXPLAIN, "--decoder", "spx"), "'spx' is not one of"),
@@ -108,6 +111,17 @@ WRONG = [
 ]
 
 
+# A task without corrupted prompts.
+PLAIN = """title = "Copying"
+slots.A = "animal"
+words.animal = ["cow", "horse"]
+[[templates]]
+prompt = "key {A} key"
+answer = " {A}"
+distractor = " key"
+"""
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     """What the wrong commands say, all of them asked in one interpreter."""
@@ -117,6 +131,7 @@ def answers(tmp_path_factory):
         (folder / name / "config.json").write_text("{}")
     save_file({"weight": np.zeros(1)}, folder / "no-tokenizer" / "model.safetensors")
     (folder / "only-pickle" / "pytorch_model.bin").write_bytes(b"")
+    (folder / "plain.toml").write_text(PLAIN)
     commands = [arguments for arguments, _ in WRONG]
     return dict(zip(commands, in_a_fresh_interpreter(folder, *commands), strict=True))
 
