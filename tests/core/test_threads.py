@@ -26,5 +26,6 @@ def test_one_thread_while_it_runs_and_as_many_as_before_after_it(before, fails):
                 seen("soup")
         else:
             word, inside = seen("soup")
-            assert word == "soup" and set(inside) == {1}
+            assert word == "soup"
+            assert set(inside) == {1}
         assert blas_threads() == found
