@@ -49,6 +49,7 @@ from .models.load_model import load_model as load_model
 from .models.units import heads as heads
 from .models.units import mlps as mlps
 from .models.units import neurons as neurons
+from .prompts.words import words as words
 from .recovery.evidence import Evidence as Evidence
 from .recovery.monotone_link import Link as Link
 from .recovery.monotone_link import monotone_link as monotone_link

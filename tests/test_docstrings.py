@@ -45,6 +45,7 @@ WITH_EXAMPLES = (
     "structure_of",
     "sweep",
     "validate",
+    "words",
 )
 # What these return is defined by a formula, which they state.
 WITH_FORMULAS = (

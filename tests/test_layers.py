@@ -15,13 +15,13 @@ FLOORS = [
     {"errors", "set_functions", "runs", "models", "figures"},
     {"decoders", "subsets", "effects", "tasks", "forward"},
     {"recovery", "screening", "components"},
-    {"explanation", "circuits", "truth"},
+    {"explanation", "circuits", "truth", "prompts"},
     {"report", "experiments"},
     {"cli"},
 ]
 MATHEMATICS = {"set_functions", "decoders", "subsets", "recovery"}
 MEASUREMENT = {"runs", "effects", "screening"}
-MODELS = {"models", "tasks", "forward", "components"}
+MODELS = {"models", "tasks", "forward", "components", "prompts"}
 
 
 def modules() -> dict[str, set[str]]:

@@ -1,0 +1,1 @@
+"""Prompts taken apart: units that are pieces of a text, and what a model says without them."""
