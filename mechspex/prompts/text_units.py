@@ -20,16 +20,21 @@ class TextUnits(UnitSet):
     Everything that a `UnitSet` can do; a part of them (``units[10:]``) leaves the others to what
     is always kept.
 
-    Args:
-        units: the units, each with its span, in the order of the text.
+    Attributes:
         text: the text.
         by: what it was parted by.
         turns: the role of each turn of a conversation, and where it stands in the text.
+        spans: where each unit lies in the text.
 
     Raises:
         Refused: a unit without a span, spans that overlap or are not in order, or two units of the
             same name.
     """
+
+    text: str
+    by: str
+    turns: tuple[tuple[str, Span], ...] | None
+    spans: tuple[Span, ...]
 
     def __init__(
         self,
@@ -41,15 +46,6 @@ class TextUnits(UnitSet):
         super().__init__(units)
         self.__dict__ |= {"text": text, "by": by, "turns": turns}
         self.__dict__["spans"] = checked_spans(units, text)
-
-    text: str
-    """The text."""
-    by: str
-    """What it was parted by."""
-    turns: tuple[tuple[str, Span], ...] | None
-    """The role of each turn of a conversation, and where it stands in the text."""
-    spans: tuple[Span, ...]
-    """Where each unit lies in the text."""
 
     @property
     def pieces(self) -> tuple[str, ...]:
