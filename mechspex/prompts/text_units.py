@@ -62,9 +62,9 @@ class TextUnits(UnitSet):
     @overload
     def __getitem__(self, index: int) -> Unit: ...
     @overload
-    def __getitem__(self, index: slice | str | Iterable[str]) -> UnitSet: ...
+    def __getitem__(self, index: slice | str | Iterable[str]) -> TextUnits: ...
 
-    def __getitem__(self, index: int | slice | str | Iterable[str]) -> Unit | UnitSet:
+    def __getitem__(self, index: int | slice | str | Iterable[str]) -> Unit | TextUnits:
         found = super().__getitem__(index)
         if isinstance(found, Unit):
             return found
