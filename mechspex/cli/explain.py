@@ -9,7 +9,7 @@ import typer
 from mechspex.cli.choices import Decoder, Design, ScreenOrNone
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import EXPLAINED, FRESH, Question
-from mechspex.cli.output import ANSWER, MASKS
+from mechspex.cli.output import ANSWER, MASKS, say_needed
 from mechspex.core.checks import (
     check_contexts,
     check_keep,
@@ -128,7 +128,9 @@ def _searched(
 
     def search(run: str, values: Any, fresh: Any) -> Any:
         import mechspex as mx
+        from mechspex.explanation.explain import MOST_TERMS
 
+        say_needed(len(fresh.outputs), MOST_TERMS, options["level"])
         asked = _arguments(options)
         return mx.explain(values, held_out=fresh, screen=method, run=run, progress=True, **asked)
 

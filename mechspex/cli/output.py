@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,15 @@ def writing() -> Iterator[None]:
             f"{error.filename or 'a file'} could not be written ({error.strerror}); the values are "
             "kept, the same command measures nothing again"
         ) from None
+
+
+def say_needed(n_outputs: int, n_terms: int, level: float) -> None:
+    """Say on stderr how far an effect must stand out, where few prompts are to test it."""
+    from mechspex.effects.validation import needed
+
+    line = needed(n_outputs, n_terms, level)
+    if line is not None:
+        print(line, file=sys.stderr)
 
 
 def print_answer(content: Any, as_json: bool) -> None:

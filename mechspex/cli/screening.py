@@ -10,7 +10,7 @@ import typer
 from mechspex.cli.choices import Screen
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SCREENED, TESTED, Question
-from mechspex.cli.output import ANSWER, MASKS
+from mechspex.cli.output import ANSWER, MASKS, say_needed
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.kinds import kind_of_name, listed_kinds
@@ -122,6 +122,7 @@ def validate(
 
         # An unknown name is refused before there is a folder.
         values.units.columns(name for term in terms for name in term)
+        say_needed(len(values.outputs), len(terms), level)
         options = {"contexts": contexts, "seed": experiment.seed}
         return mx.validate(values, terms, level=level, run=run, progress=True, **options)
 

@@ -9,7 +9,7 @@ import typer
 from mechspex.cli.choices import RepairSource
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import FRESH, REPAIRED, Question
-from mechspex.cli.output import ANSWER, MASKS
+from mechspex.cli.output import ANSWER, MASKS, say_needed
 from mechspex.core.checks import check_from, check_level
 
 
@@ -44,6 +44,7 @@ def self_repair(
         import mechspex as mx
         from mechspex.runs.run import run_folder
 
+        say_needed(len(fresh.outputs), most, level)
         below = run_folder(run) / "proposed"
         proposed: Any
         if source == "sweep":

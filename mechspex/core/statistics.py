@@ -220,6 +220,20 @@ def discovery_halfwidths(
     return halfwidth(errors, degrees, level * n_discovered / n_tests) + rounding
 
 
+def errors_to_discover(n_values: int, n_tests: int, level: float) -> float:
+    """How many standard errors from zero a mean must lie to be discovered alone among tests.
+
+    Student's quantile at `level` / `n_tests`: with few values it is large, and more tests or a
+    smaller level make it larger yet.
+
+    Args:
+        n_values: how many values the mean is over, at least 2.
+        n_tests: how many means are tested together.
+        level: the false discovery rate.
+    """
+    return float(halfwidth(1.0, n_values - 1, level / n_tests))
+
+
 def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """p-values adjusted so that any false claim at all is as rare as the level (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from mechspex.core.json_values import plain, plain_rows, read_array, read_number, read_term
-from mechspex.core.statistics import standard_error
+from mechspex.core.statistics import errors_to_discover, standard_error
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import VALIDATED
@@ -20,6 +20,8 @@ from mechspex.runs.text import effect_tables
 
 # An interval as wide as this share of the largest effect is more than rounding.
 _ROUNDED = 1e-4
+# On fewer outputs Student's quantile is half as large again as that of many, or more.
+_FEW = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +72,31 @@ class Validation(RunResult):
         widths = self.intervals[:, 1] - self.intervals[:, 0]
         # Rounding has a width as well.
         return bool((widths > _ROUNDED * np.abs(self.effects).max(initial=0.0)).any())
+
+    @property
+    def smallest_effect(self) -> float | None:
+        """From where on these outputs confirm a mean effect of typical spread; None without one.
+
+        The median over terms of t · s / √n: s is a term's standard deviation over n outputs, t
+        Student's quantile at the corrected level. An effect of just that size is confirmed in about
+        every second sample of outputs.
+        """
+        widths = self.intervals[:, 1] - self.intervals[:, 0]
+        measured = widths[np.isfinite(widths)]
+        if not self.has_spread or not len(measured):
+            return None
+        return float(np.median(measured)) / 2
+
+    @property
+    def remarks(self) -> list[str]:
+        """What few outputs cannot show, as a line; none where there are enough."""
+        n_outputs, smallest = self.output_effects.shape[1], self.smallest_effect
+        if not 1 < n_outputs < _FEW or smallest is None:
+            return []
+        return [
+            f"{n_outputs} outputs confirm a mean effect from about {smallest:.2g} on, at the "
+            "spread that the tested terms have over them; more outputs confirm smaller ones"
+        ]
 
     @property
     def confirmed_singles(self) -> tuple[int, ...]:
@@ -212,4 +239,24 @@ class Validation(RunResult):
         )
 
     def __str__(self) -> str:
-        return "\n".join([self.in_short, *effect_tables(self.to_pandas())])
+        return "\n".join([self.in_short, *self.remarks, *effect_tables(self.to_pandas())])
+
+
+def needed(n_outputs: int, n_terms: int, level: float) -> str | None:
+    """How far an effect must stand out on few outputs, known before any is measured.
+
+    Args:
+        n_outputs: on how many outputs terms will be tested.
+        n_terms: how many terms.
+        level: the false discovery rate.
+
+    Returns:
+        A line; None of enough outputs, and of one, which confirms nothing.
+    """
+    if not 1 < n_outputs < _FEW:
+        return None
+    now, then = (errors_to_discover(n, n_terms, level) for n in (n_outputs, 4 * n_outputs))
+    return (
+        f"with {n_outputs} fresh prompts an effect must lie {now:.1f} standard errors from zero "
+        f"to be confirmed alone among {n_terms:,} terms; with {4 * n_outputs} {then:.1f}"
+    )

@@ -35,6 +35,7 @@ from mechspex.tasks.metric_names import DIFFERENCES
 
 # How many terms are reported, each of them validated.
 _SINGLES, _INTERACTIONS = 10, 20
+MOST_TERMS = _SINGLES + _INTERACTIONS
 # Terms below this share of the value's variance are not worth an exact test.
 _SMALLEST_SHARE = 1e-6
 

@@ -235,6 +235,7 @@ class Explanation(RunResult):
                 "the terms were chosen on the very outputs they are tested on: give fresh ones "
                 "(held_out) for a test that they have not passed already"
             )
+        lines += self.validation.remarks
         return lines
 
     def _context_line(self, around: Validation) -> str:

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import mechspex as mx
-from mechspex.effects.validation import Validation
+from mechspex.effects.validation import Validation, needed
 from mechspex.errors import MeasurementError, Refused
 
 UNITS = mx.parts(range(9))
@@ -53,6 +54,47 @@ def test_one_output_in_contexts_has_a_spread():
     around = mx.validate(values, [(0,)], contexts=40, keep=0.5)
     assert around.has_spread
     assert around.to_pandas()["confirmed"].all()
+
+
+def test_few_outputs_say_from_where_they_confirm():
+    """Of effects of that size half are confirmed, hardly any of a third, nearly all of three times
+    it; and it is what the level, the terms and the spread make of it."""
+    rng = np.random.default_rng(0)
+    n, planted = 5, np.zeros(9)
+    expected = stats.t.ppf(1 - 0.05 / 2 / 9, n - 1) / np.sqrt(n)
+    planted[:3] = expected * np.array([1 / 3, 1, 3])
+    held, smallest = np.zeros(3), []
+    for _ in range(200):
+        effects = planted[:, None] + rng.normal(size=(9, n))
+        # The largest is left out of the tests, as it would lower the level that the others need.
+        for place in range(3):
+            terms = [(place,), *((other,) for other in range(3, 9))]
+            values = mx.FunctionValues(lambda masks, e=effects: ~masks @ e, UNITS)
+            found = mx.validate(values, terms, level=0.05 * 7 / 9)
+            held[place] += found.confirmed[0]
+            smallest.append(found.smallest_effect)
+    assert np.median(smallest) == pytest.approx(expected, rel=0.15)
+    assert held[0] < 20
+    assert 70 < held[1] < 130
+    assert held[2] > 190
+    (line,) = found.remarks
+    assert line.startswith(f"5 outputs confirm a mean effect from about {smallest[-1]:.2g} on")
+    assert line in str(found)
+
+
+def test_enough_outputs_or_one_say_nothing_of_it():
+    for n_outputs in (1, 8):
+        values = mx.FunctionValues(lambda m, n=n_outputs: np.outer(pair(m), np.arange(n)), UNITS)
+        assert not mx.validate(values, [(0,), (2,)]).remarks
+        assert needed(n_outputs, 30, 0.05) is None
+
+
+def test_how_far_an_effect_must_stand_out_is_known_beforehand():
+    assert needed(4, 30, 0.05) == (
+        f"with 4 fresh prompts an effect must lie {stats.t.ppf(1 - 0.05 / 60, 3):.1f} standard "
+        "errors from zero to be confirmed alone among 30 terms; with 16 "
+        f"{stats.t.ppf(1 - 0.05 / 60, 15):.1f}"
+    )
 
 
 def test_terms_tested_where_they_were_chosen():
