@@ -15,7 +15,7 @@ FLOORS = [
     {"errors", "set_functions", "runs", "models", "figures"},
     {"decoders", "subsets", "effects", "tasks", "forward"},
     {"recovery", "screening", "components"},
-    {"explanation", "circuits", "truth", "prompts"},
+    {"attribution", "explanation", "circuits", "truth", "prompts"},
     {"report", "experiments"},
     {"cli"},
 ]

@@ -83,17 +83,26 @@ def scores() -> mx.ReferenceScores:
     return mx.ReferenceScores({"mean": row}, {"zero": "<b>no</b> behaviour"}, 3)
 
 
+def judged() -> dict[str, Any]:
+    """Two methods that tests of scores compare."""
+    return {"<script>": recovery(), "leave one out": mx.leave_one_out(values())}
+
+
 RESULTS = {
     "Agreement": lambda: mx.agreement(candidates(), values(1.2)),
+    "Attribution": lambda: mx.leave_one_out(values()),
     "Candidates": candidates,
     "Circuit": lambda: discovery().circuit,
     "Comparison": comparison,
     "Curve": lambda: discovery().best_curve,
+    "DeletionCurve": lambda: mx.deletion_curve(judged(), values()),
     "Discovery": discovery,
     "Evidence": evidence,
     "Explanation": lambda: mx.explain(soup, units=mx.parts(NAMES), budget=70),
     "Faithfulness": lambda: mx.faithfulness(values(), [1, 3], n_random=3),
     "Front": lambda: mx.front(function(), [1, 2, 3]),
+    "InsertionCurve": lambda: mx.insertion_curve(judged(), values()),
+    "LDS": lambda: mx.lds(judged(), values(), n_masks=20),
     "Link": lambda: mx.monotone_link(sample_masks(6, 80, keep=0.5), np.arange(80.0)),
     "Missed": missed,
     "Pruning": lambda: mx.prune_heads(
@@ -101,11 +110,13 @@ RESULTS = {
     ),
     "Recovery": recovery,
     "ReferenceScores": scores,
+    "RemovalCurve": lambda: mx.removal_curve(judged(), values(), [1, 2]),
     "SelfRepair": lambda: mx.self_repair(mx.sweep(values(), order=2), values(1.2)),
     "SetFunction": function,
     "Structure": lambda: mx.structure_of(function(), [0, 0, 1, 1, 2, 2]),
     "Subset": lambda: mx.best_subset(function(), 2),
     "Sweep": lambda: mx.sweep(values(), order=2, among=[0, 1, 3]),
+    "TopKDrop": lambda: mx.top_k_drop(judged(), values(), k=[1, 2]),
     "Validation": validation,
 }
 

@@ -51,6 +51,8 @@ class Stream(IntEnum):
     """Masks among which a unit's mean effect is taken (`screen` with `keep`)."""
     HALVES = 4
     """Halves of the masks whose answers are compared (`explain`, adaptive)."""
+    FRESH = 5
+    """Masks that nothing was decoded from, which judge methods (`lds`)."""
 
 
 def check_masks(masks: object, n_units: int | None = None) -> Bool[np.ndarray, "mask unit"]:

@@ -19,6 +19,8 @@ _LEVEL, _COVERAGE = 0.05, 0.95
 _RESAMPLES = 2_000
 # A spread below this share of the values is rounding.
 _ROUNDING_OF_VALUES = 1e-12
+# A correlation of 1 has no finite z.
+_NEARLY_ONE = 1 - 1e-9
 
 Numbers = TypeVar("Numbers", float, np.ndarray)
 Degrees = int | float | np.ndarray
@@ -359,3 +361,18 @@ def rank_correlation(a: Float[np.ndarray, " term"], b: Float[np.ndarray, " term"
     from scipy.stats import rankdata
 
     return correlation(rankdata(a), rankdata(b))
+
+
+def rank_correlation_estimate(r: float, n_pairs: int, level: float = _LEVEL) -> Estimate:
+    """Spearman's r of so many pairs with its interval, by Fisher's z (Bonett & Wright 2000).
+
+    atanh r has the variance (1 + r²/2)/(n − 3). Without bounds of fewer than four pairs.
+    """
+    from scipy.special import ndtri
+
+    if n_pairs < 4 or not np.isfinite(r):
+        return Estimate(r, float("nan"), float("nan"))
+    inside = min(max(r, -_NEARLY_ONE), _NEARLY_ONE)
+    half = ndtri(1 - level / 2) * np.sqrt((1 + r**2 / 2) / (n_pairs - 3))
+    low, high = np.tanh(np.arctanh(inside) + np.array([-half, half]))
+    return Estimate(r, min(r, float(low)), max(r, float(high)))

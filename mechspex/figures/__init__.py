@@ -2,6 +2,7 @@
 
 from mechspex.figures.heads import head_map
 from mechspex.figures.interactions import interactions
+from mechspex.figures.method_lines import method_lines
 from mechspex.figures.repair_map import self_repair_map
 
-__all__ = ["head_map", "interactions", "self_repair_map"]
+__all__ = ["head_map", "interactions", "method_lines", "self_repair_map"]
