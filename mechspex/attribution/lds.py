@@ -68,8 +68,8 @@ class LDS(MethodScores):
 
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> LDS:
-        counts = {name: read_whole(record[name]) for name in ("n_masks", "n_failed")}
-        return cls(**cls._fields(record), **counts)
+        n_masks, n_failed = read_whole(record["n_masks"]), read_whole(record["n_failed"])
+        return cls(**cls._fields(record), n_masks=n_masks, n_failed=n_failed)
 
 
 @door(

@@ -113,7 +113,7 @@ def _called(given: object) -> str:
     return "scores" if isinstance(given, np.ndarray | list | tuple) else named.lower()
 
 
-def _predicts(name: str, given: Any) -> SetFunction | Predict:
+def _predicts(name: str, given: Any) -> Any:
     if isinstance(given, SetFunction):
         return given
     # Explanations, recoveries and attributions.

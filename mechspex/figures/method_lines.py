@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,8 @@ _MARKERS = "osD^vPX*"
 class Scored(Protocol):
     """Scores of methods: linear datamodelling scores, drops, curves."""
 
-    @property
-    def quantity(self) -> str: ...
-
-    @property
-    def against(self) -> str: ...
+    quantity: ClassVar[str]
+    against: ClassVar[str]
 
     def to_pandas(self) -> pd.DataFrame:
         """A row a method and place: method, what it is against, the quantity, low and high."""
@@ -36,20 +33,21 @@ def method_lines(found: Scored) -> Figure:
     Args:
         found: the scores to draw.
     """
-    frame = found.to_pandas()
+    rows = found.to_pandas().to_dict("records")
     figure = Picture(figsize=(6.0, 3.8), layout="constrained")
     axes = figure.subplots()
-    methods = list(dict.fromkeys(frame["method"]))
-    places = np.sort(frame[found.against].unique())
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    places = np.unique([row[found.against] for row in rows])
     gap = np.diff(places).min() if len(places) > 1 else 1.0
     for number, method in enumerate(methods):
-        rows = frame[frame["method"] == method]
-        value = rows[found.quantity].to_numpy()
-        spread = np.abs(rows[["low", "high"]].to_numpy().T - value)
+        own = [row for row in rows if row["method"] == method]
+        at = np.array([row[found.against] for row in own], dtype=float)
+        value = np.array([row[found.quantity] for row in own])
+        spread = np.abs([[row[end] for row in own] for end in ("low", "high")] - value)
         # Side by side, so that intervals do not hide each other.
         beside = 0.25 * gap * (number - (len(methods) - 1) / 2) / len(methods)
         axes.errorbar(
-            rows[found.against] + beside,
+            at + beside,
             value,
             yerr=np.nan_to_num(spread),
             color=_COLORS[number % len(_COLORS)],

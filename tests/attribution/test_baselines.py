@@ -17,8 +17,13 @@ def pair(masks):
 class Smooth(ValueFunction):
     """`pair` with its gradient."""
 
-    units = mx.parts(5)
-    outputs = ("a", "b")
+    @property
+    def units(self):
+        return mx.parts(5)
+
+    @property
+    def outputs(self):
+        return ("a", "b")
 
     def __call__(self, masks):
         return np.stack([pair(masks), 3 * pair(masks)], axis=1)
@@ -38,11 +43,11 @@ def test_contextcite_is_the_pipeline_of_its_code(n_tokens, penalty):
     masks = mx.sample_masks(9, 64, seed=2)
     logits = pair(masks) + 0.3 * rng.normal(size=64)
     found = mx.context_cite(masks, logits, n_tokens=n_tokens, penalty=penalty)
-    pipeline = make_pipeline(StandardScaler(), Lasso(alpha=penalty))
-    pipeline.fit(masks.astype(float), logits / n_tokens)
+    scaler, lasso = StandardScaler(), Lasso(alpha=penalty)
+    pipeline = make_pipeline(scaler, lasso).fit(masks.astype(float), logits / n_tokens)
     expected = n_tokens * pipeline.predict(masks.astype(float))
     assert found.function.predict_outputs(masks)[:, 0] == pytest.approx(expected, abs=1e-6)
-    weights = n_tokens * pipeline[-1].coef_ / pipeline[0].scale_
+    weights = n_tokens * lasso.coef_ / scaler.scale_
     assert found.scores == pytest.approx(weights, abs=1e-6)
 
 

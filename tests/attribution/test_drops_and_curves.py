@@ -97,7 +97,7 @@ def test_scores_are_drawn_and_printed():
         (axes,) = found.plot().axes
         assert [text.get_text() for text in axes.get_legend().get_texts()] == list(methods)
         assert axes.get_xlabel() == found.against
-        line = axes.containers[0].lines[0]
+        line = axes.lines[0]
         assert np.asarray(line.get_ydata()) == pytest.approx(found.scores[0].mean(axis=1))
         assert all(method in str(found) for method in methods)
 
