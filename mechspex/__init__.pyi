@@ -99,5 +99,11 @@ from .tasks.load_task import load_task as load_task
 from .tasks.metrics import AllPositions as AllPositions
 from .tasks.read_prompts import read_prompts as read_prompts
 from .tasks.task import Task as Task
+from .training.examples import examples as examples
+from .training.logistic_regression import LogisticRegression as LogisticRegression
+from .training.own_training import OwnTraining as OwnTraining
+from .training.ridge_regression import KernelRidgeRegression as KernelRidgeRegression
+from .training.ridge_regression import RidgeRegression as RidgeRegression
+from .training.training_values import TrainingValues as TrainingValues
 
 __version__: str

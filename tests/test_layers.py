@@ -12,7 +12,7 @@ PACKAGE = Path(mechspex.__file__).parent
 # From the bottom up, a row a floor; a package imports from itself and from the floors below.
 FLOORS = [
     {"core"},
-    {"errors", "set_functions", "runs", "models", "figures"},
+    {"errors", "set_functions", "runs", "models", "figures", "training"},
     {"decoders", "subsets", "effects", "tasks", "forward"},
     {"recovery", "screening", "components"},
     {"attribution", "explanation", "circuits", "truth", "prompts"},
@@ -21,7 +21,7 @@ FLOORS = [
 ]
 MATHEMATICS = {"set_functions", "decoders", "subsets", "recovery"}
 MEASUREMENT = {"runs", "effects", "screening"}
-MODELS = {"models", "tasks", "forward", "components", "prompts"}
+MODELS = {"models", "tasks", "forward", "components", "prompts", "training"}
 
 
 def modules() -> dict[str, set[str]]:

@@ -1,0 +1,1 @@
+"""Training examples as units: what a model answers when it is trained on a part of its data."""
