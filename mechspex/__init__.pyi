@@ -98,6 +98,7 @@ from .tasks.greedy_answers import greedy_answers as greedy_answers
 from .tasks.load_task import load_task as load_task
 from .tasks.metrics import AllPositions as AllPositions
 from .tasks.read_prompts import read_prompts as read_prompts
+from .tasks.span_units import spans as spans
 from .tasks.task import Task as Task
 from .training.examples import examples as examples
 from .training.logistic_regression import LogisticRegression as LogisticRegression

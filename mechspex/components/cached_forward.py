@@ -67,9 +67,11 @@ class CachedForward:
         Raises:
             ModelError: a hook point that the plain model does not have.
         """
-        plain_model.attach((site.hook, site.kind) for site in ablation.sites)
+        plain_model.attach(ablation.hooks)
         layers = np.array([unit.layer for unit in units])
         positions = np.array([from_the_start(unit.position or 0, length) for unit in units])
+        if ablation.words is not None:
+            positions += ablation.words.first_positions(len(units))
         wanted = {site.layer for site in ablation.sites} - {0}
         with_cache = bool(positions.any())
         parts = [
@@ -117,7 +119,7 @@ class CachedForward:
         """
         tokens = self.tokens[rows, position:]
         tokens = repeat(tokens, "row pos -> (mask row) pos", mask=len(masks))
-        edits = self.ablation.edits(masks, rows)
+        edits, keys = self.ablation.edits(masks, rows), self.ablation.hidden_keys(masks, rows)
         entering = None
         if block:
             entering = repeat(
@@ -130,7 +132,9 @@ class CachedForward:
             for keys, values in (self.cache if position else ())
         )
         start = Start(block, entering, cache)
-        return self.plain_model.logits(tokens, edits, start=start, read=read, n_last=self.n_read)
+        return self.plain_model.logits(
+            tokens, edits, start=start, read=read, n_last=self.n_read, keys=keys
+        )
 
 
 def _first(

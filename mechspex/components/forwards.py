@@ -15,9 +15,10 @@ from torch import Tensor
 from mechspex.components.batched_forward import BatchedForward
 from mechspex.components.cached_forward import CachedForward
 from mechspex.components.masked_forward import Site, sites_of
+from mechspex.components.words import EMBEDDING, WORD, hides_any
 from mechspex.core.units import UnitSet
 from mechspex.forward.plain_model import PlainModel
-from mechspex.models.bridge import HookWatch
+from mechspex.models.bridge import HookWatch, attentions
 from mechspex.models.load_model import Model
 from mechspex.models.weights import Weights, weights_of
 
@@ -67,7 +68,10 @@ class AblatedModel:
 
         Raises:
             AblationError: a unit that is no part of a transformer.
+            ModelError: a model from whose attention no word can be hidden.
         """
+        if hides_any(units):
+            attentions(model)
         copies = cache(partial(PlainModel, model))
         sites, hooks = sites_of(model, units), HookWatch(model)
         weights = weights_of(model)
@@ -84,6 +88,12 @@ class AblatedModel:
             weights=weights,
             users_hooks=hooks.users(),
         )
+
+    @property
+    def hooks_ablated(self) -> list[str]:
+        """The hook points at which the units are ablated."""
+        at_words = [EMBEDDING] if any(unit.kind == WORD for unit in self.units) else []
+        return [site.hook for site in self.sites] + at_words
 
     @property
     def device(self) -> torch.device:
@@ -161,6 +171,8 @@ class Forwards:
             ModelError: the model cannot do without it.
         """
         copy = ablated.plain_model(dtype, fused=fused, n_blocks=n_blocks)
+        if hides_any(ablated.units):
+            copy.attach_keys(ablated.model)
         return Forwards(
             tuple(
                 group.without_bridge(

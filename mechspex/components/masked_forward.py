@@ -11,10 +11,12 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from mechspex.components.words import EMBEDDING, WORD, PlacedWords, is_word
 from mechspex.core.errors import AblationError, ModelError, UnknownUnitError
 from mechspex.core.kinds import KINDS, Kind, listed_kinds
 from mechspex.core.units import Unit, UnitSet
 from mechspex.models.bridge import Edits, edited_logits, hook_point
+from mechspex.models.hidden_keys import HiddenKeys
 from mechspex.models.load_model import Model
 from mechspex.models.units import shape_of
 
@@ -78,12 +80,15 @@ def _span(indices: Sequence[int]) -> slice | list[int]:
 def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
     """The hook points at which units of a model are ablated, from the first layer to the last.
 
+    Words of a prompt are none of these; see `mechspex.components.words`.
+
     Raises:
         AblationError: a unit that is no activation of a model.
     """
     at: dict[tuple[int, Kind], list[tuple[int, Unit]]] = {}
     for column, unit in enumerate(units):
-        at.setdefault((unit.layer, unit.kind), []).append((column, unit))
+        if not is_word(unit):
+            at.setdefault((unit.layer, unit.kind), []).append((column, unit))
     sites = []
     for (layer, kind), members in sorted(at.items()):
         hook = hook_point(model, kind, layer)
@@ -169,13 +174,21 @@ class Ablation:
         sites: where units are ablated.
         references: {hook: what replaces an ablated activation}, ``[1 or row, 1 or pos, …]``.
         length: the length of the rows, in tokens.
+        words: the words among the units, where there are any.
         rescale: whether kept heads are multiplied.
     """
 
     sites: tuple[Site, ...]
     references: Mapping[str, Tensor]
     length: int
+    words: PlacedWords | None = None
     rescale: bool = False
+
+    @property
+    def hooks(self) -> list[tuple[str, Kind]]:
+        """The hook points of its edits, each with the kind of the units there."""
+        at_sites = [(site.hook, site.kind) for site in self.sites]
+        return at_sites + ([(EMBEDDING, WORD)] if EMBEDDING in self.references else [])
 
     def in_dtype(self, dtype: torch.dtype) -> Ablation:
         """The same with its references in another dtype."""
@@ -190,11 +203,35 @@ class Ablation:
             masks: ``[mask, 1 or row, unit]``, Boolean, or between 0 and 1.
             rows: the rows that are run, as a slice of the references.
         """
-        return {site.hook: self._edit(site, masks, rows) for site in self.sites}
+        edits = {site.hook: self._edit(site, masks, rows) for site in self.sites}
+        if self.words is not None and WORD in self.words.at:
+            edits[EMBEDDING] = self._edit_embedding(self.words, masks, rows)
+        return edits
+
+    def hidden_keys(self, masks: Masks, rows: slice) -> HiddenKeys | None:
+        """The positions that masks hide from attention, for the same rows as `edits`."""
+        return None if self.words is None else self.words.hidden(masks, rows)
+
+    def _reference(self, hook: str, rows: slice) -> Tensor:
+        reference = self.references[hook]
+        return reference[rows] if len(reference) > 1 else reference
+
+    def _edit_embedding(
+        self, words: PlacedWords, masks: Tensor, rows: slice
+    ) -> Callable[[Tensor], Tensor]:
+        reference = self._reference(EMBEDDING, rows)
+
+        def edit(embedding: Tensor) -> Tensor:
+            n_positions = embedding.shape[1]
+            keep = words.kept(WORD, masks.to(embedding.device), rows)[..., -n_positions:, None]
+            live = rearrange(embedding, "(mask row) ... -> mask row ...", mask=len(masks))
+            edited = _blended(live, reference[:, -n_positions:].to(live), keep.to(live.dtype))
+            return rearrange(edited, "mask row ... -> (mask row) ...")
+
+        return edit
 
     def _edit(self, site: Site, masks: Tensor, rows: slice) -> Callable[[Tensor], Tensor]:
-        reference = self.references[site.hook]
-        reference = reference[rows] if len(reference) > 1 else reference
+        reference = self._reference(site.hook, rows)
 
         def edit(activation: Tensor) -> Tensor:
             n_positions = activation.shape[1]
@@ -204,13 +241,17 @@ class Ablation:
             live = rearrange(activation, "(mask row) ... -> mask row ...", mask=len(masks))
             others = reference[:, -n_positions:].to(live)
             wide = keep.to(live.dtype).view(*keep.shape, *[1] * (live.ndim - 4))
-            # Exact for masks of zeros and ones, and several times as fast as choosing by them.
-            edited = torch.addcmul(others * (1 - wide), live, wide)
+            edited = _blended(live, others, wide)
             if self.rescale and KINDS[site.kind].rescaled:
                 edited = torch.where(wide > 0, edited * _factor(keep, live), edited)
             return rearrange(edited, "mask row ... -> (mask row) ...")
 
         return edit
+
+
+def _blended(live: Tensor, reference: Tensor, keep: Tensor) -> Tensor:
+    # Exact for masks of zeros and ones, and several times as fast as choosing by them.
+    return torch.addcmul(reference * (1 - keep), live, keep)
 
 
 def _factor(keep: Tensor, rows: Tensor) -> Tensor:
@@ -246,5 +287,5 @@ class MaskedForward:
             masks: ``[mask, 1 or row, unit]``, Boolean, or between 0 and 1.
         """
         tokens = repeat(self.tokens[rows], "row pos -> (mask row) pos", mask=len(masks))
-        edits = self.ablation.edits(masks, rows)
-        return edited_logits(self.model, tokens, edits, self.n_read)
+        edits, keys = self.ablation.edits(masks, rows), self.ablation.hidden_keys(masks, rows)
+        return edited_logits(self.model, tokens, edits, self.n_read, keys=keys)

@@ -81,17 +81,25 @@ class Means:
         names = list(dict.fromkeys(name for one in called for name in one))
         self._number = {name: number for number, name in enumerate(names)}
 
-    def references(self, one: CleanPass, called: Sequence[Sequence[Hashable]]) -> References:
-        """What replaces the activations of a pass whose prompts' positions are called so."""
+    def reference(
+        self, hook: str, one: CleanPass, called: Sequence[Sequence[Hashable]]
+    ) -> Float[Tensor, "#row pos ..."]:
+        """What replaces the activations of a pass whose prompts' positions are called so.
+
+        Args:
+            hook: where the activations lie.
+            one: the pass.
+            called: what the positions of all prompts of the task are called.
+
+        Raises:
+            AblationError: positions that nothing of the source stands for.
+        """
         missing = {name for j in one.forced.prompts for name in called[j]} - self._number.keys()
         if missing:
             raise AblationError(
                 f"the calibration prompts have nothing in place of {sorted(map(str, missing))}; "
                 "give calibration prompts that have it"
             )
-        return {hook: self._reference(hook, one, called) for hook in one.activations}
-
-    def _reference(self, hook: str, one: CleanPass, called: Sequence[Sequence[Hashable]]) -> Tensor:
         numbers = [[self._number[name] for name in called[j]] for j in one.forced.prompts]
         if self._one_by_one and not self._leave_out:
             (source,) = self._source.passes

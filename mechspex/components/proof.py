@@ -19,6 +19,7 @@ from mechspex.components.forwards import AblatedModel, Forwards
 from mechspex.components.masked_forward import Ablation, MaskedForward, check_sites
 from mechspex.components.precision import PRECISIONS, PrecisionError
 from mechspex.components.references import reference_activations
+from mechspex.components.words import PlacedWords, is_word, places_of_words
 from mechspex.core.errors import AblationError, MeasurementError, ModelError
 from mechspex.core.masks import sample_masks
 from mechspex.core.units import UnitSet
@@ -129,7 +130,7 @@ def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> P
     check_context(ablated.model, task, tokens)
     passes = _clean_passes(ablated, task, tokens)
     metric = _bound(task, tokens, passes)
-    forwards = Forwards(tuple(_through_bridge(ablated, tokens, metric, passes, task.prepend_bos)))
+    forwards = Forwards(tuple(_through_bridge(ablated, task, tokens, metric, passes)))
     ends, rounding = _checked(ablated, task, forwards, passes)
     found = _shortened(Proved(ablated, task, tokens, forwards, forwards, *ends), rounding)
     return found if precision is None else found.in_precision(precision)
@@ -137,7 +138,7 @@ def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> P
 
 def _clean_passes(ablated: AblatedModel, task: Task, tokens: Tokens) -> list[CleanPass]:
     """The untouched model on the prompts, and on what is forced after them."""
-    hooks = [site.hook for site in ablated.sites]
+    hooks = ablated.hooks_ablated
     read_continuations = reads_continuations(task.metric, tokens)
     return [
         CleanPass.of(
@@ -152,10 +153,10 @@ def _clean_passes(ablated: AblatedModel, task: Task, tokens: Tokens) -> list[Cle
 
 def _through_bridge(
     ablated: AblatedModel,
+    task: Task,
     tokens: Tokens,
     metric: Metric,
     passes: list[CleanPass],
-    prepend_bos: bool | None,
 ) -> Iterator[BatchedForward]:
     """The forwards of the rows of each clean pass, through the bridge."""
     model = ablated.model
@@ -166,14 +167,16 @@ def _through_bridge(
         passes,
         ablated.ablation,
         tokens,
-        calibration=_calibration(ablated, prepend_bos),
+        calibration=_calibration(ablated, task.prepend_bos),
         seed=ablated.seed,
     )
+    places = places_of_words(ablated.units, task, tokens, model.tokenizer)
     for one, references in zip(passes, every, strict=True):
         prompts, length = one.forced.prompts, one.forced.length
         placed = tuple(site.on(length) for site in ablated.sites)
         rows = rearrange(one.forced.rows, "prompt sequence pos -> (prompt sequence) pos")
-        ablation = Ablation(placed, references, rows.shape[1], ablated.rescale)
+        words = PlacedWords.of(ablated.units, places, one.forced, ablated.device)
+        ablation = Ablation(placed, references, rows.shape[1], words, ablated.rescale)
         plain = MaskedForward(model, rows.to(ablated.device), ablation, one.logits.shape[1])
         yield BatchedForward.of(prompts, length, metric, plain, ablated.hooks)
 
@@ -295,8 +298,12 @@ def _ends(units: UnitSet) -> Bool[np.ndarray, "end unit"]:
 
 
 def _sample(units: UnitSet, n_each: int) -> Bool[np.ndarray, "sample unit"]:
-    """Everything kept, random masks of several densities, and the one that changes least."""
+    """Everything kept, random masks of several densities, and those that change least."""
     masks = [sample_masks(len(units), n_each, keep=keep, seed=0) for keep in _DENSITIES]
-    last = max(units, key=lambda u: (-1 if u.position is None else u.position, u.layer))
-    latest = np.array([[unit != last for unit in units]])
-    return np.concatenate([np.ones_like(latest), *masks, latest])
+    words = [unit for unit in units if is_word(unit)]
+    others = [unit for unit in units if not is_word(unit)]
+    last = [max(words, key=lambda u: u.span or (u.number, 0))] if words else []
+    if others:
+        last.append(max(others, key=lambda u: (-1 if u.position is None else u.position, u.layer)))
+    latest = np.array([[unit != one for unit in units] for one in last])
+    return np.concatenate([np.ones_like(latest[:1]), *masks, latest])

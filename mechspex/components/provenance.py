@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from mechspex.components.proof import Proved
+from mechspex.components.words import is_word
 from mechspex.core.identity import Identity, name_of
 from mechspex.core.provenance import Provenance
+from mechspex.core.units import Unit
 from mechspex.models.weights import weights_hash
 from mechspex.tasks.token_ids import Continuation
 from mechspex.tasks.tokens import first_tokens
@@ -34,7 +36,9 @@ def provenance_of(proved: Proved) -> Provenance:
     read = [*_continuations(tokens.answers), *_continuations(tokens.distractors)]
     if proved.task.answer_tokens != "all":
         read.append(proved.task.answer_tokens)
-    if tokens.spans is not None and ablation != "zero":
+    words = [unit for unit in ablated.units if is_word(unit)]
+    of_spans = any(unit.span is None for unit in words)
+    if tokens.spans is not None and (ablation != "zero" or of_spans):
         read.append(str([dict(spans) for spans in tokens.spans]))
     hooks = "; ".join(str(Identity.of(hook)) for hook in ablated.users_hooks)
     return Provenance(
@@ -51,13 +55,18 @@ def provenance_of(proved: Proved) -> Provenance:
         metric=metric if isinstance(metric, str) else name_of(metric),
         metric_digest=None if isinstance(metric, str) else Identity.of(metric).digest,
         units=ablated.units.description,
-        units_digest=_digest(" ".join(ablated.units.names)),
+        units_digest=_digest(" ".join(ablated.units.names), *_where(words)),
         ablation=ablation,
         ablation_digest=None if taken_from is None else _digest(*taken_from),
         seed=ablated.seed if ablation == "resample" else None,
         rescaled=ablated.rescale,
         others={"hooks": hooks} if hooks else {},
     )
+
+
+def _where(words: Sequence[Unit]) -> list[str]:
+    """Where words lie, which their names do not say; nothing of heads and the like."""
+    return [str([(unit.kind, unit.label, unit.span) for unit in words])] if words else []
 
 
 def _continuations(

@@ -19,6 +19,7 @@ from mechspex.components.mean_references import (
     pieces_of,
     with_forced,
 )
+from mechspex.components.words import EMBEDDING, embedding_names
 from mechspex.core.errors import AblationError, ShapeError
 from mechspex.models.load_model import Model
 from mechspex.tasks.tokens import Tokens
@@ -52,7 +53,8 @@ def reference_activations(
 
     Positions of prompts of different lengths are matched piece by piece, see `alignment.labels`.
     Where an answer of several tokens is forced after a prompt, the reference there is that of the
-    other prompts' answers, all their positions together.
+    other prompts' answers, all their positions together. Embeddings of words know of no position:
+    each of their means is one over all prompts and positions, so a single prompt has one as well.
 
     Args:
         model: the model, for the corrupted prompts.
@@ -76,6 +78,9 @@ def reference_activations(
         ]
     if ablation not in ABLATIONS:
         raise AblationError(f"ablation {ablation!r} is unknown; choose {', '.join(ABLATIONS)}")
+    if not any(one.activations for one in passes):
+        # Nothing is replaced where words are only hidden.
+        return [{} for _ in passes]
     if ablation == "zero":
         return [
             {name: torch.zeros_like(clean[:1, :1]) for name, clean in one.activations.items()}
@@ -85,7 +90,8 @@ def reference_activations(
         return [_corrupted(model, one, tokens) for one in passes]
     source_passes, source_tokens = calibration or (passes, tokens)
     n_source = len(source_tokens.prompts)
-    if ablation in _OF_OTHERS and n_source == 1 and calibration is None:
+    words_alone = ablation == "mean" and all({*one.activations} <= {EMBEDDING} for one in passes)
+    if ablation in _OF_OTHERS and n_source == 1 and calibration is None and not words_alone:
         raise AblationError(
             f"ablation {ablation!r} over a single prompt would replace every activation by itself; "
             f"give more prompts, calibration prompts (calibration=[…]), or choose {_ALONE}"
@@ -99,7 +105,7 @@ def reference_activations(
     if ablation == "resample":
         return _resampled(passes, tokens, source, seed)
     by_position = ablation == "position_mean"
-    if ablation == "mean" and calibration is None and n_source < _FEW:
+    if ablation == "mean" and calibration is None and n_source < _FEW and not words_alone:
         warnings.warn(
             f"the mean over {n_source} prompts takes away {(n_source - 1) / n_source:.0%} of what "
             "tells a prompt from the others; give more prompts, calibration prompts "
@@ -107,8 +113,19 @@ def reference_activations(
             stacklevel=6,
         )
     called, of_source = called_alike(tokens, source, everywhere=by_position)
-    means = Means(source, of_source, leave_out=ablation == "leave_one_out")
-    return [means.references(one, called) for one in passes]
+    leave_out = ablation == "leave_one_out"
+    means = Means(source, of_source, leave_out=leave_out)
+    special = frozenset(getattr(model.tokenizer, "all_special_ids", ()))
+    words = Means(source, embedding_names(source_tokens, special), leave_out=leave_out)
+    return [
+        {
+            hook: words.reference(hook, one, embedding_names(tokens, special))
+            if hook == EMBEDDING
+            else means.reference(hook, one, called)
+            for hook in one.activations
+        }
+        for one in passes
+    ]
 
 
 def _resampled(

@@ -182,8 +182,14 @@ KINDS: dict[Kind, UnitKind] = {
             count=_neurons,
         ),
         UnitKind(kind="part", plural="parts"),
-        # A word is ablated at the embeddings of its tokens, or, hidden, as a key of attention.
-        UnitKind(kind="word", plural="words"),
+        UnitKind(
+            kind="word",
+            plural="words",
+            # What transformers calls inputs_embeds: before positions are added to it.
+            hook="embed.hook_out",
+            shape="row pos d_model",
+        ),
+        # A word as a key of every attention, which is at no one hook point.
         UnitKind(kind="hidden_word", plural="hidden words"),
         UnitKind(kind="example", plural="examples"),
     )

@@ -17,7 +17,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from mechspex.core.errors import ModelError
 from mechspex.core.kinds import KINDS, Kind
 from mechspex.forward.onednn import multiply_by_the_faster_library
-from mechspex.models.bridge import Edits, HookWatch, can_keep_last_logits
+from mechspex.models.bridge import Edits, HookWatch, attentions, can_keep_last_logits
+from mechspex.models.hidden_keys import HiddenKeys, hide
 from mechspex.models.load_model import Model
 from mechspex.models.units import shape_of
 
@@ -48,6 +49,7 @@ class _Pass:
         start: where it begins.
         read: tokens whose logits are wanted; None for all.
         n_last: how many of the last positions are read; None for all.
+        keys: positions that are hidden from attention.
         wanted: blocks whose input is recorded, in `recorded`.
     """
 
@@ -56,6 +58,7 @@ class _Pass:
     start: Start = Start(0, None, ())
     read: Tensor | None = None
     n_last: int | None = None
+    keys: HiddenKeys | None = None
     wanted: Collection[int] = ()
     recorded: dict[int, Tensor] = field(default_factory=dict)
 
@@ -119,6 +122,7 @@ class PlainModel:
         start: Start | None = None,
         read: Int[Tensor, " read"] | None = None,
         n_last: int = 1,
+        keys: HiddenKeys | None = None,
     ) -> Float[Tensor, "row last read"]:
         """Logits at the last positions, of the tokens `read` or of the whole vocabulary.
 
@@ -128,9 +132,10 @@ class PlainModel:
             start: where to begin; at the embedding if not given.
             read: token ids.
             n_last: how many of the last positions.
+            keys: positions that are hidden from attention, once `attach_keys` was called.
         """
         start = Start(0, None, ()) if start is None else start
-        run = _Pass(edits, len(tokens), start, read, n_last)
+        run = _Pass(edits, len(tokens), start, read, n_last, keys)
         cache = _prefix(start.cache)
         return self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
 
@@ -175,6 +180,19 @@ class PlainModel:
             else:
                 module.register_forward_hook(self._edit_output(hook))
             self._attached.add(hook)
+
+    def attach_keys(self, model: Model) -> None:
+        """Make it possible to hide positions from attention here.
+
+        Args:
+            model: the bridge.
+
+        Raises:
+            ModelError: see `attentions`.
+        """
+        if "keys" not in self._attached:
+            hide(map(self._copy_of, attentions(model)), lambda: self._pass.keys)
+            self._attached.add("keys")
 
     def _edit_input(self, hook: str, n_units: int | None) -> Callable[..., Any]:
         def pre_hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

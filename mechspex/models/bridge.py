@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mechspex.core.errors import TaskError
+from mechspex.core.errors import ModelError, TaskError
 from mechspex.core.kinds import KINDS, Kind
+from mechspex.models.hidden_keys import INSTEAD, HiddenKeys, hide, is_native
 from mechspex.models.load_model import Model
 
 # Both install hooks of their own, which are part of the model.
@@ -32,7 +34,12 @@ Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
 
 def edited_logits(
-    model: Model, tokens: Int[Tensor, "row pos"], edits: Edits, n_read: int = 1
+    model: Model,
+    tokens: Int[Tensor, "row pos"],
+    edits: Edits,
+    n_read: int = 1,
+    *,
+    keys: HiddenKeys | None = None,
 ) -> Float[Tensor, "row read vocabulary"]:
     """Logits where the model is read, its activations edited on the way.
 
@@ -40,12 +47,22 @@ def edited_logits(
     token, a classifier at its only output. The wrapped model is called itself: it holds the hooked
     modules, and models of the transformers library can skip the unembedding of other positions.
 
+    Args:
+        model: the bridge.
+        tokens: the token ids.
+        edits: made to the activations on the way.
+        n_read: how many of the last positions are read.
+        keys: positions that are hidden from attention.
+
     Raises:
         TaskError: a model that reads one position is to read several.
+        ModelError: an attention from which nothing can be hidden.
     """
     hooks = [(name, _as_hook(edit)) for name, edit in edits.items()]
     own = model.original_model
-    with model.hooks(fwd_hooks=hooks):
+    with model.hooks(fwd_hooks=hooks), ExitStack() as stack:
+        for handle in [] if keys is None else hide(attentions(model), lambda: keys):
+            stack.callback(handle.remove)
         if not isinstance(own, PreTrainedModel):
             return own(tokens)[:, -n_read:]
         if can_keep_last_logits(own):
@@ -71,6 +88,31 @@ def _as_hook(edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor, object], Ten
 def can_keep_last_logits(own: PreTrainedModel) -> bool:
     """Whether a model can be told to unembed the last position alone: causal ones can."""
     return "logits_to_keep" in inspect.signature(own.forward).parameters
+
+
+def attentions(model: Model) -> list[nn.Module]:
+    """The attention of each block, from which keys can be hidden.
+
+    Raises:
+        ModelError: a model of transformers that is not causal, one of neither library, or blocks
+            that mix positions by something else than attention.
+    """
+    name, own = model.cfg.model_name, model.original_model
+    found = [getattr(block, "attn", None) for block in model.blocks]
+    here = [module for module in found if isinstance(module, nn.Module)]
+    causal = isinstance(own, PreTrainedModel) and can_keep_last_logits(own)
+    if not causal and not all(map(is_native, found)):
+        raise ModelError(
+            f"no word can be hidden from the attention of {name}, which is no causal model of the "
+            f"transformers library; {INSTEAD}"
+        )
+    if len(here) < len(found):
+        missing = next(n for n, module in enumerate(found) if not isinstance(module, nn.Module))
+        raise ModelError(
+            f"block {missing} of {name} has no attention: what is hidden from attention would "
+            f"still be read there; {INSTEAD}"
+        )
+    return here
 
 
 class HookWatch:

@@ -38,6 +38,35 @@ def token_spans(
     )
 
 
+def tokens_within(
+    tokenizer: Tokenizer, text: str, ids: Sequence[int], pieces: Sequence[tuple[int, int]]
+) -> list[list[int]]:
+    """The positions of the tokens that belong to each piece of a text.
+
+    A token belongs to the piece that holds its first character that is no blank, so that none
+    belongs to two pieces: a leading blank goes with its word, and an emoji's bytes with the emoji.
+    A token of blanks alone belongs to the piece that holds its first one.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        text: the text.
+        ids: its token ids, with what marks its ends.
+        pieces: (first, last + 1) in characters, of pieces that do not overlap.
+
+    Raises:
+        TaskError: a tokenizer that does not tell where its tokens stand.
+    """
+    offsets, first = _offsets(tokenizer, text, list(ids))
+    owner = {place: number for number, piece in enumerate(pieces) for place in range(*piece)}
+    found: list[list[int]] = [[] for _ in pieces]
+    for place, (begin, end) in enumerate(offsets):
+        shown = (c for c in range(begin, end) if not text[c].isspace())
+        number = owner.get(next(shown, begin))
+        if number is not None:
+            found[number].append(first + place)
+    return found
+
+
 def _spans_of(
     tokenizer: Tokenizer, number: int, text: str, ids: list[int], named: Mapping[str, Span]
 ) -> Mapping[str, range]:
@@ -89,5 +118,10 @@ def _offsets(
         )
     read = asked(text, add_special_tokens=False, return_offsets_mapping=True)
     plain = list(read.input_ids)
-    first = next(i for i in range(len(ids) + 1) if ids[i : i + len(plain)] == plain)
-    return read.offset_mapping, first
+    at = [i for i in range(len(ids) + 1) if ids[i : i + len(plain)] == plain]
+    if not at:
+        raise TaskError(
+            f"{type(tokenizer).__name__} reads {text!r} otherwise where it marks its ends, so "
+            "spans cannot be found; give the task prepend_bos=True or False"
+        )
+    return read.offset_mapping, at[0]
