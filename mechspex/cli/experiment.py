@@ -283,11 +283,13 @@ class Experiment(OwnPrompts):
 
     def _own_parts(self, wanted: tuple[int, ...], say: Callable[[object], None]) -> list[Any]:
         """The prompts in parts, and what is to be said of them."""
+        from mechspex.models.positions import most_positions
         from mechspex.models.tokenizer import own_tokenizer
         from mechspex.tasks.token_rows import read_as
 
         tokenizer = self.bridge.tokenizer
-        task = self.own_task(own_tokenizer(tokenizer) if self.chat else tokenizer, say)
+        reader = own_tokenizer(tokenizer) if self.chat else tokenizer
+        task = self.own_task(reader, say, most_positions(self.bridge))
         say(f"the first prompt is read as {read_as(task, tokenizer)}")
         if len(task) == 1:
             # All that there is; what is found is exact for it and says nothing of others.

@@ -136,12 +136,18 @@ class OwnPrompts:
                 name = "--chat" if self.chat else "--skip"
                 raise TaskError(f"{name} goes with prompts of your own; {task!r} has none")
 
-    def own_task(self, tokenizer: Any, say: Callable[[object], None] | None = None) -> Any:
+    def own_task(
+        self,
+        tokenizer: Any,
+        say: Callable[[object], None] | None = None,
+        longest: int | None = None,
+    ) -> Any:
         """The prompts as a task.
 
         Args:
             tokenizer: the model's.
             say: prints which rows were left out, and the like.
+            longest: how many tokens the model can read, where that is known.
         """
         from mechspex.tasks.reading import reading_of
 
@@ -159,6 +165,7 @@ class OwnPrompts:
             chat=self.chat,
             prepend_bos=self.prepend_bos,
             answer_tokens=self.answer_tokens,
+            longest=longest,
         )
         for remark in read.remarks:
             if say is not None:

@@ -9,12 +9,10 @@ from transformers import PreTrainedModel
 
 from mechspex.core.errors import TaskError
 from mechspex.models.load_model import Model
+from mechspex.models.positions import most_positions, trained_positions
 from mechspex.tasks.metrics import reads_continuations
 from mechspex.tasks.task import Task
 from mechspex.tasks.tokens import Tokens
-
-# Positions that can be computed beyond those the model was trained on.
-_RELATIVE = ("rotary", "alibi", "relative_positional_bias", "none")
 
 
 def check_context(model: Model, task: Task, tokens: Tokens) -> None:
@@ -45,8 +43,8 @@ def check_context(model: Model, task: Task, tokens: Tokens) -> None:
     with_answer = reads_continuations(task.metric, tokens)
     lengths = [_length(tokens, j, with_answer) for j in range(len(tokens.prompts))]
     longest = max(range(len(lengths)), key=lengths.__getitem__)
-    length, limit = lengths[longest], int(model.cfg.n_ctx or 0)
-    if not limit or length <= limit:
+    length, limit = lengths[longest], trained_positions(model)
+    if limit is None or length <= limit:
         return
     text = task.prompts[longest]
     told = (
@@ -54,9 +52,7 @@ def check_context(model: Model, task: Task, tokens: Tokens) -> None:
         f"and {model.cfg.model_name} has "
         f"{limit} positions: {text[:60]!r}{'…' if len(text) > 60 else ''}"
     )
-    # TransformerLens' own models hold tables of their positions, whatever kind they are.
-    computed = isinstance(model.original_model, PreTrainedModel)
-    if computed and str(model.cfg.positional_embedding_type) in _RELATIVE:
+    if most_positions(model) is None:
         warnings.warn(f"{told}; it was not trained on more", stacklevel=5)
         return
     raise TaskError(f"{told}; shorten it")

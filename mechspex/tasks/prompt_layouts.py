@@ -11,17 +11,21 @@ from typing import Any
 from mechspex.core.errors import TaskError
 from mechspex.tasks.prompt_records import Record
 
+Turns = tuple[Mapping[str, str], ...]
+"""A chat: ``{"role": …, "content": …}`` of each turn."""
+
 
 @dataclass(frozen=True)
 class PromptRow:
     """What a row says.
 
     Attributes:
-        prompt: the text.
+        prompt: the text; of a chat what was said last.
         answers, distractors: the right and the wrong continuations.
         corrupted: the corrupted prompt.
         subject, corrupted_subject: what the prompts are about, a span of each.
         joined: whether continuations go on without a space, as digits of a number do.
+        turns, corrupted_turns: the prompts as chats, each turn with its ``role`` and ``content``.
     """
 
     prompt: str
@@ -31,7 +35,14 @@ class PromptRow:
     subject: tuple[int, int] | None = None
     corrupted_subject: tuple[int, int] | None = None
     joined: bool = False
+    turns: Turns = ()
+    corrupted_turns: Turns = ()
 
+
+# The names of columns in the layout that is known by no more than these.
+_PROMPT, _ANSWER = "prompt|clean|messages", "answer|answers|correct|target|attribute"
+_DISTRACTOR = "distractor|distractors|incorrect|wrong_answer|wrong_answers"
+_CORRUPTED = "corrupted|corrupt"
 
 Read = Callable[[Mapping[str, Any], Sequence[Record]], PromptRow]
 
@@ -135,14 +146,31 @@ def _list_in(text: str) -> Any:
 
 
 def _plain(cells: Mapping[str, Any], _: Sequence[Record]) -> PromptRow:
+    turns, corrupted = _turns(cells, _PROMPT), _turns(cells, _CORRUPTED)
     return PromptRow(
-        _needed(cells, "prompt|clean"),
-        _several(cells, "answer|answers|correct|target|attribute"),
-        _several(
-            cells, "distractor|distractors|incorrect|wrong_answer|wrong_answers", needed=False
-        ),
-        _text(cells, "corrupted|corrupt", needed=False),
+        turns[-1]["content"] if turns else _needed(cells, _PROMPT),
+        _several(cells, _ANSWER),
+        _several(cells, _DISTRACTOR, needed=False),
+        corrupted[-1]["content"] if corrupted else _text(cells, _CORRUPTED, needed=False),
+        turns=turns,
+        corrupted_turns=corrupted,
     )
+
+
+def _turns(cells: Mapping[str, Any], names: str) -> Turns:
+    """The turns of a cell that holds a chat; none of another."""
+    found = _cell(cells, names, needed=False)
+    if isinstance(found, str) and found[:2] == "[{":
+        listed = _list_in(found)
+        # Any other list may be what the model is to read.
+        found = listed if all("role" in turn for turn in listed) else found
+    if isinstance(found, str) or not hasattr(found, "__len__"):
+        return ()
+    if not len(found) or not all(isinstance(turn, Mapping) for turn in found):
+        name = names.split("|")[0]
+        raise TaskError(f"its {name} is {found!r:.60}: give a text, or turns of role and content")
+    parts = ("role", "content")
+    return tuple({part: _written(_cell(turn, part), part) for part in parts} for turn in found)
 
 
 def _relation(cells: Mapping[str, Any], rows: Sequence[Record]) -> PromptRow:
@@ -337,8 +365,7 @@ LAYOUTS = (
     Layout(f"{_EAP_IG}, countries", ("clean", "country", "corrupted_country"), _country),
     Layout(f"{_EAP_IG}, pronouns", ("clean", "corrupted", "clean_answer_idx"), _pronoun),
     Layout(f"{_EAP_IG}, verbs", ("clean", "plural"), _verb, "probability_difference"),
-    Layout("mechspex, auto-circuit", ("prompt|clean", "answer|answers|correct|target|attribute"),
-           _plain),
+    Layout("mechspex, auto-circuit", (_PROMPT, _ANSWER), _plain),
     Layout(f"{_EAP_IG}, names", ("clean", "correct_idx", "incorrect_idx"), _names),
     Layout(f"{_EAP_IG}, years", ("clean", "correct_idx|label"), _year, "probability_difference"),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from mechspex.core.checks import Only
 from mechspex.core.doors import door
 from mechspex.core.errors import TaskError
 from mechspex.models.load_model import Model, as_model
+from mechspex.models.positions import most_positions
 from mechspex.models.tokenizer import own_tokenizer
 from mechspex.tasks.metric_names import METRICS
 from mechspex.tasks.reading import reading_of
@@ -55,7 +56,9 @@ skip=True (--skip)
         metric: see `mechspex.Task`; that of the layout, else ``logit_difference`` where there are
             distractors and ``answer_log_probability`` where there are none.
         skip: go on without the rows that do not fit; a warning says which.
-        chat: put the tokenizer's chat template around each prompt; answers then begin the reply.
+        chat: put the tokenizer's chat template around each prompt; answers then begin the reply. A
+            prompt may then be a list of turns, ``{"role": "user", "content": …}``; where the last
+            one is the assistant's, the answers go on with it.
         prepend_bos, answer_tokens: see `mechspex.Task`.
 
     Raises:
@@ -71,6 +74,7 @@ skip=True (--skip)
         chat=chat,
         prepend_bos=prepend_bos,
         answer_tokens=answer_tokens,
+        longest=most_positions(model),
     )
     for remark in read.remarks:
         warnings.warn(f"{remark} ({name})", stacklevel=3)

@@ -9,11 +9,11 @@ from typing import Any
 from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
 from mechspex.tasks.metric_names import DIFFERENCES
-from mechspex.tasks.prompt_layouts import Layout, PromptRow, layout_of
+from mechspex.tasks.prompt_layouts import Layout, PromptRow, Turns, layout_of
 from mechspex.tasks.prompt_records import records_of
 from mechspex.tasks.spans import token_spans
 from mechspex.tasks.task import Task
-from mechspex.tasks.token_ids import token_ids
+from mechspex.tasks.token_ids import TokenIds, token_ids
 
 # Rows that a complaint lists.
 _LISTED = 8
@@ -39,21 +39,29 @@ def reading_of(
     chat: bool = False,
     prepend_bos: bool | None = None,
     answer_tokens: str = "all",
+    longest: int | None = None,
 ) -> Reading:
-    """The rows of a table that a tokenizer can read; see `read_prompts`."""
+    """The rows of a table that a tokenizer can read; see `read_prompts`.
+
+    Args:
+        source, metric, skip, chat, prepend_bos, answer_tokens: see there.
+        tokenizer: the model's tokenizer.
+        longest: how many tokens the model can read; any number if not given.
+    """
+    if chat and not getattr(tokenizer, "chat_template", None):
+        raise TaskError("chat = True, but this model's tokenizer has no chat template")
     name, records = records_of(source)
     layout = layout_of(records)
     rows: list[tuple[str, PromptRow]] = []
     misfits: list[str] = []
     for record in records:
         try:
-            rows.append((record.place, layout.read(record.cells, records)))
+            row = layout.read(record.cells, records)
+            rows.append((record.place, _in_chat(row, tokenizer) if chat else _no_chat(row)))
         except TaskError as error:
             misfits.append(f"{record.place}: {error}")
     remarks: list[str] = []
-    if chat:
-        rows = [(place, _in_chat(row, tokenizer)) for place, row in rows]
-    else:
+    if not chat:
         rows = _spaced(rows, remarks)
     metric = metric or _metric(layout, [row for _, row in rows])
     options = {"metric": metric, "prepend_bos": prepend_bos, "answer_tokens": answer_tokens}
@@ -61,7 +69,9 @@ def reading_of(
     for place, row in rows:
         try:
             one = _task([row], name, options, tokenizer)
-            token_spans(tokenizer, one.prompts, token_ids(one, tokenizer).prompts, one.spans)
+            ids = token_ids(one, tokenizer)
+            token_spans(tokenizer, one.prompts, ids.prompts, one.spans)
+            _refuse_longer(ids, metric, longest)
             fitting.append(row)
         except TaskError as error:
             # Each row is a task of its own there, whose only prompt has the number 0.
@@ -73,6 +83,16 @@ def reading_of(
             raise TaskError(f"{told}. Mend them{way}")
         remarks.append(told)
     return Reading(_task(fitting, name, options, tokenizer), tuple(remarks))
+
+
+def _refuse_longer(ids: TokenIds, metric: str, longest: int | None) -> None:
+    """Refuse a prompt that is longer than a model can read, with the answers forced after it."""
+    continuations = [*ids.answers[0], *(() if ids.distractors is None else ids.distractors[0])]
+    forced = 0 if metric == "kl_divergence" else max(len(one) - 1 for one in continuations)
+    length = forced + max(map(len, [*ids.prompts, *(ids.corrupted or ())]))
+    if longest is not None and length > longest:
+        with_answer = " with its answer" if forced else ""
+        raise TaskError(f"it has {length:,} tokens{with_answer}, and the model reads {longest:,}")
 
 
 def _told(misfits: Sequence[str], n_fitting: int, n_rows: int) -> str:
@@ -162,16 +182,25 @@ def _ends_word(row: PromptRow) -> bool:
     return bool(last) and not last.isspace() and last not in _OPEN and not digits
 
 
+def _no_chat(row: PromptRow) -> PromptRow:
+    if row.turns or row.corrupted_turns:
+        raise TaskError("its prompt is a chat of several turns: read it with chat=True (--chat)")
+    return row
+
+
 def _in_chat(row: PromptRow, tokenizer: Tokenizer) -> PromptRow:
-    """A row whose prompt is what a user says; its answers begin the reply."""
-    prompt, subject = _said(row.prompt, row.subject, tokenizer)
+    """A row whose prompt is what a user says, or a chat; its answers begin the reply, or go on with
+    one that has begun."""
+    prompt, subject = _said(row.prompt, row.turns, row.subject, tokenizer)
     corrupted, other = row.corrupted, None
     if corrupted is not None:
-        corrupted, other = _said(corrupted, row.corrupted_subject, tokenizer)
+        span = row.corrupted_subject
+        corrupted, other = _said(corrupted, row.corrupted_turns, span, tokenizer)
+    begun = bool(row.turns) and row.turns[-1]["role"] == "assistant"
     return PromptRow(
         prompt,
-        tuple(text.lstrip() for text in row.answers),
-        tuple(text.lstrip() for text in row.distractors),
+        row.answers if begun else tuple(text.lstrip() for text in row.answers),
+        row.distractors if begun else tuple(text.lstrip() for text in row.distractors),
         corrupted,
         subject,
         other,
@@ -179,15 +208,17 @@ def _in_chat(row: PromptRow, tokenizer: Tokenizer) -> PromptRow:
 
 
 def _said(
-    text: str, span: tuple[int, int] | None, tokenizer: Any
+    text: str, turns: Turns, span: tuple[int, int] | None, tokenizer: Any
 ) -> tuple[str, tuple[int, int] | None]:
-    if not getattr(tokenizer, "chat_template", None):
-        raise TaskError("chat = True, but this model's tokenizer has no chat template")
-    said = str(
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-        )
-    )
+    """What the model reads of a chat, and where in it a span of its last text lies."""
+    chat = [dict(turn) for turn in turns] or [{"role": "user", "content": text}]
+    begun = chat[-1]["role"] == "assistant"
+    how = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
+    try:
+        said = str(tokenizer.apply_chat_template(chat, tokenize=False, **how))
+    # A template is a program of the model's makers, and refuses chats in its own ways.
+    except Exception as error:
+        raise TaskError(f"the model's chat template refuses it ({error})") from None
     begin = said.rfind(text)
     if span is None or begin < 0:
         return said, None

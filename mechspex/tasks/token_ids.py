@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
+from mechspex.tasks.metric_names import DIFFERENCES
 from mechspex.tasks.next_token import continuation, encode
 from mechspex.tasks.task import Task
 
@@ -39,7 +41,7 @@ def token_ids(task: Task, tokenizer: Tokenizer, *, with_corrupted: bool = True) 
 
     Raises:
         TaskError: a text that this tokenizer cannot read, an answer or distractor that does not
-            continue its prompt, or one that is both.
+            continue its prompt, or, where both are read, one that is both or begins the other.
     """
     prompts = [encode(tokenizer, text, task.prepend_bos) for text in task.prompts]
     corrupted = None
@@ -61,7 +63,9 @@ def token_ids(task: Task, tokenizer: Tokenizer, *, with_corrupted: bool = True) 
     distractors = None
     if task.distractors is not None:
         distractors = continuations("distractor", task.distractors)
-        _refuse_both(task, tokenizer, answers, distractors)
+        # Other metrics do not read both.
+        if task.metric in DIFFERENCES:
+            _refuse_both(task, tokenizer, answers, distractors)
     return TokenIds(prompts, corrupted, answers, distractors)
 
 
@@ -93,3 +97,12 @@ def _refuse_both(
                 f"prompt {number} has {tokens}{by_first} among its answers and its distractors: "
                 f"{task.prompts[number]!r}; change one of them"
             )
+        for ids, other in product(right, wrong):
+            if ids[: len(other)] == other[: len(ids)]:
+                # The probability of the longer one is part of that of the shorter one.
+                ours, theirs = map(tokenizer.convert_ids_to_tokens, (list(ids), list(other)))
+                raise TaskError(
+                    f"prompt {number} has answer {ours} and distractor {theirs}, one of which "
+                    f"begins with the other, so that a text is both: {task.prompts[number]!r}; "
+                    "change one of them, or end the shorter one as it ends in the text"
+                )

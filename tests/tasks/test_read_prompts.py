@@ -142,12 +142,13 @@ def test_one_space_parts_answers_from_prompts_that_end_in_words(tiny):
 
 
 class Letters:
-    """A token a character."""
+    """A token a character; and one that many tokenizers have, so that it does not begin with do."""
 
     bos_token_id = unk_token_id = None
+    does, one = " does", "\0"
 
     def __call__(self, text, *, add_special_tokens=True):
-        return type("Read", (), {"input_ids": [ord(letter) for letter in text]})
+        return type("Read", (), {"input_ids": [*map(ord, text.replace(self.does, self.one))]})
 
     def convert_ids_to_tokens(self, ids):
         return [chr(number) for number in ids]
@@ -318,10 +319,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 class Chats(Letters):
     chat_template = "own"
 
-    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
+    def apply_chat_template(
+        self, messages, *, tokenize, add_generation_prompt=False, continue_final_message=False
+    ):
         assert not tokenize
+        if messages[0]["role"] == "tool":
+            raise ValueError("roles must alternate")
         said = "".join(f"<{one['role']}>{one['content']}</>" for one in messages)
-        return said + "<reply>" * add_generation_prompt
+        return said[: -3 * continue_final_message or None] + "<reply>" * add_generation_prompt
 
 
 def test_a_chat_template_goes_round_each_prompt_and_answers_begin_the_reply():
@@ -331,3 +336,78 @@ def test_a_chat_template_goes_round_each_prompt_and_answers_begin_the_reply():
     assert (task.answers, task.distractors) == (("Norway",), ("Peru",))
     with pytest.raises(TaskError, match="no chat template"):
         reading_of(rows, Letters(), chat=True)
+
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi."},
+    {"role": "user", "content": "Where is Oslo?"},
+]
+
+
+@pytest.mark.parametrize("column", ["prompt", "messages"])
+@pytest.mark.parametrize("written", [list, tuple, json.dumps, str, np.array])
+def test_a_chat_of_several_turns_is_read(column, written):
+    """In memory, and as CSV files hold it."""
+    rows = [{column: written(TURNS), "answer": " Norway", "corrupted": written(TURNS[1:])}]
+    task = reading_of(rows, Chats(), chat=True).task
+    end = "<user>Hello</><assistant>Hi.</><user>Where is Oslo?</><reply>"
+    assert task.prompts == (f"<system>Be brief.</>{end}",)
+    assert task.corrupted == (end,)
+    assert task.answers == ("Norway",)
+
+
+def test_answers_go_on_with_a_reply_that_has_begun():
+    begun = [*TURNS, {"role": "assistant", "content": "In"}]
+    task = reading_of([{"prompt": begun, "answer": " Norway"}], Chats(), chat=True).task
+    assert task.prompts[0].endswith("<user>Where is Oslo?</><assistant>In")
+    assert task.answers == (" Norway",)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chat", "reason"),
+    [
+        (TURNS, False, "read it with chat=True"),
+        ([{"role": "user"}], True, "it has no content"),
+        (["Hello"], True, "give a text, or turns of role and content"),
+        ([{"role": "tool", "content": "7"}], True, "chat template refuses it .roles must"),
+    ],
+)
+def test_a_chat_that_cannot_be_read_is_a_rows_reason(prompt, chat, reason):
+    rows = [{"prompt": "Oslo", "answer": "x"}, {"prompt": prompt, "answer": "x"}]
+    with pytest.raises(TaskError, match=f"1 of 2 rows fit .* row 1: .*{reason}"):
+        reading_of(rows, Chats(), chat=chat)
+
+
+def test_a_list_that_is_no_chat_is_a_text():
+    text = '[{"name": "Oslo"}]'
+    assert reading_of([{"prompt": text, "answer": "x"}], Letters()).task.prompts == (text,)
+
+
+def test_prompts_beyond_the_models_positions_are_rows_reasons(gpt2, tiny):
+    """GPT-2 here has 32 positions; `tiny` has a table of 64, whatever its positions are."""
+    for model, n in ((gpt2, 32), (tiny, 64)):
+        with_bos = len(model.tokenizer("key").input_ids) - 1
+        fits = " ".join(["key"] * (n - with_bos))
+        rows = [
+            {"prompt": fits, "answer": " cow"},
+            {"prompt": f"{fits} key", "answer": " cow"},
+            {"prompt": fits, "answer": " cow key"},
+            {"prompt": "key", "answer": " cow"},
+        ]
+        with pytest.warns(UserWarning, match="2 of 4 rows fit") as told:
+            task = mx.read_prompts(rows, model, skip=True, prepend_bos=bool(with_bos))
+        assert task.prompts == (fits, "key")
+        said = str(told[0].message)
+        assert f"row 1: it has {n + 1} tokens, and the model reads {n}" in said
+        assert f"row 2: it has {n + 1} tokens with its answer, and the model reads {n}" in said
+        # What the metric does not read is not forced after a prompt.
+        kl = mx.read_prompts(rows[2:3], model, metric="kl_divergence", prepend_bos=bool(with_bos))
+        assert len(kl) == 1
+        mx.ComponentValues(model, task, "heads", "zero")
+
+
+def test_a_model_that_computes_its_positions_reads_any_number(llama):
+    rows = [{"prompt": " ".join(["key"] * 40), "answer": " cow"}]
+    assert len(mx.read_prompts(rows, llama)) == 1

@@ -103,6 +103,15 @@ def test_answers_of_several_tokens_are_read_whole_or_by_their_first(tokenizer):
         tokenize(replace(first, distractors=[" bird key"]), tokenizer)
     with pytest.raises(TaskError, match=r"prompt 0 has \['Ġbird'\] among its answers and its"):
         tokenize(replace(task, distractors=[[" key", " bird"]]), tokenizer)
+    for answer, distractor in ((" bird", " bird key"), (" bird key", " bird")):
+        begun = mx.Task(["apple"] * 2, [" key", answer], [" boat", [" key", distractor]])
+        with pytest.raises(TaskError, match="prompt 1 has answer .*one of which begins with the"):
+            tokenize(begun, tokenizer)
+        # Where they are not read both, it does no harm.
+        for metric in ("kl_divergence", "answer_probability", lambda logits, prompts: logits[:, 0]):
+            assert tokenize(replace(begun, metric=metric), tokenizer).distractors
+    same = mx.Task(["apple"], [" bird"], [" bird"], metric="kl_divergence")
+    assert tokenize(same, tokenizer).distractors == (((known("Ġbird"),),),)
     with pytest.raises(TaskError, match="answer_tokens = 'some'; choose all, mean, first"):
         replace(task, answer_tokens="some")
     with pytest.raises(TaskError, match="answer ' volcano' is not in this model's vocabulary"):
