@@ -22,7 +22,7 @@ from mechspex.core.statistics import Estimate
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import REPAIR
-from mechspex.runs.text import metric_in_words, subject
+from mechspex.runs.text import subject
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -171,7 +171,7 @@ class SelfRepair(RunResult):
         """
         from mechspex.figures.repair_map import self_repair_map
 
-        return self_repair_map(self, metric=metric or metric_in_words(self.configuration))
+        return self_repair_map(self, metric=metric)
 
     @property
     def in_short(self) -> str:

@@ -23,7 +23,7 @@ from mechspex.effects.validation import Validation
 from mechspex.runs.cost import Cost
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import SWEEP
-from mechspex.runs.text import effect_tables, last_lines, metric_in_words, strongest, subject
+from mechspex.runs.text import effect_tables, last_lines, strongest, subject
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -102,6 +102,11 @@ class Sweep(RunResult):
         return effects
 
     @property
+    def exact_single_effects(self) -> Float[np.ndarray, " unit"]:
+        """The same: all that a sweep says is exact."""
+        return self.single_effects
+
+    @property
     def confirmed_singles(self) -> tuple[int, ...]:
         """Columns of the units whose effect is confirmed: its interval leaves out zero."""
         return self.tested[0].confirmed_singles
@@ -167,7 +172,7 @@ class Sweep(RunResult):
         """
         from mechspex.figures.heads import head_map
 
-        return head_map(self, metric=metric or metric_in_words(self.configuration))
+        return head_map(self, metric=metric)
 
     def to_dict(self) -> dict[str, Any]:
         """The sweep as plain numbers and lists, with a schema name; JSON can hold it."""

@@ -27,7 +27,7 @@ from mechspex.recovery.recovery import Recovery
 from mechspex.runs.cost import Cost
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import EXPLANATION
-from mechspex.runs.text import effect_tables, last_lines, metric_in_words, strongest, subject
+from mechspex.runs.text import effect_tables, last_lines, strongest, subject
 from mechspex.screening import Screening
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.set_functions.structure import Structure, structure_of
@@ -148,6 +148,13 @@ class Explanation(RunResult):
         return np.array([effects.get((column,), 0.0) for column in range(len(self.units))])
 
     @property
+    def exact_single_effects(self) -> Float[np.ndarray, " unit"]:
+        """The exact effect of ablating each unit alone, in the order of `units`; NaN where that was
+        not measured."""
+        exact = self.validation.ablated_effects()
+        return np.array([exact.get((column,), np.nan) for column in range(len(self.units))])
+
+    @property
     def confirmed_singles(self) -> tuple[int, ...]:
         """Columns of the units whose exact effect is confirmed."""
         return self.validation.confirmed_singles
@@ -163,8 +170,7 @@ class Explanation(RunResult):
         from mechspex.figures import head_map, interactions
 
         heads = all(unit.kind == "head" and unit.position is None for unit in self.units)
-        draw = head_map if heads else interactions
-        return draw(self, metric=metric or metric_in_words(self.configuration))
+        return (head_map if heads else interactions)(self, metric=metric)
 
     @property
     def in_short(self) -> str:

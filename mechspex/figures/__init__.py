@@ -1,8 +1,8 @@
 """Figures of what was found; each returns a matplotlib figure and touches no global state."""
 
-from mechspex.figures.heads import head_map
+from mechspex.figures.heads import head_map, unit_map
 from mechspex.figures.interactions import interactions
 from mechspex.figures.method_lines import method_lines
 from mechspex.figures.repair_map import self_repair_map
 
-__all__ = ["head_map", "interactions", "method_lines", "self_repair_map"]
+__all__ = ["head_map", "interactions", "method_lines", "self_repair_map", "unit_map"]

@@ -6,9 +6,25 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mechspex.figures.style import NEGATIVE, PALE, POSITIVE, Picture, finish
+from mechspex.figures.style import (
+    INK,
+    MUTED,
+    NEGATIVE,
+    PALE,
+    PAPER,
+    POSITIVE,
+    asked,
+    entitle,
+    finish,
+    in_ink,
+    measured,
+    nothing,
+    sheet,
+    short,
+)
 
 
 @runtime_checkable
@@ -20,24 +36,25 @@ class Interactions(Protocol):
         ...
 
 
-def interactions(explanation: Interactions, *, most: int = 15, metric: str = "value") -> Figure:
+def interactions(
+    explanation: Interactions, *, most: int = 15, metric: str | None = None, ax: Axes | None = None
+) -> Figure:
     """The strongest validated interactions: exact joint effect less what smaller sets predict.
 
-    Bars are exact effects in the ``ablated`` basis with their intervals over outputs. Diamonds are
-    the effects that the decoder recovered. Pale bars are not confirmed.
+    Bars are exact effects in the ``ablated`` basis with their intervals over outputs: blue above 0,
+    red below. Diamonds are the effects that the decoder recovered. Pale bars are not confirmed.
 
     Args:
         explanation: the explanation to draw.
         most: how many interactions are drawn.
-        metric: the metric's name, for the axis.
+        metric: what is measured, in words; the value's metric if not given.
+        ax: the axes to draw on; a new figure if not given.
     """
     frame = explanation.interactions().head(most).iloc[::-1]
-    figure = Picture(figsize=(6.4, 0.3 * max(len(frame), 2) + 1.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = sheet(ax, 6.8, 0.26 * max(len(frame), 3) + 1.5)
+    heading = " · ".join(filter(None, ["Strongest interactions", asked(explanation)]))
     if not len(frame):
-        axes.text(0.5, 0.5, "no interaction to show", ha="center", transform=axes.transAxes)
-        axes.set_axis_off()
-        return figure
+        return nothing(figure, ax, axes, heading, "no interaction to show")
     effect = frame["effect"].to_numpy()
     colors = [
         PALE if not holds else POSITIVE if value > 0 else NEGATIVE
@@ -46,16 +63,16 @@ def interactions(explanation: Interactions, *, most: int = 15, metric: str = "va
     places = np.arange(len(frame))
     spread = np.abs(frame[["low", "high"]].to_numpy().T - effect)
     axes.barh(places, effect, color=colors, height=0.7)
-    axes.errorbar(effect, places, xerr=spread, fmt="none", ecolor="#333333", elinewidth=0.8)
+    axes.errorbar(effect, places, xerr=spread, fmt="none", ecolor=INK, elinewidth=0.8)
     axes.plot(
-        frame["recovered"],
-        places,
-        linestyle="none",
-        marker="D",
-        markersize=4,
-        color="black",
-        markerfacecolor="white",
-        label="recovered",
+        frame["recovered"], places, linestyle="none", marker="D", markersize=4, color=MUTED,
+        markerfacecolor=PAPER,
+    )  # fmt: skip
+    names = [short(units, 64) for units in frame["units"]]
+    finish(axes, names, f"interaction effect on {measured(explanation, metric)}")
+    note = (
+        "bar: exact joint effect less what smaller sets predict, with its interval over outputs; "
+        "grey: not confirmed; diamond: recovered"
     )
-    finish(axes, list(frame["units"]), f"interaction effect on {metric}")
-    return figure
+    entitle(figure, ax, axes, heading, note)
+    return in_ink(figure, ax)

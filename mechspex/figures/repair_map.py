@@ -6,13 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from mechspex.core.errors import Refused
 from mechspex.core.statistics import Estimate
 from mechspex.core.units import UnitSet
-from mechspex.figures.style import UNKNOWN, Picture
+from mechspex.figures.style import (
+    INK,
+    MUTED,
+    UNKNOWN,
+    asked,
+    bare,
+    both_ways,
+    colour_bar,
+    entitle,
+    in_ink,
+    measured,
+    sheet,
+)
 
 
 @runtime_checkable
@@ -46,7 +57,7 @@ class Repairs(Protocol):
         ...
 
 
-def self_repair_map(found: Repairs, *, metric: str = "value") -> Figure:
+def self_repair_map(found: Repairs, *, metric: str | None = None, ax: Axes | None = None) -> Figure:
     """Layers × heads: an arrow from every head to those that step in when it is ablated.
 
     Only confirmed repairs are drawn. Discs are coloured by the effect of ablating the head in the
@@ -55,7 +66,8 @@ def self_repair_map(found: Repairs, *, metric: str = "value") -> Figure:
 
     Args:
         found: the self-repair map to draw.
-        metric: the metric's name, for the colour bar.
+        metric: what is measured, in words; the value's metric if not given.
+        ax: the axes to draw on; a new figure if not given.
 
     Raises:
         Refused: the units are not all heads.
@@ -65,26 +77,24 @@ def self_repair_map(found: Repairs, *, metric: str = "value") -> Figure:
         raise Refused("a map of self-repair needs units that are all heads, at all positions")
     layers = sorted({unit.layer for unit in units})
     n_heads = max(unit.number for unit in units) + 1
-    figure = Picture(
-        figsize=(max(0.45 * len(layers) + 2.2, 4.6), 0.4 * n_heads + 1.4), layout="constrained"
-    )
-    axes = figure.subplots()
+    width, height = max(0.45 * len(layers) + 2.2, 4.8), max(0.4 * n_heads + 1.6, 2.8)
+    figure, axes = sheet(ax, width, height)
     place = {i: (layers.index(unit.layer), unit.number) for i, unit in enumerate(units)}
     axes.scatter(*zip(*place.values(), strict=True), s=12, color=UNKNOWN, zorder=1)
     effects = {r.unit: r.loss.value for r in found.confirmed}
     effects |= {r.by: r.before.value for r in found.confirmed}
-    largest = max((abs(effect) for effect in effects.values()), default=1.0) or 1.0
+    colours = both_ways(list(effects.values()))
     strongest = max((abs(r.interaction.value) for r in found.confirmed), default=1.0)
     for repair in found.confirmed:
         _draw_arrow(axes, repair, place, abs(repair.interaction.value) / strongest)
-    discs = axes.scatter(
+    axes.scatter(
         [place[i][0] for i in effects],
         [place[i][1] for i in effects],
         c=list(effects.values()),
         s=130,
-        cmap="RdBu",
-        norm=TwoSlopeNorm(0, -largest, largest),
-        edgecolors="#333333",
+        cmap=colours.cmap,
+        norm=colours.norm,
+        edgecolors=INK,
         linewidths=0.6,
         zorder=3,
     )
@@ -93,14 +103,26 @@ def self_repair_map(found: Repairs, *, metric: str = "value") -> Figure:
     axes.set_yticks(range(0, n_heads, max(1, n_heads // 6)))
     axes.set(xlabel="layer", ylabel="head", xlim=(-0.7, len(layers) - 0.3))
     axes.set_ylim(-0.7, n_heads - 0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    title = (
+    bare(axes)
+    _name_the_discs(axes, {units.names[column]: place[column] for column in effects})
+    heading = " · ".join(filter(None, ["Self-repair", asked(found)]))
+    note = (
         "arrow: from an ablated head to one that repairs it, confirmed; dashed where that only "
         "opposes less"
     )
-    axes.set_title(title if effects else "no repair is confirmed", loc="left", fontsize=8)
-    figure.colorbar(discs, ax=axes, label=f"effect of ablation on {metric}", shrink=0.9)
-    return figure
+    entitle(figure, ax, axes, heading, note if effects else "no repair is confirmed")
+    quantity = f"effect of ablation on {measured(found, metric)}"
+    colour_bar(figure, [axes], colours, quantity)
+    return in_ink(figure, ax)
+
+
+def _name_the_discs(axes: Axes, places: Mapping[str, tuple[int, int]]) -> None:
+    """The name of each head that is drawn, below its disc."""
+    for name, place in places.items():
+        axes.annotate(
+            name, place, xytext=(0, -8), textcoords="offset points", ha="center", va="top",
+            fontsize=5.5, color=INK,
+        )  # fmt: skip
 
 
 def _draw_arrow(
@@ -116,7 +138,7 @@ def _draw_arrow(
             "connectionstyle": "arc3,rad=0.18",
             "linewidth": 0.6 + 2.4 * strength,
             "linestyle": "solid" if repair.relation == "takes over" else "dashed",
-            "color": "#555b61",
+            "color": MUTED,
             "shrinkA": 7,
             "shrinkB": 7,
         },

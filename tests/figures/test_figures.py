@@ -29,6 +29,7 @@ def test_the_head_map_shows_the_effect_of_every_head(explanation):
     effects = explanation.to_pandas().set_index("units")["effect"]
     assert grid[3, 1] == pytest.approx(effects["L1H3"], abs=1e-4)
     assert grid[0, 0] == pytest.approx(0, abs=1e-3)
+    assert "induction · tiny" in figure.get_suptitle()
     (dots,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert sorted(map(tuple, np.asarray(dots.get_xydata()).tolist())) == [(0, 1), (1, 3)]
     assert png(figure).startswith(b"\x89PNG")
@@ -54,24 +55,25 @@ def test_results_know_their_picture(tiny, explanation):
     (image,) = explanation.plot().axes[0].images
     (same,) = figures.head_map(explanation).axes[0].images
     assert np.array_equal(np.ma.asarray(image.get_array()), np.ma.asarray(same.get_array()))
-    assert explanation.plot().axes[1].get_ylabel() == "effect of ablation on logit difference"
+    label = " ".join(explanation.plot().axes[1].get_ylabel().split())
+    assert label == "effect of ablation on logit difference (logits)"
     assert explanation.plot()._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
     task = mx.load_task("induction", tiny, n_prompts=4)
     swept = mx.sweep(mx.ComponentValues(tiny, task, mx.heads(tiny)))
-    assert swept.plot("nats").axes[1].get_ylabel() == "effect of ablation on nats"
+    assert " ".join(swept.plot("nats").axes[1].get_ylabel().split()) == "effect of ablation on nats"
     parts = mx.explain(lambda masks: 1.0 * masks[:, 0], units=mx.parts("ab"))
     (text,) = parts.plot().axes[0].texts
     assert text.get_text() == "no interaction to show"
 
 
 def test_bars_are_exact_effects_with_their_intervals(explanation):
-    figure = figures.interactions(explanation, metric="logit difference")
+    figure = figures.interactions(explanation)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["L0H1 × L1H3"]
     (bar,) = axes.patches
     assert isinstance(bar, Rectangle)
     assert bar.get_width() == pytest.approx(explanation.interactions()["effect"][0])
-    assert axes.get_xlabel() == "interaction effect on logit difference"
+    assert axes.get_xlabel() == "interaction effect on logit difference (logits)"
     assert png(figure).startswith(b"\x89PNG")
 
 
@@ -79,7 +81,7 @@ def test_no_interactions_make_a_figure_that_says_so():
     found = mx.explain(lambda masks: 1.0 * masks[:, 0], units=mx.parts("ab"))
     (text,) = figures.interactions(found).axes[0].texts
     assert text.get_text() == "no interaction to show"
-    with pytest.raises(Refused, match="all heads"):
+    with pytest.raises(Refused, match="all lie in layers"):
         figures.head_map(found)
-    with pytest.raises(Refused, match="all heads"):
+    with pytest.raises(Refused, match="all lie in layers"):
         figures.head_map(mx.sweep(lambda masks: 1.0 * masks[:, 0], units=mx.parts("ab")))
