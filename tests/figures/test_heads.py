@@ -71,9 +71,9 @@ def test_any_number_of_any_unit_with_a_layer_has_a_map():
     assert axes.images[0].get_clim() == (0, 7), "numbers that are never below 0 have one colour"
     assert bar.get_ylabel() == "share of attention"
     with pytest.raises(ShapeError, match=r"\[2\] of 'a' for 8 units"):
-        figures.unit_map(units, {"a": [1, 2]})
+        figures.unit_map(units, {"a": [1.0, 2.0]})
     with pytest.raises(Refused, match="all lie in layers"):
-        figures.unit_map(mx.parts("ab"), [1, 2])
+        figures.unit_map(mx.parts("ab"), [1.0, 2.0])
     with pytest.raises(Refused, match="2,000 rows"):
         figures.unit_map(heads(1, 2000), np.zeros(2000))
 
