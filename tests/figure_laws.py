@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from matplotlib.typing import ColorType
 
 # Of the two texts' smaller area; boxes of letters have room around them.
 _SHARED = 0.12
@@ -60,12 +61,12 @@ def check_readable(figure: Figure) -> None:
         assert area <= _SHARED * smaller, f"{one!r} lies over {other!r}"
 
 
-def contrast(one: object, other: object) -> float:
+def contrast(one: ColorType, other: ColorType) -> float:
     """The contrast of two colours, by WCAG 2.2."""
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-def luminance(colour: object) -> float:
+def luminance(colour: ColorType) -> float:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

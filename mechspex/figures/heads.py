@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -20,6 +19,7 @@ from mechspex.figures.style import (
     MUTED,
     PAPER,
     SMALL,
+    Colours,
     asked,
     both_ways,
     colour_bar,
@@ -171,9 +171,7 @@ class _Grid:
         self.places = [(at_layer[unit.layer], at_row[_row(unit)]) for unit in units]
         self.kinds = sorted({KINDS[unit.kind].plural for unit in units})
 
-    def paint(
-        self, axes: Axes, numbers: Float[np.ndarray, " unit"], colours: ScalarMappable
-    ) -> None:
+    def paint(self, axes: Axes, numbers: Float[np.ndarray, " unit"], colours: Colours) -> None:
         """A cell a unit, and the axes that name them."""
         grid = np.full((len(self.rows), len(self.layers)), np.nan)
         for (across, up), number in zip(self.places, numbers.tolist(), strict=True):

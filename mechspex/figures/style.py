@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -172,30 +173,41 @@ def legend(axes: Axes, given: Axes | None = None, **options: Any) -> None:
         axes.legend(**({"frameon": False, "fontsize": SMALL, "loc": "best"} | colour | options))
 
 
-def both_ways(*numbers: Any) -> ScalarMappable:
+@dataclass(frozen=True)
+class Colours:
+    """Which number has which colour."""
+
+    norm: Normalize
+    cmap: Colormap
+
+    def of(self, number: float) -> Any:
+        """The colour of one number."""
+        return UNKNOWN if np.isnan(number) else self.cmap(self.norm(number))
+
+
+def both_ways(*numbers: Any) -> Colours:
     """Colours that are white at 0 and reach equally far to both sides; unknown is grey."""
     largest = max([*(float(np.nanmax(np.abs(row), initial=0.0)) for row in numbers), 1e-9])
-    return ScalarMappable(TwoSlopeNorm(0, -largest, largest), _palette("RdBu"))
+    return Colours(TwoSlopeNorm(0, -largest, largest), _palette("RdBu"))
 
 
-def scale(*numbers: Any) -> ScalarMappable:
+def scale(*numbers: Any) -> Colours:
     """Colours for any numbers: both ways where some lie below 0, else from 0 up."""
     if any((np.asarray(row) < 0).any() for row in numbers):
         return both_ways(*numbers)
     largest = max([*(float(np.nanmax(row, initial=0.0)) for row in numbers), 1e-9])
-    return ScalarMappable(Normalize(0, largest), _palette("Blues"))
+    return Colours(Normalize(0, largest), _palette("Blues"))
 
 
 def _palette(name: str) -> Colormap:
     return colormaps[name].with_extremes(bad=UNKNOWN)
 
 
-def colour_bar(
-    figure: Figure, panels: Sequence[Axes], colours: ScalarMappable, quantity: str
-) -> None:
+def colour_bar(figure: Figure, panels: Sequence[Axes], colours: Colours, quantity: str) -> None:
     """The scale of colours right of the axes; its label in lines that fit their height."""
     height = figure.get_figheight() * panels[0].get_position().height
-    bar = figure.colorbar(colours, ax=list(panels), shrink=0.95, pad=0.02, fraction=0.08)
+    mapped = ScalarMappable(colours.norm, colours.cmap)
+    bar = figure.colorbar(mapped, ax=list(panels), shrink=0.95, pad=0.02, fraction=0.08)
     bar.set_label(wrapped(quantity, height))
 
 

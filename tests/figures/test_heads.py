@@ -1,4 +1,5 @@
 import matplotlib
+import matplotlib.style
 import numpy as np
 import pytest
 from figure_laws import check_readable
