@@ -118,7 +118,8 @@ class Explanation(RunResult):
 
         Both are in the ``ablated`` basis: a single is the effect of ablating that unit, a pair the
         joint effect less the single ones. ``in_contexts``, where it was asked for, is the mean
-        effect of a confirmed term among random masks of the other units.
+        effect of a confirmed term among random masks of the other units. One output has no spread:
+        there a term is confirmed if its mean effect in contexts is, with the sign of the exact one.
         """
         frame = self.validation.to_pandas()
         recovered = self.function.to_basis("ablated").to_mapping()
@@ -127,7 +128,16 @@ class Explanation(RunResult):
             around = zip(self.in_contexts.terms, self.in_contexts.effects.tolist(), strict=True)
             effect = dict(around)
             frame["in_contexts"] = [effect.get(t, np.nan) for t in self.validation.terms]
+            if not self.validation.has_spread:
+                held = self._held_in_contexts(self.in_contexts)
+                frame["confirmed"] = [term in held for term in self.validation.terms]
         return frame
+
+    def _held_in_contexts(self, around: Validation) -> set[Term]:
+        """The terms whose mean effect in contexts has the exact one's sign, beyond its interval."""
+        exact = dict(zip(self.validation.terms, self.validation.effects.tolist(), strict=True))
+        tested = zip(around.terms, around.effects.tolist(), around.confirmed, strict=True)
+        return {term for term, effect, holds in tested if holds and effect * exact[term] > 0}
 
     def singles(self) -> pd.DataFrame:
         """The validated single units, strongest first."""
@@ -156,8 +166,11 @@ class Explanation(RunResult):
 
     @property
     def confirmed_singles(self) -> tuple[int, ...]:
-        """Columns of the units whose exact effect is confirmed."""
-        return self.validation.confirmed_singles
+        """Columns of the units whose effect is confirmed, see `to_pandas`."""
+        if self.validation.has_spread or self.in_contexts is None:
+            return self.validation.confirmed_singles
+        held = self._held_in_contexts(self.in_contexts)
+        return tuple(t[0] for t in self.validation.terms if len(t) == 1 and t in held)
 
     def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
         """The map of heads where all units are heads, else the strongest interactions.
@@ -245,12 +258,11 @@ class Explanation(RunResult):
         return lines
 
     def _context_line(self, around: Validation) -> str:
-        exact = dict(zip(self.validation.terms, self.validation.effects.tolist(), strict=True))
-        pairs = zip(around.terms, around.effects.tolist(), around.confirmed, strict=True)
-        held = sum(bool(holds) and effect * exact[term] > 0 for term, effect, holds in pairs)
+        held = len(self._held_in_contexts(around))
+        tested = "confirmed terms" if self.validation.has_spread else "terms"
         return (
             f"among {self.settings['contexts']} random masks of the other units {held} of the "
-            f"{len(around.terms)} confirmed terms keep their sign, beyond their intervals there"
+            f"{len(around.terms)} {tested} keep their sign, beyond their intervals there"
         )
 
     def _screen_lines(self) -> list[str]:

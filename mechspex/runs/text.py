@@ -12,7 +12,12 @@ from mechspex.core.provenance import Provenance
 from mechspex.core.units import UnitSet
 from mechspex.runs.cost import Cost
 
-_EXACT = "exact for this one output: no interval, nothing is confirmed"
+_EXACT = "exact for this one output: no interval"
+
+_ONE_OUTPUT = (
+    "one output: more of them say how far effects spread over outputs, and tests in random "
+    "contexts (contexts = 32) over masks of the other units"
+)
 
 
 def subject(configuration: Mapping[str, str], units: UnitSet) -> str:
@@ -62,13 +67,16 @@ def _effect_table(
     sure = f"{n_confirmed:,} of {len(frame):,} confirmed"
     # Without a spread over outputs there are no intervals; a term that failed has none either.
     exact_alone = bool(frame["low"].isna().all() and frame["effect"].notna().any())
+    if exact_alone:
+        sure = f"{_EXACT}, {f'{sure} in contexts' if n_confirmed else 'nothing is confirmed'}"
     lines = [
         "",
-        f"{title} (basis: ablated; {_EXACT if exact_alone else sure})",
+        f"{title} (basis: ablated; {sure})",
         f"  {'':{width}} order   exact   interval{beside or '':>18}".rstrip(),
     ]
     for row in shown.to_dict("records"):
-        no_remark = row["confirmed"] or not np.isfinite(row["effect"]) or exact_alone
+        in_doubt = not exact_alone or n_confirmed
+        no_remark = row["confirmed"] or not np.isfinite(row["effect"]) or not in_doubt
         interval = " " * 14 if exact_alone else f"[{row['low']:+.2f}, {row['high']:+.2f}]"
         lines.append(
             f"  {row['units']:{width}} {row['order']:5d} {row['effect']:+7.3f}   "
@@ -88,7 +96,7 @@ def last_lines(
     about = f"intervals over outputs; false discovery rate {level:g} among the {tested}"
     lines = [
         "",
-        about if n_outputs > 1 else "one output: give more of them to know how far effects spread",
+        about if n_outputs > 1 else _ONE_OUTPUT,
         cost.line(n_outputs),
     ]
     return lines if folder is None else [*lines, f"saved in {folder}"]

@@ -149,3 +149,28 @@ def test_nothing_and_no_number_get_a_reason(value, error, why):
         mx.screen(values, "ablation")
     with pytest.raises(error, match=why):
         mx.find_circuit(values, values, budget=60)
+
+
+def test_an_explanation_of_one_output_confirms_what_holds_in_contexts():
+    """0 × 1 is there whatever the others are; what unit 2 does turns with unit 3."""
+
+    def planted(masks):
+        kept = masks.astype(float)
+        return 2 * kept[:, 0] * kept[:, 1] + kept[:, 2] * (1 - 1.4 * kept[:, 3])
+
+    units = mx.parts(5)
+    alone = mx.explain(planted, units=units, budget=32)
+    assert not alone.to_pandas()["confirmed"].any()
+    assert alone.confirmed_singles == ()
+    assert "nothing is confirmed" in str(alone)
+    half, contexts = mx.RandomMasks(0.5), mx.ExactTests(contexts=32)
+    around = mx.explain(planted, units=units, budget=31, design=half, tests=contexts)
+    frame = around.to_pandas().set_index("units")
+    assert frame["confirmed"]["0 × 1"]
+    assert frame["confirmed"]["2 × 3"]
+    # Ablating it adds .4 with unit 3 kept, and takes 1 without.
+    assert not frame["confirmed"]["2"]
+    assert 2 not in around.confirmed_singles
+    assert frame["low"].isna().all()
+    assert "confirmed in contexts" in str(around)
+    assert mx.Explanation.from_dict(around.to_record()).to_pandas().equals(around.to_pandas())
