@@ -7,6 +7,8 @@ from . import figures as figures
 from . import truth as truth
 from .attribution.attribution import Attribution as Attribution
 from .attribution.context_cite import context_cite as context_cite
+from .attribution.find_smallest_set import flipping_set as flipping_set
+from .attribution.find_smallest_set import sufficient_set as sufficient_set
 from .attribution.gradient_times_input import gradient_times_input as gradient_times_input
 from .attribution.lds import LDS as LDS
 from .attribution.lds import lds as lds
@@ -19,6 +21,7 @@ from .attribution.ranking_curves import deletion_curve as deletion_curve
 from .attribution.ranking_curves import insertion_curve as insertion_curve
 from .attribution.removal_curve import RemovalCurve as RemovalCurve
 from .attribution.removal_curve import removal_curve as removal_curve
+from .attribution.smallest_set import SmallestSet as SmallestSet
 from .attribution.top_k_drop import TopKDrop as TopKDrop
 from .attribution.top_k_drop import top_k_drop as top_k_drop
 from .circuits.circuit import Circuit as Circuit

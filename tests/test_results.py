@@ -113,6 +113,7 @@ RESULTS = {
     "RemovalCurve": lambda: mx.removal_curve(judged(), values(), [1, 2]),
     "SelfRepair": lambda: mx.self_repair(mx.sweep(values(), order=2), values(1.2)),
     "SetFunction": function,
+    "SmallestSet": lambda: mx.flipping_set(values(), recovery(), threshold=1.0),
     "Structure": lambda: mx.structure_of(function(), [0, 0, 1, 1, 2, 2]),
     "Subset": lambda: mx.best_subset(function(), 2),
     "Sweep": lambda: mx.sweep(values(), order=2, among=[0, 1, 3]),

@@ -115,7 +115,7 @@ def front(
     if not time_limit >= 0:
         raise Refused(f"time_limit = {time_limit}: give seconds, 0 for no program at all")
     start = time.perf_counter()
-    score = _score(function, objective)
+    score = score_of_choice(function, objective)
     search = LocalSearch(score)
     incumbents = {
         size: _Incumbent(chosen, search.value(chosen), search.ceiling())
@@ -168,7 +168,7 @@ def matching_subsets(
     wanted = _checked_sizes(function.n_units, sizes)
     if not np.isfinite(target):
         raise Refused(f"target = {target}: give a finite value to match")
-    search = LocalSearch(_score(function, "keep"))
+    search = LocalSearch(score_of_choice(function, "keep"))
     subsets = {}
     for size in wanted:
         start = np.zeros(function.n_units, dtype=bool)
@@ -203,7 +203,7 @@ def additive_choice(
         Refused: a size outside 0 … n, an unknown objective.
     """
     _checked_sizes(function.n_units, [size])
-    order = LocalSearch(_score(function, objective)).additive_order()
+    order = LocalSearch(score_of_choice(function, objective)).additive_order()
     return tuple(order[:size].tolist())
 
 
@@ -270,11 +270,18 @@ class _Incumbent:
         return self.bound - self.value
 
 
-def _score(function: SetFunction, objective: SubsetObjective) -> SetFunction:
+def score_of_choice(function: SetFunction, objective: SubsetObjective) -> SetFunction:
     """A function of the chosen units alone that is to be large, in the basis of its mirror image.
 
     ``remove`` chooses what is ablated, m = 1 − z, and wants f small. A kept term becomes an ablated
     one, and the Fourier factor (m − p)/σ becomes −(z − (1 − p))/σ.
+
+    Args:
+        function: the set function f; the mean over its outputs counts.
+        objective: ``keep`` or ``remove``: what is done with the chosen units.
+
+    Raises:
+        Refused: an unknown objective.
     """
     _check_objective(objective)
     mean = replace(function, output_coefficients=function.coefficients)

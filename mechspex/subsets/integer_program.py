@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,8 +21,11 @@ _LARGEST_PROGRAM = 10_000
 _LARGEST_ORDER = 20
 # To how many digits of the largest |c| two relaxed bounds are compared.
 _DIGITS = 6
-# scipy: the solver reached the optimum.
+# scipy: the solver reached the optimum; there is no solution.
 _OPTIMAL = 0
+_INFEASIBLE = 2
+# A bound on a whole number this little above one is that number.
+_WHOLE = 1e-6
 # Terms below this share of Σ|c| are rounding of a change of basis.
 _ROUNDING_OF_SUM = 1e-12
 
@@ -128,6 +132,55 @@ class SubsetProgram:
         if not whole or result.x is None:
             return Solution(None, bound)
         return Solution((result.x[:n_units] > 0.5) ^ of_others, bound)
+
+    def smallest(
+        self, goal: float, *, excluding: Sequence[Term] = (), time_limit: float
+    ) -> tuple[Bool[np.ndarray, " unit"] | None, int]:
+        """Minimise |z| over subsets z with f(z) ≥ goal; the subset, and the least size proven.
+
+        The products need no other side here: each still presses on f from below.
+
+        Args:
+            goal: the value to reach.
+            excluding: subsets that do not count, by column.
+            time_limit: seconds; what is known by then is the answer.
+
+        Returns:
+            The subset, None if none was found in time; and a size below which there is none,
+            n + 1 where there is none at all.
+        """
+        n_units, scale = self.function.n_units, self._scale
+        of_others = self.function.basis == "ablated"
+        reached = (goal - self.function[()] - self.slack) / scale
+        constraints = [
+            self._products,
+            LinearConstraint(csr_array(self._objective[None] / scale), reached, np.inf),
+            *(self._another(term) for term in excluding),
+        ]
+        units = (np.arange(len(self._objective)) < n_units).astype(float)
+        result = milp(
+            -units if of_others else units,
+            integrality=units,
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"time_limit": time_limit, "mip_rel_gap": 0.0},
+        )
+        if result.status == _INFEASIBLE:
+            return None, n_units + 1
+        bound = -np.inf if result.mip_dual_bound is None else result.mip_dual_bound
+        least = max(0.0, np.ceil(bound + of_others * n_units - _WHOLE))
+        if result.x is None:
+            return None, int(least)
+        return (result.x[:n_units] > 0.5) ^ of_others, int(least)
+
+    def _another(self, term: Term) -> LinearConstraint:
+        """Any subset but this one: at least one unit differs."""
+        n_units = self.function.n_units
+        inside = np.isin(np.arange(n_units), term)
+        chosen = inside ^ (self.function.basis == "ablated")
+        row = np.zeros((1, len(self._objective)))
+        row[0, :n_units] = np.where(chosen, -1.0, 1.0)
+        return LinearConstraint(csr_array(row), 1.0 - chosen.sum(), np.inf)
 
     @cached_property
     def _products(self) -> LinearConstraint:
