@@ -17,8 +17,11 @@ _LONGEST = 60
 class TriedSets(Protocol):
     """Sets of units and a goal that they are to reach: a smallest set."""
 
-    goal: float
-    clean: float
+    @property
+    def goal(self) -> float: ...
+
+    @property
+    def clean(self) -> float: ...
 
     def to_pandas(self) -> pd.DataFrame:
         """A row a set: units, predicted and measured value, whether it reached the goal."""
