@@ -6,13 +6,13 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mechspex.figures.style import Picture
+from mechspex.figures.style import MARKS, SERIES, bare, in_ink, legend, sheet
 
-# Told apart by colour-blind readers (Okabe & Ito 2008), each with a marker of its own for print.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#9a4f79", "#7a6a00", "#3b3b3b", "#56909e", "#a35a1e")
-_MARKERS = "osD^vPX*"
+# More methods than colours are told apart by dashes.
+_DASHES = ("-", "--", ":")
 
 
 @runtime_checkable
@@ -27,15 +27,15 @@ class Scored(Protocol):
         ...
 
 
-def method_lines(found: Scored) -> Figure:
+def method_lines(found: Scored, *, ax: Axes | None = None) -> Figure:
     """A line a method over its places; bars are the intervals over outputs.
 
     Args:
         found: the scores to draw.
+        ax: the axes to draw on; a new figure if not given.
     """
     rows = found.to_pandas().to_dict("records")
-    figure = Picture(figsize=(6.0, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = sheet(ax, 6.0, 3.8)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     places = np.unique([row[found.against] for row in rows])
     gap = np.diff(places).min() if len(places) > 1 else 1.0
@@ -45,21 +45,23 @@ def method_lines(found: Scored) -> Figure:
         value = np.array([row[found.quantity] for row in own])
         spread = np.abs([[row[end] for row in own] for end in ("low", "high")] - value)
         # Side by side, so that intervals do not hide each other.
-        beside = 0.25 * gap * (number - (len(methods) - 1) / 2) / len(methods)
+        beside = 0.15 * gap * (number - (len(methods) - 1) / 2) / len(methods)
         axes.errorbar(
             at + beside,
             value,
             yerr=np.nan_to_num(spread),
-            color=_COLORS[number % len(_COLORS)],
-            marker=_MARKERS[number % len(_MARKERS)],
+            color=SERIES[number % len(SERIES)],
+            marker=MARKS[number % len(MARKS)],
+            linestyle=_DASHES[number // len(SERIES) % len(_DASHES)],
             markersize=5,
             linewidth=1.2,
             elinewidth=0.8,
             capsize=2,
-            label=method,
+            label=method.replace("$", r"\$"),
         )
-    axes.set_xticks(places, [f"{place:g}" for place in places])
+    step = -(-len(places) // 12)
+    axes.set_xticks(places[::step], [f"{place:g}" for place in places[::step]])
     axes.set(xlabel=found.against, ylabel=found.quantity)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
+    bare(axes)
+    legend(axes, ax)
+    return in_ink(figure, ax)

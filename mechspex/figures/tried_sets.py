@@ -6,9 +6,23 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mechspex.figures.style import NEGATIVE, POSITIVE, Picture
+from mechspex.figures.style import (
+    INK,
+    MUTED,
+    NEGATIVE,
+    PAPER,
+    POSITIVE,
+    SMALL,
+    bare,
+    in_ink,
+    legend,
+    nothing,
+    sheet,
+    short,
+)
 
 _LONGEST = 60
 
@@ -28,35 +42,36 @@ class TriedSets(Protocol):
         ...
 
 
-def tried_sets(found: TriedSets) -> Figure:
+def tried_sets(found: TriedSets, *, ax: Axes | None = None) -> Figure:
     """A row a set: a diamond for the predicted value, a disc for the measured one, a line the goal.
 
     Args:
         found: the sets to draw.
+        ax: the axes to draw on; a new figure if not given.
     """
     rows = found.to_pandas().to_dict("records")
-    figure = Picture(figsize=(6.4, 0.3 * max(len(rows), 2) + 1.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = sheet(ax, 7.2, 0.3 * max(len(rows), 4) + 1.2)
     if not rows:
-        axes.text(0.5, 0.5, "no set to show", ha="center", transform=axes.transAxes)
-        axes.set_axis_off()
-        return figure
+        return nothing(figure, ax, axes, "sets that reach the goal", "no set to show")
     places = np.arange(len(rows))[::-1]
-    colors = [POSITIVE if row["reached"] else NEGATIVE for row in rows]
-    axes.axvline(found.goal, color="#333333", linewidth=0.9, label="goal")
-    axes.axvline(found.clean, color="#777777", linewidth=0.9, linestyle=":", label="all kept")
-    axes.scatter(
-        [row["predicted"] for row in rows], places, marker="D", s=24, facecolors="white",
-        edgecolors="black", label="predicted", zorder=3,
+    axes.axvline(found.goal, color=INK, linewidth=0.9, label="goal")
+    axes.axvline(found.clean, color=MUTED, linewidth=0.9, linestyle=":", label="all kept")
+    axes.plot(
+        [row["predicted"] for row in rows], places, linestyle="none", marker="D", markersize=5,
+        markerfacecolor=PAPER, markeredgecolor=INK, label="predicted", zorder=3,
     )  # fmt: skip
-    axes.scatter([row["measured"] for row in rows], places, s=36, c=colors, zorder=4)
-    axes.scatter([], [], s=36, c=POSITIVE, label="measured, reaches the goal")
-    axes.scatter([], [], s=36, c=NEGATIVE, label="measured, does not")
-    labels = [row["units"] or "nothing" for row in rows]
-    short = [t if len(t) <= _LONGEST else t[: _LONGEST - 1] + "…" for t in labels]
-    axes.set_yticks(places, short, fontsize=8, parse_math=False)
-    axes.set(xlabel="value")
+    for reached, colour, mark, label in (
+        (True, POSITIVE, "o", "measured: reaches the goal"),
+        (False, NEGATIVE, "X", "measured: does not"),
+    ):
+        own = [(row["measured"], p) for row, p in zip(rows, places, strict=True)
+               if row["reached"] == reached]  # fmt: skip
+        if own:
+            at, height = zip(*own, strict=True)
+            axes.plot(at, height, mark, color=colour, markersize=6, label=label, zorder=4)
+    axes.set_yticks(places, [short(row["units"], _LONGEST) or "nothing" for row in rows])
+    axes.set_xlabel("value")
     axes.margins(y=0.2)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7, loc="best")
-    return figure
+    bare(axes)
+    legend(axes, ax, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=SMALL)
+    return in_ink(figure, ax)
