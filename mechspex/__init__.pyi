@@ -105,6 +105,7 @@ from .tasks.span_units import spans as spans
 from .tasks.task import Task as Task
 from .training.examples import examples as examples
 from .training.logistic_regression import LogisticRegression as LogisticRegression
+from .training.optimisers import Training as Training
 from .training.own_training import OwnTraining as OwnTraining
 from .training.ridge_regression import KernelRidgeRegression as KernelRidgeRegression
 from .training.ridge_regression import RidgeRegression as RidgeRegression

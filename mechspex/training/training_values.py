@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from torch import nn
 
 from mechspex.core.checks import SEED, Only, Several, Whole, number_in, told
 from mechspex.core.doors import door
@@ -19,9 +20,11 @@ from mechspex.core.masks import check_masks, sample_masks
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.training.examples import Examples, examples
+from mechspex.training.gradient_descent import GradientDescent
 from mechspex.training.labelled_data import LabelledData, check_alike
 from mechspex.training.learner import Learner, Problem
 from mechspex.training.learners import as_learner
+from mechspex.training.optimisers import Training
 from mechspex.training.outcome import Outcome, check_outcome
 from mechspex.training.own_training import OwnTraining
 
@@ -94,8 +97,9 @@ class TrainingValues(ValueFunction):
     Args:
         train: how it is trained: ``ridge``, ``kernel_ridge`` or ``logistic`` (in closed form or to
             convergence, see `RidgeRegression`, `KernelRidgeRegression`, `LogisticRegression`); a
-            function of yours, rows → a value for each target (see `OwnTraining`); or one of these
-            classes with options.
+            `torch.nn.Module`, whose parameters are where every training starts, or a function that
+            makes one under each seed; a function of yours, rows → a value for each target (see
+            `OwnTraining`); or one of these classes with options.
         dataset: the training set, ``(inputs, labels)`` or a data set of scikit-learn; labels are
             classes 0, 1, … or, as floating-point numbers, those of a regression. For a function of
             yours also how many rows there are.
@@ -106,6 +110,7 @@ class TrainingValues(ValueFunction):
         outcome: ``margin`` (of classes, if not given: logit of the right class − logsumexp of the
             others), ``log_probability``, ``loss``, or ``score`` (the logit of the right class; of a
             regression, if not given, the prediction).
+        training: how a module is trained; see `Training`.
         seeds: seeds of trainings that depend on one, or how many; a value is the mean over them.
         columns: ``targets``, or ``seeds`` for a column of values each (the mean over targets), so
             that intervals are over seeds.
@@ -120,24 +125,26 @@ class TrainingValues(ValueFunction):
         train=as_learner,
         units=_as_units,
         outcome=Only((str,), "an outcome, or None"),
+        training=Only((Training,), "mechspex.Training(…), or None"),
         seeds=_as_seeds,
         columns=_as_columns,
         device=_as_device,
     )
     def __init__(
         self,
-        train: str | Learner | Callable[..., Any],
+        train: str | Learner | nn.Module | Callable[..., Any],
         dataset: object,
         targets: object,
         *,
         units: Examples | None = None,
         outcome: str | None = None,
+        training: Training | None = None,
         seeds: int | Iterable[int] = (0,),
         columns: Columns = "targets",
         device: str | torch.device = "cpu",
     ) -> None:
         assert isinstance(train, Learner)
-        self._learner = train
+        self._learner = train if training is None else _with(train, training)
         own = isinstance(self._learner, OwnTraining)
         data = _data("dataset", dataset, may_be_a_number=own)
         asked, names = _targets(targets, own)
@@ -316,6 +323,12 @@ def _noise(each: Float[np.ndarray, "seed mask target"]) -> SeedNoise:
         between_masks=float(finite.mean(axis=0).var(axis=0, ddof=1).mean()),
         n_seeds=len(each),
     )
+
+
+def _with(learner: Learner, training: Training) -> Learner:
+    if not isinstance(learner, GradientDescent):
+        raise Refused(f"{learner} is not trained by gradient descent; leave out training")
+    return replace(learner, training=training)
 
 
 def _data(name: str, given: object, *, may_be_a_number: bool) -> LabelledData:
