@@ -136,9 +136,7 @@ def find_circuit(
         discovery = Discovery(circuit, *by_size, scores, found.front, masks)
         discovery = scored_discovery(discovery, held_out, scored, run=run, seed=seed)
         discovery = replace(discovery, cost=run.cost)
-    if run.folder is not None:
-        discovery.circuit.save(run.folder)
-        discovery.save(run.folder)
+    run.keep(discovery.circuit, discovery)
     return discovery
 
 

@@ -133,8 +133,7 @@ def prune_heads(
         ablated=ablated[0],
         masks=searched.used,
     )
-    if run.folder is not None:
-        pruning.save(run.folder)
+    run.keep(pruning)
     return pruning
 
 

@@ -164,9 +164,9 @@ class Experiment(OwnPrompts):
             check_ablation(self.ablation, self.task_name, len(own), corrupted, calibrated)
 
     def _check_run(self) -> None:
-        from mechspex.runs.run import run_folder
+        from mechspex.runs.run import may_be_read, run_folder
 
-        if self.run is None:
+        if self.run is None or may_be_read(run_folder(self.run)):
             return
         # Before a model is loaded: minutes are lost when this is found out at the end.
         folder = run_folder(self.run)

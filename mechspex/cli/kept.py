@@ -20,6 +20,7 @@ from typing import Any
 
 from mechspex.cli.experiment import Experiment, slug
 from mechspex.cli.output import SHOWN_BY
+from mechspex.core.errors import Refused
 
 # The files of answers that are taken again.
 EXPLAINED, SWEPT, DISCOVERED = "explanation.json", "sweep.json", "discovery.json"
@@ -86,14 +87,15 @@ class Question:
 
     def keep(self, folder: Path, answer: str) -> None:
         """Note that the run's answer is that of this question."""
-        from mechspex.core.json_values import write_json
+        from mechspex.core.json_values import checked, write_json
+        from mechspex.runs.run import may_be_written
 
         self.run_folder = folder
-        if self.digest is None:
+        if self.digest is None or not may_be_written(folder):
             return
         kept = {"answer": {answer: _file_digest(folder / answer)}, "said": self.said}
         questions = _read(folder / QUESTIONS) | {self.digest: kept}
-        write_json(folder / QUESTIONS, {"schema": SCHEMA, "questions": questions})
+        write_json(folder / QUESTIONS, checked({"schema": SCHEMA, "questions": questions}))
 
     def answer(self, kind: str) -> Any:
         """The kept answer to this very question, which took nothing now; None if there is none.
@@ -194,11 +196,14 @@ def _version(package: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     """The questions of a run; none where the file is missing or damaged."""
+    from mechspex.core.json_values import read_json
+
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
+        content = read_json(file)
+    except Refused:
         return {}
-    return content["questions"] if content.get("schema") == SCHEMA else {}
+    known = isinstance(content, dict) and content.get("schema") == SCHEMA
+    return content["questions"] if known else {}
 
 
 def _file_digest(file: Path) -> str:

@@ -126,8 +126,7 @@ def self_repair(
         n_outputs=len(held_out.outputs),
         masks=recorded.used,
     )
-    if run.folder is not None:
-        found.save(run.folder)
+    run.keep(found)
     return found
 
 

@@ -93,8 +93,7 @@ def sweep(
             cost=run.cost,
             folder=run.folder,
         )
-    if run.folder is not None:
-        swept.save(run.folder)
+    run.keep(swept)
     return swept
 
 

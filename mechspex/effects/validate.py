@@ -94,8 +94,8 @@ def validate(
             recorded.stage = "validating"
             options: dict[str, Any] = {"contexts": contexts, "keep": keep, "seed": seed}
             validation = validate(recorded, terms, level=level, **options)
-        if keeps_answer and run.folder is not None:
-            validation.save(run.folder)
+        if keeps_answer:
+            run.keep(validation)
         return validation
     units = value_function.units
     columns = tuple(_columns(term, units) for term in terms)

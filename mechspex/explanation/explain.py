@@ -160,8 +160,7 @@ def explain(
         explanation = _answer(run, plan, recorded, tested_on, scored)
         if scored is not None and scored.candidates.rejected:
             explanation = _with_missed(explanation, run, whole.in_own_dtype, scored.candidates)
-    if run.folder is not None:
-        explanation.save(run.folder)
+    run.keep(explanation)
     return explanation
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from mechspex.core.checks import Only
 from mechspex.core.errors import RunError
@@ -39,6 +39,13 @@ VALIDATION = "validation"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+@runtime_checkable
+class Saved(Protocol):
+    """An answer, whatever its kind; tables are loaded with the answers that have some."""
+
+    def save(self, path: str | Path) -> None: ...
+
+
 class Run:
     """Where one piece of work keeps its values and answers, what it shows, and what it took.
 
@@ -49,7 +56,8 @@ class Run:
             run.write("validation.json", found.to_record())
         run.cost
 
-    Leaving the block closes every store that was opened in it.
+    Leaving the block closes every store that was opened in it. A folder that may only be read gives
+    the values that it has, and its answers stay as they are.
 
     Args:
         folder: where everything is kept; None keeps values in memory and answers nowhere.
@@ -104,12 +112,18 @@ class Run:
 
     def write(self, file: str, content: Mapping[str, Any]) -> None:
         """Write an answer as JSON, whole or not at all; nothing in memory."""
-        if self.folder is not None:
+        if self.folder is not None and may_be_written(self.folder):
             write_json(self.folder / file, content)
+
+    def keep(self, *answers: Saved) -> None:
+        """Save answers in the folder, each in the file of its kind."""
+        if self.folder is not None and may_be_written(self.folder):
+            for answer in answers:
+                answer.save(self.folder)
 
     def remove(self, file: str) -> None:
         """Take an answer away, as it is one to another question, or found again."""
-        if self.folder is not None:
+        if self.folder is not None and may_be_written(self.folder):
             (self.folder / file).unlink(missing_ok=True)
 
     @property
@@ -180,6 +194,16 @@ def run_folder(run: str | Path) -> Path:
 
 def _runs_folder() -> Path:
     return Path(os.environ.get("MECHSPEX_RUNS", "runs"))
+
+
+def may_be_written(folder: Path) -> bool:
+    """Whether the folder of a run takes values and answers; of a finished one it need not."""
+    return not folder.exists() or os.access(folder, os.W_OK | os.X_OK)
+
+
+def may_be_read(folder: Path) -> bool:
+    """Whether the folder of a run has values that can be read."""
+    return os.access(folder / VALUES, os.R_OK)
 
 
 def list_runs() -> list[dict[str, str | int]]:

@@ -102,8 +102,8 @@ def screen(
             configuration=recorded.configuration,
             cost=run.cost,
         )
-    if keeps_answer and run.folder is not None:
-        candidates.save(run.folder)
+    if keeps_answer:
+        run.keep(candidates)
     return candidates
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -463,6 +464,31 @@ def test_prune_keeps_its_answer(run, tmp_path):
     code, out, err = run(*few, "--share", "2")
     assert (code, out) == (2, "")
     assert "share = 2.0" in err
+
+
+def test_a_finished_run_that_may_only_be_read_answers_again(run, tmp_path, monkeypatch):
+    """Also a question that was not asked when it could be written."""
+    asked = (*SWEEP, "--run", "done")
+    first = run(*asked)[1]
+    access, folder = os.access, tmp_path / "runs" / "done"
+
+    def may(path, mode, **options):
+        inside = Path(path).absolute().is_relative_to(folder)
+        return access(path, mode, **options) and not (inside and mode & os.W_OK)
+
+    monkeypatch.setattr(os, "access", may)
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    for more in ((), ("--among", "L0H1,L1H3")):
+        code, again, _ = run(*asked, *more)
+        assert code == 0
+        assert " 0 masks measured now" in again
+        table = [line for line in again.splitlines() if line.startswith("  L")]
+        assert table
+        assert more or table == [line for line in first.splitlines() if line.startswith("  L")]
+    assert {path: path.read_bytes() for path in folder.iterdir()} == files
+    code, _, err = run(*asked, "--order", "2")
+    assert code == 2
+    assert "is read-only and lacks values" in err
 
 
 def test_a_warning_is_one_line_without_the_code_that_gives_it(run):

@@ -203,6 +203,11 @@ def test_a_kept_answer_is_that_of_its_own_question_alone(tmp_path, monkeypatch):
         assert question().folder(EXPLANATION) is None
     with after(folder / EXPLANATION, "the answer to another question"):
         assert question().folder(EXPLANATION) is None
+    questions = folder / "questions.json"
+    for damaged in (questions.read_text().replace('"said": []', '"said": ["r = 0.99"]'), "{", "[]"):
+        with after(questions, damaged):
+            assert question().folder(EXPLANATION) is None
+    assert question().folder(EXPLANATION) == Path("runs/mine")
     monkeypatch.setattr("mechspex.cli.kept.version", lambda package: "another")
     assert question().folder(EXPLANATION) is None
 

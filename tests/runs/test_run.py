@@ -1,6 +1,8 @@
 """A run: folder, stores, progress and cost in one object."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,3 +101,53 @@ def test_a_validation_is_kept_in_a_run(tmp_path):
     # The second time the shape of the outputs alone is asked for.
     assert sum(asked) == 1 + 5 + 1
     assert tested.effects.tolist() == [0.0, -1.0]
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """Makes a folder one that may only be read; the administrator may write into any."""
+    asked = os.access
+
+    def finish(folder):
+        def may(path, mode, **options):
+            inside = Path(path).absolute().is_relative_to(folder.absolute())
+            return asked(path, mode, **options) and not (inside and mode & os.W_OK)
+
+        monkeypatch.setattr(os, "access", may)
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    return finish
+
+
+def ends(masks):
+    return 2.0 * (masks[:, 0] & masks[:, 1]) + masks[:, 2]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda run: mx.sweep(ends, units=UNITS, run=run),
+        lambda run: mx.validate(mx.FunctionValues(ends, UNITS), ["a", "a × b"], run=run),
+        lambda run: mx.explain(ends, units=UNITS, run=run),
+        lambda run: mx.screen(mx.FunctionValues(ends, UNITS), "ablation", run=run),
+    ],
+)
+def test_a_finished_run_that_may_only_be_read_answers_again(ask, tmp_path, finished):
+    first = ask(tmp_path)
+    files = finished(tmp_path)
+    again = ask(tmp_path)
+    assert again.to_pandas().equals(first.to_pandas())
+    assert {path: path.read_bytes() for path in files} == files
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(files)
+
+
+def test_what_a_finished_run_lacks_is_refused(tmp_path, finished):
+    mx.sweep(ends, units=UNITS, run=tmp_path)
+    files = finished(tmp_path)
+    assert mx.sweep(ends, units=UNITS, among="a", run=tmp_path).cost.measured == 0
+    with pytest.raises(RunError, match="is read-only and lacks values"):
+        mx.sweep(ends, units=UNITS, order=2, run=tmp_path)
+    with Run.open(tmp_path) as run:
+        run.write("sweep.json", {})
+        run.remove("sweep.json")
+    assert {path: path.read_bytes() for path in files} == files
