@@ -68,6 +68,7 @@ from .models.load_model import load_model as load_model
 from .models.units import heads as heads
 from .models.units import mlps as mlps
 from .models.units import neurons as neurons
+from .prompts.prompt_values import PromptValues as PromptValues
 from .prompts.words import words as words
 from .recovery.evidence import Evidence as Evidence
 from .recovery.monotone_link import Link as Link

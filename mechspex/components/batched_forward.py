@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +17,9 @@ from mechspex.components.cached_forward import CachedForward
 from mechspex.components.masked_forward import MaskedForward, Masks
 from mechspex.core.checks import told
 from mechspex.core.errors import ShapeError, TaskError
-from mechspex.forward.batch_size import BatchSize
+from mechspex.forward.batch_size import BatchSize, unless_out_of_memory
 from mechspex.models.bridge import HookWatch
 from mechspex.tasks.metrics import AllPositions, Continuations, LogitDifference, Metric
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class BatchedForward:
             block = int(blocks[batch].min())
             at_once = min(fitting, n_prompts)
             start = time.perf_counter()
-            measured = _unless_out_of_memory(
+            measured = unless_out_of_memory(
                 partial(self._measure_batch, measure, masks[batch], at_once, block, position)
             )
             if measured is None:
@@ -197,18 +194,6 @@ class BatchedForward:
             logits = cached(masks, rows, block=block, position=position, read=read)
         values = checked_values(metric, logits, prompts)
         return rearrange(values, "(mask prompt) -> mask prompt", mask=len(masks))
-
-
-def _unless_out_of_memory(measure: Callable[[], _T]) -> _T | None:
-    """What `measure` returns; None when memory did not suffice."""
-    try:
-        return measure()
-    except (torch.OutOfMemoryError, MemoryError):
-        return None
-    except RuntimeError as error:  # the CPU allocator has no exception class of its own
-        if "can't allocate memory" not in str(error):
-            raise
-        return None
 
 
 def _tensor_of(returned: object, logits: Tensor, n_prompts: int) -> Tensor:

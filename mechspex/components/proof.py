@@ -24,6 +24,7 @@ from mechspex.core.errors import AblationError, MeasurementError, ModelError
 from mechspex.core.masks import sample_masks
 from mechspex.core.units import UnitSet
 from mechspex.forward.plain_model import PlainModel
+from mechspex.forward.rounding import rounding_of
 from mechspex.models.bridge import edited_logits
 from mechspex.tasks.metrics import AllPositions, Metric, bind_metric, reads_continuations
 from mechspex.tasks.next_token import encode
@@ -33,9 +34,6 @@ from mechspex.tasks.tokens import Tokens, tokenize
 
 _log = logging.getLogger(__name__)
 
-# {bytes of a number: what a forward's roundings may add up to, in roundings of its largest logit}:
-# products add in float32 whatever they are given.
-_ROUNDINGS = {2: 8, 4: 64, 8: 64}
 # Devices whose kernels are known to be wrong now and then.
 _UNTRUSTED = ("mps",)
 # Random masks of each density on which the cached forward is held against the plain one, and
@@ -232,7 +230,7 @@ def _checked(
     largest = max(float(one.logits.abs().max()) for one in passes)
     size = max(largest, float(np.abs(untouched).max()))
     dtype = passes[0].logits.dtype
-    rounding = _ROUNDINGS[dtype.itemsize] * torch.finfo(dtype).eps * size
+    rounding = rounding_of(dtype, size)
     if np.abs(kept - untouched).max() > rounding:
         raise MeasurementError(
             f"with every unit kept the value is {kept}, the untouched model's is {untouched}; "

@@ -218,6 +218,8 @@ class Explanation(RunResult):
         recovery = self.recovery
         lines = [
             subject(self.configuration, self.units),
+            # What a model reads of a prompt that was taken apart.
+            *(f"read: {self.configuration[key]}" for key in ("read",) if key in self.configuration),
             f"clean {self.clean:+.3f}   all ablated {self.ablated:+.3f}   "
             f"(mean over {len(self.outputs)} outputs)",
             *self._warnings(),

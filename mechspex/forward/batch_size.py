@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import psutil
 import torch
 
 from mechspex.core.errors import MeasurementError
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -83,3 +87,15 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def unless_out_of_memory(measure: Callable[[], _T]) -> _T | None:
+    """What `measure` returns; None when memory did not suffice."""
+    try:
+        return measure()
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:  # the CPU allocator has no exception class of its own
+        if "can't allocate memory" not in str(error):
+            raise
+        return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +11,13 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from mechspex.core.errors import ModelError
 from mechspex.core.kinds import KINDS, Kind
 from mechspex.forward.onednn import multiply_by_the_faster_library
+from mechspex.forward.rebuild import bare_module, rebuild
+from mechspex.forward.shared_prefix import shared_prefix
 from mechspex.models.bridge import Edits, HookWatch, attentions, can_keep_last_logits
 from mechspex.models.hidden_keys import HiddenKeys, hide
 from mechspex.models.load_model import Model
@@ -50,6 +51,7 @@ class _Pass:
         read: tokens whose logits are wanted; None for all.
         n_last: how many of the last positions are read; None for all.
         keys: positions that are hidden from attention.
+        at: which of those are unembedded in each row; None for all.
         wanted: blocks whose input is recorded, in `recorded`.
     """
 
@@ -59,6 +61,7 @@ class _Pass:
     read: Tensor | None = None
     n_last: int | None = None
     keys: HiddenKeys | None = None
+    at: Tensor | None = None
     wanted: Collection[int] = ()
     recorded: dict[int, Tensor] = field(default_factory=dict)
 
@@ -99,7 +102,7 @@ class PlainModel:
             raise ModelError(f"{model.cfg.model_name} is not read at its last position alone")
         if model.compatibility_mode or HookWatch(model).sees_any():
             raise ModelError(f"{model.cfg.model_name} carries hooks or processed weights")
-        self.module, bare = _rebuild(own, dtype, fused, device)
+        self.module, bare = rebuild(own, dtype, fused, device)
         if dtype == torch.float32:
             multiply_by_the_faster_library(self.module)
         self._paths = {id(module): path for path, module in bare.items()}
@@ -136,8 +139,47 @@ class PlainModel:
         """
         start = Start(0, None, ()) if start is None else start
         run = _Pass(edits, len(tokens), start, read, n_last, keys)
-        cache = _prefix(start.cache)
+        cache = shared_prefix(start.cache)
         return self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
+
+    def logits_at(
+        self,
+        tokens: Int[Tensor, "row pos"],
+        at: Int[Tensor, "row read"],
+        *,
+        before: Sequence[tuple[Tensor, Tensor]] = (),
+    ) -> Float[Tensor, "row read vocabulary"]:
+        """Logits at some positions of each row, of the whole vocabulary.
+
+        Args:
+            tokens: the token ids at the positions that are run; a row that is shorter than others
+                is filled up at its end, which no causal model looks at.
+            at: which of those positions are read.
+            before: keys and values of the positions before those, as in `Start`.
+        """
+        n_last = tokens.shape[1] - int(at.min())
+        last = at - (tokens.shape[1] - n_last)
+        run = _Pass(rows=len(tokens), n_last=n_last, at=last)
+        cache = shared_prefix(before)
+        logits = self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
+        # Where the unembedding is no plain map, it could not be told which positions to take.
+        return logits if logits.shape[1] == last.shape[1] else _take(logits, last)
+
+    def keys_and_values(
+        self, tokens: Int[Tensor, "1 pos"], before: Sequence[tuple[Tensor, Tensor]] = ()
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Every block's keys and values of a row, those of `before` first.
+
+        Args:
+            tokens: the token ids after those of `before`.
+            before: keys and values of the positions before.
+        """
+        cache = DynamicCache()
+        for block, (keys, values) in enumerate(before):
+            cache.update(keys, values, block)
+        self._run(_Pass(), tokens, use_cache=True, past_key_values=cache)
+        layers: list[Any] = cache.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     def record(
         self, tokens: Int[Tensor, "prompt pos"], blocks: Collection[int], *, with_cache: bool
@@ -220,7 +262,7 @@ class PlainModel:
         return post_hook
 
     def _copy_of(self, module: Any) -> nn.Module:
-        path = self._paths.get(id(_bare(module)))
+        path = self._paths.get(id(bare_module(module)))
         if path is None:
             raise ModelError(f"{type(module).__name__} has no counterpart outside the bridge")
         return self.module.get_submodule(path)
@@ -246,7 +288,7 @@ class PlainModel:
     def _trim(self, model: Model) -> None:
         """Run the last block's MLP where logits are read alone: nothing else reads the others."""
         mlp = getattr(model.blocks[-1], "mlp", None)
-        path = self._paths.get(id(_bare(mlp))) if isinstance(mlp, nn.Module) else None
+        path = self._paths.get(id(bare_module(mlp))) if isinstance(mlp, nn.Module) else None
         if path is None:
             return
         module = self.module.get_submodule(path)
@@ -271,77 +313,14 @@ class PlainModel:
         run = head.forward
 
         def forward(input: Tensor) -> Tensor:
-            input = input.contiguous()
-            read = self._pass.read
+            at, read = self._pass.at, self._pass.read
+            input = (input if at is None else _take(input, at)).contiguous()
             if read is None:
                 return run(input)
             bias = None if head.bias is None else head.bias[read]
             return nn.functional.linear(input, head.weight[read], bias)
 
         head.forward = forward
-
-
-def _rebuild(
-    own: PreTrainedModel, dtype: torch.dtype, fused: bool, device: torch.device | None
-) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
-    """A new model of the same configuration with the tensors of `own`, and where its modules are.
-
-    Returns:
-        The model, and {path in it: the module of `own` behind the bridge}.
-    """
-    config = copy.deepcopy(own.config)
-    # The bridge asks for attention patterns, which fused attention does not give.
-    config.output_attentions = False
-    # Nor can it cap its scores.
-    fused &= bool(own._supports_sdpa) and not getattr(config, "attn_logit_softcapping", None)
-    with torch.device("meta"):
-        module = type(own)._from_config(
-            config, attn_implementation="sdpa" if fused else "eager", dtype=dtype
-        )
-    bare = {path: _at(own, path) for path, _ in module.named_modules(remove_duplicate=False)}
-    for path, part in module.named_modules():
-        source = bare[path]
-        for name, meta in part._parameters.items():
-            if meta is not None:
-                tensor = _tensor(source._parameters, path, name).detach()
-                part._parameters[name] = nn.Parameter(
-                    _as(tensor, dtype, device), requires_grad=False
-                )
-        for name, meta in part._buffers.items():
-            if meta is not None:
-                tensor = _tensor(source._buffers, path, name)
-                # Rotary frequencies stay in float32 whatever the dtype, as transformers has them.
-                part._buffers[name] = _as(tensor, meta.dtype, device)
-    return module.eval(), bare
-
-
-def _as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None) -> Tensor:
-    moved = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
-    # No gradient goes through tensors that were made in inference mode.
-    return moved.clone() if moved.is_inference() else moved
-
-
-def _tensor(tensors: Mapping[str, Tensor | None], path: str, name: str) -> Tensor:
-    tensor = tensors.get(name)
-    if tensor is None:
-        raise ModelError(f"the bridge has no tensor {path}.{name}")
-    return tensor
-
-
-def _bare(module: Any) -> nn.Module:
-    """A module of transformers, out of whatever components of the bridge wrap it."""
-    while "_original_component" in module._modules:
-        module = module._modules["_original_component"]
-    return module
-
-
-def _at(own: nn.Module, path: str) -> nn.Module:
-    module = _bare(own)
-    for name in path.split(".") if path else ():
-        if name not in module._modules:
-            raise ModelError(f"the bridge has no module {path}")
-        module = _bare(module._modules[name])
-    return module
 
 
 def _hook_owners(model: Model) -> dict[str, tuple[nn.Module, bool]]:
@@ -374,35 +353,7 @@ def _is_position_wise(module: nn.Module, run: Callable[..., Any], width: int) ->
     return torch.allclose(whole[:, -1:].float(), last.float(), rtol=1e-2, atol=1e-3)
 
 
-class _PrefixLayer(DynamicLayer):
-    """Keys and values of the clean positions, shared by all rows of a prompt, joined on demand."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.keys, self.values = self._before = keys, values
-        self.dtype, self.device = keys.dtype, keys.device
-        self.is_initialized = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        keys, values = self._before
-        return _joined(keys, key_states), _joined(values, value_states)
-
-
-def _joined(prefix: Tensor, suffix: Tensor) -> Tensor:
-    """``[prompt, head, before, d]`` and ``[mask · prompt, head, after, d]``, in one copy."""
-    n_prompts, n_heads, before, width = prefix.shape
-    rows, _, after, _ = suffix.shape
-    joined = suffix.new_empty(rows, n_heads, before + after, width)
-    joined.unflatten(0, (-1, n_prompts))[..., :before, :] = prefix
-    joined[:, :, before:] = suffix
-    return joined
-
-
-def _prefix(pairs: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache | None:
-    if not pairs:
-        return None
-    cache = DynamicCache()
-    cache.layers.extend(_PrefixLayer(keys, values) for keys, values in pairs)
-    return cache
+def _take(
+    rows: Float[Tensor, "row pos d"], at: Int[Tensor, "row read"]
+) -> Float[Tensor, "row read d"]:
+    return rows.gather(1, at[..., None].expand(-1, -1, rows.shape[-1]))

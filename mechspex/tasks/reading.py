@@ -172,6 +172,19 @@ def _with_spaces(row: PromptRow) -> PromptRow:
     )
 
 
+def spaced(prompt: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Continuations of a prompt, each begun with the space that parts it from the prompt's last
+    word; as they are where one of them begins with a blank, or the prompt ends in no word.
+
+    Args:
+        prompt: the text before.
+        texts: the continuations.
+    """
+    if any(text[:1].isspace() for text in texts) or prompt[-1:].isspace():
+        return tuple(texts)
+    return _with_spaces(PromptRow(prompt, tuple(texts))).answers
+
+
 def _begins_word(text: str) -> bool:
     return text[:1].isalnum() and text[:1] < _FIRST_OF_EAST_ASIA
 

@@ -73,7 +73,7 @@ def _spans_of(
     offsets, first = _offsets(tokenizer, text, ids)
     found: dict[str, range] = {}
     for name, span in named.items():
-        begin, end = _characters(number, text, name, span)
+        begin, end = characters_of(f"span {name!r} of prompt {number}", text, span)
         inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
         if not inside:
             raise TaskError(f"span {name!r} of prompt {number} covers no token: {text!r}")
@@ -87,22 +87,29 @@ def _spans_of(
     return dict(sorted(found.items(), key=lambda item: item[1].start))
 
 
-def _characters(number: int, text: str, name: str, span: Span) -> tuple[int, int]:
+def characters_of(label: str, text: str, span: Span) -> tuple[int, int]:
+    """Where a piece of a text stands in it.
+
+    Args:
+        label: what the piece is called in a complaint.
+        text: the text.
+        span: the piece, a text or its characters.
+
+    Raises:
+        TaskError: it is not there, or there more than once.
+    """
     if isinstance(span, str):
         there = text.count(span) if span else 0
         if there != 1:
             times = "is not there" if not there else f"is there {there} times"
             raise TaskError(
-                f"span {name!r} of prompt {number}: {span!r} {times} in {text!r}; give a piece "
+                f"{label}: {span!r} {times} in {text!r}; give a piece "
                 "that is there once, or (first, last + 1) in characters"
             )
         return text.index(span), text.index(span) + len(span)
     begin, end = span
     if not 0 <= begin < end <= len(text):
-        raise TaskError(
-            f"span {name!r} of prompt {number} is ({begin}, {end}), and {text!r} has "
-            f"{len(text)} characters"
-        )
+        raise TaskError(f"{label} is ({begin}, {end}), and {text!r} has {len(text)} characters")
     return begin, end
 
 

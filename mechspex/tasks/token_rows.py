@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from mechspex.models.tokenizer import Tokenizer
@@ -29,23 +29,28 @@ def read_as(task: Task, tokenizer: Tokenizer, number: int = 0) -> str:
         number: the number of the prompt.
     """
     ids = token_ids(task[number : number + 1], tokenizer, with_corrupted=False)
-    prompt = ids.prompts[0]
-    half = _TOKENS // 2
-    shown = _tokens(tokenizer, prompt)
-    if len(prompt) > _TOKENS:
-        ends = (_tokens(tokenizer, prompt[:half]), _tokens(tokenizer, prompt[-half:]))
-        shown = f" … {len(prompt) - _TOKENS} more … ".join(ends)
+    shown = in_brackets(tokenizer, ids.prompts[0], most=_TOKENS)
     wrong = "" if ids.distractors is None else f"  (not {_any(tokenizer, ids.distractors[0])})"
     return f"{shown} → {_any(tokenizer, ids.answers[0])}{wrong}"
 
 
 def _any(tokenizer: Tokenizer, continuations: tuple[tuple[int, ...], ...]) -> str:
-    shown = " or ".join(_tokens(tokenizer, ids) for ids in continuations[:_ANSWERS])
+    shown = " or ".join(in_brackets(tokenizer, ids) for ids in continuations[:_ANSWERS])
     more = len(continuations) - _ANSWERS
     return f"{shown} or {more} more" if more > 0 else shown
 
 
-def _tokens(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
+def in_brackets(tokenizer: Tokenizer, ids: Sequence[int], most: int | None = None) -> str:
+    """Tokens, each in brackets, as they are read.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        ids: the tokens.
+        most: how many are shown, half of them at either end; all if not given.
+    """
+    if most is not None and len(ids) > most:
+        ends = (in_brackets(tokenizer, ids[: most // 2]), in_brackets(tokenizer, ids[-most // 2 :]))
+        return f" … {len(ids) - most // 2 * 2} more … ".join(ends)
     return "".join(f"[{_text(tokenizer, number)}]" for number in ids)
 
 
