@@ -208,14 +208,16 @@ def as_ablation(name: str, given: object) -> Any:
         AblationError: there is none of that name.
     """
     word = None
-    if isinstance(given, tuple | list) and len(given) == 2 and given[0] == "replace":
+    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], str):
         given, word = given
     if word is not None and not (isinstance(word, str) and word.strip()):
         raise AblationError(f"{name}: a unit cannot be replaced by {told(word)}; give a word")
-    if given not in ABLATIONS:
+    if not isinstance(given, str) or given not in ABLATIONS:
         raise AblationError(
             f"{name} = {told(given)}: choose {', '.join(ABLATIONS)}, or ('replace', 'a word')"
         )
+    if word is not None and given != "replace":
+        raise AblationError(f"{name} = {told((given, word))}: a word goes with 'replace'")
     return given if word is None else (given, word)
 
 
@@ -225,7 +227,7 @@ def as_metric(name: str, given: object) -> Any:
     Raises:
         Refused: neither.
     """
-    if not callable(given) and given not in METRICS:
+    if not callable(given) and not (isinstance(given, str) and given in METRICS):
         raise Refused(
             f"{name} = {told(given)}: choose {', '.join(METRICS)}, or give a function of texts"
         )

@@ -118,12 +118,13 @@ class PromptValues(ValueFunction):
         chat: bool = False,
         prepend_bos: bool | None = None,
     ) -> None:
+        assert model is None or isinstance(model, Model)
         asked = Asked.of(
             model, context, question, by, response, distractor, ablation, metric, spans, chat
         )
         self._asked = asked
         self._scored = None
-        if isinstance(model, Model):
+        if model is not None:
             with lock_of(model):
                 self._scored = ScoredModel.of(model, asked, prepend_bos)
                 self._ends = self._checked_ends()

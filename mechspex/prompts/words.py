@@ -58,7 +58,7 @@ def as_partition(name: str, given: object) -> Any:
     Raises:
         Refused: no name of `PARTITIONS`.
     """
-    if given not in PARTITIONS:
+    if not isinstance(given, str) or given not in PARTITIONS:
         raise Refused(f"{name} = {told(given)}: choose {', '.join(PARTITIONS)}")
     return given
 

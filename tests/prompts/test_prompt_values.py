@@ -1,6 +1,7 @@
 """Values of prompts without some of their parts, against raw transformers models, one at a time."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,8 +75,8 @@ def without(mask, question=QUESTION):
 
 
 def values_of(model, **options):
-    options = {"by": "word", "response": RESPONSE} | options
-    return mx.PromptValues(model, CONTEXT, QUESTION, **options)
+    usual: dict[str, Any] = {"by": "word", "response": RESPONSE}
+    return mx.PromptValues(model, CONTEXT, QUESTION, **usual | options)
 
 
 MASKS = np.concatenate(
@@ -115,7 +116,7 @@ def test_it_keeps_the_laws_of_value_functions(base, raw):
 
 def test_the_native_model_goes_through_its_bridge(tiny):
     values = mx.PromptValues(tiny, CONTEXT, QUESTION, by="word", response=RESPONSE)
-    assert "no model of the transformers library" in values.through_bridge
+    assert "no model of the transformers library" in str(values.through_bridge)
     tokens = tiny.tokenizer("<bos>" + " " + without(MASKS[2]) + RESPONSE, add_special_tokens=False)
     row = torch.tensor([tokens.input_ids])
     log_p = tiny.original_model(row).log_softmax(-1)[0, -4:-1]
@@ -304,7 +305,8 @@ def test_sweeps_screens_and_validation_take_it(base):
 
 def test_turns_are_asked_by_the_chat_template(gpt2_folder):
     model = mx.load_model(gpt2_folder)
-    own_tokenizer(model.tokenizer).chat_template = (
+    own: Any = own_tokenizer(model.tokenizer)
+    own.chat_template = (
         "{% for m in messages %} {{ 'key' if m.role == 'user' else 'door' }}"
         "{{ ' ' ~ m.content if m.content }}"
         "{% endfor %}{% if add_generation_prompt %} door{% endif %}"
