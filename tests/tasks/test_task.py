@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -5,6 +7,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import mechspex as mx
+from mechspex import tasks
 from mechspex.errors import TaskError
 from mechspex.models.shipped import TINY
 from mechspex.tasks.draw_task import draw
@@ -143,6 +146,12 @@ def test_lists_that_do_not_fit_are_refused():
         mx.Task("a", [" c"])
     with pytest.raises(TaskError, match="'loss' is unknown; choose logit_difference"):
         mx.Task(["a"], [" b"], metric="loss")
+
+
+def test_tasks_can_be_named_in_their_room_without_torch():
+    code = "import sys; from mechspex.tasks import Task; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tasks.Task, tasks.tokenize) == (mx.Task, tokenize)
 
 
 def test_a_logit_difference_without_distractors_is_refused(tiny):
