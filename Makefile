@@ -15,7 +15,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[trees,dev,docs]'
+		--constraint constraints.txt --editable '.[trees,report,dev,docs]'
 	@touch $(READY)
 
 demo: setup

@@ -77,6 +77,7 @@ from .recovery.recover import TermTests as TermTests
 from .recovery.recover import recover as recover
 from .recovery.recovery import Recovery as Recovery
 from .report.load import load as load
+from .report.write_report import write_report as write_report
 from .runs.cost import Cost as Cost
 from .screening.agreement import Agreement as Agreement
 from .screening.agreement import agreement as agreement

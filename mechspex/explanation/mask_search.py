@@ -72,7 +72,7 @@ def random_search(
     """
     drawn = _Masks(plan)
     recorded.stage = "held-out masks"
-    test = _held_out(recorded, _fresh_masks(drawn.base, plan.keep, plan.seed))
+    test = _held_out(recorded, fresh_masks(drawn.base, plan.keep, plan.seed))
     # Shown beside the progress bar: what SPEX's design needs, before it is measured.
     recorded.stage = "masks" if plan.structure is None else str(plan.structure)
     train = _in_rounds(recorded, plan, drawn, test, prior)
@@ -207,7 +207,7 @@ def _held_out(recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]) ->
     return test
 
 
-def _fresh_masks(
+def fresh_masks(
     masks: Bool[np.ndarray, "mask unit"], keep: float, seed: int
 ) -> Bool[np.ndarray, "test unit"]:
     """Masks of the same design, none of them among `masks`."""

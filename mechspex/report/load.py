@@ -50,7 +50,7 @@ def load(run: str | Path) -> RunResult:
     file = Path(run)
     if file.is_file():
         return _of_file(file)
-    folder = _folder(run)
+    folder = folder_of(run)
     for kind in KINDS:
         if (folder / kind.file).exists():
             return kind.load(folder)
@@ -75,7 +75,14 @@ def _of_file(file: Path) -> RunResult:
     raise Refused(f"{file} has schema {schema!r}, which is none of {known}")
 
 
-def _folder(run: str | Path) -> Path:
+def folder_of(run: str | Path) -> Path:
+    """The folder of a run, from its name, itself or the file of its answer.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    if Path(run).is_file():
+        return Path(run).parent
     named = [] if isinstance(run, Path) else named_folder(run)
     for folder in (Path(run), *named):
         if folder.is_dir():

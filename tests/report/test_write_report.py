@@ -1,0 +1,167 @@
+"""The page as a file: one, small, whole, and careful with every text."""
+
+import builtins
+import json
+import re
+from html.parser import HTMLParser
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from report_pages import FIRED, HOSTILE, heads_values, hostile_values
+
+import mechspex as mx
+from mechspex.errors import Refused, RunError, StoreError
+from mechspex.report.effects import effect_rows
+from mechspex.report.visible import visible
+
+LARGEST = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    values, others = heads_values(), heads_values(0.3)
+    swept = mx.sweep(values, order=2, among=values.units[:8], run=runs / "swept")
+    return {
+        "explanation": mx.explain(values, budget=130, decoder="additive", run=runs / "explained"),
+        "sweep": swept,
+        "circuit": mx.find_circuit(values, others, budget=120, run=runs / "circuit"),
+        "self-repair": mx.self_repair(swept, others),
+        "validation": mx.validate(values, [("L0H3",), ("L2H1", "L3H2")]),
+        "candidates": mx.screen(values, "ablation"),
+        "members": mx.Circuit(values.units, (1, 2)),
+    }
+
+
+def page_of(path, *answers):
+    return mx.write_report(*answers, path=path / "page.html").read_text("utf-8")
+
+
+def data_of(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+class Tags(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_every_kind_of_answer_has_a_page(tmp_path, answers):
+    for name, answer in answers.items():
+        page = page_of(tmp_path, answer)
+        (one,) = data_of(page)
+        assert one["called"] == answer.called, name
+        assert len(page.encode()) < LARGEST
+
+
+def test_several_stand_side_by_side(tmp_path, answers):
+    page = page_of(tmp_path, *answers.values())
+    assert "runs side by side" in page
+    assert len(data_of(page)) == len(answers)
+
+
+def test_the_page_asks_nothing_of_the_network(tmp_path, answers):
+    tags = Tags(page_of(tmp_path, answers["explanation"]))
+    assert {value for name, value in tags.attributes if name in {"src", "href"}} == {
+        "data:,", "#main"
+    }  # fmt: skip
+    (policy,) = [v for name, v in tags.attributes if name == "content" and "script-src" in v]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+def test_a_name_a_folder_and_a_file_are_the_same_run(tmp_path, answers, monkeypatch):
+    folder = answers["explanation"].folder
+    monkeypatch.setenv("MECHSPEX_RUNS", str(folder.parent))
+    pages = [
+        data_of(page_of(tmp_path, run))
+        for run in (folder.name, folder, folder / "explanation.json", answers["explanation"])
+    ]
+    for (one,) in pages:
+        assert one["what_if"] == pages[0][0]["what_if"]
+        assert one["what_if"]["interval"]["n_masks"] == 100
+
+
+def test_what_is_shown_is_what_was_measured(tmp_path, answers):
+    sweep = answers["sweep"]
+    (one,) = data_of(page_of(tmp_path, sweep))
+    shown = {tuple(row["term"]): row for row in one["rows"]}
+    for term, effect, outputs in zip(sweep.terms, sweep.effects, sweep.output_effects, strict=True):
+        assert shown[term]["effect"] == pytest.approx(effect, rel=1e-5, abs=1e-9)
+        np.testing.assert_allclose(shown[term]["outputs"], outputs, rtol=1e-5, atol=1e-9)
+
+
+def test_of_many_sets_the_strongest_are_shown():
+    swept = mx.sweep(heads_values(), order=2)
+    rows = effect_rows(swept)
+    sets = [row for row in rows if len(row["term"]) == 2]
+    assert len(sets) == 400 < len(swept.pairs())
+    weakest = min(abs(row["effect"]) for row in sets)
+    assert np.sum(np.abs(swept.pairs()["effect"]) > weakest * (1 + 1e-5)) <= 400
+
+
+def test_hostile_text_is_text(tmp_path):
+    answer = mx.explain(hostile_values(), budget=60, decoder="additive")
+    swept = mx.sweep(hostile_values(), order=2)
+    page = page_of(tmp_path, answer, swept)
+    tags = Tags(page)
+    assert tags.tags.count("script") == 3
+    assert "img" not in tags.tags
+    assert not [name for name, _ in tags.attributes if name.startswith("on")]
+    assert f"<script>{FIRED}" not in page
+    assert "\u202e" not in page
+    assert "\u2028" not in page
+    assert "49" not in data_of(page)[0]["units"][8]["name"]
+    assert data_of(page)[1]["outputs"] == [visible(text) for text in HOSTILE]
+
+
+def test_what_cannot_be_seen_is_written_out():
+    assert visible("a\u202eb\ud800c\x00d") == "a⟨U+202E⟩b⟨U+D800⟩c⟨U+0000⟩d"
+    assert visible("naïve 你好 שלום 🙂\n\tend") == "naïve 你好 שלום 🙂\n\tend"
+
+
+def test_slips_are_told(tmp_path, monkeypatch, answers):
+    monkeypatch.setenv("MECHSPEX_RUNS", str(tmp_path))
+    with pytest.raises(Refused, match="nothing to report; name a run"):
+        mx.write_report()
+    with pytest.raises(RunError, match="no run 'nosuch'"):
+        mx.write_report("nosuch")
+    with pytest.raises(Refused, match="runs = 3: give answers"):
+        mx.write_report(3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(StoreError, match="could not be written"):
+        mx.write_report(answers["members"], path=tmp_path / "no" / "page.html")
+
+
+@pytest.mark.parametrize("package", ["jinja2", "pyvis"])
+def test_missing_packages_are_named(monkeypatch, tmp_path, answers, package):
+    whole = builtins.__import__
+
+    def without(name, *others, **options):
+        if name == package:
+            raise ImportError(name)
+        return whole(name, *others, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(
+        "mechspex.report.write_report.find_spec",
+        lambda name: None if name == package else find_spec(name),
+    )
+    with pytest.raises(Refused, match=r"not installed: pip install 'mechspex\[report\]'"):
+        mx.write_report(answers["members"], path=tmp_path / "page.html")
+
+
+def test_the_shell_writes_it(run, tmp_path, monkeypatch, answers):
+    monkeypatch.setenv("MECHSPEX_RUNS", str(answers["explanation"].folder.parent))
+    code, out, _ = run("report", answers["explanation"].folder.name)
+    assert (code, out.split()[0]) == (0, "report.html")
+    code, out, _ = run("report", answers["sweep"].folder.name, "--out", "two.html", "--json")
+    assert json.loads(out)["bytes"] < LARGEST
+    code, _, err = run("report", "nosuch")
+    assert code == 2
+    assert "no run 'nosuch'" in err
