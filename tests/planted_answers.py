@@ -36,7 +36,7 @@ def planted(units: UnitSet, *, n_outputs: int = 8, n_pairs: int = 14, seed: int 
     terms: dict[tuple[int, ...], np.ndarray] = {(): np.full(n_outputs, 3.4)}
     for column in rng.permutation(n)[: max(3, n // 3)]:
         terms[(int(column),)] = rng.normal(-0.3, 0.7) + 0.3 * rng.normal(size=n_outputs)
-    strong = [term[0] for term in terms if term][: max(4, n // 8)]
+    strong = [term[0] for term in terms if term][: max(4, n // 3)]
     for order, number in ((2, n_pairs), (3, n_pairs // 4), (4, n_pairs // 8)):
         for _ in range(number):
             pool = strong if len(strong) >= order + 2 else range(n)

@@ -92,6 +92,16 @@ class Explanation(RunResult):
         return self.recovery.function
 
     @property
+    def terms(self) -> tuple[Term, ...]:
+        """The validated sets of units, by column."""
+        return self.validation.terms
+
+    @property
+    def output_effects(self) -> Float[np.ndarray, "term output"]:
+        """The exact effect of each of `terms` on every output, in the ``ablated`` basis."""
+        return self.validation.output_effects
+
+    @property
     def r2(self) -> float:
         """The function's R² on fresh masks."""
         return self.recovery.r2
