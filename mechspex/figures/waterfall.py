@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -109,7 +109,7 @@ def _steps(explanation: Behaviour, most: int) -> list[tuple[str, float]]:
 
 def _write_numbers(axes: Axes, given: Axes | None, values: list[float]) -> None:
     """Each step as a number, in a column right of the bars."""
-    colour = {} if given is not None else {"color": INK}
+    colour: dict[str, Any] = {} if given is not None else {"color": INK}
     for row, value in enumerate(values):
         first_or_last = row in (0, len(values) - 1)
         axes.text(
