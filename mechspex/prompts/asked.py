@@ -19,8 +19,8 @@ from mechspex.prompts.words import PARTITIONS, Context, as_partition, words
 # What stands in the place of a unit where no word is given.
 BLANK = "_"
 # What is measured on the text itself, and what is done to the tokens of the whole text.
-ON_TEXT = ("delete", "replace")
-ABLATIONS = ON_TEXT
+ON_TEXT, ON_TOKENS = ("delete", "replace"), ("hide", "zero", "mean")
+ABLATIONS = (*ON_TEXT, *ON_TOKENS)
 # Tokens that a model writes where no response is given.
 N_WRITTEN = 32
 _LENGTH = Whole(1, wanted="how many tokens the model writes, from 1 up")
@@ -83,6 +83,8 @@ class Asked:
             )
         name, replacement = ablation if isinstance(ablation, tuple) else (ablation, BLANK)
         replacement = replacement if name == "replace" else None
+        kind = "hidden_word" if name == "hide" else "word"
+        units = units.of_kind(kind)
         template = None
         if chat or units.turns is not None:
             if model is None:

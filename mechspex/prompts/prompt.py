@@ -8,6 +8,7 @@ from typing import Any
 
 from mechspex.core.errors import TaskError
 from mechspex.prompts.ablated_text import deleted, replaced
+from mechspex.prompts.partition import Span
 from mechspex.prompts.text_units import TextUnits
 from mechspex.prompts.words import BETWEEN
 
@@ -39,16 +40,37 @@ class Prompt:
         """
         if self.units.turns is not None:
             return self._conversation(kept)
+        text = self._context(kept)
+        return text if self.template is None else self.template([_by_user(text)])
+
+    def placed(self) -> tuple[Span, ...]:
+        """Where the units stand in the whole prompt.
+
+        Raises:
+            TaskError: a chat template that changes what is said.
+        """
+        if self.template is None:
+            return self.units.spans
+        everything = [True] * len(self.units)
+        whole = self.text(everything)
+        if self.units.turns is None:
+            begin = _found(whole, self._context(everything), 0)
+            return tuple((a + begin, b + begin) for a, b in self.units.spans)
+        moved, done = {}, 0
+        for _, (begin, end) in self.units.turns:
+            place = _found(whole, self.units.text[begin:end], done)
+            done = place + end - begin
+            moved[begin, end] = place, done
+        return tuple(moved[span] for span in self.units.spans)
+
+    def _context(self, kept: Sequence[bool]) -> str:
+        """The context and the question, without any template."""
         *between, after = self.units.between
         between = [*between, after + _following(after or self.units.text, self.question)]
         pieces = self.units.pieces
         if self.replacement is None:
-            text = deleted(between, pieces, kept)
-        else:
-            text = replaced(between, pieces, kept, self.replacement)
-        if self.template is None:
-            return text
-        return self.template([{"role": "user", "content": text}])
+            return deleted(between, pieces, kept)
+        return replaced(between, pieces, kept, self.replacement)
 
     def _conversation(self, kept: Sequence[bool]) -> str:
         assert self.units.turns is not None
@@ -61,7 +83,7 @@ class Prompt:
                 content = self.units.text[begin:end] if keep else str(self.replacement)
                 turns.append({"role": role, "content": content})
         if self.question is not None:
-            turns.append({"role": "user", "content": self.question})
+            turns.append(_by_user(self.question))
         return self.template(turns)
 
 
@@ -91,6 +113,21 @@ def template_of(tokenizer: Any) -> Template:
             ) from None
 
     return read
+
+
+def _by_user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def _found(whole: str, text: str, after: int) -> int:
+    """Where a text begins in a whole prompt, the blanks at its ends left out or not."""
+    begin = whole.find(text.strip(), after)
+    if begin < 0:
+        raise TaskError(
+            f"the chat template changes {text[:60]!r}, so its tokens cannot be found; choose "
+            "ablation='delete' or 'replace'"
+        )
+    return begin - (len(text) - len(text.lstrip()))
 
 
 def _following(before: str, question: str | None) -> str:

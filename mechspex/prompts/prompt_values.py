@@ -13,10 +13,12 @@ from mechspex.core.doors import door
 from mechspex.core.errors import AblationError, MeasurementError
 from mechspex.core.masks import both_ends, check_masks
 from mechspex.core.units import UnitSet
-from mechspex.core.value_function import ValueFunction, values_of
+from mechspex.core.value_function import ValueFunction, values_of, without_gradients
 from mechspex.models.load_model import Model
 from mechspex.models.lock import lock_of
+from mechspex.prompts.ablated_tokens import AblatedTokens
 from mechspex.prompts.asked import (
+    ON_TOKENS,
     Asked,
     as_ablation,
     as_metric,
@@ -71,8 +73,10 @@ class PromptValues(ValueFunction):
         response: what the model should say, one for each question; how many tokens of its own it
             writes, the likeliest each time, up to the end of its text; 32 if not given.
         distractor: what it should not say, for ``logit_difference``; one for each question.
-        ablation: ``delete``; ``replace``, by "_", or ``("replace", "a word of yours")``; ``hide``
-            from attention; ``zero`` or ``mean`` (over the prompts' tokens) of the embedding.
+        ablation: ``delete``; ``replace``, by "_", or ``("replace", "a word of yours")``; or what
+            leaves all positions as they are: ``hide``, the unit's tokens are hidden from the
+            attention of others; ``zero`` or ``mean``, their embeddings are zero, or the mean over
+            the prompt's.
         metric: ``log_probability`` of the response, ``mean_log_probability`` (per token),
             ``logit_probability`` (log p − log(1 − p)), ``logit_difference``, ``kl_divergence`` of
             the next token from that of the whole prompt; or a function of your own of a list of
@@ -123,10 +127,12 @@ class PromptValues(ValueFunction):
             model, context, question, by, response, distractor, ablation, metric, spans, chat
         )
         self._asked = asked
-        self._scored = None
+        self._scored = self._tokens = None
         if model is not None:
             with lock_of(model):
                 self._scored = ScoredModel.of(model, asked, prepend_bos)
+                if asked.ablation in ON_TOKENS:
+                    self._tokens = AblatedTokens.of(self._scored)
                 self._ends = self._checked_ends()
         else:
             self._ends = None
@@ -172,6 +178,8 @@ class PromptValues(ValueFunction):
     @property
     def through_bridge(self) -> str | None:
         """Why values are measured through the bridge; None where they are not."""
+        if self._tokens is not None:
+            return self._tokens.questions[0].through_bridge
         return None if self._scored is None else self._scored.forward.through_bridge
 
     @property
@@ -191,12 +199,15 @@ class PromptValues(ValueFunction):
         return 32
 
     def ablated(self, mask: Bool[np.ndarray, " unit"]) -> tuple[str, ...]:
-        """What the model reads under a mask, a text for each question.
+        """What the model reads under a mask, a text for each question; the whole prompts where
+        their tokens are ablated.
 
         Args:
             mask: True = kept.
         """
         (kept,) = check_masks(np.asarray(mask)[None], self.n_units).tolist()
+        if self._tokens is not None:
+            return self.prompts
         return tuple(prompt.text(kept) for prompt in self._asked.prompts)
 
     def __call__(self, masks: np.ndarray) -> Float[np.ndarray, "mask output"]:
@@ -210,6 +221,8 @@ class PromptValues(ValueFunction):
         rows = check_masks(masks, self.n_units).tolist()
         if not rows:
             return np.empty((0, len(self.outputs)), dtype=np.float32)
+        if self._tokens is not None:
+            return self._tokens.values(masks)
         self._renew()
         parts = []
         for number, prompt in enumerate(self._asked.prompts):
@@ -218,6 +231,24 @@ class PromptValues(ValueFunction):
             each = [places.setdefault(prompt.text(kept), len(places)) for kept in rows]
             parts.append(self._values(number, list(places))[each])
         return np.concatenate(parts, axis=1)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether masks may lie between 0 and 1: where tokens are ablated, and none left out."""
+        return self._tokens is not None
+
+    def value_and_gradient(
+        self, masks: Float[np.ndarray, "mask unit"]
+    ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask output unit"]]:
+        """Values of soft masks and ∂ value[m, j] / ∂ m_i, where tokens are ablated.
+
+        Raises:
+            Refused: a text is either there or not, with ``delete`` and ``replace``.
+            ShapeError: masks of another width.
+        """
+        if self._tokens is None:
+            raise without_gradients(self)
+        return self._tokens.values_and_gradients(masks)
 
     def _values(self, number: int, texts: list[str]) -> Float[np.ndarray, "text piece"]:
         """The outputs of one question on some texts."""

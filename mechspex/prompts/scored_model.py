@@ -195,24 +195,38 @@ class ScoredModel:
         ends = getattr(getattr(own, "generation_config", None), "eos_token_id", None)
         stop = {self.model.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         found = []
-        for row in whole:
+        for prompt, row in zip(self.asked.prompts, whole, strict=True):
             n_tokens = 1 if self.asked.metric == "kl_divergence" else self.asked.n_written
-            tokens = tuple(self.forward.written(row, n_tokens, stop - {None}))
-            if not tokens:
-                raise TaskError(
-                    f"{self.model.cfg.model_name} ends its text right after the prompt; give the "
-                    "response yourself, or another question"
-                )
-            found.append((tokens, None))
+            written = tuple(self.forward.written(row, n_tokens, stop - {None}))
+            found.append((self._as_text(prompt, row, written), None))
         return found
+
+    def _as_text(self, prompt: Prompt, row: Row, written: Continuation) -> Continuation:
+        """What was written as far as it is a text that would be read as the same tokens."""
+        whole, tokenizer = prompt.text([True] * len(self.asked.units)), self.model.tokenizer
+        for n_tokens in range(len(written), 0, -1):
+            tokens = written[:n_tokens]
+            text, _ = text_after(tokenizer, int(row[-1]), tokens)
+            try:
+                if continuation(tokenizer, whole, text, "response") == tokens:
+                    return tokens
+            except TaskError:  # half a character, or a token that merges with the prompt
+                continue
+        raise TaskError(
+            f"{self.model.cfg.model_name} writes no text after the prompt that it would read as "
+            "the same tokens; give the response yourself, or another question"
+        )
 
     def _in_pieces(
         self, whole: Sequence[Row], tokens: Sequence[tuple[Continuation, Continuation | None]]
     ) -> tuple[Response, ...]:
         responses = []
         for row, (right, wrong) in zip(whole, tokens, strict=True):
-            text, ends = text_after(self.model.tokenizer, int(row[-1]), right)
-            responses.append(Response(text, right, pieces_of(text, ends, self.asked.spans), wrong))
+            tokenizer, last = self.model.tokenizer, int(row[-1])
+            text, ends = text_after(tokenizer, last, right)
+            other = None if wrong is None else text_after(tokenizer, last, wrong)[0]
+            pieces = pieces_of(text, ends, self.asked.spans)
+            responses.append(Response(text, right, pieces, wrong, other))
         return tuple(responses)
 
     def _clean(self, whole: Sequence[Row]) -> tuple[Tensor, ...]:

@@ -39,13 +39,15 @@ class Response:
         text: the response.
         tokens: its tokens.
         pieces: the tokens of each span of it that is scored; all of them is one.
-        distractor: the tokens of what should not follow; none of most metrics.
+        distractor: the tokens of what should not follow; None for most metrics.
+        distractor_text: the same in words.
     """
 
     text: str
     tokens: Continuation
     pieces: tuple[range, ...]
     distractor: Continuation | None = None
+    distractor_text: str | None = None
 
     @property
     def continuations(self) -> tuple[Continuation, ...]:

@@ -7,6 +7,7 @@ from itertools import count
 from typing import overload
 
 from mechspex.core.errors import Refused
+from mechspex.core.kinds import Kind
 from mechspex.core.units import Unit, UnitSet
 from mechspex.prompts.partition import Span
 
@@ -51,6 +52,15 @@ class TextUnits(UnitSet):
     def pieces(self) -> tuple[str, ...]:
         """The text of each unit."""
         return tuple(self.text[begin:end] for begin, end in self.spans)
+
+    def of_kind(self, kind: Kind) -> TextUnits:
+        """The same parts as units of another kind.
+
+        Args:
+            kind: ``word`` or ``hidden_word``.
+        """
+        units = tuple(unit._replace(kind=kind) for unit in self.units)
+        return TextUnits(units, self.text, self.by, self.turns)
 
     @property
     def between(self) -> tuple[str, ...]:
