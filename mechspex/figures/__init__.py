@@ -7,11 +7,13 @@ from mechspex.figures.network import network
 from mechspex.figures.pairs import pair_matrix
 from mechspex.figures.prompts import beeswarm, force
 from mechspex.figures.repair_map import self_repair_map
+from mechspex.figures.text_effects import TextEffects
 from mechspex.figures.tried_sets import tried_sets
 from mechspex.figures.upset import upset
 from mechspex.figures.waterfall import waterfall
 
 __all__ = [
+    "TextEffects",
     "beeswarm",
     "force",
     "head_map",
