@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -240,6 +240,20 @@ def check_same_units(one: str, units: UnitSet, other: str, others: UnitSet) -> N
     """
     if units != others:
         raise Refused(f"{one} has {units}, {other} {others}; give both the same units")
+
+
+def text_of(units: UnitSet, configuration: Mapping[str, str]) -> str | None:
+    """The text in which all the units lie; None where there is none, or it is not known.
+
+    Args:
+        units: the units.
+        configuration: what their values depend on.
+    """
+    if not len(units) or any(unit.span is None for unit in units):
+        return None
+    text = getattr(units, "text", None) or configuration.get("text")
+    ends = [unit.span[1] for unit in units if unit.span is not None]
+    return text if isinstance(text, str) and max(ends) <= len(text) else None
 
 
 def by_order(term: Term) -> tuple[int, Term]:

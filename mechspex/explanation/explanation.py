@@ -21,7 +21,7 @@ from mechspex.core.json_values import (
 )
 from mechspex.core.kinds import KINDS
 from mechspex.core.statistics import rank_correlation
-from mechspex.core.units import Term, UnitSet
+from mechspex.core.units import Term, UnitSet, text_of
 from mechspex.effects.validation import Validation
 from mechspex.recovery.recovery import Recovery
 from mechspex.runs.cost import Cost
@@ -183,15 +183,18 @@ class Explanation(RunResult):
         return tuple(t[0] for t in self.validation.terms if len(t) == 1 and t in held)
 
     def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
-        """The map of heads where all units are heads, else the strongest interactions.
+        """The map of heads where all units are heads, the shaded text where all lie in a text,
+        else the strongest interactions.
 
-        `mechspex.figures` has both, for either.
+        `mechspex.figures` has all three.
 
         Args:
             metric: what is measured, in words; the value's metric if not given.
         """
-        from mechspex.figures import head_map, interactions
+        from mechspex.figures import TextEffects, head_map, interactions
 
+        if text_of(self.units, self.configuration) is not None:
+            return TextEffects.of(self, metric=metric).plot()
         heads = all(unit.kind == "head" and unit.position is None for unit in self.units)
         return (head_map if heads else interactions)(self, metric=metric)
 
@@ -208,6 +211,13 @@ class Explanation(RunResult):
     def _unseen(self) -> str:
         share = self.recovery.unseen_share
         return "" if share is None else f", nothing known of {share:.0%} of the pairs"
+
+    def _repr_html_(self) -> str:
+        if text_of(self.units, self.configuration) is None:
+            return super()._repr_html_()
+        from mechspex.figures import TextEffects
+
+        return super()._repr_html_() + TextEffects.of(self).html()
 
     def _tables(self) -> list[pd.DataFrame]:
         return [self.singles(), self.interactions()]

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mechspex.core.errors import Refused
-from mechspex.core.units import Term, UnitSet
+from mechspex.core.units import Term, UnitSet, text_of
 from mechspex.figures.style import PAPER, measured
-from mechspex.figures.text_layout import Span, TextLayout, lay_out
+from mechspex.figures.text_layout import Span, TextLayout, lay_out, printable
 
 # The strongest shades: ink on them has a contrast above 7 : 1, and they differ for all eyes.
 SHADE_UP, SHADE_DOWN = "#8ec1ee", "#f4a58c"
@@ -55,7 +55,7 @@ class TextEffects:
     >>> effects = {(0,): -0.2, (2,): 0.1, (0, 2): 1.5}
     >>> said = TextEffects("not so bad", ((0, 3), (4, 6), (7, 10)), effects, "logit difference")
     >>> print(said.terminal(color=False))
-     ┌─────1─┐
+     ┌───1──┐
     not so bad
     not -0.200 · bad +0.100
     1  not × bad +1.500
@@ -160,7 +160,7 @@ class TextEffects:
             most: how many letters.
         """
         begin, end = self.spans[unit]
-        name = " ".join(self.text[begin:end].split()) or "␣"
+        name = printable(" ".join(self.text[begin:end].split())) or "␣"
         half = (most - 1) // 2
         return name if len(name) <= most else f"{name[:half].rstrip()}…{name[-half:].lstrip()}"
 
@@ -205,21 +205,7 @@ class TextEffects:
         return self.html()
 
 
-def text_of(units: UnitSet, configuration: Mapping[str, str]) -> str | None:
-    """The text in which all the units lie; None where there is none, or it is not known.
-
-    Args:
-        units: the units.
-        configuration: what their values depend on.
-    """
-    if not len(units) or any(unit.span is None for unit in units):
-        return None
-    text = getattr(units, "text", None) or configuration.get("text")
-    ends = [unit.span[1] for unit in units if unit.span is not None]
-    return text if isinstance(text, str) and max(ends) <= len(text) else None
-
-
-def shade(share: float) -> str:
+def shade(share: int | float) -> str:
     """The colour of a share of the largest effect, −1 … 1: paper at 0."""
     end = SHADE_UP if share > 0 else SHADE_DOWN
     mixed = [

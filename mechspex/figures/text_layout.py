@@ -209,7 +209,7 @@ def _words(text: str) -> Iterator[str]:
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", _TAB)
     run = ""
     for letter in text:
-        shown = letter if letter == "\n" or letter.isprintable() or _joins(letter) else "�"
+        shown = letter if letter == "\n" else printable(letter)
         if run and (shown == "\n" or run == "\n" or shown.isspace() != run[-1].isspace()):
             yield run
             run = ""
@@ -218,8 +218,10 @@ def _words(text: str) -> Iterator[str]:
         yield run
 
 
-def _joins(letter: str) -> bool:
-    return unicodedata.category(letter) == "Cf"
+def printable(text: str) -> str:
+    """The text with � for each letter that no picture can show; what joins letters stays."""
+    shown = (t if t.isprintable() or unicodedata.category(t) == "Cf" else "�" for t in text)
+    return "".join(shown)
 
 
 def _broken(pieces: list[tuple[str, int | None]], width: int) -> tuple[list[Fragment], int]:

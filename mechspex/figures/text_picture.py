@@ -13,7 +13,7 @@ from matplotlib.transforms import Affine2D
 
 from mechspex.figures.style import INK, MUTED, NEGATIVE, PAPER, POSITIVE, RULE, Picture
 from mechspex.figures.text_effects import TextEffects, shade
-from mechspex.figures.text_layout import Fragment, TextLayout, Wire, right_to_left
+from mechspex.figures.text_layout import Fragment, TextLayout, Wire, cells, right_to_left
 
 _FONT = "DejaVu Sans Mono"
 _POINTS = 9
@@ -86,7 +86,7 @@ def _draw_fragment(axes: Axes, said: TextEffects, fragment: Fragment, top: float
     )
 
 
-def _write(axes: Axes, column: float, middle: float, text: str, colour: str) -> None:
+def _write(axes: Axes, column: int | float, middle: float, text: str, colour: str) -> None:
     """Letters in their cells, as outlines: the advance of hinted letters is rounded to pixels."""
     if not text.strip():
         return
@@ -95,14 +95,19 @@ def _write(axes: Axes, column: float, middle: float, text: str, colour: str) -> 
     outline = TextPath((0, 0), _drawable(text), size=1, prop=FontProperties(family=_FONT))
     in_cells = Affine2D().scale(1 / _LETTER, -1).translate(column, middle + _BASELINE)
     path = PathPatch(in_cells.transform_path(outline), facecolor=colour, edgecolor="none")
-    path.set_gid(f"text: {text}")
+    path.set(gid=f"text: {text}", snap=False)
     axes.add_patch(path)
 
 
 def _drawable(text: str) -> str:
     """The text with □ for each letter that the font lacks."""
     known = get_font(findfont(FontProperties(family=_FONT))).get_charmap()
-    return "".join(letter if ord(letter) in known else "□" for letter in text)
+    drawn = []
+    for letter in text:
+        wide = cells(letter)
+        drawn.append(letter if ord(letter) in known or not wide else "□".ljust(wide))
+    # A dollar sign would begin a formula.
+    return "".join(one for one in drawn if cells(one)).replace("$", r"\$")
 
 
 def _draw_wire(
