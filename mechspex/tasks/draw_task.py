@@ -19,6 +19,9 @@ from mechspex.tasks.task_file import TaskFile, read_task_file
 from mechspex.tasks.task_format import PARTS, SLOT, Row
 
 _COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+Spans = Mapping[str, tuple[int, int]]
+"""{name: the characters of a slot in a prompt}."""
+
 # Draws from which the length of a task's prompts is found, and draws a prompt may take.
 _TRIALS, _PATIENCE = 16, 100
 
@@ -30,6 +33,7 @@ def draw_task(
     *,
     n_prompts: int,
     seed: int,
+    spans: bool = False,
 ) -> Task:
     """Draw the prompts of a task file for a model's tokenizer; see `mechspex.load_task`.
 
@@ -39,6 +43,7 @@ def draw_task(
         model_name: the model's name, for complaints.
         n_prompts: how many prompts, at least 1.
         seed: the only source of randomness.
+        spans: whether the slots of the prompts are named spans.
 
     Raises:
         TaskError: for the same reasons as `mechspex.load_task`.
@@ -49,7 +54,7 @@ def draw_task(
     if seed < 0:
         raise TaskError(f"seed = {seed}: give a whole number from 0 up")
     words = _known_words(task_file, tokenizer, model_name)
-    return draw(task_file, words, tokenizer, n_prompts=n_prompts, seed=seed)
+    return draw(task_file, words, tokenizer, n_prompts=n_prompts, seed=seed, spans=spans)
 
 
 def _known_words(
@@ -93,6 +98,7 @@ def draw(
     *,
     n_prompts: int,
     seed: int,
+    spans: bool = False,
 ) -> Task:
     """Different prompts, each with words of its own; of one token length if the file wants that.
 
@@ -102,6 +108,7 @@ def draw(
         tokenizer: the model's tokenizer.
         n_prompts: how many prompts.
         seed: the only source of randomness.
+        spans: whether the slots of the prompts are named spans.
 
     Raises:
         TaskError: the words do not make so many prompts.
@@ -148,6 +155,8 @@ def draw(
         corrupted=corrupted or None,
         metric=task_file.metric,
         prepend_bos=task_file.prepend_bos,
+        spans=[example.spans for example in examples] if spans else None,
+        corrupted_spans=_all_or_none(examples) if spans else None,
         name=task_file.name,
         circuits=task_file.circuits,
     )
@@ -159,6 +168,8 @@ class _Example:
     corrupted: str | None
     answer: str | tuple[str, ...]
     distractor: str | tuple[str, ...] | None
+    spans: Spans
+    corrupted_spans: Spans | None
 
 
 @dataclass(frozen=True)
@@ -240,6 +251,8 @@ class _Source:
             _written(template["corrupted"], filling) if "corrupted" in template else None,
             right if _compares(template["answer"]) else right[0],
             None if against is None else wrong if _compares(against) else wrong[0],
+            _spans(template["prompt"], filling, names := _names(template["prompt"])),
+            _corrupted_spans(template, filling, names),
         )
 
     def _continuations(self, prompt: str, text: str, filling: Mapping[str, Row]) -> list[str]:
@@ -265,3 +278,38 @@ def _compares(text: str) -> bool:
 
 def _written(text: str, filling: Mapping[str, Row]) -> str:
     return SLOT.sub(lambda match: filling[match[2]][match[3] or ""], text)
+
+
+def _names(text: str) -> list[str]:
+    """The names of a template's slots, in order; those of a slot that comes again are numbered."""
+    slots = [slot for _, slot, _ in SLOT.findall(text)]
+    return [
+        slot if slots.count(slot) == 1 else f"{slot}{slots[: place + 1].count(slot)}"
+        for place, slot in enumerate(slots)
+    ]
+
+
+def _spans(text: str, filling: Mapping[str, Row], names: Sequence[str]) -> Spans:
+    """Where the slots of a text lie once they are filled."""
+    spans = {}
+    grown = 0
+    for name, slot in zip(names, SLOT.finditer(text), strict=True):
+        begin, word = slot.start() + grown, _written(slot[0], filling)
+        spans[name] = begin, begin + len(word)
+        grown += len(word) - len(slot[0])
+    return spans
+
+
+def _corrupted_spans(
+    template: Mapping[str, str], filling: Mapping[str, Row], names: Sequence[str]
+) -> Spans | None:
+    """The slots of the corrupted prompt under the names of those whose places they take."""
+    corrupted = template.get("corrupted", "")
+    if len(SLOT.findall(corrupted)) != len(names):
+        return None
+    return _spans(corrupted, filling, names)
+
+
+def _all_or_none(examples: Sequence[_Example]) -> list[Spans] | None:
+    spans = [one.corrupted_spans for one in examples if one.corrupted_spans is not None]
+    return spans if len(spans) == len(examples) else None

@@ -21,7 +21,12 @@ from mechspex.tasks.task import Task
     seed=Whole(-LARGEST, 2**63 - 1, "a whole number from 0 up", error=TaskError),
 )
 def load_task(
-    name_or_path: str | Path, model: Model | str | Path, *, n_prompts: int = 8, seed: int = 0
+    name_or_path: str | Path,
+    model: Model | str | Path,
+    *,
+    n_prompts: int = 8,
+    seed: int = 0,
+    spans: bool = False,
 ) -> Task:
     """Draw the prompts of a task file for one model.
 
@@ -34,6 +39,9 @@ def load_task(
         model: the model, whose tokenizer decides which words are drawn.
         n_prompts: how many prompts, at least 1.
         seed: the only source of randomness.
+        spans: whether the slots of the prompts are named spans, as `mechspex.spans` lists them;
+            one that comes twice is numbered (``S1``, ``S2``). The ``mean`` is then taken span by
+            span.
 
     Raises:
         TaskError: no such task, a file that breaks the format, or too few words in this model's
@@ -41,7 +49,12 @@ def load_task(
     """
     assert isinstance(model, Model)
     return draw_task(
-        name_or_path, model.tokenizer, model.cfg.model_name, n_prompts=n_prompts, seed=seed
+        name_or_path,
+        model.tokenizer,
+        model.cfg.model_name,
+        n_prompts=n_prompts,
+        seed=seed,
+        spans=spans,
     )
 
 

@@ -17,7 +17,7 @@ def spans(task: Task, *, hidden: bool = False) -> UnitSet:
     effects are means over prompts, with intervals.
 
     Args:
-        task: prompts with spans, given as `Task.spans` or drawn from a task file that names some.
+        task: prompts with spans, given as `Task.spans` or drawn by ``load_task(…, spans=True)``.
         hidden: whether the spans are hidden from attention; else they are replaced at their
             embeddings.
 
@@ -29,7 +29,7 @@ def spans(task: Task, *, hidden: bool = False) -> UnitSet:
     if not names:
         raise TaskError(
             f"task {task.name!r} has no span that all of its prompts have; give it "
-            'spans=[{"IO": "Mary"}, …], or write the task file\'s slot as {A:IO}'
+            'spans=[{"IO": "Mary"}, …], or load_task(…, spans=True)'
         )
     kind = "hidden_word" if hidden else "word"
     return UnitSet(tuple(Unit(kind, 0, n, None, name) for n, name in enumerate(names)))
