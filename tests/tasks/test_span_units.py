@@ -11,7 +11,7 @@ from mechspex.tasks.tokens import tokenize
 def test_slots_are_named_spans(tiny):
     task = mx.load_task("induction", tiny, spans=True)
     assert task.prompts == mx.load_task("induction", tiny).prompts
-    # The first two words of each template are shown once or twice.
+    assert task.spans is not None
     assert mx.spans(task).names == ("P", "A1", "B1", "C1", "D", "E", "Q", "A2", "B2", "C2")
     for prompt, spans, answer in zip(task.prompts, task.spans, task.answers, strict=True):
         words = {name: prompt[slice(*span)] for name, span in spans.items()}
@@ -23,11 +23,11 @@ def test_slots_are_named_spans(tiny):
 
 def test_slots_of_a_corrupted_prompt_are_called_as_those_whose_places_they_take(tiny):
     task = mx.load_task("induction", tiny, spans=True)
+    assert task.spans is not None
+    assert task.corrupted_spans is not None
     assert list(map(list, task.spans)) == list(map(list, task.corrupted_spans))
     tokens = tokenize(task, tiny.tokenizer)
-    assert [list(one.values()) for one in tokens.spans] == [
-        list(one.values()) for one in tokens.corrupted_spans
-    ]
+    assert tokens.spans == tokens.corrupted_spans, "prompts are equally long"
 
 
 def test_spans_lie_where_slots_are_filled():
@@ -48,4 +48,4 @@ def test_units_are_the_spans_that_all_prompts_have():
     with pytest.raises(TaskError, match="no span that all of its prompts have"):
         mx.spans(mx.Task(["a"], [" b"], metric="answer_log_probability"))
     with pytest.raises(TaskError, match="a Task whose prompts have named spans"):
-        mx.spans("ioi")
+        mx.spans("ioi")  # pyright: ignore[reportArgumentType]
