@@ -14,11 +14,11 @@ def test_slots_are_named_spans(tiny):
     assert task.spans is not None
     assert mx.spans(task).names == ("P", "A1", "B1", "C1", "D", "E", "Q", "A2", "B2", "C2")
     for prompt, spans, answer in zip(task.prompts, task.spans, task.answers, strict=True):
-        words = {name: prompt[slice(*span)] for name, span in spans.items()}
+        words = {name: prompt[slice(*map(int, span))] for name, span in spans.items()}
         assert words["A1"] == words["A2"]
         assert words["C1"] == words["C2"] == prompt.split()[-1]
         assert sorted(words.values()) == sorted(prompt.split())
-        assert answer.strip() == words["D"]
+        assert str(answer).strip() == words["D"]
 
 
 def test_slots_of_a_corrupted_prompt_are_called_as_those_whose_places_they_take(tiny):
