@@ -109,6 +109,7 @@ from .training.examples import examples as examples
 from .training.logistic_regression import LogisticRegression as LogisticRegression
 from .training.optimisers import Training as Training
 from .training.own_training import OwnTraining as OwnTraining
+from .training.ready import training_task as training_task
 from .training.ridge_regression import KernelRidgeRegression as KernelRidgeRegression
 from .training.ridge_regression import RidgeRegression as RidgeRegression
 from .training.training_values import TrainingValues as TrainingValues

@@ -98,7 +98,7 @@ class BatchedTraining:
 
     def _gradients(
         self, parameters: Parameters, weights: Float[Tensor, "mask row"], rows: Tensor | None
-    ) -> tuple[tuple[Tensor, ...], Bool[Tensor, " mask"]]:
+    ) -> tuple[tuple[Tensor | None, ...], Bool[Tensor, " mask"]]:
         """Of the mean loss over the kept rows of a batch, and which masks keep any."""
         inputs, labels = self._data.inputs, self._data.labels
         if rows is not None:
@@ -109,7 +109,8 @@ class BatchedTraining:
         total = weights.sum(dim=1)
         # The sum over masks: no parameter is in the loss of two of them.
         loss = ((each * weights).sum(dim=1) / total.clamp(min=1)).sum()
-        return torch.autograd.grad(loss, list(parameters.values())), total > 0
+        moved = list(parameters.values())
+        return torch.autograd.grad(loss, moved, allow_unused=True), total > 0
 
     def _epochs(self, seed: int) -> Iterator[list[Tensor | None]]:
         """The batches of each epoch; None is the whole."""

@@ -73,11 +73,12 @@ class Optimiser:
         self._steps = torch.zeros(len(parameters[0]), device=parameters[0].device)
 
     @torch.no_grad()
-    def step(self, gradients: tuple[Tensor, ...], moving: Bool[Tensor, " mask"]) -> None:
+    def step(self, gradients: tuple[Tensor | None, ...], moving: Bool[Tensor, " mask"]) -> None:
         """One step of the trainings that move.
 
         Args:
-            gradients: one for each of the parameters, in their order.
+            gradients: one for each of the parameters, in their order; None of one that the loss
+                does not read, which stays as it is.
             moving: the trainings to which this happens.
         """
         rows = slice(None) if bool(moving.all()) else moving.nonzero()[:, 0]
@@ -85,6 +86,8 @@ class Optimiser:
         for place, (parameter, gradient) in enumerate(
             zip(self._parameters, gradients, strict=True)
         ):
+            if gradient is None:
+                continue
             moments = [moment[place] for moment in self._moments]
             if isinstance(rows, slice):
                 self._move(parameter, gradient, moments, self._steps)

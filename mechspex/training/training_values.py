@@ -73,7 +73,7 @@ def _as_seeds(name: str, given: object) -> tuple[int, ...]:
 
 
 def _as_columns(name: str, given: object) -> Any:
-    if given not in get_args(Columns):
+    if not isinstance(given, str) or given not in get_args(Columns):
         raise Refused(f"{name} = {told(given)}: choose 'targets' or 'seeds'")
     return given
 

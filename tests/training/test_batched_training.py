@@ -191,6 +191,19 @@ def test_batch_normalisation_and_dropout_are_refused_in_training_and_kept_in_use
         )
 
 
+def test_a_parameter_that_the_loss_does_not_read_stays_as_it_is():
+    class Idle(nn.Linear):
+        def __init__(self):
+            super().__init__(FEATURES, CLASSES)
+            self.idle = nn.Parameter(torch.ones(2))
+
+    training = mx.Training("sgd", 0.1, 3, weight_decay=0.5)
+    module = Idle()
+    values = mx.TrainingValues(module, DATA, ASKED, training=training)
+    expected = margins(plain_loop(module, training, MASKS[4], 0))
+    assert np.allclose(values(MASKS[4:5])[0], expected, atol=1e-5)
+
+
 class Branches(nn.Linear):
     def forward(self, input):
         return super().forward(input) if self.weight.sum() > 0 else -super().forward(input)
