@@ -7,6 +7,10 @@ from typing import Any
 from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer, own_tokenizer
 
+# After these a word begins with a space.
+_ENDS = tuple(".,;:!?)")
+_FIRST_OF_EAST_ASIA = "\u2e80"
+
 
 def encode(tokenizer: Tokenizer, text: str, prepend_bos: bool | None) -> list[int]:
     """Token ids of a prompt.
@@ -116,6 +120,20 @@ def _why_it_does_not_continue(
         f"{tokenizer.convert_ids_to_tokens(after)}, where the prompt's last token is another one; "
         f"begin the {label} with a space, or end the prompt where a word ends"
     )
+
+
+def runs_on(prompt: str, text: str) -> bool:
+    """Whether a continuation lacks the space that parts it from the last word of its prompt.
+
+    Two digits make one number, and scripts of East Asia put no spaces.
+
+    >>> runs_on("The author of Emma is", "Jane Austen"), runs_on("from 16", "48")
+    (True, False)
+    """
+    before, after = prompt[-1:], text[:1]
+    if not (before.isalnum() or before in _ENDS) or not after.isalnum():
+        return False
+    return max(before, after) < _FIRST_OF_EAST_ASIA and not (before.isdigit() and after.isdigit())
 
 
 def next_token(tokenizer: Tokenizer, prompt: str, text: str, label: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mechspex.models.tokenizer import Tokenizer
+from mechspex.tasks.next_token import runs_on
 from mechspex.tasks.spans import token_spans
 from mechspex.tasks.task import Task
 from mechspex.tasks.token_ids import Continuation, token_ids
@@ -54,6 +56,22 @@ def first_tokens(
     return padded[:, 0] if padded.shape[1] == 1 else padded
 
 
+def _warn_of_words_run_together(task: Task) -> None:
+    """Ends of words are written so as well: it is said, and read as it stands."""
+    pairs = [
+        (prompt, text)
+        for prompt, answer in zip(task.prompts, task.answers, strict=True)
+        for text in ([answer] if isinstance(answer, str) else answer)
+    ]
+    if task.metric != "kl_divergence" and all(runs_on(*pair) for pair in pairs):
+        prompt, text = pairs[0]
+        warnings.warn(
+            f"no answer begins with a space: the model reads {prompt[-20:] + text[:20]!r}; where "
+            f"answers are words of their own, write {' ' + text[:20]!r}",
+            stacklevel=4,
+        )
+
+
 def tokenize(task: Task, tokenizer: Tokenizer, *, with_corrupted: bool = True) -> Tokens:
     """The tokens of a task.
 
@@ -67,6 +85,7 @@ def tokenize(task: Task, tokenizer: Tokenizer, *, with_corrupted: bool = True) -
             continue its prompt, or one that is both.
     """
     ids = token_ids(task, tokenizer, with_corrupted=with_corrupted)
+    _warn_of_words_run_together(task)
     return Tokens(
         prompts=tuple(map(torch.tensor, ids.prompts)),
         corrupted=None if ids.corrupted is None else tuple(map(torch.tensor, ids.corrupted)),

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -11,7 +12,7 @@ from mechspex import tasks
 from mechspex.errors import TaskError
 from mechspex.models.shipped import TINY
 from mechspex.tasks.draw_task import draw
-from mechspex.tasks.next_token import encode
+from mechspex.tasks.next_token import encode, runs_on
 from mechspex.tasks.task_file import read_task_file
 from mechspex.tasks.tokens import first_tokens, tokenize
 
@@ -146,6 +147,38 @@ def test_lists_that_do_not_fit_are_refused():
         mx.Task("a", [" c"])
     with pytest.raises(TaskError, match="'loss' is unknown; choose logit_difference"):
         mx.Task(["a"], [" b"], metric="loss")
+
+
+class Characters:
+    """A tokenizer with a token a character."""
+
+    bos_token_id = unk_token_id = None
+
+    def __call__(self, text, *, add_special_tokens=True):
+        return SimpleNamespace(input_ids=[*map(ord, text)])
+
+    def convert_ids_to_tokens(self, ids):
+        return [*map(chr, ids)]
+
+
+def test_answers_without_their_space_are_told():
+    def read(prompts, answers, metric="answer_probability"):
+        return tokenize(mx.Task(prompts, answers, metric=metric), Characters())
+
+    with pytest.warns(UserWarning, match=r"reads 'apple birdkey'; .* write ' key'"):
+        read(["apple bird", "apple lake"], [["key", "cow"], "boat"])
+    # One with its space shows that it is meant, and what is not read does no harm.
+    read(["apple", "boat"], [" key", "cow"])
+    read(["apple"], ["key"], "kl_divergence")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "told"),
+    [("is", "Oslo", True), ("Answer:", "B", True), ("is", " Oslo", False), ("16", "48", False),
+     ("日", "本", False), ("f(", "x", False), ("<reply>", "Oslo", False), ("is ", "Oslo", False)],
+)  # fmt: skip
+def test_where_words_run_together(prompt, text, told):
+    assert runs_on(prompt, text) == told
 
 
 def test_tasks_can_be_named_in_their_room_without_torch():
