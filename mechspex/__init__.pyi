@@ -106,12 +106,15 @@ from .tasks.read_prompts import read_prompts as read_prompts
 from .tasks.span_units import spans as spans
 from .tasks.task import Task as Task
 from .training.examples import examples as examples
+from .training.influence import influence as influence
+from .training.influence_values import InfluenceValues as InfluenceValues
 from .training.logistic_regression import LogisticRegression as LogisticRegression
 from .training.optimisers import Training as Training
 from .training.own_training import OwnTraining as OwnTraining
 from .training.ready import training_task as training_task
 from .training.ridge_regression import KernelRidgeRegression as KernelRidgeRegression
 from .training.ridge_regression import RidgeRegression as RidgeRegression
+from .training.tracin import tracin as tracin
 from .training.training_values import TrainingValues as TrainingValues
 
 __version__: str

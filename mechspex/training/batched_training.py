@@ -27,14 +27,18 @@ class BatchedTraining:
         module: the model; its own parameters are left as they are.
         data: what it is trained on, on its device.
         training: how.
+
+    Attributes:
+        data: what it is trained on.
     """
 
     def __init__(self, module: nn.Module, data: LabelledData, training: Training) -> None:
-        self._module, self._data, self._training = module, data, training
+        self.data = data
+        self._module, self._training = module, training
         self._trained = [name for name, p in module.named_parameters() if p.requires_grad]
         fixed = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
         self._fixed = fixed | dict(module.named_buffers())
-        self._forward = vmap(self._one_forward, in_dims=(0, None))
+        self._forward = vmap(self.answer, in_dims=(0, None))
 
     def initial(self, n_masks: int) -> Parameters:
         """The parameters of so many models before their training.
@@ -47,6 +51,15 @@ class BatchedTraining:
             name: own[name].detach().repeat(n_masks, *[1] * own[name].ndim)
             for name in self._trained
         }
+
+    def answer(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        """What one model answers.
+
+        Args:
+            parameters: its own, without an axis of masks.
+            inputs: the rows.
+        """
+        return functional_call(self._module, parameters | self._fixed, (inputs,))
 
     def logits(
         self, parameters: Parameters, inputs: Float[Tensor, "row ..."] | Int[Tensor, "row ..."]
@@ -100,7 +113,7 @@ class BatchedTraining:
         self, parameters: Parameters, weights: Float[Tensor, "mask row"], rows: Tensor | None
     ) -> tuple[tuple[Tensor | None, ...], Bool[Tensor, " mask"]]:
         """Of the mean loss over the kept rows of a batch, and which masks keep any."""
-        inputs, labels = self._data.inputs, self._data.labels
+        inputs, labels = self.data.inputs, self.data.labels
         if rows is not None:
             inputs, labels, weights = inputs[rows], labels[rows], weights[:, rows]
         logits = self.logits(parameters, inputs)
@@ -114,14 +127,11 @@ class BatchedTraining:
 
     def _epochs(self, seed: int) -> Iterator[list[Tensor | None]]:
         """The batches of each epoch; None is the whole."""
-        size, device = self._training.batch_size, self._data.inputs.device
-        n_rows, rng = len(self._data), np.random.default_rng(seed)
+        size, device = self._training.batch_size, self.data.inputs.device
+        n_rows, rng = len(self.data), np.random.default_rng(seed)
         for _ in range(self._training.epochs):
             if size is None or size >= n_rows:
                 yield [None]
             else:
                 order = torch.as_tensor(rng.permutation(n_rows), device=device)
                 yield list(order.split(size))
-
-    def _one_forward(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        return functional_call(self._module, parameters | self._fixed, (inputs,))

@@ -73,22 +73,27 @@ class GradientDescent(Learner):
             return _checked(self.model())
 
     def prepare(self, problem: Problem) -> Trained:
-        return _Trainings(self, problem)
+        return Trainings(self, problem)
 
 
-class _Trainings(Trained):
-    """Trains as many masks at once as memory is meant for them."""
+class Trainings(Trained):
+    """Trains as many masks at once as memory is meant for them.
+
+    Args:
+        learner: the model, and how it is trained.
+        problem: the data, and what is asked.
+    """
 
     def __init__(self, learner: GradientDescent, problem: Problem) -> None:
         self._learner, self._problem = learner, problem
-        self._of_seed: dict[int, tuple[BatchedTraining, LabelledData]] = {}
-        batched, asked = self._batched(0)
+        self._made: dict[int, tuple[BatchedTraining, LabelledData]] = {}
+        batched, asked = self.of_seed(0)
         shape = batched.logits(batched.initial(1), asked.inputs).shape[1:]
         _check_output(list(shape), problem)
         self._at_once = _masks_at_once(learner.initial(0), problem)
 
     def __call__(self, kept: Bool[Tensor, "mask row"], seed: int) -> Float[Tensor, "mask target"]:
-        batched, asked = self._batched(seed)
+        batched, asked = self.of_seed(seed)
         found = []
         for few in kept.to(self._problem.device).split(self._at_once):
             parameters = batched.train(few, seed)
@@ -96,19 +101,20 @@ class _Trainings(Trained):
                 found.append(self._problem.outcomes(batched.logits(parameters, asked.inputs)))
         return torch.cat(found)
 
-    def batched(self, seed: int) -> BatchedTraining:
-        """The trainings of one seed."""
-        return self._batched(seed)[0]
+    def of_seed(self, seed: int) -> tuple[BatchedTraining, LabelledData]:
+        """The trainings of one seed, and the targets in the model's dtype.
 
-    def _batched(self, seed: int) -> tuple[BatchedTraining, LabelledData]:
+        Args:
+            seed: the seed of the initial parameters.
+        """
         made_anew = not isinstance(self._learner.model, nn.Module)
         key = seed if made_anew else 0
-        if key not in self._of_seed:
+        if key not in self._made:
             module = self._learner.initial(seed).to(self._problem.device)
             data = _as_of(self._problem.data, module, self._problem.device)
             asked = _as_of(self._problem.targets, module, self._problem.device)
-            self._of_seed[key] = BatchedTraining(module, data, self._learner.training), asked
-        return self._of_seed[key]
+            self._made[key] = BatchedTraining(module, data, self._learner.training), asked
+        return self._made[key]
 
 
 def _as_of(data: LabelledData, module: nn.Module, device: torch.device) -> LabelledData:

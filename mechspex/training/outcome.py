@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from mechspex.core.errors import Refused
 from mechspex.training.labelled_data import IGNORED
@@ -82,6 +82,6 @@ def outcomes(logits: Float[Tensor, "*row"], labels: Tensor, outcome: Outcome) ->
 
 
 def _margin(logits: Float[Tensor, "row class"], labels: Int[Tensor, " row"]) -> Tensor:
-    right = one_hot(labels, logits.shape[-1]).bool()
+    right = labels[:, None] == torch.arange(logits.shape[-1], device=labels.device)
     others = logits.masked_fill(right, float("-inf")).logsumexp(dim=-1)
     return logits.gather(-1, labels[:, None])[:, 0] - others

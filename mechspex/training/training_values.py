@@ -199,6 +199,11 @@ class TrainingValues(ValueFunction):
         return self._seeds
 
     @property
+    def columns(self) -> Columns:
+        """What the columns of values are."""
+        return self._columns
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The targets, or the seeds."""
         if self._columns == "seeds":
