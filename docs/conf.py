@@ -33,6 +33,7 @@ extensions = [
 html_theme = "furo"
 html_title = f"mechspex {release}"
 html_show_copyright = False
+html_static_path, html_css_files = ["static"], ["width.css"]
 
 myst_heading_anchors = 3
 
