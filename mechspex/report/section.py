@@ -174,7 +174,8 @@ def _cell(value: Any) -> dict[str, Any]:
     """What a cell shows, and what it is sorted by."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float):
-        return {"text": "" if value != value else f"{value:+.3f}", "sort": plain(value)}
+        text = "" if value != value else f"{value:.3f}".replace("-", "−")
+        return {"text": text, "sort": plain(value)}
     if isinstance(value, bool):
         return {"text": "yes" if value else "no", "sort": int(value)}
     return {"text": str(value), "sort": value if isinstance(value, int) else str(value)}

@@ -114,8 +114,17 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     compact = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters["signed"] = signed
     environment.policies["json.dumps_kwargs"] = compact
     return environment
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A number with its sign, as the page's own scripts write it; zero has none."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("−" if value < 0 else "+") + text
 
 
 def _graph_library() -> str:

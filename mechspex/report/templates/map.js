@@ -29,12 +29,23 @@ function layOut(run, map, columns, make) {
   const widest = Math.max(...[...layers.values()].map((row) => row.length));
   const cell = map.classList.contains("look-only") ? "minmax(10px, 22px)" : "minmax(22px, 38px)";
   map.style.gridTemplateColumns = `max-content repeat(${widest}, ${cell})`;
+  const alike = run.units.every((unit) => unit.kind === run.units[0].kind);
+  if (alike && widest > 1 && !map.classList.contains("look-only")) map.append(...columnHeads(run, widest));
   // The last layer on top, as in the network.
   for (const layer of [...layers.keys()].sort((a, b) => b - a)) {
     const label = element("span", { class: "layer" }, `L${layer}`);
     label.style.gridColumn = "1";
     map.append(label, ...layers.get(layer).map(make));
   }
+}
+
+// The numbers of a layer's units, above all layers that have as many.
+function columnHeads(run, widest) {
+  const row = run.units.filter((unit) => unit.layer === run.units[0].layer);
+  if (row.length !== widest) return [];
+  const corner = element("span", { class: "layer" });
+  corner.style.gridColumn = "1";
+  return [corner, ...row.map((unit) => element("span", { class: "head" }, String(unit.number)))];
 }
 
 // One stop of the Tab key for the whole map; arrow keys move inside.
@@ -132,7 +143,7 @@ function drawDetails(run, section, chosen, choose) {
   }
   if (row) say(`exact effect: ${effectText(row)}`);
   else if (unit !== undefined) say("its effect was not measured exactly");
-  if (row?.recovered !== undefined) say(`recovered: ${signed(row.recovered)}`);
+  if (unit === undefined && row.recovered !== undefined) say(`recovered: ${signed(row.recovered)}`);
   if (row?.outputs) parts.push(...byOutput(run, row));
   if (unit !== undefined) parts.push(...partners(run, unit, choose));
   card.replaceChildren(...parts);

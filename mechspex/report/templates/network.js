@@ -1,11 +1,11 @@
 // The network of interactions, drawn by vis-network: units in the rows of their layers.
 
-const SPACING = { x: 150, y: 75 };
+const ROW = 75;
 
 const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // Units of a layer stand in a row, by number; units of no layer on a circle.
-function places(run, columns) {
+function places(run, columns, aspect) {
   const where = new Map();
   if (columns.some((column) => run.units[column].layer === null)) {
     const radius = 45 * Math.max(2, columns.length / 2);
@@ -16,27 +16,30 @@ function places(run, columns) {
     return where;
   }
   const layers = [...new Set(columns.map((column) => run.units[column].layer))].sort((a, b) => a - b);
-  layers.forEach((layer, height) => {
-    const row = columns.filter((column) => run.units[column].layer === layer);
+  const rows = layers.map((layer) => columns.filter((column) => run.units[column].layer === layer));
+  // As wide as the space is, as far as labels need it.
+  const widest = Math.max(...rows.map((row) => row.length));
+  const step = Math.min(300, Math.max(95, (ROW * layers.length * aspect) / (widest + 1)));
+  rows.forEach((row, height) => {
     row.forEach((column, place) => {
       // Rows are set off from one another, so that lines do not run through nodes.
-      const x = SPACING.x * (place - (row.length - 1) / 2) + (height % 2 ? SPACING.x / 3 : 0);
-      where.set(column, { x, y: -SPACING.y * height });
+      const x = step * (place - (row.length - 1) / 2) + (height % 2 ? step / 3 : 0);
+      where.set(column, { x, y: -ROW * height });
     });
   });
   return where;
 }
 
-function nodesAndEdges(run, rows) {
+function nodesAndEdges(run, rows, aspect) {
   const sets = rows.filter(({ row }) => row.term.length > 1);
   const used = new Set(rows.flatMap(({ row }) => row.term));
   const columns = [...used].sort((a, b) => a - b);
-  const where = places(run, columns);
+  const where = places(run, columns, aspect);
   const alone = columns.map((column) => rowOf(run, column)?.effect ?? 0);
   const largestAlone = largestOf(alone) || 1;
   const largest = largestOf(sets.map(({ row }) => row.effect)) || 1;
   const tint = (value) => themed(value < 0 ? "--less" : "--more");
-  const font = { color: themed("--text"), size: 15 };
+  const font = { color: themed("--text"), size: 15, strokeWidth: 4, strokeColor: themed("--ground") };
   const nodes = columns.map((column, place) => ({
     id: `u${column}`, label: run.units[column].name.slice(0, 24), ...where.get(column), font,
     shape: "dot", size: 6 + 14 * Math.sqrt(Math.abs(alone[place]) / largestAlone),
@@ -111,7 +114,7 @@ function drawNetwork(run, section, choose) {
   let shown = [];
   const draw = (rows) => {
     shown = rows;
-    const drawn = nodesAndEdges(run, rows);
+    const drawn = nodesAndEdges(run, rows, place.clientWidth / place.clientHeight);
     data.nodes.clear();
     data.edges.clear();
     data.nodes.add(drawn.nodes);

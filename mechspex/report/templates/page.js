@@ -19,8 +19,9 @@ const isolated = (text) => element("bdi", {}, text);
 
 function signed(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  const text = value.toFixed(digits);
-  return value < 0 ? text.replace("-", "−") : `+${text}`;
+  const text = Math.abs(value).toFixed(digits);
+  if (Number(text) === 0) return text;
+  return (value < 0 ? "−" : "+") + text;
 }
 
 const termName = (run, row) =>
