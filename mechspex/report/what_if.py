@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.json_values import plain
 from mechspex.core.masks import both_ends, pack
 from mechspex.explanation.explanation import Explanation
 from mechspex.explanation.held_out_masks import held_out_masks
@@ -20,27 +21,34 @@ from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
 LEVEL = 0.95
+# What a unit without an effect of its own counts: see tests/benchmarks/what_if.md.
+_LEAST_WEIGHT = 0.25
 # Beyond so many terms the function would take megabytes of the page, and so would masks beyond
 # so many bits.
 _MOST_TERMS, _MOST_MASKS, _MOST_BITS = 20_000, 2_000, 4_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PredictionInterval:
-    """How far predictions lie from what is measured: ± (at_clean + rate·√(number of units off)).
+    """How far predictions lie from what is measured: ± (at_clean + rate·√off(m)).
 
-    Split conformal prediction (Vovk et al. 2005; Lei et al. 2018, theorem 2.2) with the masks that
-    scored the function, none of which it was recovered from: the rate is the ⌈(N + 1)·level⌉-th
-    smallest of (|f̂(m) − f(m)| − at_clean) / √(number off). On masks of the same design the interval
-    holds the measured value with at least that probability. The error of f̂ where everything is
-    kept is known; from there its variance grows at least in proportion to the number of units off
-    where the effects it misses are independent, so that with fewer off than tested the interval is
-    on the safe side. With more off than in any mask tested nothing is known of it.
+    off(m) = Σ w_i over the units that m ablates, with w_i ∝ |a_i| + ¼·mean|a|, mean 1, where a_i is
+    the recovered effect of ablating unit i alone: the error of f̂ with every unit kept is known,
+    and it grows with how much of the behaviour is switched off. Were the effects that f̂ misses
+    independent, with variances in proportion to w, its variance would be proportional to off(m).
+
+    The rate is that of split conformal prediction (Lei et al. 2018, theorem 2.2) with the masks
+    that scored the function, none of which it was recovered from: the ⌈(N + 1)·level⌉-th smallest
+    of (|f̂(m) − f(m)| − at_clean) / √off(m). On masks of the same design the interval holds the
+    measured value with at least that probability, whatever the weights are; these matter for other
+    masks. Where more is off than in any mask tested, nothing is known.
 
     Attributes:
         level: the probability.
         at_clean: |f̂ − f| with every unit kept.
         rate: see above, in the units of the value.
+        weights: w_i of each unit.
+        largest: the largest off(m) that was tested.
         n_masks: the number N of masks it rests on; 0 where all masks were measured.
         fewest, most: the smallest and the largest number of units that these masks ablate.
     """
@@ -48,18 +56,30 @@ class PredictionInterval:
     level: float
     at_clean: float
     rate: float
+    weights: Float[np.ndarray, " unit"]
+    largest: float
     n_masks: int
     fewest: int
     most: int
 
     def half_width(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, " mask"]:
-        """Half the width of the interval at each mask; NaN where more is ablated than was tested.
+        """Half the width of the interval at each mask; NaN where more is off than was tested.
 
         Args:
             masks: True = kept.
         """
-        off = (~masks).sum(axis=1)
-        return np.where(off > self.most, np.nan, self.at_clean + self.rate * np.sqrt(off))
+        off = ~masks @ self.weights
+        known = off <= self.largest * (1 + 1e-9)
+        return np.where(known, self.at_clean + self.rate * np.sqrt(off), np.nan)
+
+
+def _weights(function: SetFunction) -> Float[np.ndarray, " unit"]:
+    """w_i, with few digits, as the page has them; all 1 for a function without single effects."""
+    effects = function.ablated_effects()
+    sizes = np.array([abs(effects.get((column,), 0.0)) for column in range(function.n_units)])
+    if not sizes.any():
+        return np.ones(function.n_units)
+    return np.round((sizes / sizes.mean() + _LEAST_WEIGHT) / (1 + _LEAST_WEIGHT), 4)
 
 
 def conformal(
@@ -85,13 +105,23 @@ def conformal(
     rank = math.ceil((len(masks) + 1) * level)
     if rank > len(masks):
         return None
-    off = (~masks).sum(axis=1)
+    weights, n_off = _weights(function), (~masks).sum(axis=1)
+    off = ~masks @ weights
     (whole, _) = function.predict(both_ends(function.n_units))
     at_clean = abs(float(whole) - clean)
     beyond = np.abs(function.predict(masks) - values) - at_clean
-    scores = np.sort(beyond / np.sqrt(np.maximum(off, 1)))
-    rate = max(0.0, float(scores[rank - 1]))
-    return PredictionInterval(level, at_clean, rate, len(masks), int(off.min()), int(off.max()))
+    # A mask that keeps everything has no error beyond.
+    scores = np.sort(beyond / np.sqrt(np.where(n_off > 0, off, 1.0)))
+    return PredictionInterval(
+        level=level,
+        at_clean=at_clean,
+        rate=max(0.0, float(scores[rank - 1])),
+        weights=weights,
+        largest=float(off.max()),
+        n_masks=len(masks),
+        fewest=int(n_off.min()),
+        most=int(n_off.max()),
+    )
 
 
 def prediction_interval(
@@ -133,7 +163,7 @@ def _of_all_masks(
     if len(masks) < 2**n_units:
         return None
     worst = float(np.abs(function.predict(masks) - values).max())
-    return PredictionInterval(1.0, worst, 0.0, 0, 0, n_units)
+    return PredictionInterval(1.0, worst, 0.0, np.ones(n_units), float(n_units), 0, 0, n_units)
 
 
 def what_if(
@@ -166,7 +196,7 @@ def what_if(
         "terms": [list(term) for term in function.terms],
         "coefficients": function.coefficients.tolist(),
         "ends": ends,
-        "interval": None if interval is None else vars(interval),
+        "interval": None if interval is None else plain(vars(interval)),
         "measured": _some(masks, values.mean(axis=1)),
     }
 

@@ -36,7 +36,9 @@ def test_the_interval_is_that_of_the_held_out_masks_alone(explained):
     assert drawn is not None
     values = heads_values()(drawn).mean(axis=1)
     known = conformal(explained.function, drawn, values, clean=explained.clean)
-    assert vars(found) == pytest.approx(vars(known), rel=1e-5)
+    assert found.rate == pytest.approx(known.rate, rel=1e-5)
+    assert (found.n_masks, found.fewest, found.most) == (known.n_masks, known.fewest, known.most)
+    np.testing.assert_allclose(found.weights, known.weights)
 
 
 def test_masks_that_would_score_otherwise_give_no_interval(explained):
@@ -45,49 +47,76 @@ def test_masks_that_would_score_otherwise_give_no_interval(explained):
     assert prediction_interval(other, *everything) is None
 
 
-def coverage(function, clean, masks, values, fresh, fresh_values):
-    interval = conformal(function, masks, values, clean=clean)
-    off = np.abs(function.predict(fresh) - fresh_values)
-    return float((off <= interval.half_width(fresh)).mean())
+def held(interval, function, masks, values):
+    """The share of masks whose value the interval holds, of those of which it says anything."""
+    half = interval.half_width(masks)
+    return float((np.abs(function.predict(masks) - values) <= half)[np.isfinite(half)].mean())
 
 
-def test_the_interval_holds_as_often_as_it_says():
-    """A planted function and one that knows its singles alone: over many draws 95 of 100."""
-    values = heads_values()
-    decoded = mx.sample_masks(30, 400, keep=0.8)
-    rough = mx.decode(decoded, values(decoded), decoder="additive", keep=0.8)
+def readers_masks(function, n_masks, most, seed):
+    """What a reader switches off: one unit up to `most`, in turn any of them or strong ones."""
+    rng, n_units = np.random.default_rng(seed), function.n_units
+    effects = function.ablated_effects()
+    strength = [-abs(effects.get((unit,), 0.0)) for unit in range(n_units)]
+    strong = np.argsort(strength)[: max(2, n_units // 4)]
+    masks = np.ones((n_masks, n_units), dtype=bool)
+    for row in range(n_masks):
+        among = strong if row % 2 else np.arange(n_units)
+        size = int(rng.integers(1, min(most, len(among)) + 1))
+        masks[row, rng.choice(among, size, replace=False)] = False
+    return masks
+
+
+@pytest.fixture(scope="module")
+def rough():
+    """A planted function of which singles alone were recovered, and its clean value."""
+    masks, values = mx.sample_masks(30, 400, keep=0.8), heads_values()
     clean = float(values(both_ends(30))[0].mean())
-    shares = []
+    return mx.decode(masks, values(masks), decoder="additive", keep=0.8), clean
+
+
+def test_the_interval_holds_as_often_as_it_says(rough):
+    """Over many draws of the held-out masks: 95 of 100."""
+    (function, clean), values, shares = rough, heads_values(), []
     for seed in range(20):
         masks = mx.sample_masks(30, 400, keep=0.8, seed=(1, seed))
         known = values(masks).mean(axis=1)
-        shares.append(coverage(rough, clean, masks[:200], known[:200], masks[200:], known[200:]))
+        interval = conformal(function, masks[:200], known[:200], clean=clean)
+        shares.append(held(interval, function, masks[200:], known[200:]))
     assert 0.94 < np.mean(shares) < 0.97
     assert 0.9 <= np.median(shares) <= 0.99
 
 
-def test_with_fewer_units_off_the_interval_still_holds():
-    values = heads_values()
-    masks = mx.sample_masks(30, 400, keep=0.8)
-    known = values(masks).mean(axis=1)
-    found = mx.decode(masks, known, decoder="additive", keep=0.8)
-    clean = float(values(both_ends(30))[0].mean())
-    few = mx.sample_masks(30, 300, keep=0.93, seed=3)
-    assert coverage(found, clean, masks[200:], known[200:], few, values(few).mean(axis=1)) >= 0.9
+def test_it_holds_where_a_reader_switches_strong_units_off(rough, monkeypatch):
+    (_, clean), values = rough, heads_values()
+    decoded = mx.sample_masks(30, 400, keep=0.8)
+    function = mx.decode(decoded, values(decoded), decoder="pursuit", keep=0.8)
+    masks = mx.sample_masks(30, 200, keep=0.8, seed=1)
+    measured = values(masks).mean(axis=1)
+    asked = readers_masks(function, 400, 7, seed=2)
+    known = values(asked).mean(axis=1)
+    interval = conformal(function, masks, measured, clean=clean)
+    assert 0.9 <= held(interval, function, asked, known) <= 0.99
+    assert held(interval, function, asked[1::2], known[1::2]) >= 0.9
+    # Were every unit to count alike, it would not.
+    monkeypatch.setattr("mechspex.report.what_if._weights", lambda function: np.ones(30))
+    alike = conformal(function, masks, measured, clean=clean)
+    assert held(alike, function, asked, known) < 0.9
 
 
 def test_on_the_tiny_model_it_holds_the_measured_value(tiny):
-    """Calibrated on the run's held-out masks, checked on 200 others of the same density."""
+    """Made of 100 masks, checked on 200 others of the same density, and on a reader's 200."""
     task = mx.load_task("induction", tiny, n_prompts=4)
-    values = mx.ComponentValues(tiny, task, mx.heads(tiny, positions=[-1, -2, -3, -4]))
-    n_units = len(values.units)
-    masks = mx.sample_masks(n_units, 450, keep=0.7, seed=11)
+    values = mx.ComponentValues(tiny, task, mx.heads(tiny, positions=range(-8, 0)))
+    masks = mx.sample_masks(64, 450, keep=0.8, seed=11)
     known = values(masks).mean(axis=1, dtype=np.float64)
-    found = mx.decode(masks[:150], known[:150], decoder="additive", keep=0.7)
-    clean = float(values(both_ends(n_units))[0].mean())
-    assert r_squared(known[250:], found.predict(masks[250:])) < 0.9999
-    held = coverage(found, clean, masks[150:250], known[150:250], masks[250:], known[250:])
-    assert 0.9 <= held <= 0.99
+    found = mx.decode(masks[:150], known[:150], decoder="additive", keep=0.8)
+    clean = float(values(both_ends(64))[0].mean())
+    interval = conformal(found, masks[150:250], known[150:250], clean=clean)
+    assert 0.9 <= held(interval, found, masks[250:], known[250:]) <= 0.99
+    asked = readers_masks(found, 200, 12, seed=3)
+    measured = values(asked).mean(axis=1, dtype=np.float64)
+    assert 0.9 <= held(interval, found, asked, measured) <= 0.99
 
 
 def test_beyond_what_was_tested_there_is_no_interval():

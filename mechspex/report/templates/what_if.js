@@ -26,9 +26,11 @@ function unpack(measured, nUnits) {
   });
 }
 
-function halfWidth(interval, nOff) {
-  if (!interval || nOff > interval.most) return null;
-  return interval.at_clean + interval.rate * Math.sqrt(nOff);
+// e₀ + q·√off(m), where a unit counts by its weight; null where more is off than was tested.
+function halfWidth(interval, off) {
+  if (!interval) return null;
+  const amount = off.reduce((sum, bit, column) => sum + (bit ? interval.weights[column] : 0), 0);
+  return amount > interval.largest * (1 + 1e-9) ? null : interval.at_clean + interval.rate * Math.sqrt(amount);
 }
 
 function startWhatIf(run, section) {
@@ -52,7 +54,7 @@ function startWhatIf(run, section) {
   const read = () => {
     for (const [column, button] of buttons) button.setAttribute("aria-pressed", String(!off[column]));
     const nOff = off.reduce((sum, bit) => sum + bit, 0);
-    showReading(run, card, predict(what, off), halfWidth(what.interval, nOff), off, nOff);
+    showReading(run, card, predict(what, off), halfWidth(what.interval, off), off, nOff);
     showNearest(run, card, off, nearest(measured, off), (mask) => { off.set(mask); read(); });
   };
   const set = (isOff) => { off.forEach((_, column) => { off[column] = isOff(column) ? 1 : 0; }); read(); };
@@ -81,7 +83,7 @@ function aboutInterval(interval) {
   if (!interval) return "No interval: the masks that scored this function are not at hand.";
   if (!interval.n_masks) return "All masks were measured: no prediction is further off than this.";
   return `The interval holds the measured value in ${Math.round(100 * interval.level)} of 100 masks like the ${interval.n_masks} held-out ones it was made from, `
-    + `which switch ${interval.fewest} to ${interval.most} units off. With fewer off it is narrower, and on the safe side; with more off nothing is known.`;
+    + `which switch ${interval.fewest} to ${interval.most} units off. It is the wider the more is off, each unit counted by the size of its effect. Where more is off than in any of these, nothing is known.`;
 }
 
 function showReading(run, card, value, half, off, nOff) {
