@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.core.json_values import plain
 from mechspex.core.result import Result
-from mechspex.core.units import Term
 from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validation import Validation
@@ -19,14 +19,17 @@ from mechspex.explanation.explanation import Explanation
 
 # Rows of sets of two and more units, and numbers by prompt in all: the page stays below 3 MB.
 _MOST_SETS, _MOST_NUMBERS = 400, 60_000
+# What is taken over from the table of an answer, where it has it.
+_COLUMNS = ("effect", "low", "high", "confirmed", "recovered", "in_contexts")
 
 
 def effect_rows(result: Result) -> list[dict[str, Any]]:
     """The exact effects of an answer: singles by column, then sets, the strongest first.
 
     A row has the columns of its ``term``, ``effect``, ``low`` and ``high`` (None without spread),
-    whether it is ``confirmed``, and, where they are known, the ``recovered`` effect, the effect
-    ``outputs`` by output, and the ``relation`` of a pair.
+    whether it is ``confirmed`` (None where nothing could be), and, where they are known, the
+    ``recovered`` effect, that ``in_contexts``, the effects by output as ``outputs``, and the
+    ``relation`` of a pair.
 
     Args:
         result: any answer.
@@ -35,11 +38,11 @@ def effect_rows(result: Result) -> list[dict[str, Any]]:
         The rows; none of an answer without exact effects.
     """
     if isinstance(result, Explanation):
-        return _validated([result.validation], result.ablated_effects())
+        return _validated([(result.validation, result.to_pandas())])
     if isinstance(result, Sweep):
-        return _validated(result.tested)
+        return _validated([(tested, tested.to_pandas()) for tested in result.tested])
     if isinstance(result, Validation):
-        return _validated([result])
+        return _validated([(result, result.to_pandas())])
     if isinstance(result, Discovery):
         return _of_circuit(result.circuit)
     if isinstance(result, Circuit):
@@ -72,19 +75,19 @@ def single_numbers(result: Result, n_units: int) -> dict[str, list[float | None]
     return found
 
 
-def _validated(
-    tested: Sequence[Validation], recovered: Mapping[Term, float] | None = None
-) -> list[dict[str, Any]]:
+def _validated(tested: Sequence[tuple[Validation, pd.DataFrame]]) -> list[dict[str, Any]]:
+    """A row a set, from validations and the table that shows each of them."""
     rows = []
-    for validation in tested:
-        table = validation.to_pandas().to_dict("records")
+    for validation, frame in tested:
+        # Without a spread nothing can be confirmed; then that is no finding.
+        sure = validation.has_spread or "in_contexts" in frame
+        table = frame.to_dict("records")
         columns = zip(validation.terms, table, validation.output_effects, strict=True)
         for term, shown, outputs in columns:
             row: dict[str, Any] = {"term": list(term)}
-            row |= {key: _short(shown[key]) for key in ("effect", "low", "high", "confirmed")}
-            if recovered is not None:
-                row["recovered"] = _short(recovered.get(term, 0.0))
-            rows.append(row | {"outputs": outputs})
+            row |= {key: _short(shown[key]) for key in _COLUMNS if key in shown}
+            row |= {"outputs": outputs} | ({} if sure else {"confirmed": None})
+            rows.append(row)
     return _cut(rows)
 
 

@@ -45,10 +45,12 @@ def _(result: Explanation) -> list[str]:
         f"{_share(recovery.non_additive_share)} of what that leaves over."
     )
     n_confirmed = np.count_nonzero(table["confirmed"])
-    lines.append(
-        f"{len(table)} effects were measured exactly; {n_confirmed} of them are confirmed "
-        f"(false discovery rate {result.validation.level:g})."
-    )
+    exact = f"{len(table)} {_plural('effect', len(table))} measured exactly"
+    if result.validation.has_spread or result.in_contexts is not None:
+        level = result.validation.level
+        lines.append(f"Of {exact}, {n_confirmed} are confirmed (false discovery rate {level:g}).")
+    else:
+        lines.append(f"{exact}, on one output: without a spread nothing is confirmed.")
     alone, together = result.singles(), result.interactions()
     lines += _strongest("alone", alone[alone["confirmed"]])
     lines += _strongest("together", together[together["confirmed"]])

@@ -83,21 +83,16 @@ def _units(units: UnitSet) -> list[dict[str, Any]]:
 def _figures(result: Result) -> dict[str, str]:
     """The few numbers that matter most."""
     if isinstance(result, Explanation):
-        confirmed = result.to_pandas()["confirmed"]
+        confirmed = _confirmed(result)
         return {
             "clean": f"{result.clean:+.3f}",
             "all ablated": f"{result.ablated:+.3f}",
             "held-out R²": f"{result.r2:.3f}",
             "additive R²": f"{result.additive_r2:.3f}",
             "non-additive share": f"{result.non_additive_share:.2f}",
-            "confirmed": f"{np.count_nonzero(confirmed)} of {len(confirmed)}",
-        }
+        } | confirmed
     if isinstance(result, Sweep):
-        confirmed = result.to_pandas()["confirmed"]
-        return {
-            "clean": f"{result.clean.mean():+.3f}",
-            "confirmed": f"{np.count_nonzero(confirmed)} of {len(confirmed)}",
-        }
+        return {"clean": f"{result.clean.mean():+.3f}"} | _confirmed(result)
     circuit = result.circuit if isinstance(result, Discovery) else result
     if isinstance(circuit, Circuit):
         figures = {"members": f"{len(circuit)} of {len(circuit.units)}"}
@@ -108,6 +103,15 @@ def _figures(result: Result) -> dict[str, str]:
             }
         return figures
     return {}
+
+
+def _confirmed(result: Explanation | Sweep) -> dict[str, str]:
+    """How many effects are confirmed; nothing where none could be."""
+    table = result.to_pandas()
+    n_confirmed = np.count_nonzero(table["confirmed"])
+    if not n_confirmed and not np.isfinite(table["low"]).any():
+        return {}
+    return {"confirmed": f"{n_confirmed} of {len(table)}"}
 
 
 def _roles(circuit: object) -> dict[str, str]:

@@ -27,6 +27,7 @@ def side_by_side(sections: list[dict[str, Any]]) -> dict[str, Any] | None:
     ]
     effects = [_by_term(one) for one in sections]
     terms = {term for of_one in effects for term in of_one}
+    terms = {term for term in terms if _largest(term, effects) > 0}
     ranked = sorted(terms, key=lambda term: (-_largest(term, effects), term))
     rows = [
         {"term": " × ".join(term), "cells": [of_one.get(term) for of_one in effects]}

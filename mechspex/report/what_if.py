@@ -21,7 +21,7 @@ from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
 LEVEL = 0.95
-# What a unit without an effect of its own counts: see tests/benchmarks/what_if.md.
+# What a unit without an effect of its own counts.
 _LEAST_WEIGHT = 0.25
 # Beyond so many terms the function would take megabytes of the page, and so would masks beyond
 # so many bits.
