@@ -39,11 +39,14 @@ from .circuits.prune_heads import prune_heads as prune_heads
 from .circuits.pruning import Pruning as Pruning
 from .circuits.reference_scores import reference_scores as reference_scores
 from .circuits.score_table import ReferenceScores as ReferenceScores
+from .components.attention_patterns import AttentionPatterns as AttentionPatterns
+from .components.attention_patterns import attention_patterns as attention_patterns
 from .components.component_values import ComponentValues as ComponentValues
 from .core.masks import pair_ablations as pair_ablations
 from .core.masks import sample_masks as sample_masks
 from .core.masks import single_ablations as single_ablations
 from .core.result import Result as Result
+from .core.shapiq_game import ShapiqGame as ShapiqGame
 from .core.statistics import Estimate as Estimate
 from .core.units import Unit as Unit
 from .core.units import UnitSet as UnitSet

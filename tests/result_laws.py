@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from figure_laws import check_readable
 
 from mechspex.core.json_values import plain
 from mechspex.core.result import Result, same
 from mechspex.core.statistics import Estimate
 from mechspex.errors import Refused
+from mechspex.figures.style import Picture
 
 # What stands where something else should.
 JUNK = ({"junk": 1}, "junk", None, -1, 0.5, [], [[1, "junk"]], True)
@@ -44,9 +46,23 @@ def check_laws(result: Result, folder: Path) -> None:
     result.save(folder / "result.json")
     assert type(result).load(folder / "result.json") == result, "and so is the one out of a file"
 
+    check_picture(result)
     check_equality(result)
     check_refusals(type(result), record)
     assert again == type(result).from_dict(record), "damaging copies of the record left it alone"
+
+
+def check_picture(result: Result) -> None:
+    """Where a result has a picture it can be read, or the result says why it has none."""
+    plot = getattr(result, "plot", None)
+    if plot is None:
+        return
+    try:
+        figure = plot()
+    except Refused:
+        return
+    check_readable(figure)
+    assert isinstance(figure, Picture), "a notebook shows it"
 
 
 def through_json(result: Result) -> dict[str, Any]:

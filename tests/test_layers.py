@@ -12,7 +12,8 @@ PACKAGE = Path(mechspex.__file__).parent
 # From the bottom up, a row a floor; a package imports from itself and from the floors below.
 FLOORS = [
     {"core"},
-    {"errors", "set_functions", "runs", "models", "figures", "training"},
+    {"figures"},
+    {"errors", "set_functions", "runs", "models", "training"},
     {"decoders", "subsets", "effects", "tasks", "forward"},
     {"recovery", "screening", "components"},
     {"attribution", "explanation", "circuits", "truth", "prompts"},

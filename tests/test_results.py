@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from planted_answers import heads
 from result_laws import check_equality, check_laws, check_refusals, through_json
 
 import mechspex as mx
@@ -91,6 +92,9 @@ def judged() -> dict[str, Any]:
 RESULTS = {
     "Agreement": lambda: mx.agreement(candidates(), values(1.2)),
     "Attribution": lambda: mx.leave_one_out(values()),
+    "AttentionPatterns": lambda: mx.AttentionPatterns(
+        "tiny", heads(1, 2), ("<b>a</b>", "$b$", "c"), np.tril(np.full((2, 3, 3), 0.5))
+    ),
     "Candidates": candidates,
     "Circuit": lambda: discovery().circuit,
     "Comparison": comparison,

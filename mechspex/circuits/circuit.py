@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import networkx as nx
 import numpy as np
@@ -27,6 +27,9 @@ from mechspex.effects.validation import Validation
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import CIRCUIT
 from mechspex.runs.text import subject
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 Relation = Literal["together", "backup", "opposed"]
 
@@ -224,6 +227,16 @@ class Circuit(RunResult):
                 "relation": [link.relation for link in self.links],
             }
         )
+
+    def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
+        """The members by layer, joined where a pair is confirmed, with their roles.
+
+        Args:
+            metric: what is measured, in words; the value's metric if not given.
+        """
+        from mechspex.figures.circuit import circuit_graph
+
+        return circuit_graph(self, metric=metric)
 
     def to_graph(self) -> nx.Graph:
         """Members as nodes, confirmed pairs as edges, with attributes that GraphML holds."""

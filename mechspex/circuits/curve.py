@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from mechspex.core.json_values import plain, read_array, read_estimate, read_num
 from mechspex.core.masks import Stream
 from mechspex.core.result import Result
 from mechspex.core.statistics import Estimate, ratio_estimator
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,6 +91,12 @@ class Curve(Result):
                 "high": [score.high for score in self.scores],
             }
         )
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Faithfulness against the number of units kept, with its 95% band."""
+        from mechspex.figures.sizes import faithfulness_by_size
+
+        return faithfulness_by_size({"circuits": self})
 
     def to_dict(self) -> dict[str, Any]:
         """Sizes, scores and areas as plain numbers and lists, with a schema name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
@@ -16,7 +16,11 @@ from mechspex.core.json_values import plain, plain_rows, read_term, read_text, r
 from mechspex.core.units import Term
 from mechspex.runs.cost import Cost
 from mechspex.runs.result import RunResult
+from mechspex.runs.text import subject
 from mechspex.set_functions.set_function import SetFunction
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 _CURVES = ("best_curve", "matching_curve", "best_mib", "matching_mib")
 # Of the circuits of every size, what the text shows.
@@ -79,6 +83,20 @@ class Discovery(RunResult):
                 columns = curve.to_pandas()[["faithfulness", "low", "high"]]
                 table = table.join(columns.add_prefix(prefix))
         return table
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Faithfulness on fresh outputs against size, with the circuit and its random controls."""
+        from mechspex.figures.sizes import faithfulness_by_size
+
+        curves = {"best of its size": self.best_curve, "nearest to the model": self.matching_curve}
+        size = len(self.circuit)
+        told = subject(self.circuit.configuration, self.circuit.units)
+        return faithfulness_by_size(
+            {name: curve for name, curve in curves.items() if curve is not None},
+            controls={size: self.faithfulness.random.tolist()},
+            chosen=(size, self.faithfulness.faithfulness),
+            heading=f"Circuits of every size · {told}",
+        )
 
     @property
     def in_short(self) -> str:

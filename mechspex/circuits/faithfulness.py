@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,10 @@ from mechspex.core.statistics import Estimate
 from mechspex.core.terms import as_chosen, as_ranking, columns_of
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValuesLike, as_value_function, as_values
+from mechspex.runs.text import subject
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # Shares of the units at which the MIB benchmark measures circuits (Mueller et al. 2025).
 MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -89,6 +93,25 @@ class Faithfulness(Result):
             }
         )
         return frame.sort_values("adds", ascending=False, ignore_index=True, kind="stable")
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """What each member adds, with its interval over outputs; grey where that may be nothing."""
+        from mechspex.figures.bars import bars
+
+        frame = self.to_pandas()
+        intervals = frame[["low", "high"]].to_numpy()
+        told = subject(self.configuration, self.units)
+        return bars(
+            frame["unit"].tolist(),
+            frame["adds"].to_numpy(),
+            intervals=intervals,
+            sure=(intervals[:, 0] > 0) | (intervals[:, 1] < 0),
+            quantity="what the member adds (share of the behaviour)",
+            heading=f"Circuit of {len(self.members)} of {len(self.units)} units · {told}",
+            note=f"faithfulness {self.faithfulness}, random circuits "
+            f"{np.mean(self.random) if len(self.random) else np.nan:.2f}; grey: the interval "
+            "holds zero",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists."""

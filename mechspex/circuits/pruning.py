@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,11 @@ from mechspex.core.statistics import Difference, holm, mcnemar, paired_differenc
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import PRUNING
-from mechspex.runs.text import subject
+from mechspex.runs.text import metric_in_words, subject
 from mechspex.set_functions.set_function import SetFunction
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 SCHEMA = "mechspex.pruning/1"
 Method = Literal["recovered", "additive", "best sampled", "random"]
@@ -210,6 +213,22 @@ class Pruning(RunResult):
             lines.append(line)
         lines.append("p corrected for all comparisons (Holm), of the value and of accuracy")
         return "\n".join(lines)
+
+    def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
+        """The held-out value against the number of units kept, a line a method.
+
+        Args:
+            metric: what is measured, in words; the value's metric if not given.
+        """
+        from mechspex.figures.sizes import values_by_size
+
+        return values_by_size(
+            self.choices,
+            clean=float(self.clean.mean()),
+            ablated=float(self.ablated.mean()),
+            quantity=metric or metric_in_words(self.configuration),
+            heading=f"Units kept · {subject(self.configuration, self.units)}",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, with a schema name; JSON can hold it."""

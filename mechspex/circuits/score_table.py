@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from mechspex.core.json_values import read_estimate, read_text, read_texts, read_whole
 from mechspex.core.result import Result
 from mechspex.core.statistics import Estimate
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,6 +45,24 @@ class ReferenceScores(Result):
             for name, score in row.items()
         ]
         return pd.DataFrame(rows, columns=["reference", "score", "value", "low", "high"])
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Faithfulness and completeness under each reference, with their intervals."""
+        from mechspex.figures.bars import bars
+
+        shown = {
+            f"{reference}: {name}": score
+            for reference, row in self.scores.items()
+            for name, score in row.items()
+            if name in ("faithfulness", "completeness")
+        }
+        return bars(
+            list(shown),
+            [score.value for score in shown.values()],
+            intervals=np.array([[score.low, score.high] for score in shown.values()]),
+            quantity="share of the behaviour",
+            heading=f"The circuit under each reference · {self.n_prompts} prompts",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, with a schema name."""

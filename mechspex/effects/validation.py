@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from mechspex.core.units import Term, UnitSet
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import VALIDATED
 from mechspex.runs.text import effect_tables
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # An interval as wide as this share of the largest effect is more than rounding.
 _ROUNDED = 1e-4
@@ -138,6 +141,16 @@ class Validation(RunResult):
                 "se": errors if spread else unsure,
             }
         )
+
+    def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
+        """The strongest effects on every output, with their means and intervals.
+
+        Args:
+            metric: what is measured, in words.
+        """
+        from mechspex.figures.prompts import beeswarm
+
+        return beeswarm(self, metric=metric)
 
     def rows(self, chosen: Sequence[int]) -> Validation:
         """The validation of some of the terms.

@@ -161,6 +161,19 @@ class Explanation(RunResult):
         """{term: its coefficient in the ``ablated`` basis, mean over outputs}."""
         return self.function.ablated_effects()
 
+    def to_shapiq(self, index: str = "k-SII", order: int = 2) -> Any:
+        """The recovered function as a `shapiq.InteractionValues`; its plots take our names as
+        ``feature_names=explanation.units.names``.
+
+        Args:
+            index: shapiq's name of the index; see `SetFunction.to_shapiq`.
+            order: the size of the largest sets, for ``SII``, ``k-SII`` and ``FBII``.
+
+        Raises:
+            Refused: shapiq is not installed, or it has no such index here.
+        """
+        return self.function.to_shapiq(index, order)
+
     @property
     def single_effects(self) -> Float[np.ndarray, " unit"]:
         """The recovered effect of ablating each unit alone, in the order of `units`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 import networkx as nx
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
-from mechspex.core.units import UnitSet
+from mechspex.core.units import Term, UnitSet
 from mechspex.figures.style import (
     INK,
     NEGATIVE,
@@ -59,11 +60,9 @@ def network(
     drawn = strongest(found, most, least=2)
     columns = sorted({column for one in drawn for column in one.term})
     by_layer = layered(found.units)
-    places = _by_layer(found.units, columns, drawn) if by_layer else _listed(columns)
-    across = [x for x, _ in places.values()] or [0.0]
-    up = [y for _, y in places.values()] or [0.0]
-    width = max(across) - min(across) + (2.6 if by_layer else 6.0)
-    figure, axes = sheet(ax, max(width, 5.0), max(max(up) - min(up) + 2.0, 3.0))
+    labels = {column: found.units.names[column] for column in columns}
+    places, size = place_units(found.units, columns, [one.term for one in drawn], labels)
+    figure, axes = sheet(ax, *size)
     heading = " · ".join(filter(None, ["Interactions", asked(found)]))
     if not drawn:
         return nothing(figure, ax, axes, heading, "no interaction to show")
@@ -73,11 +72,8 @@ def network(
     alone = {one.term[0]: one.effect for one in strongest(found, len(found.units), largest=1)}
     effects = [alone.get(column, np.nan) for column in columns]
     colours = both_ways(effects)
-    _draw_units(axes, places, effects, colours)
-    if by_layer:
-        _name_by_layer(axes, found.units, places)
-    else:
-        _name_the_list(axes, found.units, places)
+    draw_units(axes, places, effects, colours)
+    name_units(axes, found.units, places, labels)
     words = measured(found, metric)
     colour_bar(figure, [axes], colours, f"effect of ablating a unit alone on {words}")
     _explain(axes, ax, drawn)
@@ -86,21 +82,39 @@ def network(
     return in_ink(figure, ax)
 
 
+def place_units(
+    units: UnitSet, columns: Sequence[int], groups: Iterable[Term], labels: Mapping[int, str]
+) -> tuple[Places, tuple[float, float]]:
+    """Where each unit is drawn, and how many inches the picture takes.
+
+    Args:
+        units: all units.
+        columns: the units that are drawn.
+        groups: the sets of them that act together.
+        labels: their names.
+    """
+    by_layer = layered(units)
+    places = _by_layer(units, columns, groups, labels) if by_layer else _listed(columns)
+    across = [x for x, _ in places.values()] or [0.0]
+    up = [y for _, y in places.values()] or [0.0]
+    width = max(across) - min(across) + (2.6 if by_layer else 6.0)
+    return places, (max(width, 5.0), max(max(up) - min(up) + 2.0, 3.0))
+
+
 def _by_layer(
-    units: UnitSet, columns: Sequence[int], drawn: Sequence[DrawnTerm]
+    units: UnitSet, columns: Sequence[int], groups: Iterable[Term], labels: Mapping[int, str]
 ) -> dict[int, tuple[float, float]]:
     """A column a layer, as wide as its longest name; units near those that they act with."""
     graph = nx.Graph()
     graph.add_nodes_from(columns)
-    for one in drawn:
-        graph.add_edges_from((i, j) for i in one.term for j in one.term if i < j)
+    for term in groups:
+        graph.add_edges_from(combinations(term, 2))
     places: dict[int, tuple[float, float]] = {}
     edge = 0.0
     for number, layer in enumerate(sorted({units[column].layer for column in columns})):
         members = [column for column in columns if units[column].layer == layer]
-        longest = max(len(short(units.names[column])) for column in members)
+        longest = max(len(line) for c in members for line in _label(labels[c]).split("\n"))
         half = max(0.6, longest * _LETTER + 0.2) / 2
-
         heights = {column: _mean_height(graph[column], places) for column in members}
         members.sort(key=heights.__getitem__)
         # Neighbours are out of line, so that a line past one of them is seen.
@@ -131,11 +145,7 @@ def _join(axes: Axes, one: DrawnTerm, places: Places, strength: float, by_layer:
         "alpha": 0.8,
     }
     if len(points) == 2:
-        # An arc bulges to the right of a list, and a little between layers.
-        (_, up), (_, down) = points
-        bend = 0.12 if by_layer and points[0][0] != points[1][0] else 0.45
-        bend = -bend if not by_layer and up > down else bend
-        _line(axes, points[0], points[1], bend, style)
+        _line(axes, points[0], points[1], bend(points[0], points[1]), style)
         return
     x, y = np.mean(points, axis=0)
     hub = (x + 0.12, y + 0.2) if by_layer else (0.35 + 0.12 * abs(points[0][1] - points[-1][1]), y)
@@ -144,18 +154,27 @@ def _join(axes: Axes, one: DrawnTerm, places: Places, strength: float, by_layer:
     axes.plot(*hub, marker="s", markersize=5, color=style["color"], zorder=3)
 
 
+def bend(start: tuple[float, float], end: tuple[float, float]) -> float:
+    """How far a line is bent: a little between layers; to the right between units of one layer, or
+    of a list."""
+    if start[0] != end[0]:
+        return 0.12
+    return -0.45 if start[1] > end[1] else 0.45
+
+
 def _line(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], bend: float, style: dict
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], curve: float, style: dict
 ) -> None:
     axes.add_patch(
         FancyArrowPatch(
-            start, end, arrowstyle="-", connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0,
+            start, end, arrowstyle="-", connectionstyle=f"arc3,rad={curve}", shrinkA=0, shrinkB=0,
             zorder=1, **style,
         )
     )  # fmt: skip
 
 
-def _draw_units(axes: Axes, places: Places, effects: Sequence[float], colours: Colours) -> None:
+def draw_units(axes: Axes, places: Places, effects: Sequence[float], colours: Colours) -> None:
+    """A disc a unit, in the colour of its effect."""
     axes.scatter(
         [x for x, _ in places.values()],
         [y for _, y in places.values()],
@@ -164,11 +183,19 @@ def _draw_units(axes: Axes, places: Places, effects: Sequence[float], colours: C
     )  # fmt: skip
 
 
-def _name_by_layer(axes: Axes, units: UnitSet, places: Places) -> None:
+def name_units(axes: Axes, units: UnitSet, places: Places, labels: Mapping[int, str]) -> None:
+    """Names below units that lie in layers, else left of the list."""
+    if layered(units):
+        _name_by_layer(axes, units, places, labels)
+    else:
+        _name_the_list(axes, places, labels)
+
+
+def _name_by_layer(axes: Axes, units: UnitSet, places: Places, labels: Mapping[int, str]) -> None:
     """Each name below its unit; a layer has the width for it."""
     for column, (x, y) in places.items():
         axes.text(
-            x, y - 0.13, short(units.names[column]), ha="center", va="top", fontsize=SMALL - 1,
+            x, y - 0.13, _label(labels[column]), ha="center", va="top", fontsize=SMALL - 1,
             color=INK, zorder=5, path_effects=[withStroke(linewidth=2, foreground=PAPER)],
         )  # fmt: skip
     ticks = {units[column].layer: x for column, (x, _) in places.items()}
@@ -178,18 +205,24 @@ def _name_by_layer(axes: Axes, units: UnitSet, places: Places) -> None:
     axes.set(
         xlabel="layer",
         xlim=(min(across) - 0.6, max(across) + 0.6),
-        ylim=(min(up) - 0.5, max(up) + 0.4),
+        ylim=(min(up) - 0.55, max(up) + 0.4),
     )
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _name_the_list(axes: Axes, units: UnitSet, places: Places) -> None:
-    axes.set_yticks([y for _, y in places.values()], [short(units.names[c], 40) for c in places])
+def _name_the_list(axes: Axes, places: Places, labels: Mapping[int, str]) -> None:
+    names = [short(labels[column].replace("\n", " · "), 40) for column in places]
+    axes.set_yticks([y for _, y in places.values()], names)
     axes.tick_params(axis="y", length=0)
     axes.set_xticks([])
     down = [y for _, y in places.values()]
     axes.set(xlim=(-0.1, 0.5 + 0.3 * (max(down) - min(down))), ylim=(min(down) - 0.2, 0.2))
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
+
+
+def _label(text: str) -> str:
+    """Each line of a label, short."""
+    return "\n".join(short(line) for line in text.split("\n"))
 
 
 def _explain(axes: Axes, given: Axes | None, drawn: Sequence[DrawnTerm]) -> None:

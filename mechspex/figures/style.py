@@ -138,9 +138,11 @@ def wrapped(text: str, width: float) -> str:
 
 def short(name: str, most: int = 30) -> str:
     """A name of at most so many letters, its middle left out; never markup of matplotlib."""
-    name = " ".join(name.split()).replace("$", r"\$")
+    name = " ".join(name.replace(r"\$", "$").split())
     half = (most - 1) // 2
-    return name if len(name) <= most else f"{name[:half].rstrip()}…{name[-half:].lstrip()}"
+    if len(name) > most:
+        name = f"{name[:half].rstrip()}…{name[-half:].lstrip()}"
+    return name.replace("$", r"\$")
 
 
 def in_ink(figure: Figure, ax: Axes | None) -> Figure:

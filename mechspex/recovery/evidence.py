@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,9 @@ from mechspex.decoders.decoder import Samples
 from mechspex.decoders.pursuit import Pursuit
 from mechspex.set_functions.bases import features
 from mechspex.set_functions.set_function import SetFunction
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # Rows that the text shows.
 _SHOWN = 20
@@ -78,6 +81,16 @@ class Evidence(Result):
         """The discovered terms of order two and up."""
         pairs = zip(self.terms, self.discovered, strict=True)
         return tuple(term for term, sure in pairs if sure and len(term) > 1)
+
+    def plot(self, names: Sequence[str] | None = None) -> "matplotlib.figure.Figure":
+        """The largest terms with their intervals, and how often half of the masks pick each.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
+        from mechspex.figures.stability import stability
+
+        return stability(self, names)
 
     def to_dict(self) -> dict[str, Any]:
         """The evidence as plain numbers and lists; JSON can hold it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from mechspex.recovery.evidence import Evidence
 from mechspex.recovery.monotone_link import Link
 from mechspex.set_functions.r_squared import non_additive_share
 from mechspex.set_functions.set_function import SetFunction
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # Nothing is left to explain beyond this.
 _PERFECT = 0.9995
@@ -158,6 +161,14 @@ class Recovery(Result):
             names: the name of each unit; its column number if not given.
         """
         return self.function.to_pandas(names)
+
+    def plot(self, names: Sequence[str] | None = None) -> "matplotlib.figure.Figure":
+        """The largest terms of the recovered function, as bars.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
+        return self.function.plot(names)
 
     @property
     def in_short(self) -> str:

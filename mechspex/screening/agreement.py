@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from mechspex.core.units import Term, check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
 from mechspex.effects.validate import validate
 from mechspex.screening.candidates import Candidates
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,6 +81,12 @@ class Agreement(Result):
                 "exact": self.exact,
             }
         )
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """A dot a set: what the proxy predicts, and what the model does."""
+        from mechspex.figures.agreement import predicted_and_exact
+
+        return predicted_and_exact(self, quantity="effect of ablation")
 
     def to_dict(self) -> dict[str, Any]:
         """Both effects of each set, and how they agree, as plain numbers and lists."""

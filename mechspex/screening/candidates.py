@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,11 @@ from mechspex.core.units import Term, UnitSet
 from mechspex.runs.cost import Cost
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import CANDIDATES
-from mechspex.runs.text import subject
+from mechspex.runs.text import metric_in_words, subject
 from mechspex.set_functions.set_function import SetFunction
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 SCHEMA = "mechspex.candidates/1"
 # Rows that the text shows.
@@ -148,6 +151,22 @@ class Candidates(RunResult):
             f"{cost.seconds:.0f} s in all. Predicted, not measured: mechspex validate decides",
         ]
         return "\n".join(lines)
+
+    def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
+        """The proposed sets by what is predicted of each.
+
+        Args:
+            metric: what is measured, in words; the value's metric if not given.
+        """
+        from mechspex.figures.bars import bars
+
+        frame = self.to_pandas()
+        return bars(
+            frame["units"].tolist(),
+            frame["score"].to_numpy(),
+            quantity=f"predicted effect on {metric or metric_in_words(self.configuration)}",
+            heading=f"Proposed · {subject(self.configuration, self.units)}",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The candidates as plain numbers and lists, with a schema name; JSON can hold it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from mechspex.core.result import Result
 from mechspex.core.units import Term, by_order
 from mechspex.set_functions.bases import Basis, affine, features
 from mechspex.set_functions.indices import IndexKind, compute
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 SCHEMA = "mechspex.set_function/2"
 # The older schema, coefficients as [term]; still read.
@@ -309,6 +312,23 @@ class SetFunction(Result):
         walsh = {term: value * (-1) ** len(term) for term, value in fourier.items()}
         return compute(kind, walsh, order)
 
+    def to_shapiq(self, index: str = "k-SII", order: int = 2) -> Any:
+        """An interaction index of the mean over outputs, as a `shapiq.InteractionValues`.
+
+        All plots of shapiq work on it. It is exact for this function: nothing is sampled.
+
+        Args:
+            index: ``SV``, ``BV``, ``Moebius``, ``SII``, ``k-SII`` or ``FBII``. ``SV``, ``k-SII``
+                and ``Moebius`` sum to f(all) − f(∅), as force and waterfall plots ask.
+            order: the size of the largest sets, for ``SII``, ``k-SII`` and ``FBII``.
+
+        Raises:
+            Refused: shapiq is not installed, or it has no such index here.
+        """
+        from mechspex.set_functions.shapiq_values import interaction_values
+
+        return interaction_values(self, index, order)
+
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """A frame with one row a term: ``units``, ``order``, ``coefficient``; largest first.
 
@@ -325,6 +345,22 @@ class SetFunction(Result):
         )
         largest_first = np.argsort(-np.abs(self.coefficients), kind="stable")
         return frame.iloc[largest_first].reset_index(drop=True)
+
+    def plot(self, names: Sequence[str] | None = None) -> "matplotlib.figure.Figure":
+        """The largest coefficients, as bars.
+
+        Args:
+            names: the name of each unit; its column number if not given.
+        """
+        from mechspex.figures.bars import bars
+
+        terms = self.to_pandas(names).query("order > 0")
+        return bars(
+            terms["units"].tolist(),
+            terms["coefficient"].to_numpy(),
+            quantity=f"coefficient in the {self.basis} basis",
+            heading="Largest terms of the recovered function",
+        )
 
     @property
     def in_short(self) -> str:

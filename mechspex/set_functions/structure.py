@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from mechspex.core.json_values import plain, read_number, read_whole
 from mechspex.core.result import Result
 from mechspex.set_functions.hierarchy import HierarchyRates, direct_subsets, hierarchy_of
 from mechspex.set_functions.set_function import SetFunction
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 TermKind = Literal["single", "synergy", "redundancy", "neither"]
 Form = Literal["kept", "ablated", "neither"]
@@ -124,6 +127,12 @@ class Structure(Result):
             within = [len({layers[i] for i in term}) == 1 for term in terms]
             frame["layers"] = ["within" if one else "across" for one in within]
         return frame
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """The share of the variance that lies in singles, pairs, triples …"""
+        from mechspex.figures.orders import energy_by_order
+
+        return energy_by_order(self)
 
     @property
     def summary(self) -> str:

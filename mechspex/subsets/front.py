@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ from jaxtyping import Bool
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_number, read_term, read_whole
 from mechspex.core.result import Result
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 SubsetObjective = Literal["keep", "remove"]
 SearchMethod = Literal["milp", "local search"]
@@ -161,6 +164,12 @@ class Front(Result):
                 ],
             }
         )
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """The value of the best subset of each size, and the bound on all others."""
+        from mechspex.figures.sizes import subset_front
+
+        return subset_front(self.subsets)
 
     @property
     def summary(self) -> str:
