@@ -74,6 +74,8 @@ from .models.units import neurons as neurons
 from .prompts.prompt_values import PromptValues as PromptValues
 from .prompts.words import words as words
 from .recovery.evidence import Evidence as Evidence
+from .recovery.learning_curves import LearningCurves as LearningCurves
+from .recovery.learning_curves import learning_curves as learning_curves
 from .recovery.monotone_link import Link as Link
 from .recovery.monotone_link import monotone_link as monotone_link
 from .recovery.recover import TermTests as TermTests

@@ -107,6 +107,7 @@ RESULTS = {
     "Front": lambda: mx.front(function(), [1, 2, 3]),
     "InsertionCurve": lambda: mx.insertion_curve(judged(), values()),
     "LDS": lambda: mx.lds(judged(), values(), n_masks=20),
+    "LearningCurves": lambda: mx.learning_curves(all_masks(6), soup(all_masks(6)), sizes=[20, 50]),
     "Link": lambda: mx.monotone_link(sample_masks(6, 80, keep=0.5), np.arange(80.0)),
     "Missed": missed,
     "Pruning": lambda: mx.prune_heads(

@@ -6,6 +6,7 @@ from mechspex.figures.bars import bars
 from mechspex.figures.circuit import circuit_graph
 from mechspex.figures.heads import head_map, unit_map
 from mechspex.figures.interactions import interactions
+from mechspex.figures.learning import r2_by_masks
 from mechspex.figures.method_lines import method_lines
 from mechspex.figures.network import network
 from mechspex.figures.orders import energy_by_order
@@ -34,6 +35,7 @@ __all__ = [
     "network",
     "pair_matrix",
     "predicted_and_exact",
+    "r2_by_masks",
     "self_repair_map",
     "stability",
     "subset_front",

@@ -70,10 +70,10 @@ def head_map(
 ) -> Figure:
     """Layers × heads, coloured by the effect of ablating each head alone; unknown heads grey.
 
-    A colour is the exact effect where it was measured; a hatched one is what the decoder
-    recovered. A head whose exact effect is confirmed (its interval over outputs leaves out zero)
-    carries a dot. Several answers lie side by side, on one scale of colours. MLPs are a row of
-    their own, units at one position as well.
+    A colour is the exact effect where it was measured, in a frame; without one it is what the
+    decoder recovered. A head whose exact effect is confirmed (its interval over outputs leaves out
+    zero) carries a dot. Several answers lie side by side, on one scale of colours. MLPs are a row
+    of their own, units at one position as well.
 
     Args:
         found: the explanation or sweep to draw.
@@ -101,14 +101,14 @@ def head_map(
     for panel, one, row in zip(panels, every, numbers, strict=True):
         grid = _Grid(one.units)
         grid.paint(panel, row, colours)
-        # A unit without a term has no effect that was found, and nothing to mark.
-        recovered = np.flatnonzero(np.isnan(one.exact_single_effects) & (np.abs(row) > 0)).tolist()
-        grid.hatch(panel, recovered)
+        exact = np.isfinite(one.exact_single_effects)
+        if not exact[np.isfinite(row)].all():
+            grid.frame(panel, np.flatnonzero(exact).tolist())
+            guessed = True
         grid.dot(panel, one.confirmed_singles)
-        guessed |= bool(recovered)
     note = "dot: the interval over outputs leaves out zero"
     if guessed:
-        note += "; hatched: recovered, not measured exactly"
+        note += "; frame: measured exactly, the others recovered"
     _entitle_all(figure, ax, panels, every, names, note)
     colour_bar(figure, panels, colours, quantity)
     return in_ink(figure, ax)
@@ -190,14 +190,14 @@ class _Grid:
         single = self.kinds[0].removesuffix("s") if len(self.kinds) == 1 else "unit"
         axes.set(xlabel="layer", ylabel="" if self.kinds == ["MLPs"] else single)
 
-    def hatch(self, axes: Axes, columns: Iterable[int]) -> None:
-        """Lines over the cells whose number is an estimate."""
+    def frame(self, axes: Axes, columns: Iterable[int]) -> None:
+        """A frame around the cells whose number was measured exactly, among others."""
         for column in columns:
             across, up = self.places[column]
             axes.add_patch(
                 Rectangle(
-                    (across - 0.5, up - 0.5), 1, 1,
-                    facecolor="none", edgecolor=MUTED, hatch="////", linewidth=0, alpha=0.45,
+                    (across - 0.5, up - 0.5), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.1,
+                    zorder=3,
                 )
             )  # fmt: skip
 
