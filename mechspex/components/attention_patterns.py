@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -154,4 +155,5 @@ def attention_patterns(
     patterns = np.stack(
         [seen[hooks[unit.layer]][0, unit.number].float().cpu().numpy() for unit in chosen]
     )
-    return AttentionPatterns(str(model.cfg.model_name), chosen, texts, patterns.astype(float))
+    name = Path(str(model.cfg.model_name)).name
+    return AttentionPatterns(name, chosen, texts, patterns.astype(float))
