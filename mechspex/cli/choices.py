@@ -16,6 +16,15 @@ Metric = Literal[
     "answer_log_probability",
     "kl_divergence",
 ]
+Partition = Literal["token", "word", "sentence", "line", "paragraph", "document", "turn", "span"]
+Removal = Literal["delete", "replace", "hide", "zero", "mean"]
+Score = Literal[
+    "log_probability",
+    "mean_log_probability",
+    "logit_probability",
+    "logit_difference",
+    "kl_divergence",
+]
 AnswerTokens = Literal["all", "mean", "first"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["bf16"]

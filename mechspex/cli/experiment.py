@@ -29,6 +29,7 @@ from mechspex.cli.output import (
     writing,
 )
 from mechspex.cli.own_prompts import OwnPrompts, check_ablation, sizes_of
+from mechspex.cli.own_texts import OwnTexts
 from mechspex.core.checks import check_seed
 from mechspex.core.errors import Refused, RunError, TaskError
 
@@ -151,6 +152,8 @@ class Experiment(OwnPrompts):
         check_seed(self.seed)
         if self.prompts < 1:
             raise TaskError(f"n_prompts = {self.prompts}: a task needs at least one prompt")
+        if self.has_text:
+            return
         calibrated = self.calibration_texts is not None
         corrupted = task_file is None or "corrupted" in task_file.templates[0]
         check_ablation(self.ablation, self.task_name, self.prompts, corrupted, calibrated)
@@ -237,7 +240,8 @@ class Experiment(OwnPrompts):
         """The name of the task, or of the prompts."""
         if self.task is not None:
             return Path(self.task).stem
-        return "prompt" if self.prompts_from is None else self.prompts_from.stem
+        file = self.prompts_from or self.context
+        return ("text" if self.has_text else "prompt") if file is None else file.stem
 
     def show(self, answer: Any) -> None:
         """Print an answer as the options want it: text, or JSON."""
@@ -321,7 +325,7 @@ class Experiment(OwnPrompts):
         """
         from mechspex.runs.run import run_folder
 
-        name = self.run or _run_name(f"{values.task.name}-{about}", values.configuration)
+        name = self.run or _run_name(f"{self.task_name}-{about}", values.configuration)
         try:
             yield name
         except (KeyboardInterrupt, Terminated):
@@ -334,7 +338,7 @@ class Experiment(OwnPrompts):
 
 
 def asks(
-    *, without: Iterable[str] = (), sets: str = "", **defaults: Any
+    *, without: Iterable[str] = (), sets: str = "", texts: bool = False, **defaults: Any
 ) -> Callable[..., Callable[..., None]]:
     """Splice the options of an `Experiment` into a command, whose first parameter takes it.
 
@@ -344,13 +348,15 @@ def asks(
         without: options that this command does not have.
         sets: the command's own argument, a list; it begins in the task's place where prompts are
             of one's own.
+        texts: whether its units may be parts of a text.
         **defaults: this command's own defaults of options.
     """
 
     def spliced(command: Callable[..., None]) -> Callable[..., None]:
         # The command's own parameters follow those of the experiment.
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        shared = [option for option in _options(defaults) if option.name not in without]
+        left_out = {*without, *([] if texts else (o.name for o in fields(OwnTexts)))}
+        shared = [option for option in _options(defaults) if option.name not in left_out]
 
         @wraps(command)
         def run(**given: Any) -> None:

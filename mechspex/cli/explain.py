@@ -10,6 +10,7 @@ from mechspex.cli.choices import Decoder, Design, ScreenOrNone
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import EXPLAINED, FRESH, Question
 from mechspex.cli.output import ANSWER, MASKS, say_needed
+from mechspex.cli.texts import explained_texts, show_texts
 from mechspex.core.checks import (
     check_contexts,
     check_keep,
@@ -25,7 +26,7 @@ _MOST_UNSCREENED = 2_000
 _AMPLE = 100
 
 
-@asks()
+@asks(texts=True)
 def explain(
     experiment: Experiment,
     keep: Annotated[
@@ -95,7 +96,8 @@ def explain(
 ) -> None:
     """Find which units act alone and which act together, each confirmed by exact ablation.
 
-    What is found is tested on as many fresh prompts, four times as many after a screen.
+    What is found is tested on as many fresh prompts, four times as many after a screen. With
+    --context the units are the parts of a text.
     """
     options = {
         "budget": budget,
@@ -110,13 +112,23 @@ def explain(
         "seed": experiment.seed,
     }
     _check(experiment, options)
+    if experiment.has_text:
+        arguments = _arguments(options) | {"screen": None if screen == "none" else screen}
+        answers = explained_texts(experiment, arguments)
+        show_texts(experiment, answers)
+        _exit_where_masks_failed(answers)
+        return
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}")
     explanation = question.answer(EXPLAINED)
     if explanation is None:
         explanation = _searched(experiment, question, screen, options)
     experiment.write(explanation)
     experiment.show(explanation)
-    if explanation.recovery.n_failed or explanation.validation.failed.any():
+    _exit_where_masks_failed([explanation])
+
+
+def _exit_where_masks_failed(explanations: list[Any]) -> None:
+    if any(one.recovery.n_failed or one.validation.failed.any() for one in explanations):
         raise typer.Exit(FailedMasksError.exit_code)
 
 
@@ -152,7 +164,8 @@ def _check(experiment: Experiment, options: dict[str, Any]) -> None:
             check(options[name])
     spex = "spex" in (options["decoder"], options["design"])
     budget = _AMPLE if options["budget"] is None else options["budget"]
-    if experiment.is_shipped and (spex or options["decoder"] == "exhaustive" or budget < _AMPLE):
+    known = experiment.is_shipped and not experiment.has_text
+    if known and (spex or options["decoder"] == "exhaustive" or budget < _AMPLE):
         from mechspex.explanation.plan import Plan
 
         Plan.of(len(experiment.chosen), **_arguments(options))

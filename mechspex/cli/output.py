@@ -15,7 +15,7 @@ import typer
 from mechspex.core.errors import Refused, StoreError
 
 EXPERIMENT, PROMPTS, MASKS = "Experiment", "Prompts of your own", "Masks"
-ANSWER, OUTPUT = "Answer", "Output"
+TEXT, ANSWER, OUTPUT = "Parts of a text of your own", "Answer", "Output"
 """The panels of a command's help."""
 
 # Options that say how an answer is shown: it does not depend on them.

@@ -11,6 +11,7 @@ import typer
 
 from mechspex.cli.choices import AnswerTokens, Metric
 from mechspex.cli.output import EXPERIMENT, PROMPTS
+from mechspex.cli.own_texts import OwnTexts
 from mechspex.core.errors import AblationError, Refused, TaskError
 
 # Files of prompts, and of texts alone.
@@ -21,7 +22,7 @@ _OVER_PROMPTS = ("mean", "leave_one_out", "resample")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnPrompts:
+class OwnPrompts(OwnTexts):
     """Prompts of your own in place of a task, and how prompts are read."""
 
     prompts_from: Annotated[
@@ -115,6 +116,14 @@ class OwnPrompts:
         Raises:
             TaskError: no prompts, or those of two places; options about prompts that there are not.
         """
+        if self.has_text:
+            self.check_texts(task)
+            beside = [n for n in ("prompts_from", "prompt", "answer") if getattr(self, n)]
+            if beside:
+                name = beside[0].replace("_", "-")
+                raise TaskError(f"--{name} and a text of your own are given; choose one")
+            return
+        self.check_no_texts()
         given = [name for name in ("answer", "distractor", "corrupted") if getattr(self, name)]
         if self.prompt is None and given:
             raise TaskError(f"--{given[0]} goes with --prompt; in a file it is a column")

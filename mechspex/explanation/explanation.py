@@ -157,6 +157,17 @@ class Explanation(RunResult):
         """The validated sets of two and more units, strongest first."""
         return strongest(self.to_pandas().query("order > 1"))
 
+    def top(self, n_terms: int = 5) -> pd.DataFrame:
+        """The strongest confirmed terms, units and sets together; of an answer without intervals,
+        which confirms nothing, the strongest.
+
+        Args:
+            n_terms: how many at most.
+        """
+        frame = self.to_pandas()
+        sure = frame[frame["confirmed"].astype(bool)]
+        return strongest(sure if len(sure) or frame["low"].notna().any() else frame).head(n_terms)
+
     def ablated_effects(self) -> dict[Term, float]:
         """{term: its coefficient in the ``ablated`` basis, mean over outputs}."""
         return self.function.ablated_effects()

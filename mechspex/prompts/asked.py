@@ -35,7 +35,8 @@ class Asked:
         prompts: a prompt for each question.
         questions: the questions; one None where there is none.
         responses: a text for each question; None where the model writes it.
-        n_written: how many tokens it then writes.
+        n_written: how many tokens it then writes at most.
+        one_line: whether what it writes ends with its first line.
         distractors: what should not be said, one for each question; None of most metrics.
         ablation: its name.
         replacement: what stands in the place of an ablated unit; None where it is deleted.
@@ -48,6 +49,7 @@ class Asked:
     questions: tuple[str | None, ...]
     responses: tuple[str, ...] | None
     n_written: int
+    one_line: bool
     distractors: tuple[str, ...] | None
     ablation: str
     replacement: str | None
@@ -98,6 +100,7 @@ class Asked:
             questions=questions,
             responses=_one_each("response", response, questions),
             n_written=response if isinstance(response, int) else N_WRITTEN,
+            one_line=response is None,
             distractors=_one_each("distractor", distractor, questions),
             ablation=name,
             replacement=replacement,

@@ -70,8 +70,9 @@ class PromptValues(ValueFunction):
             choices); or several, which then are asked under the same masks, an output each. Of a
             conversation without one the last turn is the question.
         by: what the context is parted by, see `mechspex.words`; or units of this very text.
-        response: what the model should say, one for each question; how many tokens of its own it
-            writes, the likeliest each time, up to the end of its text; 32 if not given.
+        response: what the model should say, one for each question; or how many tokens it writes
+            itself, the likeliest each time, unless its text ends before. If not given, it writes
+            one line of at most 32 tokens.
         distractor: what it should not say, for ``logit_difference``; one for each question.
         ablation: ``delete``; ``replace``, by "_", or ``("replace", "a word of yours")``; or what
             leaves all positions as they are: ``hide``, the unit's tokens are hidden from the

@@ -15,6 +15,9 @@ from mechspex.prompts.asked import Asked
 from mechspex.prompts.scored_model import ScoredModel
 from mechspex.prompts.text_units import label_of
 
+# Tokens of a prompt that answers show, half of them at either end.
+_TOKENS = 60
+
 
 def provenance_of(
     asked: Asked, scored: ScoredModel | None, ends: tuple[float, float] | None
@@ -35,7 +38,7 @@ def provenance_of(
     if asked.questions[0] is not None:
         told["question"] = _told(asked.questions)
     if scored is not None:
-        told |= {"response": _told(scored.texts), "read": scored.read[0]}
+        told |= {"response": _told(scored.texts), "read": scored.read_as(0, most=_TOKENS)}
     found = Provenance(
         task=label_of(units.text).replace(",", ""),
         n_prompts=len(asked.prompts),

@@ -16,6 +16,7 @@ from mechspex.components.context import check_context
 from mechspex.core.errors import TaskError
 from mechspex.core.masks import sample_masks
 from mechspex.models.load_model import Model
+from mechspex.models.positions import most_positions
 from mechspex.prompts.asked import Asked
 from mechspex.prompts.prompt import Prompt
 from mechspex.prompts.row_batches import Row
@@ -66,14 +67,10 @@ class ScoredModel:
             TaskError, ModelError, MeasurementError: see `PromptValues`.
         """
         prepend_bos = _bos_of(model, asked, prepend_bos)
-        n_read = 1
-        if asked.metric != "kl_divergence":
-            n_read = asked.n_written
-            if asked.responses is not None:
-                n_read = max(len(text) for text in (*asked.responses, *(asked.distractors or ())))
         whole = [_row(model, p.text([True] * len(asked.units)), prepend_bos) for p in asked.prompts]
-        longest = max(map(len, whole)) + n_read
-        forward = RowForward(model, longest, n_read)
+        longest = max(map(len, whole))
+        n_read = _n_read(model, asked, longest)
+        forward = RowForward(model, longest + n_read, n_read)
         unread = cls(model, asked, prepend_bos, forward, (), ())
         if asked.responses is not None:
             responses = unread._given(asked.responses)
@@ -82,7 +79,7 @@ class ScoredModel:
         else:
             unread._check_context([((0,) * n_read, None)] * len(whole))
             unread._prove()
-            responses = unread._written(whole)
+            responses = unread._written(whole, n_read)
         read = replace(unread, responses=unread._in_pieces(whole, responses))
         return replace(read, clean=read._clean(whole))
 
@@ -117,13 +114,20 @@ class ScoredModel:
     @property
     def read(self) -> tuple[str, ...]:
         """The tokens of each whole prompt and of what is scored after it, in brackets."""
-        tokenizer, shown = self.model.tokenizer, []
-        for row, response in zip(self.whole, self.responses, strict=True):
-            wrong = response.distractor
-            against = "" if wrong is None else f"  (not {in_brackets(tokenizer, wrong)})"
-            after = in_brackets(tokenizer, response.tokens)
-            shown.append(f"{in_brackets(tokenizer, row.tolist())} → {after}{against}")
-        return tuple(shown)
+        return tuple(self.read_as(number) for number in range(len(self.responses)))
+
+    def read_as(self, number: int, most: int | None = None) -> str:
+        """The same of one question.
+
+        Args:
+            number: the question's.
+            most: how many tokens of the prompt are shown, half of them at either end.
+        """
+        tokenizer, response = self.model.tokenizer, self.responses[number]
+        wrong = response.distractor
+        against = "" if wrong is None else f"  (not {in_brackets(tokenizer, wrong)})"
+        prompt = in_brackets(tokenizer, self.whole[number].tolist(), most)
+        return f"{prompt} → {in_brackets(tokenizer, response.tokens)}{against}"
 
     def values(self, number: int, texts: Sequence[str]) -> Float[np.ndarray, "text piece"]:
         """The metric of one question's response after some texts.
@@ -189,17 +193,28 @@ class ScoredModel:
         """Texts as they follow a prompt: a reply begins without a space, a word with one."""
         return texts if prompt.template is not None else spaced(whole, texts)
 
-    def _written(self, whole: Sequence[Row]) -> list[tuple[Continuation, Continuation | None]]:
+    def _written(
+        self, whole: Sequence[Row], n_tokens: int
+    ) -> list[tuple[Continuation, Continuation | None]]:
         """What the model itself says after each whole prompt."""
         own: Any = self.model.original_model
         ends = getattr(getattr(own, "generation_config", None), "eos_token_id", None)
         stop = {self.model.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         found = []
         for prompt, row in zip(self.asked.prompts, whole, strict=True):
-            n_tokens = 1 if self.asked.metric == "kl_divergence" else self.asked.n_written
             written = tuple(self.forward.written(row, n_tokens, stop - {None}))
+            if self.asked.one_line and self.asked.metric != "kl_divergence":
+                written = self._first_line(row, written)
             found.append((self._as_text(prompt, row, written), None))
         return found
+
+    def _first_line(self, row: Row, written: Continuation) -> Continuation:
+        """What was written up to the end of its first line that is not empty."""
+        text, ends = text_after(self.model.tokenizer, int(row[-1]), written)
+        begin = len(text) - len(text.lstrip())
+        line = text[begin:].splitlines()[:1]
+        length = begin + len(line[0]) if line else 0
+        return written[: sum(end <= length for end in ends)]
 
     def _as_text(self, prompt: Prompt, row: Row, written: Continuation) -> Continuation:
         """What was written as far as it is a text that would be read as the same tokens."""
@@ -254,6 +269,19 @@ def _longest_mask(prompt: Prompt, row: Any) -> list[bool]:
 
 def _row(model: Model, text: str, prepend_bos: bool | None) -> Row:
     return np.array(encode(model.tokenizer, text, prepend_bos), dtype=np.int32)
+
+
+def _n_read(model: Model, asked: Asked, longest: int) -> int:
+    """How many tokens are scored, or written, after prompts of at most `longest` tokens."""
+    if asked.metric == "kl_divergence":
+        return 1
+    if asked.responses is not None:
+        return max(len(text) for text in (*asked.responses, *(asked.distractors or ())))
+    positions = most_positions(model)
+    if not asked.one_line or positions is None:
+        return asked.n_written
+    # As much of a line as there is room for.
+    return min(asked.n_written, max(1, positions - longest + 1))
 
 
 def _bos_of(model: Model, asked: Asked, prepend_bos: bool | None) -> bool | None:

@@ -14,6 +14,9 @@ from mechspex.runs.cost import Cost
 
 _EXACT = "exact for this one output: no interval"
 
+# Characters of a label in a table, of two units and of more.
+_WIDE, _NARROW = 24, 18
+
 _ONE_OUTPUT = (
     "one output: more of them say how far effects spread over outputs, and tests in random "
     "contexts (contexts = 32) over masks of the other units"
@@ -62,6 +65,7 @@ def _effect_table(
     if not len(frame):
         return []
     shown = frame.head(len(frame) if most is None else most)
+    shown = shown.assign(units=shown["units"].map(_fitting))
     width = max(len(units) for units in shown["units"])
     n_confirmed = np.count_nonzero(frame["confirmed"])
     sure = f"{n_confirmed:,} of {len(frame):,} confirmed"
@@ -87,6 +91,16 @@ def _effect_table(
     if len(shown) < len(frame):
         lines.append(f"  … and {len(frame) - len(shown):,} weaker ones")
     return lines
+
+
+def _fitting(units: str) -> str:
+    """Units that stand together, long labels cut in their middle so that a line holds several."""
+    labels = units.split(" × ")
+    width = {1: len(units), 2: _WIDE}.get(len(labels), _NARROW)
+    return " × ".join(
+        one if len(one) <= width else f"{one[: width - 8].rstrip()} … {one[-5:].lstrip()}"
+        for one in labels
+    )
 
 
 def last_lines(

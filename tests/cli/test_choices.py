@@ -8,12 +8,18 @@ from mechspex.components.precision import PRECISIONS
 from mechspex.components.references import ABLATIONS
 from mechspex.decoders import DECODERS
 from mechspex.explanation.designs import DesignName
+from mechspex.prompts.asked import ABLATIONS as REMOVALS
+from mechspex.prompts.scoring import METRICS as SCORES
+from mechspex.prompts.words import PARTITIONS
 from mechspex.screening.methods import MethodName
 from mechspex.truth import KNOWN_MODELS
 
 
 def test_choices_are_what_the_library_takes():
     assert {*get_args(choices.Ablation)} == {*ABLATIONS}
+    assert get_args(choices.Partition) == PARTITIONS
+    assert get_args(choices.Removal) == REMOVALS
+    assert get_args(choices.Score) == (*SCORES,)
     assert get_args(choices.Precision) == (*PRECISIONS,)
     assert {*get_args(choices.Decoder)} == {*DECODERS}
     assert get_args(choices.Design) == get_args(DesignName)

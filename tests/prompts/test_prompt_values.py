@@ -241,6 +241,34 @@ def test_the_model_writes_what_greedy_decoding_writes(gpt2, raw):
     assert values_of(gpt2, response=values.responses[0]).responses == values.responses
 
 
+def test_it_writes_one_line_unless_it_is_told_how_much(gpt2, monkeypatch):
+    from mechspex.prompts import scored_model
+
+    def text_after(_tokenizer, _before, tokens):
+        pieces = ["\n", " sure", ".\n", "No"][: len(tokens)]
+        return "".join(pieces), [len("".join(pieces[: n + 1])) for n in range(len(pieces))]
+
+    scored = values_of(gpt2)._scored
+    monkeypatch.setattr(scored_model, "text_after", text_after)
+    row = np.arange(3, dtype=np.int32)
+    assert scored._first_line(row, (7, 8, 9, 10)) == (7, 8)
+    monkeypatch.undo()
+    assert len(values_of(gpt2, response=None)._scored.responses[0].tokens) <= 19
+
+
+def test_long_labels_are_cut_where_several_stand_in_a_line():
+    long = " ".join(f"This is {what} of a rather long kind." for what in ("one", "two", "three"))
+    values = mx.PromptValues(None, long, metric=lambda texts: [len(t) ** 2 for t in texts])
+    answer = mx.explain(values)
+    pairs = [line for line in str(answer).splitlines() if " × " in line]
+    assert pairs
+    assert max(map(len, pairs)) < 110
+    frame = answer.top(2)
+    assert len(frame) == 2
+    assert set(frame["units"].iloc[0].split(" × ")) <= set(values.units.names), "whole labels here"
+    assert frame["effect"].abs().is_monotonic_decreasing
+
+
 def test_a_shared_beginning_changes_no_value(gpt2, base):
     masks = sample_masks(9, 60, keep=0.7, seed=1)
     plain = values_of(gpt2)

@@ -1,0 +1,76 @@
+"""Texts of one's own in the shell: their parts are the units."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import mechspex as mx
+
+TINY = ("--model", "tiny", "--by", "word")
+CONTEXT = "apple bird boat moon"
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "own.txt").write_text(CONTEXT + "\n")
+    return "own.txt"
+
+
+def effects(answer):
+    return {term["units"]: term["effect"] for term in answer["terms"]}
+
+
+def test_a_text_is_explained_as_in_python_and_kept(run, tiny):
+    ask = ("explain", "--text", CONTEXT, "--question", " apple", "--response", " bird", *TINY)
+    code, out, err = run(*ask)
+    assert code == 0, err
+    assert "read: [<bos>][ apple][ bird][ boat][ moon][ apple] → [ bird]" in out
+    assert "4 words" in out
+    code, out, _ = run(*ask, "--json")
+    again = json.loads(out)
+    assert again["cost"]["measured"] == 0
+    values = mx.PromptValues(tiny, CONTEXT, " apple", by="word", response=" bird")
+    assert effects(again) == pytest.approx(effects(mx.explain(values).to_dict()), abs=1e-4)
+    code, out, _ = run(*ask, "--remove", "hide", "--json")
+    assert json.loads(out)["configuration"]["ablation"] == "hide"
+    assert effects(json.loads(out)) != pytest.approx(effects(again))
+
+
+def test_a_table_of_contexts_is_explained_row_by_row(run, tmp_path):
+    rows = [
+        {"context": CONTEXT, "question": " apple", "response": " bird"},
+        {"context": "key cow door", "question": " key"},
+    ]
+    (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ask = ("explain", "--context", "many.jsonl", *TINY, "--response", "2", "--run", "both")
+    code, out, err = run(*ask, "--json", "--csv", "many.csv")
+    assert code == 0, err
+    first, second = json.loads(out)
+    assert first["configuration"]["response"] == " bird"
+    assert [unit[4] for unit in second["units"]] == ["key", "cow", "door"]
+    assert set(pd.read_csv("many.csv")["context"]) == {0, 1}
+    code, out, _ = run(*ask)
+    assert out.count("read: [<bos>]") == 2
+    assert out.count(", 0 masks measured now") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--text", "a b", "--context", "own.txt"), "choose one"),
+        (("--context", "missing.txt"), "cannot be read"),
+        (("--context", "bad.jsonl"), "line 1 has no context; name its column"),
+        (("induction", "--text", "a b"), "choose one"),
+        (("--text", "a b", "--prompt", "c"), "--prompt and a text of your own"),
+        (("--text", "a b", "--replacement", "c"), "goes with --remove replace"),
+        (("induction", "--question", "why?"), "--question goes with --context"),
+        (("--text", "  "), "is empty"),
+        (("--text", "apple"), "1 unit"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(run, file, tmp_path, options, message):
+    (tmp_path / "bad.jsonl").write_text('{"text": "a b"}\n')
+    code, out, err = run("explain", *options, *TINY)
+    assert (code, out) == (2, "")
+    assert message in err
