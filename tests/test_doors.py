@@ -9,6 +9,7 @@ else than an error of `mechspex.errors` may leave a door.
 
 import contextlib
 import inspect
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +78,14 @@ TAKEN = {
         lambda g: mx.load_task("induction", g.model),
     ),
     "a model by name": (lambda g: mx.heads("tiny"), lambda g: g.heads),
+    "a question as a list": (
+        lambda g: mx.PromptValues(g.model, "cow bird", [" key"], by="word", response=[" cow"]).read,
+        lambda g: mx.PromptValues(g.model, "cow bird", " key", by="word", response=" cow").read,
+    ),
+    "units of a text as a context": (
+        lambda g: mx.PromptValues(g.model, mx.words("cow bird"), " key", response=" cow").units,
+        lambda g: mx.words("cow bird"),
+    ),
     "one layer": (lambda g: mx.heads(g.model, layers=1), lambda g: g.heads[4:]),
     "one position": (
         lambda g: mx.heads(g.model, positions=-1).names[0],
@@ -163,6 +172,16 @@ REFUSED = {
         "model = Task.*: a model is given by.*; the order is model, task, units",
     ),
     "model before task": (lambda g: mx.load_task(g.model, "ioi"), "then the model"),
+    "a path for a text": (lambda g: mx.words(Path("notes.txt")), "give its text: path.read_text"),
+    "a context for a model": (
+        lambda g: mx.PromptValues(5, "cow bird"), "model = 5: a model is given by its name",
+    ),
+    "a response of no text": (
+        lambda g: mx.PromptValues(g.model, "cow bird", by="word", response=1.5), "how many tokens",
+    ),
+    "an ablation of heads for a text": (
+        lambda g: mx.PromptValues(g.model, "cow bird", ablation="resample"), "choose delete, repl",
+    ),
     "a number for units": (lambda g: mx.ComponentValues(g.model, g.task, 5), "units = 5: give"),
     "no model": (lambda g: mx.load_model(None), "name = None: a model is given by its name"),
     "no dtype": (lambda g: mx.load_model("tiny", dtype="foo"), "dtype 'foo': choose"),

@@ -165,8 +165,9 @@ class Explanation(RunResult):
             n_terms: how many at most.
         """
         frame = self.to_pandas()
-        sure = frame[frame["confirmed"].astype(bool)]
-        return strongest(sure if len(sure) or frame["low"].notna().any() else frame).head(n_terms)
+        # Without a spread over outputs nothing is confirmed, unless in contexts.
+        unsure = not self.validation.confirmed.any() and len(self.outputs) == 1
+        return strongest(frame if unsure else frame.query("confirmed")).head(n_terms)
 
     def ablated_effects(self) -> dict[Term, float]:
         """{term: its coefficient in the ``ablated`` basis, mean over outputs}."""
