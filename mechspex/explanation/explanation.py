@@ -165,9 +165,10 @@ class Explanation(RunResult):
             n_terms: how many at most.
         """
         frame = self.to_pandas()
-        # Without a spread over outputs nothing is confirmed, unless in contexts.
-        unsure = not self.validation.confirmed.any() and len(self.outputs) == 1
-        return strongest(frame if unsure else frame.query("confirmed")).head(n_terms)
+        sure = frame[frame["confirmed"]]
+        # Without a spread over outputs nothing is, unless in contexts.
+        found = sure if len(sure) or len(self.outputs) > 1 else frame
+        return strongest(frame.loc[found.index]).head(n_terms)
 
     def ablated_effects(self) -> dict[Term, float]:
         """{term: its coefficient in the ``ablated`` basis, mean over outputs}."""
