@@ -231,9 +231,9 @@ class Experiment(OwnPrompts):
 
         if self.task is None:
             return self.own_task(self.tokenizer, say)
-        options = {"n_prompts": n_prompts, "seed": self.seed}
         name = self.model if self._light_tokenizer else self.bridge.cfg.model_name
-        return self.as_asked(draw_task(self.task, self.tokenizer, name, **options))
+        drawn = draw_task(self.task, self.tokenizer, name, n_prompts=n_prompts, seed=self.seed)
+        return self.as_asked(drawn)
 
     @property
     def task_name(self) -> str:
