@@ -119,7 +119,7 @@ def reference_activations(
     words = Means(source, embedding_names(source_tokens, special), leave_out=leave_out)
     return [
         {
-            hook: words.reference(hook, one, embedding_names(tokens, special))
+            hook: words.reference(hook, one, embedding_names(tokens))
             if hook == EMBEDDING
             else means.reference(hook, one, called)
             for hook in one.activations

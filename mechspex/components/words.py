@@ -217,10 +217,15 @@ class PlacedWords:
         return first
 
 
-def embedding_names(tokens: Tokens, special: frozenset[int]) -> list[list[str]]:
-    """What the positions of prompts are called in a mean of embeddings: text, or its marks.
+def embedding_names(tokens: Tokens, special: frozenset[int] = frozenset()) -> list[list[str]]:
+    """What the positions of prompts are called in a mean of embeddings: words, or marks.
 
-    An embedding knows of no position, so those of all words are one.
+    An embedding knows of no position, so those of all words are one, and a word is what stands in
+    for any token.
+
+    Args:
+        tokens: the prompts.
+        special: the tokens that are no words.
     """
     return [
         ["mark" if token in special else "word" for token in row.tolist()] for row in tokens.prompts

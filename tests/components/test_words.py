@@ -371,3 +371,15 @@ def test_a_token_belongs_to_the_word_of_its_first_character_that_is_no_blank(tok
     # What lies between the words, and a blank that is a token of its own, belongs to none.
     without = sorted(set(range(len(read.input_ids))) - set(flat))
     assert {text[slice(*read.offset_mapping[i])].strip() for i in without} <= {""}
+
+
+def test_marks_of_a_prompt_need_none_in_calibration_prompts(gpt2):
+    """A mean of words stands in for any token; what begins the prompts is in no mean."""
+    words = words_of(PROMPTS[0])
+    alone = mx.Task(PROMPTS[:1], ANSWERS[:1], DISTRACTORS[:1])
+    values = mx.ComponentValues(gpt2, alone, words, calibration=PROMPTS[1:])
+    rows = [gpt2.tokenizer(text).input_ids[1:] for text in PROMPTS[1:]]
+    mean = gpt2.embed.weight[torch.tensor(rows).flatten()].mean(0).detach()[None, None]
+    masks = all_masks(6)[::7]
+    expected = mx.ComponentValues(gpt2, alone, words, {"embed.hook_out": mean})(masks)
+    assert np.allclose(values(masks), expected, atol=2e-4)
