@@ -149,6 +149,13 @@ def test_results_keep_the_laws(name, tmp_path):
     assert "<script>" not in result._repr_html_()
 
 
+def test_a_notebook_marks_what_is_confirmed():
+    found = validation()
+    page = found._repr_html_()
+    assert page.count("<td>✓</td>") == found.confirmed.sum() > 0
+    assert page.count("<td>–</td>") == (~found.confirmed).sum()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Weight(Result):
     """The smallest result there is."""

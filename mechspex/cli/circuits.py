@@ -27,7 +27,7 @@ from mechspex.core.checks import check_from, check_seed
 from mechspex.core.errors import Refused
 
 
-@asks(without={"figure"})
+@asks()
 def circuit(
     experiment: Experiment,
     size: Annotated[

@@ -16,7 +16,7 @@ from mechspex.core.errors import Refused
 _SHARES = (1 / 2, 2 / 3, 5 / 6)
 
 
-@asks(without={"figure"}, ablation="zero")
+@asks(ablation="zero")
 def prune(
     experiment: Experiment,
     shares: Annotated[

@@ -17,7 +17,7 @@ from mechspex.core.kinds import kind_of_name, listed_kinds
 from mechspex.core.units import names_in
 
 
-@asks(without={"precision", "figure"}, units="neurons")
+@asks(without={"precision"}, units="neurons")
 def screen(
     experiment: Experiment,
     method: Annotated[
@@ -82,7 +82,7 @@ def _proposed(
     return found
 
 
-@asks(without={"precision", "units", "figure"}, sets="sets", prompts=32, seed=1)
+@asks(without={"precision", "units"}, sets="sets", prompts=32, seed=1)
 def validate(
     experiment: Experiment,
     sets: Annotated[

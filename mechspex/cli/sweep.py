@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +28,6 @@ def sweep(
     ] = None,
 ) -> None:
     """Ablate every unit, or every pair, alone: what each costs, exactly."""
-    _refuse_figure(experiment.figure, experiment.units)
     names = None if among is None else names_in(among)
     if names is not None and experiment.is_shipped:
         n_named = len({*experiment.chosen.columns(names)})
@@ -49,8 +47,3 @@ def sweep(
     experiment.show(swept)
     if swept.failed.any():
         raise typer.Exit(FailedMasksError.exit_code)
-
-
-def _refuse_figure(figure: Path | None, units: str) -> None:
-    if figure is not None and units != "heads":
-        raise Refused(f"--figure draws layer × head, not {units}; leave it out or take heads")

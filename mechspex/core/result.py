@@ -139,8 +139,7 @@ class Result(ABC):
         return [self.to_pandas()]
 
     def _repr_html_(self) -> str:
-        style = {"index": False, "float_format": "{:+.3f}".format, "max_rows": _SHOWN}
-        tables = [table.to_html(**style) for table in self._tables() if len(table)]
+        tables = [_as_html(table) for table in self._tables() if len(table)]
         return "".join([f"<p>{escape(self.in_short)}</p>", *tables])
 
     def __repr__(self) -> str:
@@ -154,6 +153,18 @@ class Result(ABC):
 
     def __hash__(self) -> int:
         return hash((type(self), self.in_short))
+
+
+def _as_html(table: pd.DataFrame) -> str:
+    """A table in the page's own colours, which may be dark; what is confirmed has a mark."""
+    marks = {
+        name: (lambda holds: "✓" if holds else "–")
+        for name in table.columns
+        if table[name].dtype == bool
+    }
+    return table.to_html(
+        index=False, float_format="{:+.3f}".format, max_rows=_SHOWN, formatters=marks
+    )
 
 
 def same(one: Any, other: Any) -> bool:

@@ -18,7 +18,6 @@ from mechspex.core.json_values import (
     read_texts,
     read_whole,
 )
-from mechspex.core.kinds import KINDS
 from mechspex.core.units import Term, UnitSet
 from mechspex.effects.validation import Validation
 from mechspex.runs.cost import Cost
@@ -163,16 +162,16 @@ class Sweep(RunResult):
         return [self.singles(), self.pairs()]
 
     def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
-        """The map of layers and heads, coloured by the effect of ablating each alone; of units
-        without layers the strongest effects, output by output.
+        """The map of layers and heads, coloured by the effect of ablating each alone; of neurons,
+        and of units without layers, the strongest effects, output by output.
 
         Args:
             metric: what is measured, in words; the value's metric if not given.
         """
         from mechspex.figures import beeswarm, head_map
 
-        in_layers = not any(KINDS[unit.kind].labelled for unit in self.units)
-        return (head_map if in_layers else beeswarm)(self, metric=metric)
+        few_a_layer = {unit.kind for unit in self.units} <= {"head", "mlp"}
+        return (head_map if few_a_layer else beeswarm)(self, metric=metric)
 
     def to_dict(self) -> dict[str, Any]:
         """The sweep as plain numbers and lists, with a schema name; JSON can hold it."""
