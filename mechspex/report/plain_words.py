@@ -12,6 +12,7 @@ from mechspex.core.result import Result
 from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
 from mechspex.explanation.explanation import Explanation
+from mechspex.report.signed import signed
 from mechspex.runs.text import metric_in_words
 
 # Named of the units and sets that are confirmed.
@@ -33,9 +34,9 @@ def _(result: Explanation) -> list[str]:
     metric, recovery = metric_in_words(result.configuration), result.recovery
     n_outputs, table = len(result.outputs), result.to_pandas()
     lines = [
-        f"With every unit kept the {metric} is {result.clean:+.2f}; with all "
-        f"{result.units.description} ablated it is {result.ablated:+.2f} (mean over {n_outputs} "
-        f"{_plural('output', n_outputs)})."
+        f"With every unit kept the {metric} is {signed(result.clean, 2)}; with all "
+        f"{result.units.description} ablated it is {signed(result.ablated, 2)} (mean over "
+        f"{n_outputs} {_plural('output', n_outputs)})."
     ]
     scored = "all masks" if recovery.exact else f"{recovery.n_test:,} masks it has not seen"
     lines.append(
@@ -61,7 +62,7 @@ def _(result: Explanation) -> list[str]:
 def _(result: Sweep) -> list[str]:
     metric = metric_in_words(result.configuration)
     lines = [
-        f"With every unit kept the {metric} is {result.clean.mean():+.2f} (mean over "
+        f"With every unit kept the {metric} is {signed(result.clean.mean(), 2)} (mean over "
         f"{len(result.outputs)} {_plural('output', len(result.outputs))})."
     ]
     for name, tested in zip(("unit", "pair"), result.tested, strict=False):
@@ -113,7 +114,7 @@ def _(result: SelfRepair) -> list[str]:
 def _strongest(how: str, table: object) -> list[str]:
     """The strongest confirmed effects by name."""
     rows = table.head(_NAMED).to_dict("records")  # type: ignore[attr-defined]
-    named = "; ".join(f"{row['units']} ({row['effect']:+.2f})" for row in rows)
+    named = "; ".join(f"{row['units']} ({signed(row['effect'], 2)})" for row in rows)
     return [f"Strongest {how}: {named}."] if named else []
 
 

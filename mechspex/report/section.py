@@ -21,6 +21,7 @@ from mechspex.effects.sweep_table import Sweep
 from mechspex.explanation.explanation import Explanation
 from mechspex.report.effects import effect_rows, single_numbers
 from mechspex.report.plain_words import plain_words
+from mechspex.report.signed import signed
 from mechspex.report.what_if import what_if
 from mechspex.runs.result import RunResult
 from mechspex.runs.text import metric_in_words, subject
@@ -85,14 +86,14 @@ def _figures(result: Result) -> dict[str, str]:
     if isinstance(result, Explanation):
         confirmed = _confirmed(result)
         return {
-            "clean": f"{result.clean:+.3f}",
-            "all ablated": f"{result.ablated:+.3f}",
+            "clean": signed(result.clean),
+            "all ablated": signed(result.ablated),
             "held-out R²": f"{result.r2:.3f}",
             "additive R²": f"{result.additive_r2:.3f}",
             "non-additive share": f"{result.non_additive_share:.2f}",
         } | confirmed
     if isinstance(result, Sweep):
-        return {"clean": f"{result.clean.mean():+.3f}"} | _confirmed(result)
+        return {"clean": signed(result.clean.mean())} | _confirmed(result)
     circuit = result.circuit if isinstance(result, Discovery) else result
     if isinstance(circuit, Circuit):
         figures = {"members": f"{len(circuit)} of {len(circuit.units)}"}

@@ -17,6 +17,7 @@ from mechspex.core.result import Result
 from mechspex.report.load import folder_of, load
 from mechspex.report.section import section
 from mechspex.report.side_by_side import side_by_side
+from mechspex.report.signed import signed
 from mechspex.report.visible import all_visible
 
 if TYPE_CHECKING:
@@ -117,14 +118,6 @@ def _environment() -> jinja2.Environment:
     environment.filters["signed"] = signed
     environment.policies["json.dumps_kwargs"] = compact
     return environment
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """A number with its sign, as the page's own scripts write it; zero has none."""
-    text = f"{abs(value):.{digits}f}"
-    if float(text) == 0:
-        return text
-    return ("−" if value < 0 else "+") + text
 
 
 def _graph_library() -> str:

@@ -83,6 +83,11 @@ class Browser:
     def complaints(self):
         return self.driver.get_log("browser")
 
+    def forget(self):
+        """What was complained of and asked for so far."""
+        self.complaints()
+        self.requests()
+
     def requests(self):
         """Addresses that were asked for since the last call."""
         events = [json.loads(line["message"])["message"]
@@ -320,7 +325,7 @@ def test_several_runs_and_their_curves(browser, pages):
 
 
 def test_hostile_text_does_nothing(browser, pages):
-    browser.complaints(), browser.requests()
+    browser.forget()
     browser.open(pages["hostile"])
     use = """
         arguments[0].focus();
@@ -344,7 +349,7 @@ def test_hostile_text_does_nothing(browser, pages):
 
 
 def test_nothing_is_asked_of_the_network_and_nothing_complained(browser, pages):
-    browser.complaints(), browser.requests()
+    browser.forget()
     for name in ("explained", "several", "hostile"):
         browser.open(pages[name])
     asked = [url for url in browser.requests() if not url.startswith("data:")]
