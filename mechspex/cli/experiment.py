@@ -30,6 +30,7 @@ from mechspex.cli.output import (
 )
 from mechspex.cli.own_prompts import OwnPrompts, check_ablation, sizes_of
 from mechspex.cli.own_texts import OwnTexts
+from mechspex.cli.training import explain_training
 from mechspex.core.checks import check_seed
 from mechspex.core.errors import Refused, RunError, TaskError
 
@@ -325,7 +326,7 @@ class Experiment(OwnPrompts):
         """
         from mechspex.runs.run import run_folder
 
-        name = self.run or _run_name(f"{self.task_name}-{about}", values.configuration)
+        name = self.run or run_name(f"{self.task_name}-{about}", values.configuration)
         try:
             yield name
         except (KeyboardInterrupt, Terminated):
@@ -360,8 +361,13 @@ def asks(
 
         @wraps(command)
         def run(**given: Any) -> None:
+            # Training examples are asked about by a search alone, without model and prompts.
+            training = given.pop("training", None)
             asked = {"command": command.__name__, **given}
             chosen = {option.name: given.pop(option.name) for option in shared}
+            if training is not None:
+                explain_training(training, chosen, given)
+                return
             own = chosen["prompts_from"] or chosen["prompt"]
             if sets and own and chosen["task"] is not None:
                 given[sets] = [chosen.pop("task"), *(given[sets] or ())]
@@ -403,7 +409,7 @@ def _to_stderr(line: object) -> None:
     print(line, file=sys.stderr)
 
 
-def _run_name(about: str, configuration: dict[str, str]) -> str:
+def run_name(about: str, configuration: dict[str, str]) -> str:
     import hashlib
 
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import EXPLAINED, FRESH, Question
 from mechspex.cli.output import ANSWER, MASKS, say_needed
 from mechspex.cli.texts import explained_texts, show_texts
+from mechspex.cli.training import Training
 from mechspex.core.checks import (
     check_contexts,
     check_keep,
@@ -86,6 +88,7 @@ def explain(
     level: Annotated[
         float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
     ] = 0.05,
+    training: Training = None,
     contexts: Annotated[
         int,
         typer.Option(
@@ -143,7 +146,7 @@ def _searched(
         from mechspex.explanation.explain import MOST_TERMS
 
         say_needed(len(fresh.outputs), MOST_TERMS, options["level"])
-        asked = _arguments(options)
+        asked = arguments(options)
         return mx.explain(values, held_out=fresh, screen=method, run=run, progress=True, **asked)
 
     # A screen has many small effects tested: that takes more fresh prompts.
@@ -168,10 +171,10 @@ def _check(experiment: Experiment, options: dict[str, Any]) -> None:
     if known and (spex or options["decoder"] == "exhaustive" or budget < _AMPLE):
         from mechspex.explanation.plan import Plan
 
-        Plan.of(len(experiment.chosen), **_arguments(options))
+        Plan.of(len(experiment.chosen), **arguments(options))
 
 
-def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """What `mx.explain` takes in place of the separate options of the shell."""
     from dataclasses import replace
 

@@ -27,6 +27,11 @@ class _Smoother(Learner):
 
     l2: float
 
+    @property
+    @abstractmethod
+    def is_linear(self) -> bool:
+        """Whether the kernel is xᵀx′."""
+
     @abstractmethod
     def features(self, data: LabelledData, device: torch.device) -> Float[Tensor, "row feature"]:
         """What the kernel is a function of."""
@@ -45,7 +50,8 @@ class _Smoother(Learner):
                 raise Refused(f"{type(self).__name__} learns one label a row; give labels [row]")
             goal = one_hot(labels, problem.n_classes).double()
         kernel, across = self.products(rows, rows), self.products(asked, rows)
-        return _Fits(problem, kernel, across, goal, self.l2)
+        features = (rows, asked) if self.is_linear else None
+        return _Fits(problem, kernel, across, goal, self.l2, features)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,10 @@ class RidgeRegression(_Smoother):
 
     def __post_init__(self) -> None:
         check_positive("l2", self.l2)
+
+    @property
+    def is_linear(self) -> bool:
+        return True
 
     def features(self, data: LabelledData, device: torch.device) -> Tensor:
         return data.features(device, intercept=self.intercept)
@@ -94,6 +104,10 @@ class KernelRidgeRegression(_Smoother):
         if self.kernel not in get_args(KernelName):
             raise Refused(f"kernel = {self.kernel!r}: choose {', '.join(get_args(KernelName))}")
 
+    @property
+    def is_linear(self) -> bool:
+        return self.kernel == "linear"
+
     def features(self, data: LabelledData, device: torch.device) -> Tensor:
         return data.features(device, intercept=False)
 
@@ -109,13 +123,21 @@ class _Fits(Trained):
 
     With G = (K + λI)⁻¹ and α = G y of the whole, leaving out the rows R gives
     f(t) = k(t)ᵀα − (k(t)ᵀG)_R (G_RR)⁻¹ α_R, by the inverse of a block (Woodbury). So a part costs a
-    system as large as the rows it keeps or those it leaves out, whichever are fewer.
+    system as large as the rows it keeps or those it leaves out, whichever are fewer; of a linear
+    kernel with fewer features than that, one as large as they are many.
     """
 
     def __init__(
-        self, problem: Problem, kernel: Tensor, across: Tensor, goal: Tensor, l2: float
+        self,
+        problem: Problem,
+        kernel: Tensor,
+        across: Tensor,
+        goal: Tensor,
+        l2: float,
+        features: tuple[Tensor, Tensor] | None,
     ) -> None:
         self._problem, self._goal, self._across = problem, goal, across
+        self._l2, self._features = l2, features
         self._system = kernel + l2 * torch.eye(
             len(kernel), dtype=kernel.dtype, device=kernel.device
         )
@@ -134,10 +156,17 @@ class _Fits(Trained):
         kept = kept.to(self._goal.device)
         n_rows, n_targets, n_outputs = len(self._goal), len(self._across), self._goal.shape[1]
         found = self._goal.new_empty(len(kept), n_targets, n_outputs)
-        few_kept = kept.sum(dim=1) <= n_rows // 2
+        n_kept = kept.sum(dim=1)
+        few_kept = n_kept <= n_rows // 2
+        if self._features is not None:
+            many = torch.minimum(n_kept, n_rows - n_kept) > self._features[0].shape[1]
+            found[many] = self._by_features(kept[many])
+            few_kept, many_kept = few_kept & ~many, ~few_kept & ~many
+        else:
+            many_kept = ~few_kept
         sides = (
             (few_kept, kept, self._system, self._goal, self._across, 0 * self._across @ self._goal),
-            (~few_kept, ~kept, self._inverse, self._whole, -self._leverage,
+            (many_kept, ~kept, self._inverse, self._whole, -self._leverage,
              self._across @ self._whole),
         )  # fmt: skip
         for here, chosen, system, goal, across, start in sides:
@@ -148,6 +177,19 @@ class _Fits(Trained):
                 solved = _solve(chosen[few], system, goal)
                 found[few] = start + across @ solved
         return found
+
+    def _by_features(self, kept: Bool[Tensor, "mask row"]) -> Tensor:
+        """θ = (Σ_i x_i x_iᵀ + λI)⁻¹ Σ_i x_i y_iᵀ over the kept rows, and what it predicts."""
+        assert self._features is not None
+        inputs, asked = self._features
+        ridge = self._l2 * torch.eye(inputs.shape[1]).to(inputs)
+        found = []
+        for few in kept.to(inputs).split(max(1, _ENTRIES // inputs.numel())):
+            weighted = inputs.T * few[:, None]
+            gram = weighted @ inputs + ridge
+            theta = torch.cholesky_solve(weighted @ self._goal, torch.linalg.cholesky(gram))
+            found.append(asked @ theta)
+        return torch.cat(found) if found else inputs.new_empty(0, len(asked), self._goal.shape[1])
 
 
 def _batches(rows: Tensor, chosen: Bool[Tensor, "mask row"]) -> list[Tensor]:
