@@ -116,10 +116,10 @@ def explain(
     }
     _check(experiment, options)
     if experiment.has_text:
-        arguments = _arguments(options) | {"screen": None if screen == "none" else screen}
-        answers = explained_texts(experiment, arguments)
+        asked = arguments(options) | {"screen": None if screen == "none" else screen}
+        answers = explained_texts(experiment, asked)
         show_texts(experiment, answers)
-        _exit_where_masks_failed(answers)
+        exit_where_masks_failed(answers)
         return
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}")
     explanation = question.answer(EXPLAINED)
@@ -127,10 +127,11 @@ def explain(
         explanation = _searched(experiment, question, screen, options)
     experiment.write(explanation)
     experiment.show(explanation)
-    _exit_where_masks_failed([explanation])
+    exit_where_masks_failed([explanation])
 
 
-def _exit_where_masks_failed(explanations: list[Any]) -> None:
+def exit_where_masks_failed(explanations: list[Any]) -> None:
+    """End with the exit code of failed masks, where there are any."""
     if any(one.recovery.n_failed or one.validation.failed.any() for one in explanations):
         raise typer.Exit(FailedMasksError.exit_code)
 

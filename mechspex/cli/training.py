@@ -13,7 +13,7 @@ from mechspex.cli.output import EXPERIMENT, print_answer, refuse_picture, refuse
 from mechspex.core.errors import Refused
 
 # What takes the place of a task, and options of the search that training examples have as well.
-_PROMPTS = ("task", "prompts_from", "prompt")
+_PROMPTS = ("task", "prompts_from", "prompt", "text", "context")
 _SHOWN = 20
 
 
@@ -39,7 +39,7 @@ def explain_training(asked: str, chosen: Mapping[str, Any], own: Mapping[str, An
         Refused: an unknown task, a file without a value function, or a task of prompts besides.
     """
     for name in _PROMPTS:
-        if chosen[name] is not None:
+        if chosen.get(name) is not None:
             raise Refused(f"--training takes the place of a task; leave out {chosen[name]}")
     if own["screen"] is not None:
         raise Refused("--screen needs gradients, which training examples do not have; leave it out")
@@ -47,7 +47,7 @@ def explain_training(asked: str, chosen: Mapping[str, Any], own: Mapping[str, An
     refuse_picture(chosen["figure"])
     import mechspex as mx
     from mechspex.cli.experiment import run_name
-    from mechspex.cli.explain import arguments
+    from mechspex.cli.explain import arguments, exit_where_masks_failed
 
     name, values, held_out, texts = _asked(asked, chosen["seed"])
     options = {**own, "seed": chosen["seed"]}
@@ -69,6 +69,7 @@ def explain_training(asked: str, chosen: Mapping[str, Any], own: Mapping[str, An
         columns = {column for term in explanation.validation.terms for column in term}
         lines = [f"{values.units.names[column]}: {texts[column]}" for column in sorted(columns)]
         print("\n".join(["", *lines[:_SHOWN], *["…"][: len(lines) > _SHOWN]]))
+    exit_where_masks_failed([explanation])
 
 
 def _asked(asked: str, seed: int) -> tuple[str, Any, Any, tuple[str, ...]]:
