@@ -22,6 +22,14 @@ _MOST = 6
 
 
 @runtime_checkable
+class Tested(Protocol):
+    """Terms that were tested."""
+
+    @property
+    def terms(self) -> tuple[Term, ...]: ...
+
+
+@runtime_checkable
 class ExplainedText(Protocol):
     """Exact and recovered effects of units that lie in a text: an explanation."""
 
@@ -30,6 +38,12 @@ class ExplainedText(Protocol):
 
     @property
     def configuration(self) -> Mapping[str, str]: ...
+
+    @property
+    def validation(self) -> Tested: ...
+
+    @property
+    def in_contexts(self) -> Tested | None: ...
 
     @property
     def single_effects(self) -> Any:
@@ -117,10 +131,15 @@ class TextEffects:
         if len(spans) != len(found.units):
             raise Refused("a unit has no place in a text; take units from mechspex.words")
         effects = {(column,): float(e) for column, e in enumerate(found.single_effects)}
-        columns = {name: column for column, name in enumerate(found.units.names)}
+        term_of = {found.units.label(term): term for term in found.validation.terms}
         for row in found.singles().to_dict("records"):
-            effects[(columns[row["units"]],)] = row["effect"]
-        effects |= _interactions(found)
+            effects[term_of[row["units"]]] = row["effect"]
+        frame = found.interactions()
+        tested = found.in_contexts is not None or bool(frame["low"].notna().any())
+        for row in frame.to_dict("records"):
+            # Where nothing could be confirmed all that was measured is shown.
+            if row["confirmed"] or not tested:
+                effects[term_of[row["units"]]] = row["effect"]
         return cls(text, spans, effects, measured(found, metric), most=most)
 
     def layout(self, width: int = 88) -> TextLayout:
@@ -217,16 +236,3 @@ def shade(share: int | float) -> str:
 
 def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))
-
-
-def _interactions(found: ExplainedText) -> dict[Term, float]:
-    """The sets that were confirmed; all that were measured where nothing could be."""
-    frame = found.interactions()
-    tested = bool(frame["low"].notna().any())
-    column = {name: place for place, name in enumerate(found.units.names)}
-    sets = {}
-    for row in frame.to_dict("records"):
-        names = row["units"].split(" × ")
-        if all(name in column for name in names) and (row["confirmed"] or not tested):
-            sets[tuple(sorted(column[name] for name in names))] = row["effect"]
-    return sets

@@ -209,4 +209,9 @@ def test_an_explanation_of_words_is_a_shaded_text(tmp_path):
     found.save(tmp_path / "e.json")
     assert mx.Explanation.load(tmp_path / "e.json")._repr_html_() == html
     assert text_of(found.units, {"text": "too short"}) is None
+    around = mx.explain(Sentence("it was not bad"), tests=mx.ExactTests(contexts=8))
+    sure = around.interactions().query("confirmed")["units"].tolist()
+    assert [around.units.label(t) for t in TextEffects.of(around).interactions] == sure
+    crossed = TextEffects.of(mx.explain(Sentence("it was a×b × c")))
+    assert crossed.interactions == {(2, 3): pytest.approx(-3)}, "a sign of its own joins no units"
     assert text_of(mx.parts("ab"), {"text": "a b"}) is None
