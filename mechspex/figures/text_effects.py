@@ -130,7 +130,9 @@ class TextEffects:
         spans = tuple(unit.span for unit in found.units if unit.span is not None)
         if len(spans) != len(found.units):
             raise Refused("a unit has no place in a text; take units from mechspex.words")
-        effects = {(column,): float(e) for column, e in enumerate(found.single_effects)}
+        effects: dict[Term, float] = {
+            (column,): float(effect) for column, effect in enumerate(found.single_effects)
+        }
         term_of = {found.units.label(term): term for term in found.validation.terms}
         for row in found.singles().to_dict("records"):
             effects[term_of[row["units"]]] = row["effect"]
