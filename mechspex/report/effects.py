@@ -17,8 +17,8 @@ from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validation import Validation
 from mechspex.explanation.explanation import Explanation
 
-# Rows of sets of two and more units, and numbers by prompt in all: the page stays below 3 MB.
-_MOST_SETS, _MOST_NUMBERS = 400, 60_000
+# Rows of single units, of larger sets, and numbers by prompt in all: the page stays below 3 MB.
+_MOST_SINGLES, _MOST_SETS, _MOST_NUMBERS = 1_500, 400, 60_000
 # What is taken over from the table of an answer, where it has it.
 _COLUMNS = ("effect", "low", "high", "confirmed", "recovered", "in_contexts")
 
@@ -92,12 +92,18 @@ def _validated(tested: Sequence[tuple[Validation, pd.DataFrame]]) -> list[dict[s
 
 
 def _cut(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All singles and the strongest sets; numbers by prompt as long as there is room for them."""
-    singles = [row for row in rows if len(row["term"]) == 1]
-    sets = [row for row in rows if len(row["term"]) > 1]
-    sets.sort(key=lambda row: -abs(row["effect"] or 0.0))
-    kept, room = singles + sets[:_MOST_SETS], _MOST_NUMBERS
-    for row in sorted(kept, key=lambda row: -abs(row["effect"] or 0.0)):
+    """The strongest singles, in their order, and the strongest sets; numbers by prompt as long as
+    there is room for them."""
+
+    def weakness(row: dict[str, Any]) -> float:
+        return -abs(row["effect"] or 0.0)
+
+    singles = sorted((row for row in rows if len(row["term"]) == 1), key=weakness)[:_MOST_SINGLES]
+    strong = {row["term"][0] for row in singles}
+    singles = [row for row in rows if len(row["term"]) == 1 and row["term"][0] in strong]
+    sets = sorted((row for row in rows if len(row["term"]) > 1), key=weakness)[:_MOST_SETS]
+    kept, room = singles + sets, _MOST_NUMBERS
+    for row in sorted(kept, key=weakness):
         outputs = row["outputs"]
         room -= len(outputs)
         row["outputs"] = [_short(value) for value in outputs] if room >= 0 else None

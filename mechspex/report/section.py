@@ -28,6 +28,8 @@ from mechspex.runs.text import metric_in_words, subject
 
 # Rows of the other tables of an answer.
 _MOST_ROWS = 200
+# Of more units only those are shown that are in an effect or a circuit.
+_MOST_UNITS = 3_000
 _CURVES = {
     "best_curve": "best subset of each size",
     "matching_curve": "subset nearest to the whole model",
@@ -47,7 +49,9 @@ def section(result: Result, name: str, folder: Path | None) -> dict[str, Any]:
     configuration = dict(getattr(circuit, "configuration", {}))
     explanation = result if isinstance(result, Explanation) else None
     function = getattr(result, "function", None)
-    return {
+    if units is not None and len(units) > _MOST_UNITS:
+        function = None
+    one = {
         "name": name,
         "called": result.called,
         "subject": result.in_short if units is None else subject(configuration, units),
@@ -65,6 +69,22 @@ def section(result: Result, name: str, folder: Path | None) -> dict[str, Any]:
         "tables": _tables(result),
         "text": str(result),
         "provenance": _provenance(result, configuration),
+    }
+    return one if len(one["units"]) <= _MOST_UNITS else _without_the_rest(one)
+
+
+def _without_the_rest(one: dict[str, Any]) -> dict[str, Any]:
+    """The same with those units alone that are in an effect or a circuit, numbered anew."""
+    columns = sorted({column for row in one["rows"] for column in row["term"]} | {*one["members"]})
+    place = {column: number for number, column in enumerate(columns)}
+    return one | {
+        "units": [one["units"][column] for column in columns],
+        "rows": [row | {"term": [place[column] for column in row["term"]]} for row in one["rows"]],
+        "numbers": {
+            name: [numbers[column] for column in columns]
+            for name, numbers in one["numbers"].items()
+        },
+        "members": [place[column] for column in one["members"]],
     }
 
 

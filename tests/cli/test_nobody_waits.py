@@ -275,7 +275,7 @@ def test_sets_out_of_a_file_are_those_that_are_in_it_now(run, tmp_path):
     assert [row["units"] for row in json.loads(out)["terms"]] == ["L1H3"]
 
 
-@pytest.mark.parametrize("command", ["status", "compare"])
+@pytest.mark.parametrize("command", ["status", "compare", "report"])
 def test_a_run_is_looked_for_before_anything_that_reads_it_is_loaded(tmp_path, command):
     ((code, _, err, loaded),) = in_a_fresh_interpreter(
         tmp_path, (command, "nosuch"), heavy=("pandas", "scipy", "matplotlib", *HEAVY)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from report_pages import FIRED, HOSTILE, heads_values, hostile_values
+from report_pages import FIRED, HOSTILE, Named, heads_values, hostile_values
 
 import mechspex as mx
 from mechspex.errors import Refused, RunError, StoreError
@@ -104,6 +104,21 @@ def test_of_many_sets_the_strongest_are_shown():
     assert len(sets) == 400 < len(swept.pairs())
     weakest = min(abs(row["effect"]) for row in sets)
     assert np.sum(np.abs(swept.pairs()["effect"]) > weakest * (1 + 1e-5)) <= 400
+
+
+def test_of_thousands_of_units_the_strongest_are_shown(tmp_path):
+    sizes = np.random.default_rng(0).normal(size=3_500)
+    units = mx.parts(3_500)
+    swept = mx.sweep(
+        Named(lambda masks: np.stack([masks @ sizes] * 3, axis=1), units, ("a", "b", "c"))
+    )
+    page = page_of(tmp_path, swept)
+    (one,) = data_of(page)
+    assert len(page.encode()) < LARGEST
+    strongest = np.sort(np.argsort(-np.abs(sizes))[:1_500])
+    assert [unit["name"] for unit in one["units"]] == [str(column) for column in strongest]
+    shown = [row["effect"] for row in one["rows"]]
+    np.testing.assert_allclose(shown, -sizes[strongest], rtol=1e-4)
 
 
 def test_hostile_text_is_text(tmp_path):
