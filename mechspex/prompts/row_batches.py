@@ -15,6 +15,10 @@ Row = Int[np.ndarray, " _"]
 _DEPTHS = (0.0, 0.125, 0.25, 0.5, 1.0)
 # Looked at when a batch is filled: no forward has more rows.
 _MOST_ROWS = 1 << 12
+# So much of a batch may be filled up, at most ...
+_MOST_FILLED = 0.1
+# ... unless it takes no more than this share of what a forward takes: a smaller one is slow.
+_SMALL = 0.125
 _FILLED = -1
 
 
@@ -69,6 +73,9 @@ class Rows:
     ) -> Batch:
         """The first rows of an order that fit in a forward; one at least.
 
+        As many as can be without more than a tenth of their tokens being filled up; small batches
+        may be filled up more.
+
         Args:
             order: rows that are still to be run.
             tokens_at_once: how many tokens a forward takes.
@@ -80,8 +87,11 @@ class Rows:
         shared = np.minimum.accumulate(self._shared(window))
         prefixes = np.minimum(shared, shortest - self.n_read)
         counts = np.arange(1, len(window) + 1)
-        fits = counts * (lengths - prefixes) <= tokens_at_once
-        n_rows = len(window) if fits.all() else max(1, int(fits.argmin()))
+        n_tokens = counts * (lengths - prefixes)
+        filled = counts * lengths - self.lengths[window].cumsum()
+        full = (filled <= _MOST_FILLED * n_tokens) | (n_tokens <= _SMALL * tokens_at_once)
+        fits = np.flatnonzero(full & (n_tokens <= tokens_at_once))
+        n_rows = 1 + int(fits[-1]) if len(fits) else 1
         prefix = min(known, prefixes[0]) if n_rows == 1 else prefixes[n_rows - 1]
         return Batch(window[:n_rows], int(prefix), int(lengths[n_rows - 1]))
 
