@@ -141,6 +141,15 @@ TAKEN = {
         lambda g: whole(g.model, with_metric(g.task, lambda x, _: x[:, 0].cpu().numpy())).tolist(),
         lambda g: whole(g.model, with_metric(g.task, lambda logits, p: logits[:, 0])).tolist(),
     ),
+    "how many examples, as text": (lambda g: mx.examples("4"), lambda g: mx.examples(4)),
+    "a data set with names": (
+        lambda g: mx.examples(SimpleNamespace(data=np.ones((3, 2)), target=[0, 1, 0])),
+        lambda g: mx.examples(3),
+    ),
+    "how many seeds": (
+        lambda g: mx.TrainingValues(lambda rows, seed: float(len(rows)), "3", 1, seeds="2").seeds,
+        lambda g: (0, 1),
+    ),
     "a dtype by name": (
         lambda g: mx.load_model("tiny", dtype="bfloat16").cfg.dtype,
         lambda g: torch.bfloat16,
@@ -155,6 +164,15 @@ for written in ("L0H1 × L1H3", "L0H1+L1H3", "L0H1,L1H3", "l0h1 x l1h3", "L0H1 *
 
 # {what is written: (the door, what the error says)}
 REFUSED = {
+    "a model for a data set": (lambda g: mx.examples(g.model), r"dataset = .*: give \(inputs, lab"),
+    "values for a data set": (
+        lambda g: mx.TrainingValues("ridge", g.values, ([[1.0]], [0])),
+        r"dataset = .*: give \(inputs, labels",
+    ),
+    "a value function without examples": (
+        lambda g: mx.influence(g.values),
+        r"values = .*: give mechspex.TrainingValues",
+    ),
     "a model for values": (lambda g: mx.explain(g.model, g.task), r"ComponentValues\(model, task"),
     "a task for values": (lambda g: mx.explain(g.task), "Task.* is no value function"),
     "a budget by position": (lambda g: mx.explain(g.values, 100), "name the others: units=…"),

@@ -79,11 +79,14 @@ def _as_columns(name: str, given: object) -> Any:
 
 
 def _as_device(name: str, given: object) -> torch.device:
+    wrong = Refused(f"{name} = {told(given)} is not at hand; give 'cpu' or 'cuda'")
+    if not isinstance(given, str | torch.device):
+        raise wrong
     try:
-        device = torch.device(given)  # type: ignore[arg-type]
-        torch.empty(0, device=device)
+        device = torch.device(given)
+        torch.empty(0, dtype=torch.float64, device=device)
     except (RuntimeError, AssertionError, TypeError):
-        raise Refused(f"{name} = {told(given)} is not at hand; give 'cpu' or 'cuda'") from None
+        raise wrong from None
     return device
 
 
