@@ -12,6 +12,7 @@ from torch.func import functional_call, vmap
 
 from mechspex.core.errors import ModelError
 from mechspex.training.labelled_data import LabelledData
+from mechspex.training.linear_as_product import LinearAsProduct
 from mechspex.training.optimisers import Optimiser, Training
 from mechspex.training.outcome import losses
 
@@ -74,7 +75,8 @@ class BatchedTraining:
             ModelError: a model that cannot be run many times at once.
         """
         try:
-            return self._forward(parameters, inputs)
+            with LinearAsProduct():
+                return self._forward(parameters, inputs)
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise

@@ -44,8 +44,10 @@ def losses(logits: Float[Tensor, "*row"], labels: Tensor) -> Float[Tensor, " row
     """
     if labels.is_floating_point():
         return (logits.reshape(len(labels)) - labels).square()
+    # Classes before the last axis: of few classes many times as fast as along it.
+    flat = logits.reshape(-1, logits.shape[-1]).T.contiguous()[None]
     each = cross_entropy(
-        logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        flat, labels.reshape(1, -1), ignore_index=IGNORED, reduction="none"
     ).reshape(labels.shape)
     if labels.ndim == 1:
         return each
