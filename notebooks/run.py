@@ -1,4 +1,4 @@
-"""Run every notebook from a clean kernel; refuse those that are stored with outputs.
+"""Run every notebook from a clean kernel. They are stored as text, without outputs (jupytext).
 
 python notebooks/run.py             # executed copies, with their figures, in build/notebooks
 python notebooks/run.py --render    # and as pages of the documentation, in docs/notebooks
@@ -8,6 +8,7 @@ import sys
 from base64 import b64decode
 from pathlib import Path
 
+import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
@@ -19,15 +20,13 @@ PAGES = FOLDER.parent / "docs" / "notebooks"
 
 def main(render: bool) -> None:
     EXECUTED.mkdir(parents=True, exist_ok=True)
-    for path in sorted(FOLDER.glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        if any(cell.get("outputs") for cell in notebook.cells):
-            sys.exit(f"{path.name} is stored with outputs; clear them")
+    for path in sorted(FOLDER.glob("[0-9]*.py")):
+        notebook = jupytext.read(path)
         print(f"running {path.name}", flush=True)
         NotebookClient(
             notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}
         ).execute()
-        nbformat.write(notebook, EXECUTED / path.name)
+        nbformat.write(notebook, EXECUTED / f"{path.stem}.ipynb")
         if render:
             write_page(notebook, path.stem)
 
@@ -51,7 +50,7 @@ def write_page(notebook: NotebookNode, name: str) -> None:
                 text = data.get("text/plain", output.get("text", ""))
                 parts.append(f"```text\n{text.rstrip()}\n```")
     made = (
-        f"*Made from [the notebook](../../notebooks/{name}.ipynb) by* `notebooks/run.py --render`."
+        f"*Made from [the notebook](../../notebooks/{name}.py) by* `notebooks/run.py --render`."
     )
     (PAGES / f"{name}.md").write_text("\n\n".join([*parts[:1], made, *parts[1:]]) + "\n")
 
