@@ -1,0 +1,114 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2 · Which words act together, and which heads read them?
+#
+# A prompt can be asked what a network is asked: which of its parts matter, and which only
+# together? The parts are its words or sentences; ablated ones are deleted, or hidden from the
+# attention of all others. SmolLM2 (fetched once, 93 MB) answers. About three minutes on two cores.
+
+# %%
+# %matplotlib inline
+import mechspex as mx
+
+model = mx.load_model("smollm2-135m")
+
+# %% [markdown]
+# ## A negation
+#
+# Six words, so all 64 masks can be measured and nothing is estimated. The value is how much likelier
+# *positive* is than *negative* after the review. What the prompt says besides the six words is
+# always kept.
+
+# %%
+review = mx.words("Review: Her acting never fails to impress", by="word")[1:]
+values = mx.PromptValues(
+    model,
+    review,
+    "\nSentiment:",
+    response=" positive",
+    distractor=" negative",
+    metric="logit_difference",
+)
+explanation = mx.explain(values, decoder="exhaustive")
+print(explanation)
+
+# %% [markdown]
+# Each word is shaded by what ablating it alone does, and a line joins words that do more, or less,
+# together than one by one.
+
+# %%
+display(explanation.plot())
+
+# %% [markdown]
+# ## Two sentences that are needed together
+#
+# Where is the key? One sentence says who has it, another where she is; neither is enough.
+
+# %%
+sentences = [
+    "It was raining all day.",
+    "Anna has the key.",
+    "Peter has the coin.",
+    "Dinner was served at seven.",
+    "Peter is in the garden.",
+    "The clock on the wall was slow.",
+    "Anna is in the kitchen.",
+    "A dog barked in the street.",
+    "The train was late again.",
+    "Nobody had time to read the news.",
+]
+values = mx.PromptValues(
+    model,
+    " ".join(sentences),
+    "\n\nThe key is in the",
+    response=" kitchen",
+    distractor=" garden",
+    metric="logit_difference",
+)
+print(values.read[0])
+
+# %% [markdown]
+# A single text has no spread over prompts. So each term is also measured among random masks of the
+# other sentences: *confirmed* means that it keeps its sign there.
+
+# %%
+explanation = mx.explain(values, budget=128, tests=mx.ExactTests(contexts=16))
+explanation.top(5)
+
+# %% [markdown]
+# How well does each answer predict masks that it has not seen (LDS, a rank correlation), and how
+# much of the answer goes when its best sentences do? The same for scores that give each sentence
+# one number.
+
+# %%
+methods = {
+    "interactions": explanation,
+    "leave one out": mx.leave_one_out(values),
+    "random": mx.random_scores(values.n_units),
+}
+display(mx.lds(methods, values, n_masks=40).to_pandas())
+display(mx.top_k_drop(methods, values, k=[1, 2]).to_pandas())
+
+# %% [markdown]
+# ## Which head needs which word?
+#
+# Words and heads are units of one mask. On indirect object identification the names have places of
+# their own in every prompt; here they are hidden from attention, and heads are ablated by their mean.
+
+# %%
+task, held_out = mx.load_task("ioi", model, n_prompts=12).split(4, 8)
+heads = mx.heads(model)[["L23H3", "L20H0", "L29H1"]]
+units = mx.spans(task, hidden=True)[["IO", "S1", "S2"]] + heads
+values = mx.ComponentValues(model, task, units)
+explanation = mx.explain(values, held_out=values.on(held_out), budget=64)
+print(explanation)
