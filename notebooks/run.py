@@ -49,9 +49,7 @@ def write_page(notebook: NotebookNode, name: str) -> None:
             elif output.get("name") != "stderr":
                 text = data.get("text/plain", output.get("text", ""))
                 parts.append(f"```text\n{text.rstrip()}\n```")
-    made = (
-        f"*Made from [the notebook](../../notebooks/{name}.py) by* `notebooks/run.py --render`."
-    )
+    made = f"*Made from [the notebook](../../notebooks/{name}.py) by* `notebooks/run.py --render`."
     (PAGES / f"{name}.md").write_text("\n\n".join([*parts[:1], made, *parts[1:]]) + "\n")
 
 

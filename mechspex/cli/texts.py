@@ -15,7 +15,7 @@ def explained_texts(experiment: Experiment, arguments: dict[str, Any]) -> list[A
 
     Args:
         experiment: the options.
-        arguments: those of `mx.explain`.
+        arguments: what `mx.explain` is given.
     """
     texts, answers = experiment.texts(), []
     for number, text in enumerate(texts):

