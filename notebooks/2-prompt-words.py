@@ -52,7 +52,8 @@ display(explanation.plot())
 # %% [markdown]
 # ## Two sentences that are needed together
 #
-# Where is the key? One sentence says who has it, another where she is; neither is enough.
+# Where is the key? One sentence says who has it, another where she is; neither is enough. The first
+# sentence is always kept: models lean on the first tokens of a text whatever they say.
 
 # %%
 sentences = [
@@ -64,16 +65,13 @@ sentences = [
     "The clock on the wall was slow.",
     "Anna is in the kitchen.",
     "A dog barked in the street.",
-    "The train was late again.",
-    "Nobody had time to read the news.",
 ]
+context = mx.words("Here is what we know. " + " ".join(sentences), by="sentence")[1:]
 values = mx.PromptValues(
     model,
-    " ".join(sentences),
+    context,
     "\n\nThe key is in the",
     response=" kitchen",
-    distractor=" garden",
-    metric="logit_difference",
 )
 print(values.read[0])
 
@@ -82,7 +80,7 @@ print(values.read[0])
 # other sentences: *confirmed* means that it keeps its sign there.
 
 # %%
-explanation = mx.explain(values, budget=128, tests=mx.ExactTests(contexts=16))
+explanation = mx.explain(values, budget=100, tests=mx.ExactTests(contexts=16))
 explanation.top(5)
 
 # %% [markdown]
@@ -106,7 +104,7 @@ display(mx.top_k_drop(methods, values, k=[1, 2]).to_pandas())
 # their own in every prompt; here they are hidden from attention, and heads are ablated by their mean.
 
 # %%
-task, held_out = mx.load_task("ioi", model, n_prompts=12).split(4, 8)
+task, held_out = mx.load_task("ioi", model, n_prompts=12, spans=True).split(4, 8)
 heads = mx.heads(model)[["L23H3", "L20H0", "L29H1"]]
 units = mx.spans(task, hidden=True)[["IO", "S1", "S2"]] + heads
 values = mx.ComponentValues(model, task, units)
