@@ -43,6 +43,8 @@ def explain_training(asked: str, chosen: Mapping[str, Any], own: Mapping[str, An
             raise Refused(f"--training takes the place of a task; leave out {chosen[name]}")
     if own["screen"] is not None:
         raise Refused("--screen needs gradients, which training examples do not have; leave it out")
+    if own["minutes"] is not None:
+        raise Refused("--minutes goes with a task or prompts; give a --budget here")
     refuse_unwritable(chosen["csv"], chosen["figure"])
     refuse_picture(chosen["figure"])
     import mechspex as mx

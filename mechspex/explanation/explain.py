@@ -11,7 +11,7 @@ import numpy as np
 
 from mechspex.core.checks import SEED, WHOLE, Only
 from mechspex.core.doors import door
-from mechspex.core.errors import MeasurementError, Refused
+from mechspex.core.errors import MeasurementError, Refused, RunError
 from mechspex.core.masks import both_ends
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.provenance import Provenance
@@ -156,7 +156,7 @@ def explain(
             return kept
         # Whatever precision the search was measured in, what is found is tested in the model's own.
         exact = (function if held_out is None else held_out).in_own_dtype
-        tested_on = recorded if exact is function else run.record(exact, VALIDATION)
+        tested_on = recorded if exact is function else _on_fresh_outputs(run, exact)
         explanation = _answer(run, plan, recorded, tested_on, scored)
         if scored is not None and scored.candidates.rejected:
             explanation = _with_missed(explanation, run, whole.in_own_dtype, scored.candidates)
@@ -197,7 +197,7 @@ def _answer(
         recovery = exact_search(recorded, plan)
     else:
         prior = None if scored is None else scored.prior(plan.decoder.max_order)
-        recovery = random_search(recorded, plan, prior)
+        recovery = random_search(recorded, plan, len(tested_on.outputs), prior)
     tested_on.stage = "validating"
     screening = None if scored is None else scored.screening
     proposed = () if screening is None else screening.terms
@@ -219,6 +219,14 @@ def _answer(
         screening=screening,
         n_right=_n_right(recorded),
     )
+
+
+def _on_fresh_outputs(run: Run, values: ValueFunction) -> RecordedValues:
+    """The values that terms are tested on; those on another number of outputs stay beside them."""
+    try:
+        return run.record(values, VALIDATION)
+    except RunError:
+        return run.record(values, f"{VALIDATION}-{len(values.outputs)}")
 
 
 def _in_contexts(recorded: RecordedValues, validation: Validation, plan: Plan) -> Validation | None:

@@ -257,7 +257,8 @@ class Explanation(RunResult):
             folder=self.folder,
         )
         most = None if self.screening is None else _SHOWN
-        table = effect_tables(self.to_pandas(), beside="recovered", most=most)
+        scale = self.clean - self.ablated
+        table = effect_tables(self.to_pandas(), beside="recovered", most=most, scale=scale)
         return "\n".join([*self._headline(), *table, *last])
 
     def _headline(self) -> list[str]:

@@ -11,10 +11,11 @@ from jaxtyping import Bool, Float
 from mechspex.core.errors import BudgetError, FailedMasksError
 from mechspex.core.finite import finite_rows
 from mechspex.core.masks import Stream, all_masks, sample_masks
-from mechspex.decoders import Residual, decode
+from mechspex.decoders import Additive, Residual, decode
 from mechspex.decoders.decoder import Samples, check_samples
 from mechspex.explanation.adaptive_masks import focused_masks, uncertain_sets
-from mechspex.explanation.plan import Plan
+from mechspex.explanation.plan import Plan, n_held_out
+from mechspex.explanation.timing import say_how_long
 from mechspex.recovery.recover import TermTests, recover
 from mechspex.recovery.recovery import Recovery
 from mechspex.runs.recorded import RecordedValues
@@ -23,6 +24,8 @@ from mechspex.set_functions.set_function import SetFunction
 
 # How many fresh masks a held-out R² needs to mean anything.
 _FEWEST_TEST_MASKS = 30
+# Terms that are named while a search goes on.
+_NAMED = 5
 
 
 def exact_search(recorded: RecordedValues, plan: Plan) -> Recovery:
@@ -36,6 +39,7 @@ def exact_search(recorded: RecordedValues, plan: Plan) -> Recovery:
             f"{failed} of all {len(masks)} masks have no finite value; an exact answer needs all, "
             "a smaller budget draws random ones"
         )
+    _say_decoding(recorded, len(masks))
     function = decode(masks, values, decoder=plan.decoder, keep=0.5, seed=plan.seed)
     # Orthonormal over all masks: the best sum of singles is the expansion cut off after them.
     fourier = function.to_basis("fourier", 0.5)
@@ -64,18 +68,25 @@ def exact_search(recorded: RecordedValues, plan: Plan) -> Recovery:
 
 
 def random_search(
-    recorded: RecordedValues, plan: Plan, prior: SetFunction | None = None
+    recorded: RecordedValues, plan: Plan, n_fresh: int, prior: SetFunction | None = None
 ) -> Recovery:
     """Decode random masks: in one go, or in doubling rounds up to a target or the budget.
 
+    How long it will take is said at the start, with the tests on `n_fresh` outputs that follow.
     With a `prior` the decoder is given what that leaves over.
     """
     drawn = _Masks(plan)
+    test_masks = fresh_masks(
+        drawn.base, plan.keep, plan.seed, n_held_out(len(drawn.base), plan.target_r2)
+    )
+    recorded.stage = "first masks"
+    say_how_long(recorded, plan, drawn.base, test_masks, n_fresh)
     recorded.stage = "held-out masks"
-    test = _held_out(recorded, fresh_masks(drawn.base, plan.keep, plan.seed))
+    test = _held_out(recorded, test_masks)
     # Shown beside the progress bar: what SPEX's design needs, before it is measured.
     recorded.stage = "masks" if plan.structure is None else str(plan.structure)
     train = _in_rounds(recorded, plan, drawn, test, prior)
+    _say_decoding(recorded, len(train.masks), ", and parts of them for what is sure")
     recovery = recover(
         train.masks,
         train.values,
@@ -106,14 +117,40 @@ def _in_rounds(
     for size, following in pairwise(sizes):
         samples = train.samples(plan)
         if plan.target_r2 is not None:
+            _say_decoding(recorded, samples.n_masks)
             function = decoder.decode(samples)
             reached = r_squared(test.values.mean(axis=1), function.predict(test.masks))
+            _say_answer(recorded, samples, function, test)
             if reached >= plan.target_r2:
                 break
         if plan.focused:
             drawn.focus(samples, size)
         train = drawn.measure(recorded, following)
     return train
+
+
+def _say_decoding(recorded: RecordedValues, n_masks: int, then: str = "") -> None:
+    recorded.say(f"decoding {n_masks:,} masks of {recorded.n_units:,} units{then} …")
+
+
+def _say_answer(
+    recorded: RecordedValues, samples: Samples, function: SetFunction, test: _Measured
+) -> None:
+    """Say what the masks so far tell: R² on the held-out ones, and the strongest terms."""
+    if not recorded.progress:
+        return
+    truth = test.values.mean(axis=1)
+    r2, additive_r2 = (
+        r_squared(truth, answer.predict(test.masks))
+        for answer in (function, Additive().decode(samples))
+    )
+    effects = {term: effect for term, effect in function.ablated_effects().items() if term}
+    strongest = sorted(effects, key=lambda term: -abs(effects[term]))[:_NAMED]
+    named = ", ".join(f"{recorded.units.label(term)} {effects[term]:+.2f}" for term in strongest)
+    recorded.say(
+        f"{samples.n_masks:,} masks: held-out R² {r2:.3f} (additive {additive_r2:.3f}); "
+        f"strongest by these {named}"
+    )
 
 
 @dataclass(frozen=True)
@@ -208,11 +245,10 @@ def _held_out(recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]) ->
 
 
 def fresh_masks(
-    masks: Bool[np.ndarray, "mask unit"], keep: float, seed: int
+    masks: Bool[np.ndarray, "mask unit"], keep: float, seed: int, wanted: int
 ) -> Bool[np.ndarray, "test unit"]:
-    """Masks of the same design, none of them among `masks`."""
+    """So many masks of the same design, none of them among `masks`."""
     n_masks, n_units = masks.shape
-    wanted = max(100, n_masks // 5)
     seen = {mask.tobytes() for mask in masks}
     drawn = sample_masks(n_units, 10 * wanted, keep=keep, seed=(seed, Stream.HELD_OUT))
     fresh = np.array([mask for mask in drawn if mask.tobytes() not in seen], dtype=bool)

@@ -30,11 +30,14 @@ from mechspex.explanation.designs import (
 
 _DEFAULT_BUDGET = 1_000
 # With a target masks double, at most up to this budget.
-_LARGEST_BUDGET = 16_000
+LARGEST_BUDGET = 16_000
 # Beyond this many units the table of all 2^n values is no longer an answer.
 _MOST_EXACT_UNITS = 20
 # Masks of the first of doubling rounds.
 _FIRST_ROUND = 250
+# Held-out masks: so many at least, and a share of the others; rounds towards a target score with
+# the least, as the first answer would else wait for those of the largest budget.
+_FEWEST_HELD_OUT, _HELD_OUT_SHARE = 100, 5
 # Where something without a name of its own lies in memory, which differs from process to process.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.IGNORECASE)
 
@@ -212,6 +215,18 @@ class Plan:
         return settings
 
 
+def n_held_out(n_masks: int, target_r2: float | None) -> int:
+    """How many fresh masks score an answer from `n_masks`.
+
+    Args:
+        n_masks: the budget.
+        target_r2: the R² at which a search in rounds stops.
+    """
+    if target_r2 is not None:
+        return _FEWEST_HELD_OUT
+    return max(_FEWEST_HELD_OUT, n_masks // _HELD_OUT_SHARE)
+
+
 def renew(given: dict[str, Any], old: dict[str, Any]) -> None:
     """Put the old keywords of `explain` into its design, decoder and tests."""
     decoder, max_order = given.get("decoder", "automatic"), old.get("max_order")
@@ -244,7 +259,7 @@ def _sized(design: Design, n_units: int, n_masks: int) -> Design:
 
 def _default_budget(design: Design, n_units: int) -> int:
     if isinstance(design, Adaptive):
-        return _DEFAULT_BUDGET if design.target_r2 is None else _LARGEST_BUDGET
+        return _DEFAULT_BUDGET if design.target_r2 is None else LARGEST_BUDGET
     return max(_DEFAULT_BUDGET, design.minimum_masks(n_units))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -107,6 +108,31 @@ class RecordedValues(ValueFunction):
     def used(self) -> int:
         """How many different masks were asked for, those of gradients among them."""
         return len(self._used)
+
+    @property
+    def progress(self) -> bool:
+        """Whether progress is shown."""
+        return self._progress
+
+    def say(self, line: str) -> None:
+        """Print a line beside the progress bars; nothing where there are none."""
+        if self._progress:
+            tqdm.write(line, file=sys.stderr)
+
+    def n_missing(self, masks: Bool[np.ndarray, "mask unit"]) -> int:
+        """How many of these different masks the store does not have."""
+        return len(masks) - len(self._store.get(masks, len(self.outputs)))
+
+    def pace(self, masks: Bool[np.ndarray, "mask unit"]) -> float | None:
+        """The seconds that a mask takes, from a batch of those that the store does not have, which
+        is measured; None where it has all of them."""
+        known = self._store.get(masks, len(self.outputs))
+        missing = [row for row in range(len(masks)) if row not in known][: self._batch]
+        if not missing:
+            return None
+        before = self.seconds
+        self(masks[missing])
+        return (self.seconds - before) / len(missing)
 
     def close(self) -> None:
         """Close the store."""

@@ -14,6 +14,9 @@ from mechspex.runs.cost import Cost
 
 _EXACT = "exact for this one output: no interval"
 
+# The share of what all units do below which an effect is small.
+_SMALL = 0.05
+
 # Characters of a label in a table, of two units and of more.
 _WIDE, _NARROW = 24, 18
 
@@ -41,7 +44,11 @@ def strongest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def effect_tables(
-    frame: pd.DataFrame, *, beside: str | None = None, most: int | None = None
+    frame: pd.DataFrame,
+    *,
+    beside: str | None = None,
+    most: int | None = None,
+    scale: float | None = None,
 ) -> list[str]:
     """The rows of a frame of exact effects as lines: single units, then sets, strongest first.
 
@@ -50,25 +57,33 @@ def effect_tables(
             ``confirmed``.
         beside: the column at the end of each line; none if not given.
         most: how many rows of each are shown; all if not given.
+        scale: what all units do together. An interval that holds zero and lies within a twentieth
+            of it decides as well: there is no effect of that size.
     """
     alone = "units alone: effect of ablating one"
     together = "units together: joint effect less what the smaller sets predict"
     return [
-        *_effect_table(alone, strongest(frame.query("order == 1")), beside, most),
-        *_effect_table(together, strongest(frame.query("order > 1")), beside, most),
+        *_effect_table(alone, strongest(frame.query("order == 1")), beside, most, scale),
+        *_effect_table(together, strongest(frame.query("order > 1")), beside, most, scale),
     ]
 
 
 def _effect_table(
-    title: str, frame: pd.DataFrame, beside: str | None, most: int | None
+    title: str, frame: pd.DataFrame, beside: str | None, most: int | None, scale: float | None
 ) -> list[str]:
     if not len(frame):
         return []
+    small = abs(scale or 0.0) * _SMALL
+    tight = (frame["low"] > -small) & (frame["high"] < small) & ~frame["confirmed"]
+    frame = frame.assign(tight=tight)
     shown = frame.head(len(frame) if most is None else most)
     shown = shown.assign(units=shown["units"].map(_fitting))
     width = max(len(units) for units in shown["units"])
     n_confirmed = np.count_nonzero(frame["confirmed"])
     sure = f"{n_confirmed:,} of {len(frame):,} confirmed"
+    if tight.any():
+        share = f"{_SMALL:.0%} of clean − all ablated"
+        sure = f"{sure}, {np.count_nonzero(tight):,} surely below {small:.2g}, {share}"
     # Without a spread over outputs there are no intervals; a term that failed has none either.
     exact_alone = bool(frame["low"].isna().all() and frame["effect"].notna().any())
     if exact_alone:
@@ -78,6 +93,7 @@ def _effect_table(
         f"{title} (basis: ablated; {sure})",
         f"  {'':{width}} order   exact   interval{beside or '':>18}".rstrip(),
     ]
+    below = f"   below {small:.2g}"
     for row in shown.to_dict("records"):
         in_doubt = not exact_alone or n_confirmed
         no_remark = row["confirmed"] or not np.isfinite(row["effect"]) or not in_doubt
@@ -86,7 +102,7 @@ def _effect_table(
             f"  {row['units']:{width}} {row['order']:5d} {row['effect']:+7.3f}   "
             f"{interval}"
             f"{'' if beside is None else f' {row[beside]:+10.3f}'}"
-            f"{'' if no_remark else '   not confirmed'}"
+            f"{'' if no_remark else below if row['tight'] else '   not confirmed'}"
         )
     if len(shown) < len(frame):
         lines.append(f"  … and {len(frame) - len(shown):,} weaker ones")

@@ -516,3 +516,36 @@ def test_self_repair_by_gradients_and_by_a_sweep(run, tmp_path):
     code, out, err = run(*few, "--most", "0")
     assert (code, out) == (2, "")
     assert "most = 0" in err
+
+
+def test_explain_names_the_picture_and_the_report_it_wrote(run, tmp_path):
+    _, out, _ = run(*EXPLAIN, "--run", "seen")
+    folder = tmp_path / "runs" / "seen"
+    assert out.splitlines()[-2:] == [
+        "picture runs/seen/figure.png", "report  runs/seen/report.html"
+    ]  # fmt: skip
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (folder / "report.html").read_text("utf-8")
+    before = (folder / "report.html").stat().st_mtime_ns
+    assert run(*EXPLAIN, "--run", "seen")[1].splitlines()[-1] == out.splitlines()[-1]
+    assert (folder / "report.html").stat().st_mtime_ns == before, "what is there stays"
+    assert "report" not in run(*EXPLAIN, "--run", "seen", "--json")[1][-200:]
+
+
+def test_explain_goes_on_from_more_prompts_to_a_budget_in_the_same_run(run, tmp_path):
+    assert run(*EXPLAIN, "--run", "both")[0] == 0
+    code, out, err = run(*EXPLAIN, "--run", "both", "--budget", "300")
+    assert code == 0, err
+    assert (tmp_path / "runs" / "both" / "validation").is_dir()
+    assert (tmp_path / "runs" / "both" / "validation-8").is_dir()
+    assert "not confirmed" not in out
+
+
+def test_minutes_decide_how_many_masks(run, tmp_path):
+    code, out, err = run(*EXPLAIN, "--minutes", "0.5", "--run", "timed")
+    assert code == 0, err
+    assert "exact: all 256 masks" in out
+    for wrong, said in (("0", "above 0"), ("nan", "above 0")):
+        assert said in run(*EXPLAIN, "--minutes", wrong)[2]
+    assert "choose one" in run(*EXPLAIN, "--minutes", "1", "--budget", "100")[2]
+    assert "screen takes" in run(*EXPLAIN, "--minutes", "1", "--screen", "second_order")[2]

@@ -1,0 +1,101 @@
+"""How long a search takes, and how many masks fit into a time: from the rate of the first masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool
+
+from mechspex.core.value_function import ValueFunction
+from mechspex.explanation.plan import LARGEST_BUDGET, Plan, n_held_out
+from mechspex.runs.recorded import RecordedValues
+from mechspex.runs.run import Run
+
+# Masks that the exact tests of 30 terms take, about: what terms share is measured once.
+_TESTED = 40
+# The share of the whole time that decoding takes: 101 of 323 s for 1,000 masks of 270 heads.
+_DECODING = 0.3
+# Shorter searches need no announcement.
+_WORTH_SAYING = 10.0
+
+
+def say_how_long(
+    recorded: RecordedValues,
+    plan: Plan,
+    masks: Bool[np.ndarray, "mask unit"],
+    held_out: Bool[np.ndarray, "test unit"],
+    n_fresh: int,
+) -> None:
+    """Measure the first masks, and say how long all will take, where progress is shown.
+
+    Args:
+        recorded: the values of the search.
+        plan: what it will do.
+        masks: the masks of its design.
+        held_out: the fresh masks that score its answer.
+        n_fresh: on how many outputs the terms will be tested.
+    """
+    if not recorded.progress:
+        return
+    pace = recorded.pace(held_out) or recorded.pace(masks)
+    if pace is None:
+        return
+    n_outputs, sizes = len(recorded.outputs), plan.round_sizes
+    tests = pace * _TESTED * n_fresh / n_outputs
+    rest = pace * recorded.n_missing(held_out) + tests
+    first, whole = (
+        (rest + pace * recorded.n_missing(masks[:size])) / (1 - _DECODING)
+        for size in (sizes[0], sizes[-1])
+    )
+    if whole < _WORTH_SAYING:
+        return
+    counted = f"{sizes[-1]:,}"
+    time = f"about {_in_words(whole)}"
+    if plan.target_r2 is not None and len(sizes) > 1:
+        counted = f"{sizes[0]:,} to {counted}"
+        time = (
+            f"about {_in_words(first)} up to a first answer, {_in_words(whole)} at most; it stops "
+            f"at a held-out R² of {plan.target_r2:g}"
+        )
+    recorded.say(
+        f"{time}: {counted} masks and {len(held_out):,} held-out ones × {n_outputs} outputs at "
+        f"{n_outputs / pace:.3g} values/s, decoding, exact tests on {n_fresh} outputs"
+    )
+
+
+def masks_in(minutes: float, values: ValueFunction, n_fresh: int, plan: Plan, run: Run) -> int:
+    """How many masks a search has time for, from the rate of the first that are to be measured.
+
+    (N + held-out(N)) · s + tests · s = (1 − decoding) · time, s being the seconds that a mask
+    takes. Masks that the run has count like the others, so that a search that is resumed ends where
+    it would have ended.
+
+    Args:
+        minutes: the time of the whole: search, decoding and exact tests.
+        values: what is searched.
+        n_fresh: on how many outputs the terms will be tested.
+        plan: what the search will do, with any budget.
+        run: where the values are kept.
+
+    Returns:
+        At most 16,000, and that of the plan where it measures all masks.
+    """
+    if plan.is_exact:
+        return plan.budget
+    recorded = run.record(values)
+    pace, drawn = None, plan.budget
+    while pace is None and drawn <= LARGEST_BUDGET:
+        pace = recorded.pace(plan.masks.draw(plan.n_units, drawn, plan.seed))
+        drawn *= 2
+    if pace is None:
+        return LARGEST_BUDGET
+    fitting = 60 * minutes * (1 - _DECODING) / pace - _TESTED * n_fresh / len(values.outputs)
+    # A fifth as many are held out, at least 100.
+    most = LARGEST_BUDGET
+    sizes = range(most, 0, -1)
+    return next((n for n in sizes if n + n_held_out(n, plan.target_r2) <= fitting), 1)
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,34 @@
+"""How tables of exact effects read."""
+
+import numpy as np
+import pandas as pd
+
+from mechspex.runs.text import effect_tables
+
+NAN = float("nan")
+
+
+def frame(**rows):
+    effect, low, high = (np.array(column) for column in zip(*rows.values(), strict=True))
+    return pd.DataFrame(
+        {
+            "units": list(rows), "order": 2, "effect": effect, "low": low, "high": high,
+            "confirmed": (low > 0) | (high < 0),
+        }
+    )  # fmt: skip
+
+
+def test_an_interval_that_holds_no_large_effect_decides_as_well():
+    rows = frame(
+        sure=(1.0, 0.9, 1.1), none=(0.01, -0.1, 0.15), open=(0.1, -0.1, 0.3), failed=(NAN, NAN, NAN)
+    )
+    title, _, *lines = effect_tables(rows, scale=-4.0)[1:]
+    assert title.endswith("1 of 4 confirmed, 1 surely below 0.2, 5% of clean − all ablated)")
+    said = {line.split()[0]: line.partition("]")[2].strip() for line in lines}
+    assert said == {"sure": "", "none": "below 0.2", "open": "not confirmed", "failed": ""}
+
+
+def test_without_a_scale_nothing_is_small():
+    title, _, line = effect_tables(frame(none=(0.01, -0.1, 0.15)))[1:]
+    assert title.endswith("0 of 1 confirmed)")
+    assert line.endswith("not confirmed")
