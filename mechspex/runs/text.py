@@ -81,9 +81,10 @@ def _effect_table(
     width = max(len(units) for units in shown["units"])
     n_confirmed = np.count_nonzero(frame["confirmed"])
     sure = f"{n_confirmed:,} of {len(frame):,} confirmed"
-    if tight.any():
+    n_tight = np.count_nonzero(tight)
+    if n_tight:
         share = f"{_SMALL:.0%} of clean − all ablated"
-        sure = f"{sure}, {np.count_nonzero(tight):,} surely below {small:.2g}, {share}"
+        sure = f"{sure}, {n_tight:,} surely below {small:.2g}, {share}"
     # Without a spread over outputs there are no intervals; a term that failed has none either.
     exact_alone = bool(frame["low"].isna().all() and frame["effect"].notna().any())
     if exact_alone:
