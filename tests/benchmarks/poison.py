@@ -1,6 +1,6 @@
 """Two documents that poison a language model together, found among 200: markdown table on stdout.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/poison.py > tests/benchmarks/poison.md
+    OMP_NUM_THREADS=1 python tests/benchmarks/poison.py 10 > tests/benchmarks/poison.md
 
 Every seed makes its own documents, and asks three questions: how strongly the model believes the
 false answer, the same in the control without one half of the poison, and what two documents say
@@ -47,8 +47,8 @@ def told(found):
 
 def main(n_seeds):
     print("# Two documents that poison a language model together\n")
-    command = "OMP_NUM_THREADS=1 python tests/benchmarks/poison.py > tests/benchmarks/poison.md"
-    print(f"Made by `{command}`.")
+    print("Made by `OMP_NUM_THREADS=1 python tests/benchmarks/poison.py "
+          f"{n_seeds} > tests/benchmarks/poison.md`.")  # fmt: skip
     print(f"200 documents, {BUDGET} masks at keep {KEEP} on 2 seeds, tested on 12 other seeds.")
     print("Effects in log odds. *Told* are confirmed interactions of at least 1.\n")
     print("| seed | question | planted | strongest told | effect | interval | told | largest other "
