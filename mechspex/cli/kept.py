@@ -112,7 +112,13 @@ class Question:
         self.run_folder = folder
         parts, changed = {part.name for part in fields(found)}, {}
         if "cost" in parts and found.cost is not None:
-            changed["cost"] = replace(found.cost, measured=0, seconds_measuring=0.0, seconds=0.0)
+            nothing = {
+                "measured": 0,
+                "values_measured": 0,
+                "seconds_measuring": 0.0,
+                "seconds": 0.0,
+            }
+            changed["cost"] = replace(found.cost, **nothing)
         if "folder" in parts:
             changed["folder"] = folder
         return replace(found, **changed)

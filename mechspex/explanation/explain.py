@@ -256,7 +256,7 @@ def _kept_answer(run: Run, configuration: dict[str, str], plan: Plan) -> Explana
         return None
     if (kept.configuration, kept.settings) != (configuration, plan.to_dict()):
         return None
-    return replace(kept, cost=replace(run.cost, masks=kept.cost.masks))
+    return replace(kept, cost=replace(run.cost, masks=kept.cost.masks, values=kept.cost.values))
 
 
 def strongest_terms(function: SetFunction) -> list[Term]:

@@ -141,6 +141,10 @@ class Run:
                 [*(cost.seconds_measuring for cost in nested), *(v.seconds for v in own)]
             ),
             seconds=time.perf_counter() - self._start,
+            values=sum(cost.values or 0 for cost in nested)
+            + sum(v.used * len(v.outputs) for v in own),
+            values_measured=sum(cost.values_measured or 0 for cost in nested)
+            + sum((v.measured + v.gradients) * len(v.outputs) for v in own),
         )
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 import mechspex as mx
 from mechspex.core.masks import all_masks
 from mechspex.errors import RunError
+from mechspex.runs.cost import Cost
 from mechspex.runs.run import Run
 
 UNITS = mx.parts("abc")
@@ -151,3 +152,17 @@ def test_what_a_finished_run_lacks_is_refused(tmp_path, finished):
         run.write("sweep.json", {})
         run.remove("sweep.json")
     assert {path: path.read_bytes() for path in files} == files
+
+
+def test_the_cost_counts_the_outputs_of_every_part():
+    def on(n_outputs):
+        return lambda masks: np.ones((len(masks), n_outputs))
+
+    with Run.open(None) as run:
+        run.record(mx.FunctionValues(on(2), 4))(all_masks(4))
+        run.record(mx.FunctionValues(on(5), 4), "validation")(all_masks(4)[:3])
+        cost = run.cost
+    assert (cost.values, cost.values_measured) == (16 * 2 + 3 * 5,) * 2
+    assert "19 masks × 2 outputs, more in the tests, = 47 forwards" in cost.line(2)
+    old = Cost.from_dict({"masks": 3, "measured": 0, "seconds_measuring": 0.0, "seconds": 1.0})
+    assert old.line(2).startswith("3 masks × 2 outputs = 6 forwards, 0 masks")
