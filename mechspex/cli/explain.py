@@ -14,7 +14,7 @@ from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import EXPLAINED, FRESH, Question
 from mechspex.cli.output import ANSWER, MASKS, say_needed
 from mechspex.cli.pictures import show_pictures
-from mechspex.cli.texts import explained_texts, show_texts
+from mechspex.cli.texts import answers_about_texts, show_texts
 from mechspex.cli.training import Training
 from mechspex.core.checks import (
     check_contexts,
@@ -135,7 +135,13 @@ def explain(
     _check(experiment, options)
     if experiment.has_text:
         asked = arguments(options) | {"screen": None if screen == "none" else screen}
-        answers = explained_texts(experiment, asked)
+
+        def search(run: str, values: Any) -> Any:
+            import mechspex as mx
+
+            return mx.explain(values, run=run, progress=True, **asked)
+
+        answers = answers_about_texts(experiment, EXPLAINED, search)
         show_texts(experiment, answers)
         exit_where_masks_failed(answers)
         return

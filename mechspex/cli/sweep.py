@@ -9,11 +9,12 @@ import typer
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SWEPT, Question
 from mechspex.cli.output import MASKS
+from mechspex.cli.texts import answers_about_texts, show_texts
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.units import names_in
 
 
-@asks()
+@asks(texts=True)
 def sweep(
     experiment: Experiment,
     order: Annotated[
@@ -27,23 +28,30 @@ def sweep(
         ),
     ] = None,
 ) -> None:
-    """Ablate every unit, or every pair, alone: what each costs, exactly."""
+    """Ablate every unit, or every pair, alone: what each costs, exactly.
+
+    With --context the units are the parts of a text.
+    """
     names = None if among is None else names_in(among)
-    if names is not None and experiment.is_shipped:
+    if names is not None and experiment.is_shipped and not experiment.has_text:
         n_named = len({*experiment.chosen.columns(names)})
         if n_named < order:
             raise Refused(
                 f"among has {n_named} units, a sweep of order {order} needs {order}; name more"
             )
-    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-sweep")
 
     def search(run: str, values: Any) -> Any:
         import mechspex as mx
 
         return mx.sweep(values, order=order, among=names, run=run, progress=True)
 
-    swept = question.answered(SWEPT, search, experiment.prompts)
-    experiment.write(swept)
-    experiment.show(swept)
-    if swept.failed.any():
+    if experiment.has_text:
+        answers = answers_about_texts(experiment, SWEPT, search, "-sweep")
+        show_texts(experiment, answers)
+    else:
+        question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-sweep")
+        answers = [question.answered(SWEPT, search, experiment.prompts)]
+        experiment.write(answers[0])
+        experiment.show(answers[0])
+    if any(swept.failed.any() for swept in answers):
         raise typer.Exit(FailedMasksError.exit_code)

@@ -1,45 +1,50 @@
-"""``mechspex explain --context FILE``: which parts of a text act together."""
+"""``--context FILE`` of a command: its answers about the parts of texts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from mechspex.cli.experiment import Experiment
-from mechspex.cli.kept import EXPLAINED, Question
+from mechspex.cli.kept import Question
 from mechspex.cli.output import print_answer, writing
 
 
-def explained_texts(experiment: Experiment, arguments: dict[str, Any]) -> list[Any]:
-    """The explanation of each context, kept ones as they are.
+def answers_about_texts(
+    experiment: Experiment, kind: str, search: Callable[[str, Any], Any], suffix: str = ""
+) -> list[Any]:
+    """The answer about each context, kept ones as they are.
 
     Args:
         experiment: the options.
-        arguments: what `mx.explain` is given.
+        kind: the file of such answers.
+        search: takes the name of the run and the value function of a context.
+        suffix: how the names of its runs end.
     """
     texts, answers = experiment.texts(), []
     for number, text in enumerate(texts):
-        about = f"{experiment.by}-{experiment.remove}"
+        about = f"{experiment.by}-{experiment.remove}{suffix}"
         one = experiment
         if len(texts) > 1:
             about = f"{number}-{about}"
             run = None if experiment.run is None else f"{experiment.run}-{number}"
             one = replace(experiment, run=run)
         question = Question.of(one, about)
-        kept = question.answer(EXPLAINED)
+        kept = question.answer(kind)
         if kept is None:
             # The model is loaded once for all of them.
-            kept = _explained(one, experiment.bridge, text, question, arguments)
+            kept = _searched(one, experiment.bridge, text, question, kind, search)
         answers.append(kept)
     return answers
 
 
 def show_texts(experiment: Experiment, answers: list[Any]) -> None:
-    """Write and print the explanations.
+    """Write and print the answers.
 
     Args:
         experiment: the options.
-        answers: an explanation a context.
+        answers: an answer a context.
     """
     if len(answers) == 1:
         experiment.write(answers[0])
@@ -57,12 +62,13 @@ def show_texts(experiment: Experiment, answers: list[Any]) -> None:
         print_answer("\n\n".join(map(str, answers)), as_json=False)
 
 
-def _explained(
+def _searched(
     experiment: Experiment,
     model: Any,
     text: dict[str, Any],
     question: Question,
-    arguments: dict[str, Any],
+    kind: str,
+    search: Callable[[str, Any], Any],
 ) -> Any:
     import mechspex as mx
     from mechspex.runs.run import run_folder
@@ -84,6 +90,6 @@ def _explained(
         prepend_bos=experiment.prepend_bos,
     )
     with experiment.kept(values, question.about) as name:
-        answer = mx.explain(values, run=name, progress=True, **arguments)
-    question.keep(run_folder(name), EXPLAINED)
+        answer = search(name, values)
+    question.keep(run_folder(name), kind)
     return answer

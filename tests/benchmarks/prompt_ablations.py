@@ -6,6 +6,7 @@ python tests/benchmarks/prompt_ablations.py > tests/benchmarks/prompt_ablations.
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import mechspex as mx
 from mechspex.core.masks import all_masks
@@ -17,7 +18,42 @@ CONTEXT = (
 QUESTION = "\nQuestion: When does the museum open?\nAnswer:"
 RESPONSE = " The museum is open at nine."
 NAME = Path(__file__).stem
+BLOCK = 20
 ABLATIONS = ["delete", "replace", "hide", "zero", "mean"]
+
+
+@torch.inference_mode()
+def print_one_token(model, values):
+    """One token of the context, ` museum`, with another embedding: what becomes of it."""
+    own = model.original_model
+    before = model.tokenizer(values.prompts[0], return_tensors="pt").input_ids[0]
+    after = model.tokenizer(RESPONSE, add_special_tokens=False, return_tensors="pt").input_ids[0]
+    embeddings = own.get_input_embeddings().weight
+    tokens = torch.cat([before, after])
+    place = [model.tokenizer.decode(token) for token in tokens].index(" museum")
+    mean = embeddings[before].mean(0)
+    length = embeddings[before].norm(dim=-1).mean()
+    references = {
+        "itself": embeddings[tokens[place]],
+        "zero": torch.zeros_like(mean),
+        "mean of the prompt's tokens": mean,
+        "the same, as long as a token's": mean / mean.norm() * length,
+        "mean of all tokens of the vocabulary": embeddings.mean(0),
+    }
+    print("\nThe token ` museum` alone, with another embedding in its place; the length of the")
+    print(f"residual stream there after block {BLOCK}, beside those of the first token and of the")
+    print("token after it.\n")
+    print("| its embedding | value (nats) | its length | first token | next token |")
+    print("|---|---|---|---|---|")
+    for name, reference in references.items():
+        x = embeddings[tokens].clone()
+        x[place] = reference
+        found = own(inputs_embeds=x[None], output_hidden_states=True)
+        log_p = found.logits[0, len(before) - 1 : -1].log_softmax(-1)
+        value = log_p[torch.arange(len(after)), after].sum()
+        lengths = found.hidden_states[BLOCK][0].norm(dim=-1)
+        cells = [f"{lengths[at]:,.0f}" for at in (place, 0, place + 1)]
+        print(f"| {name} | {value:.2f} | {' | '.join(cells)} |")
 
 
 def main():
@@ -42,6 +78,7 @@ def main():
     for name, row, (single, pair, label) in zip(ABLATIONS, correlations, tops, strict=True):
         cells = [*(f"{one:.2f}" for one in row), f"{single:+.2f}", label, f"{pair:+.2f}"]
         print(f"| {name} | {' | '.join(cells)} |")
+    print_one_token(model, values)
 
 
 if __name__ == "__main__":

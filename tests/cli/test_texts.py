@@ -55,6 +55,25 @@ def test_a_table_of_contexts_is_explained_row_by_row(run, tmp_path):
     assert out.count(", 0 masks measured now") == 2
 
 
+def test_the_parts_of_a_text_are_swept(run, tiny, tmp_path):
+    ask = ("sweep", "--text", CONTEXT, "--question", " apple", "--response", " bird", *TINY)
+    code, out, err = run(*ask, "--order", "2", "--json")
+    assert code == 0, err
+    values = mx.PromptValues(tiny, CONTEXT, " apple", by="word", response=" bird")
+    expected = mx.sweep(values, order=2)
+    found = [term["effect"] for term in json.loads(out)["terms"]]
+    assert found == pytest.approx(expected.effects.tolist(), abs=1e-4)
+    code, out, err = run(*ask, "--among", "bird,boat", "--order", "2", "--csv", "two.csv")
+    assert code == 0, err
+    assert pd.read_csv("two.csv")["units"].tolist() == ["bird", "boat", "bird × boat"]
+    code, out, err = run(*ask, "--among", "zebra")
+    assert code == 2
+    assert "zebra" in err
+    code, out, err = run("sweep", "induction", "--text", CONTEXT, *TINY)
+    assert code == 2
+    assert "choose one" in err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
