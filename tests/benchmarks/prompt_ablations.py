@@ -18,7 +18,6 @@ CONTEXT = (
 QUESTION = "\nQuestion: When does the museum open?\nAnswer:"
 RESPONSE = " The museum is open at nine."
 NAME = Path(__file__).stem
-BLOCK = 20
 ABLATIONS = ["delete", "replace", "hide", "zero", "mean"]
 
 
@@ -33,27 +32,28 @@ def print_one_token(model, values):
     place = [model.tokenizer.decode(token) for token in tokens].index(" museum")
     mean = embeddings[before].mean(0)
     length = embeddings[before].norm(dim=-1).mean()
+    torch.manual_seed(0)
+    random = torch.randn_like(mean)
     references = {
         "itself": embeddings[tokens[place]],
         "zero": torch.zeros_like(mean),
         "mean of the prompt's tokens": mean,
         "the same, as long as a token's": mean / mean.norm() * length,
+        "the negative of it": -mean,
+        "of random direction, as long as a token's": random / random.norm() * length,
+        "mean of two of the prompt's tokens": embeddings[tokens[[place, place + 1]]].mean(0),
         "mean of all tokens of the vocabulary": embeddings.mean(0),
     }
-    print("\nThe token ` museum` alone, with another embedding in its place; the length of the")
-    print(f"residual stream there after block {BLOCK}, beside those of the first token and of the")
-    print("token after it.\n")
-    print("| its embedding | value (nats) | its length | first token | next token |")
-    print("|---|---|---|---|---|")
+    print("\nThe token ` museum` alone, with another embedding in its place: the value, and the")
+    print("first token that the model then likes best.\n")
+    print("| its embedding | value (nats) | first token |\n|---|---|---|")
     for name, reference in references.items():
         x = embeddings[tokens].clone()
         x[place] = reference
-        found = own(inputs_embeds=x[None], output_hidden_states=True)
-        log_p = found.logits[0, len(before) - 1 : -1].log_softmax(-1)
+        log_p = own(inputs_embeds=x[None]).logits[0, len(before) - 1 : -1].log_softmax(-1)
         value = log_p[torch.arange(len(after)), after].sum()
-        lengths = found.hidden_states[BLOCK][0].norm(dim=-1)
-        cells = [f"{lengths[at]:,.0f}" for at in (place, 0, place + 1)]
-        print(f"| {name} | {value:.2f} | {' | '.join(cells)} |")
+        likeliest = model.tokenizer.decode(log_p[0].argmax())
+        print(f"| {name} | {value:.2f} | `{likeliest}` |")
 
 
 def main():
