@@ -134,7 +134,8 @@ def explain(
     }
     _check(experiment, options)
     if experiment.has_text:
-        asked = arguments(options) | {"screen": None if screen == "none" else screen}
+        asked: dict[str, Any] = arguments(options)
+        asked["screen"] = None if screen == "none" else screen
 
         def search(run: str, values: Any) -> Any:
             import mechspex as mx
