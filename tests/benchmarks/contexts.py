@@ -23,6 +23,7 @@ counts.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def scored(model, kind, seed, folder):
         masks = mx.sample_masks(n_units, max(BUDGETS), seed=seed)
         measured = recorded(masks)
         n_tokens = len(model.tokenizer(f" {named[0]}", add_special_tokens=False)["input_ids"])
-        methods = {"leave one out": mx.leave_one_out(recorded, run=run)}
+        methods: dict[str, Any] = {"leave one out": mx.leave_one_out(recorded, run=run)}
         methods["random"] = mx.random_scores(n_units, seed=seed)
         for n in BUDGETS:
             for decoder in ("automatic", "additive"):
