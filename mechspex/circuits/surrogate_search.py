@@ -70,6 +70,7 @@ class SubsetRounds:
         # Of a handful of units there are fewer masks than a decoder asks for.
         if len(rows) < find_decoder(self._decoder).minimum_masks(self.masks.shape[1]):
             rows = np.flatnonzero(finite)
+        self._recorded.say(f"decoding {len(rows):,} masks of {self.masks.shape[1]:,} units …")
         return decode(self.masks[rows], self.values[rows], decoder=self._decoder, seed=self._seed)
 
     def front(self, function: SetFunction, time_limit: float = 0.0) -> Front:

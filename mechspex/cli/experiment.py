@@ -265,6 +265,7 @@ class Experiment(OwnPrompts):
         say = say or _to_stderr
         # Words that are no single tokens are told of before the model is loaded.
         self.task_drawn(sum(prompts))
+        _to_stderr(f"loading {self.model} and proving its ablations exact …")
         import mechspex as mx
 
         if self.task is None:

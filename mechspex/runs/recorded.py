@@ -30,6 +30,8 @@ from mechspex.runs.store import IDENTITIES, ValueStore
 _SECONDS = 1.0
 # Masks of a commit, powers of two: as many as time says, so many at first and so many at most.
 _FIRST, _MOST = 32, 4096
+# Masks that tell how long one takes.
+_TIMED = 8
 # Gradients of a commit, each several times the work of a value.
 _GRADIENTS = 8
 
@@ -124,10 +126,10 @@ class RecordedValues(ValueFunction):
         return len(masks) - len(self._store.get(masks, len(self.outputs)))
 
     def pace(self, masks: Bool[np.ndarray, "mask unit"]) -> float | None:
-        """The seconds that a mask takes, from a batch of those that the store does not have, which
-        is measured; None where it has all of them."""
+        """The seconds that a mask takes, from the first that the store does not have, which are
+        measured; None where it has all of them."""
         known = self._store.get(masks, len(self.outputs))
-        missing = [row for row in range(len(masks)) if row not in known][: self._batch]
+        missing = [row for row in range(len(masks)) if row not in known][:_TIMED]
         if not missing:
             return None
         before = self.seconds
