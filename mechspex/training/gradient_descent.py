@@ -90,7 +90,7 @@ class Trainings(Trained):
         batched, asked = self.of_seed(0)
         shape = batched.logits(batched.initial(1), asked.inputs).shape[1:]
         _check_output(list(shape), problem)
-        self._at_once = _masks_at_once(learner.initial(0), problem)
+        self._at_once = _masks_at_once(learner, problem)
 
     def __call__(self, kept: Bool[Tensor, "mask row"], seed: int) -> Float[Tensor, "mask target"]:
         batched, asked = self.of_seed(seed)
@@ -163,9 +163,9 @@ def _check_output(shape: list[int], problem: Problem) -> None:
         )
 
 
-def _masks_at_once(module: nn.Module, problem: Problem) -> int:
+def _masks_at_once(learner: GradientDescent, problem: Problem) -> int:
     """How many masks fit into the memory that is meant for them, with what a forward keeps."""
-    kept = 0
+    module, kept = learner.initial(0), 0
 
     def count(part: nn.Module, inputs: object, output: object) -> None:
         nonlocal kept
@@ -177,6 +177,7 @@ def _masks_at_once(module: nn.Module, problem: Problem) -> int:
         module(data.inputs[:1])
     for hook in hooks:
         hook.remove()
-    size = problem.data.inputs.shape[0]
+    size = min(len(problem.data), learner.training.batch_size or len(problem.data))
+    size = max(size, len(problem.targets))
     numbers = _COPIES * sum(p.numel() for p in module.parameters()) + 2 * kept * size
     return max(1, min(_MOST, _BYTES // (4 * numbers)))
