@@ -1,5 +1,7 @@
 """Tokenizers whose tokens are no words: what the model reads without some of a text's parts."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -76,9 +78,9 @@ def by_hand(model, text, kept=None):
 @pytest.mark.parametrize("kind", TEXTS)
 def test_values_of_any_script_are_those_of_the_raw_model(model, kind, by):
     text = TEXTS[kind]
-    options = {"by": by, "response": " can", "prepend_bos": False}
+    options: dict[str, Any] = {"by": by, "response": " can", "prepend_bos": False}
     deleted = mx.PromptValues(model, text, " go", **options)
-    units = deleted.units
+    units: Any = deleted.units
     assert "".join(a + b for a, b in zip(units.between, [*units.pieces, ""], strict=True)) == text
     masks = np.ones((3, len(units)), dtype=bool)
     masks[1, 0] = masks[2, -1] = False
