@@ -2,6 +2,7 @@
 
 python notebooks/run.py             # executed copies, with their figures, in build/notebooks
 python notebooks/run.py --render    # and as pages of the documentation, in docs/notebooks
+python notebooks/run.py 1-ioi       # one of them, or several
 """
 
 import sys
@@ -18,9 +19,11 @@ EXECUTED = FOLDER.parent / "build" / "notebooks"
 PAGES = FOLDER.parent / "docs" / "notebooks"
 
 
-def main(render: bool) -> None:
+def main(names: list[str], render: bool) -> None:
     EXECUTED.mkdir(parents=True, exist_ok=True)
     for path in sorted(FOLDER.glob("[0-9]*.py")):
+        if names and path.stem not in names:
+            continue
         notebook = jupytext.read(path)
         print(f"running {path.name}", flush=True)
         NotebookClient(
@@ -54,4 +57,5 @@ def write_page(notebook: NotebookNode, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] == ["--render"])
+    chosen = [argument for argument in sys.argv[1:] if argument != "--render"]
+    main(chosen, render=len(chosen) < len(sys.argv) - 1)
