@@ -52,27 +52,13 @@ display(explanation.plot())
 # %% [markdown]
 # ## Two sentences that are needed together
 #
-# Where is the key? One sentence says who has it, another where she is; neither is enough. The first
-# sentence is always kept: models lean on the first tokens of a text whatever they say.
+# Where is the apple? One sentence says who has it, another where he is; neither is enough.
 
 # %%
-sentences = [
-    "It was raining all day.",
-    "Anna has the key.",
-    "Peter has the coin.",
-    "Dinner was served at seven.",
-    "Peter is in the garden.",
-    "The clock on the wall was slow.",
-    "Anna is in the kitchen.",
-    "A dog barked in the street.",
-]
-context = mx.words("Here is what we know. " + " ".join(sentences), by="sentence")[1:]
-values = mx.PromptValues(
-    model,
-    context,
-    "\n\nThe key is in the",
-    response=" kitchen",
-)
+context = """A dog barked in the street. Nobody had time to read the news. Maria has the ball.
+Paul has the apple. Paul is in the bedroom. The clock on the wall was slow. Dinner was served at
+seven. Maria is in the garden.""".replace("\n", " ")
+values = mx.PromptValues(model, context, "\n\nThe apple is in the", response=" bedroom")
 print(values.read[0])
 
 # %% [markdown]

@@ -24,7 +24,7 @@ def main(names: list[str], render: bool) -> None:
     for path in sorted(FOLDER.glob("[0-9]*.py")):
         if names and path.stem not in names:
             continue
-        notebook = jupytext.read(path)
+        notebook = jupytext.read(path, fmt="py:percent")
         print(f"running {path.name}", flush=True)
         NotebookClient(
             notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}
