@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,6 +28,7 @@ from mechspex.cli.output import (
 )
 from mechspex.cli.own_prompts import OwnPrompts, check_ablation, sizes_of
 from mechspex.cli.own_texts import OwnTexts
+from mechspex.cli.run_names import run_name
 from mechspex.cli.training import explain_training
 from mechspex.core.checks import check_seed
 from mechspex.core.errors import Refused, RunError, TaskError
@@ -408,18 +407,6 @@ def _options(defaults: dict[str, Any]) -> list[inspect.Parameter]:
 
 def _to_stderr(line: object) -> None:
     print(line, file=sys.stderr)
-
-
-def run_name(about: str, configuration: dict[str, str]) -> str:
-    import hashlib
-
-    digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
-    return f"{slug(about)}-{digest[:8]}"
-
-
-def slug(about: str) -> str:
-    """The beginning of the name of a run without a name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", about).strip("-._")
 
 
 class Terminated(Exception):

@@ -18,8 +18,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mechspex.cli.experiment import Experiment, slug
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.output import SHOWN_BY
+from mechspex.cli.run_names import slug
 from mechspex.core.errors import Refused
 
 # The files of answers that are taken again.

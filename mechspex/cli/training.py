@@ -48,8 +48,8 @@ def explain_training(asked: str, chosen: Mapping[str, Any], own: Mapping[str, An
     refuse_unwritable(chosen["csv"], chosen["figure"])
     refuse_picture(chosen["figure"])
     import mechspex as mx
-    from mechspex.cli.experiment import run_name
     from mechspex.cli.explain import arguments, exit_where_masks_failed
+    from mechspex.cli.run_names import run_name
 
     name, values, held_out, texts = _asked(asked, chosen["seed"])
     options = {**own, "seed": chosen["seed"]}

@@ -91,16 +91,7 @@ def reference_activations(
     source_passes, source_tokens = calibration or (passes, tokens)
     n_source = len(source_tokens.prompts)
     words_alone = ablation == "mean" and all({*one.activations} <= {EMBEDDING} for one in passes)
-    if ablation in _OF_OTHERS and n_source == 1 and calibration is None and not words_alone:
-        raise AblationError(
-            f"ablation {ablation!r} over a single prompt would replace every activation by itself; "
-            f"give more prompts, calibration prompts (calibration=[…]), or choose {_ALONE}"
-        )
-    if ablation == "leave_one_out" and calibration is not None:
-        raise AblationError(
-            "'leave_one_out' is the mean over the task's other prompts; over calibration prompts "
-            "choose 'mean'"
-        )
+    _check_source(ablation, n_source, calibration is not None, words_alone)
     source = Source(source_passes, source_tokens, calibration is None)
     if ablation == "resample":
         return _resampled(passes, tokens, source, seed)
@@ -126,6 +117,20 @@ def reference_activations(
         }
         for one in passes
     ]
+
+
+def _check_source(ablation: str, n_source: int, calibrated: bool, words_alone: bool) -> None:
+    """Refuse what cannot be taken over so many prompts."""
+    if ablation in _OF_OTHERS and n_source == 1 and not calibrated and not words_alone:
+        raise AblationError(
+            f"ablation {ablation!r} over a single prompt would replace every activation by itself; "
+            f"give more prompts, calibration prompts (calibration=[…]), or choose {_ALONE}"
+        )
+    if ablation == "leave_one_out" and calibrated:
+        raise AblationError(
+            "'leave_one_out' is the mean over the task's other prompts; over calibration prompts "
+            "choose 'mean'"
+        )
 
 
 def _resampled(

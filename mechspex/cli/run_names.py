@@ -1,0 +1,28 @@
+"""What a run is called that was given no name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+
+
+def run_name(about: str, configuration: Mapping[str, str]) -> str:
+    """What it is about, and a digest of all that its values depend on.
+
+    Args:
+        about: what is asked, in a few words.
+        configuration: that of the value function.
+    """
+    digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
+    return f"{slug(about)}-{digest[:8]}"
+
+
+def slug(about: str) -> str:
+    """The beginning of the name of a run without a name.
+
+    Args:
+        about: what is asked, in a few words.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", about).strip("-._")
