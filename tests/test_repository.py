@@ -110,5 +110,6 @@ def test_readme_prints_what_the_shell_prints(run):
 
 
 def _without_cost(answer: str) -> list[str]:
-    """All lines but the last two: seconds, and the name of the run."""
-    return answer.strip().splitlines()[:-2]
+    """All lines before that of the forwards and seconds; the run, picture and report follow it."""
+    lines = answer.strip().splitlines()
+    return lines[: next(i for i, line in enumerate(lines) if " forwards, " in line)]

@@ -29,6 +29,7 @@ from mechspex.cli.output import (
 from mechspex.cli.own_prompts import OwnPrompts, check_ablation, sizes_of
 from mechspex.cli.own_texts import OwnTexts
 from mechspex.cli.run_names import run_name
+from mechspex.cli.search import Search
 from mechspex.cli.training import explain_training
 from mechspex.core.checks import check_seed
 from mechspex.core.errors import Refused, RunError, TaskError
@@ -36,13 +37,12 @@ from mechspex.core.errors import Refused, RunError, TaskError
 # What torch calls its devices, a number behind a colon left out.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")
 
-
 # The options that say what becomes of the answer.
 _OUTPUT = ("csv", "figure", "run", "as_json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(OwnPrompts):
+class Experiment(Search, OwnPrompts):
     """What some units of a model do in a task, under an ablation; as the options have it.
 
     Each field but the last is an option, spliced into a command by `asks`. Nothing is loaded before
@@ -339,7 +339,12 @@ class Experiment(OwnPrompts):
 
 
 def asks(
-    *, without: Iterable[str] = (), sets: str = "", texts: bool = False, **defaults: Any
+    *,
+    without: Iterable[str] = (),
+    sets: str = "",
+    texts: bool = False,
+    searches: bool = False,
+    **defaults: Any,
 ) -> Callable[..., Callable[..., None]]:
     """Splice the options of an `Experiment` into a command, whose first parameter takes it.
 
@@ -350,23 +355,25 @@ def asks(
         sets: the command's own argument, a list; it begins in the task's place where prompts are
             of one's own.
         texts: whether its units may be parts of a text.
+        searches: whether it has the options of a `Search`.
         **defaults: this command's own defaults of options.
     """
 
     def spliced(command: Callable[..., None]) -> Callable[..., None]:
         # The command's own parameters follow those of the experiment.
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        left_out = {*without, *([] if texts else (o.name for o in fields(OwnTexts)))}
+        rare = {OwnTexts: texts, Search: searches}
+        others = {o.name for options, has in rare.items() if not has for o in fields(options)}
+        left_out = {*without, *others}
         shared = [option for option in _options(defaults) if option.name not in left_out]
 
         @wraps(command)
         def run(**given: Any) -> None:
-            # Training examples are asked about by a search alone, without model and prompts.
-            training = given.pop("training", None)
             asked = {"command": command.__name__, **given}
             chosen = {option.name: given.pop(option.name) for option in shared}
-            if training is not None:
-                explain_training(training, chosen, given)
+            if chosen.get("training") is not None:
+                # Without model and prompts.
+                explain_training(chosen, given)
                 return
             own = chosen["prompts_from"] or chosen["prompt"]
             if sets and own and chosen["task"] is not None:

@@ -15,7 +15,6 @@ from mechspex.cli.kept import EXPLAINED, FRESH, Question
 from mechspex.cli.output import ANSWER, MASKS, say_needed
 from mechspex.cli.pictures import show_pictures
 from mechspex.cli.texts import answers_about_texts, show_texts
-from mechspex.cli.training import Training
 from mechspex.core.checks import (
     check_contexts,
     check_keep,
@@ -33,7 +32,7 @@ _TARGET_R2, _MOST_MASKS = 0.95, 1_000
 _AMPLE = 100
 
 
-@asks(texts=True)
+@asks(texts=True, searches=True)
 def explain(
     experiment: Experiment,
     keep: Annotated[
@@ -48,13 +47,6 @@ def explain(
         int | None,
         typer.Option(
             help="Masks the decoder may use; if not given up to 1000, as --target-r2 needs them.",
-            rich_help_panel=MASKS,
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="As many masks as fit in this time, by the measured rate; in place of --budget.",
             rich_help_panel=MASKS,
         ),
     ] = None,
@@ -104,7 +96,6 @@ def explain(
     level: Annotated[
         float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
     ] = 0.05,
-    training: Training = None,
     contexts: Annotated[
         int,
         typer.Option(
@@ -121,7 +112,6 @@ def explain(
     """
     options = {
         "budget": budget,
-        "minutes": minutes,
         "target_r2": target_r2,
         "keep": keep,
         "decoder": decoder,
@@ -168,10 +158,12 @@ def _searched(
 ) -> Any:
     """The explanation of the first prompts, tested on the others and kept as the answer."""
     method = _screen_method(screen, len(experiment.chosen))
-    if options["minutes"] is not None and method is not None:
+    if experiment.minutes is not None and method is not None:
         raise Refused("--minutes does not know how long a screen takes; give a --budget")
     in_one_go = options["budget"] is not None
-    bounded = any(options[name] for name in ("budget", "minutes", "target_r2", "adaptive"))
+    bounded = experiment.minutes or any(
+        options[name] for name in ("budget", "target_r2", "adaptive")
+    )
     spex = "spex" in (options["decoder"], options["design"])
     if method is None and not (bounded or spex or options["decoder"] == "exhaustive"):
         options = options | {"target_r2": _TARGET_R2, "budget": _MOST_MASKS}
@@ -182,8 +174,8 @@ def _searched(
 
         say_needed(len(fresh.outputs), MOST_TERMS, options["level"])
         asked = arguments(options)
-        if options["minutes"] is not None:
-            asked["budget"] = _masks_in(options["minutes"], values, len(fresh.outputs), run, asked)
+        if experiment.minutes is not None:
+            asked["budget"] = _masks_in(experiment.minutes, values, len(fresh.outputs), run, asked)
         return mx.explain(values, held_out=fresh, screen=method, run=run, progress=True, **asked)
 
     # A screen has many small effects tested: that takes more fresh prompts.
@@ -224,7 +216,7 @@ def _masks_in(minutes: float, values: Any, n_fresh: int, run: str, asked: dict[s
 
 def _check(experiment: Experiment, options: dict[str, Any]) -> None:
     """Refuse what `mx.explain` would refuse, before a model is loaded."""
-    minutes = options["minutes"]
+    minutes = experiment.minutes
     if minutes is not None:
         if not (minutes > 0 and isfinite(minutes)):
             raise Refused(f"--minutes {minutes:g}: give a number above 0")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from mechspex.cli.output import EXPERIMENT, print_answer, refuse_picture, refuse_unwritable, writing
+from mechspex.cli.output import print_answer, refuse_picture, refuse_unwritable, writing
 from mechspex.core.errors import Refused
 
 # What takes the place of a task, and options of the search that training examples have as well.
@@ -17,22 +15,12 @@ _PROMPTS = ("task", "prompts_from", "prompt", "text", "context")
 _SHOWN = 20
 
 
-Training = Annotated[
-    str | None,
-    typer.Option(
-        help="Training examples in place of components: a training task (poison, digits, …), or a "
-        "Python file that says `values = mechspex.TrainingValues(…)`.",
-        rich_help_panel=EXPERIMENT,
-    ),
-]
-
-
-def explain_training(asked: str, chosen: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def explain_training(chosen: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Explain a training task or the value function of a Python file, and print the answer.
 
     Args:
-        asked: the name of a training task, or the file.
-        chosen: the options of an experiment; those about models and prompts are not asked.
+        chosen: the options of an experiment: ``training`` is the name of a task, or the file; those
+            about models and prompts are not asked.
         own: the options of ``explain``.
 
     Raises:
@@ -43,7 +31,7 @@ def explain_training(asked: str, chosen: Mapping[str, Any], own: Mapping[str, An
             raise Refused(f"--training takes the place of a task; leave out {chosen[name]}")
     if own["screen"] is not None:
         raise Refused("--screen needs gradients, which training examples do not have; leave it out")
-    if own["minutes"] is not None:
+    if chosen["minutes"] is not None:
         raise Refused("--minutes goes with a task or prompts; give a --budget here")
     refuse_unwritable(chosen["csv"], chosen["figure"])
     refuse_picture(chosen["figure"])
@@ -51,7 +39,7 @@ def explain_training(asked: str, chosen: Mapping[str, Any], own: Mapping[str, An
     from mechspex.cli.explain import arguments, exit_where_masks_failed
     from mechspex.cli.run_names import run_name
 
-    name, values, held_out, texts = _asked(asked, chosen["seed"])
+    name, values, held_out, texts = _asked(chosen["training"], chosen["seed"])
     options = {**own, "seed": chosen["seed"]}
     explanation = mx.explain(
         values,

@@ -9,6 +9,7 @@ from mechspex.core.errors import MechspexError
 from mechspex.explanation.designs import find_masks
 from mechspex.explanation.explanation import Explanation
 from mechspex.explanation.mask_search import fresh_masks
+from mechspex.explanation.plan import n_held_out
 
 
 def held_out_masks(explanation: Explanation) -> Bool[np.ndarray, "mask unit"] | None:
@@ -30,6 +31,7 @@ def held_out_masks(explanation: Explanation) -> Bool[np.ndarray, "mask unit"] | 
         name = str(settings["design"]).split()[0].lower()
         keep, seed = settings["keep"], settings["seed"]
         base = find_masks(name, keep).draw(n_units, settings["budget"], seed)
-        return fresh_masks(base, keep, seed)
+        wanted = n_held_out(len(base), settings.get("target_r2"))
     except (KeyError, IndexError, TypeError, MechspexError):
         return None
+    return fresh_masks(base, keep, seed, wanted)

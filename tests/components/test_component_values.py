@@ -542,7 +542,7 @@ def test_on_other_prompts_it_has_the_values_of_a_new_one(gpt2, task, ablation, m
     first = mx.ComponentValues(gpt2, task, units, ablation, seed=3)
     hashed = []
     monkeypatch.setattr(weights, "_hash", lambda model: hashed.append(model) or "abc")
-    monkeypatch.setattr(plain_model, "_rebuild", None)
+    monkeypatch.setattr(plain_model, "rebuild", None)
     there = first.on(other)
     masks = sample_masks(len(units), 8, keep=0.6, seed=0)
     assert np.array_equal(there(masks), new(masks))
