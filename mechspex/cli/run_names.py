@@ -13,7 +13,7 @@ def run_name(about: str, configuration: Mapping[str, str]) -> str:
 
     Args:
         about: what is asked, in a few words.
-        configuration: that of the value function.
+        configuration: what the value function is configured as.
     """
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
     return f"{slug(about)}-{digest[:8]}"

@@ -28,11 +28,10 @@ def values(tmp_path_factory):
     return mx.PromptValues(model, text, " flag tree", by="word", response=" bird boat")
 
 
-def grown(values, n_masks):
-    """By how many bytes the process is larger, at most, while so many masks are measured."""
+def largest(values, n_masks):
+    """How many bytes the process has, at most, while so many masks are measured."""
     process, done = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-    peak = [before]
+    peak = [process.memory_info().rss]
 
     def watch():
         while not done.wait(0.005):
@@ -45,12 +44,13 @@ def grown(values, n_masks):
     finally:
         done.set()
         watcher.join()
-    return peak[0] - before
+    return peak[0]
 
 
 def test_memory_does_not_grow_with_the_number_of_masks(values):
     assert values.n_units == N_WORDS
     assert values.through_bridge is None
-    first = grown(values, 16)
+    # What the tests before left free is taken up by the first.
+    few = max(largest(values, 16) for _ in range(2))
     # All 64 in one forward take 200 MB.
-    assert grown(values, 64) < first + 50e6
+    assert largest(values, 64) < few + 50e6
