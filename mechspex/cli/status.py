@@ -177,13 +177,15 @@ def status(
 
 
 def folder_of(run: str) -> Path:
-    """The folder of a run that exists.
+    """The folder of a run that exists, by its name or as ``saved in`` prints it.
 
     Raises:
         RunError: there is no run of that name; those of nearly that name are told.
     """
     from mechspex.runs.run import run_folder
 
+    if len(Path(run).parts) > 1 and Path(run).is_dir():
+        return Path(run)
     folder = run_folder(run)
     if folder.is_dir():
         return folder

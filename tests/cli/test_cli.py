@@ -32,6 +32,8 @@ def test_explain_prints_the_answer_and_keeps_it(run, tmp_path):
     assert "masks/s" not in err, "nothing is measured twice"
     code, out, _ = run("status")
     assert "explained" in out
+    # As "saved in" prints it.
+    assert run("status", f"runs/{folder.name}") == run("status", folder.name)
     code, out, _ = run("status", folder.name)
     assert "L0H1 × L1H3" in out
 
