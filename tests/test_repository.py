@@ -71,6 +71,12 @@ def test_version_is_one():
     assert f"\nversion: {mx.__version__}\n" in citation
 
 
+@pytest.mark.parametrize("table", sorted(ROOT.glob("tests/benchmarks/*.md")), ids=lambda t: t.name)
+def test_tables_have_a_title(table):
+    """A page of the documentation without one cannot be linked."""
+    assert table.read_text().startswith("# ")
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 180
 

@@ -183,6 +183,7 @@ def main():
     folder, wanted = Path(sys.argv[1]), int(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     model = mx.load_model("smollm2-135m") if wanted else None
+    print("# A question over twelve sentences, of which one or two are needed\n")
     print(__doc__.strip())
     for kind in ("two", "one"):
         if model is not None:

@@ -47,6 +47,7 @@ def explained(model, sentence):
 
 def main():
     model = mx.load_model("smollm2-135m")
+    print("# Short sentences with a negation: all their masks\n")
     print(__doc__.strip(), "\n")
     print("| sentence | all kept | none | order 1 | 2 | 3 and more | strongest terms |")
     print("|---|---|---|---|---|---|---|")
