@@ -5,6 +5,7 @@ from . import errors as errors
 from . import experiments as experiments
 from . import figures as figures
 from . import truth as truth
+from .attribution.attention_scores import attention_scores as attention_scores
 from .attribution.attribution import Attribution as Attribution
 from .attribution.context_cite import context_cite as context_cite
 from .attribution.find_smallest_set import flipping_set as flipping_set

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.doors import door
-from mechspex.core.errors import AblationError, MeasurementError
+from mechspex.core.errors import AblationError, MeasurementError, Refused
 from mechspex.core.masks import both_ends, check_masks
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction, values_of, without_gradients
@@ -28,6 +28,7 @@ from mechspex.prompts.asked import (
     as_spans,
     as_texts,
 )
+from mechspex.prompts.attention_paid import attention_paid
 from mechspex.prompts.provenance import provenance_of
 from mechspex.prompts.scored_model import ScoredModel
 from mechspex.prompts.words import Context, as_context
@@ -253,6 +254,19 @@ class PromptValues(ValueFunction):
         if self._tokens is None:
             raise without_gradients(self)
         return self._tokens.values_and_gradients(masks)
+
+    def attention_paid(self) -> Float[np.ndarray, "unit output"]:
+        """The mean attention to each unit from where each output is predicted, see
+        `mechspex.attention_scores`.
+
+        Raises:
+            Refused: a function of the text, which reads without attention.
+            ModelError: a model that does not show its attention.
+        """
+        if self._scored is None:
+            raise Refused("a function of the text pays no attention; give PromptValues a model")
+        with lock_of(self._scored.model):
+            return attention_paid(self._scored)
 
     def _values(self, number: int, texts: list[str]) -> Float[np.ndarray, "text piece"]:
         """The outputs of one question on some texts."""

@@ -13,16 +13,19 @@ without either of the two.
 * one: "Anna is in the kitchen." … "Anna is in the" (kitchen)
 * two: "Anna has the key." … "Anna is in the kitchen." … "The key is in the" (kitchen)
 
-All methods see the same masks, each sentence kept with probability ½. LDS: Spearman's correlation
-on 100 fresh masks. Drop: log-probability lost without the k best sentences, in nats. Intervals are
-Student's over contexts. In the last table the three strongest interactions of `automatic` at 256
-masks are measured among 12 random contexts of the other sentences; of those confirmed the largest
-counts.
+All methods see the same masks, each sentence kept with probability ½; where shapiq 1.4 and its
+sparse-transform are installed, its ProxySPEX as well, with these masks in the place of its own.
+`attention` reads one forward. LDS: Spearman's correlation on 100 fresh masks. Drop: log-probability
+lost without the k best sentences, in nats. Intervals are Student's over contexts. In the last table
+the three strongest interactions of `automatic` at 256 masks are measured among 12 random contexts
+of the other sentences; of those confirmed the largest counts.
 """
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,8 +34,14 @@ import mechspex as mx
 from mechspex.attribution.context_cite import logit_of
 from mechspex.core.statistics import mean_estimate, paired_difference, proportion
 from mechspex.runs.run import Run
+from mechspex.set_functions.set_function import SetFunction
 
 BUDGETS, FRESH, K = (32, 64, 128, 256), 100, (1, 3, 5)
+SHAPIQ = "ProxySPEX of shapiq"
+DECODED = ("automatic", "additive", "ContextCite", *([SHAPIQ] if find_spec("shapiq") else []))
+# A leaf of its trees holds 20 masks at least: of 32 it makes no tree, and fails.
+TRIED = [(name, n) for n in BUDGETS for name in DECODED if name != SHAPIQ or n > 32]
+METHODS = ["leave one out", "attention", "random", *(f"{name} {n}" for name, n in TRIED)]
 NAMES = [
     "Anna", "Peter", "Maria", "Thomas", "Laura", "David", "Emma", "Paul", "Sarah", "Mark", "Julia",
     "Simon",
@@ -88,6 +97,22 @@ def counts(model, sentences, needed, start, named):
     return not any(answers(model, fewer, start, named) for fewer in without)
 
 
+def decoded(method, masks, values, n_tokens, seed):
+    """What a method makes of masks and their log-probabilities."""
+    if method == "ContextCite":
+        return mx.context_cite(masks, logit_of(values.astype(np.float64)), n_tokens=n_tokens)
+    if method != SHAPIQ:
+        return mx.decode(masks, values, decoder=method)
+    from shapiq.approximator.sparse import ProxySPEX  # pyright: ignore[reportMissingImports]
+
+    theirs = ProxySPEX(n=masks.shape[1], random_state=seed)
+    theirs._uniform_sampler = SimpleNamespace(sample=lambda _: None, coalitions_matrix=masks)
+    found = theirs.approximate(len(masks), lambda _: values[:, 0].astype(np.float64))
+    # Faith-Banzhaf values of all orders are the function itself.
+    terms = {tuple(map(int, term)): float(value) for term, value in found.dict_values.items()}
+    return SetFunction.from_mapping(masks.shape[1], terms, basis="kept")
+
+
 def scored(model, kind, seed, folder):
     """The scores of one context; None where the model does not answer it."""
     sentences, needed, start, named = made(kind, seed)
@@ -104,12 +129,11 @@ def scored(model, kind, seed, folder):
         measured = recorded(masks)
         n_tokens = len(model.tokenizer(f" {named[0]}", add_special_tokens=False)["input_ids"])
         methods: dict[str, Any] = {"leave one out": mx.leave_one_out(recorded, run=run)}
+        methods["attention"] = mx.attention_scores(values)
         methods["random"] = mx.random_scores(n_units, seed=seed)
-        for n in BUDGETS:
-            for decoder in ("automatic", "additive"):
-                methods[f"{decoder} {n}"] = mx.decode(masks[:n], measured[:n], decoder=decoder)
-            logits = logit_of(measured[:n].astype(np.float64))
-            methods[f"ContextCite {n}"] = mx.context_cite(masks[:n], logits, n_tokens=n_tokens)
+        for name, n in TRIED:
+            methods[f"{name} {n}"] = decoded(name, masks[:n], measured[:n], n_tokens, seed)
+        assert list(methods) == METHODS
         lds = mx.lds(methods, recorded, n_masks=FRESH, seed=seed)
         drop = mx.top_k_drop(methods, recorded, k=K)
         fourier = methods[f"automatic {max(BUDGETS)}"].to_basis("fourier").to_mapping()
@@ -126,13 +150,13 @@ def scored(model, kind, seed, folder):
 
 
 def kept(model, kind, folder, wanted):
-    """The contexts that count, up to so many; those of earlier runs are read."""
+    """The contexts that count, up to so many; those of earlier runs are read if they have all the
+    methods."""
     rows, seed = [], 0
     while len(rows) < wanted:
         path = folder / f"{kind}-{seed}.json"
-        if path.exists():
-            row = json.loads(path.read_text())
-        else:
+        row = json.loads(path.read_text()) if path.exists() else {}
+        if row is not None and row.get("methods") != METHODS:
             row = scored(model, kind, seed, folder / f"{kind}-{seed}")
             path.write_text(json.dumps(row))
             print(kind, seed, "counts" if row else "does not count", file=sys.stderr, flush=True)
@@ -147,9 +171,12 @@ def told(scores):
 
 
 def table(rows):
-    methods = rows[0]["methods"]
-    lds = np.array([row["lds"] for row in rows])
-    drop = np.array([row["drop"] for row in rows])
+    methods = [m for m in rows[0]["methods"] if all(m in row["methods"] for row in rows)]
+    places = [[row["methods"].index(method) for method in methods] for row in rows]
+    lds, drop = (
+        np.array([np.array(row[score])[at] for row, at in zip(rows, places, strict=True)])
+        for score in ("lds", "drop")
+    )
     print("| method | masks | LDS | " + " | ".join(f"drop k = {k}" for k in K) + " |")
     print("|---|---|---|" + "---|" * len(K))
     for column, method in enumerate(methods):
