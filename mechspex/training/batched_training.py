@@ -13,8 +13,9 @@ from torch.func import functional_call, vmap
 from mechspex.core.errors import ModelError
 from mechspex.training.labelled_data import LabelledData
 from mechspex.training.linear_as_product import LinearAsProduct
+from mechspex.training.linear_stack import LinearStack
 from mechspex.training.optimisers import Optimiser, Training
-from mechspex.training.outcome import losses
+from mechspex.training.outcome import loss_slopes
 
 Parameters = dict[str, Tensor]
 """{name: of each training, ``[mask, …]``}."""
@@ -39,6 +40,7 @@ class BatchedTraining:
         self._trained = [name for name, p in module.named_parameters() if p.requires_grad]
         fixed = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
         self._fixed = fixed | dict(module.named_buffers())
+        self._stack = LinearStack.of(module) if data.inputs.ndim == 2 else None
         self._forward = vmap(self.answer, in_dims=(0, None))
 
     def initial(self, n_masks: int) -> Parameters:
@@ -74,6 +76,8 @@ class BatchedTraining:
         Raises:
             ModelError: a model that cannot be run many times at once.
         """
+        if self._stack is not None:
+            return self._stack(parameters, inputs)
         try:
             with LinearAsProduct():
                 return self._forward(parameters, inputs)
@@ -103,37 +107,44 @@ class BatchedTraining:
         parameters = {name: p.requires_grad_() for name, p in self.initial(len(kept)).items()}
         optimiser = Optimiser(list(parameters.values()), self._training)
         weights = kept.to(next(iter(parameters.values())))
-        for epoch, batches in enumerate(self._epochs(seed), start=1):
-            for rows in batches:
-                gradients, moving = self._gradients(parameters, weights, rows)
-                optimiser.step(gradients, moving)
+        for epoch, order in enumerate(self._orders(seed), start=1):
+            for rows in self._batches(weights, order):
+                optimiser.step(*self._gradients(parameters, *rows))
             if after_epoch is not None:
                 after_epoch(epoch, {name: p.detach() for name, p in parameters.items()})
         return {name: p.detach() for name, p in parameters.items()}
 
     def _gradients(
-        self, parameters: Parameters, weights: Float[Tensor, "mask row"], rows: Tensor | None
+        self,
+        parameters: Parameters,
+        inputs: Tensor,
+        labels: Tensor,
+        weights: Float[Tensor, "mask row"],
     ) -> tuple[tuple[Tensor | None, ...], Bool[Tensor, " mask"]]:
         """Of the mean loss over the kept rows of a batch, and which masks keep any."""
-        inputs, labels = self.data.inputs, self.data.labels
-        if rows is not None:
-            inputs, labels, weights = inputs[rows], labels[rows], weights[:, rows]
-        logits = self.logits(parameters, inputs)
-        repeated = labels.repeat(len(weights), *[1] * (labels.ndim - 1))
-        each = losses(logits.flatten(0, 1), repeated).reshape(weights.shape)
-        total = weights.sum(dim=1)
-        # The sum over masks: no parameter is in the loss of two of them.
-        loss = ((each * weights).sum(dim=1) / total.clamp(min=1)).sum()
+        logits, total = self.logits(parameters, inputs), weights.sum(dim=1, keepdim=True)
+        with torch.no_grad():
+            slopes = loss_slopes(logits, labels, weights / total.clamp(min=1))
         moved = list(parameters.values())
-        return torch.autograd.grad(loss, moved, allow_unused=True), total > 0
+        # Of all masks at once: no parameter is in the logits of two of them.
+        gradients = torch.autograd.grad(logits, moved, slopes, allow_unused=True)
+        return gradients, total[:, 0] > 0
 
-    def _epochs(self, seed: int) -> Iterator[list[Tensor | None]]:
-        """The batches of each epoch; None is the whole."""
+    def _orders(self, seed: int) -> Iterator[Tensor | None]:
+        """The order of the rows in each epoch; None where the whole is a batch."""
         size, device = self._training.batch_size, self.data.inputs.device
         n_rows, rng = len(self.data), np.random.default_rng(seed)
         for _ in range(self._training.epochs):
-            if size is None or size >= n_rows:
-                yield [None]
-            else:
-                order = torch.as_tensor(rng.permutation(n_rows), device=device)
-                yield list(order.split(size))
+            whole = size is None or size >= n_rows
+            yield None if whole else torch.as_tensor(rng.permutation(n_rows), device=device)
+
+    def _batches(
+        self, weights: Float[Tensor, "mask row"], order: Tensor | None
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Inputs, labels and weights of each batch."""
+        whole = (self.data.inputs, self.data.labels, weights)
+        if order is None:
+            return iter([whole])
+        size = self._training.batch_size or len(order)
+        inputs, labels = (tensor[order].split(size) for tensor in whole[:2])
+        return zip(inputs, labels, weights[:, order].split(size, dim=1), strict=True)

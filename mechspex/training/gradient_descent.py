@@ -22,8 +22,9 @@ from mechspex.training.labelled_data import LabelledData
 from mechspex.training.learner import Learner, Problem, Trained
 from mechspex.training.optimisers import Training
 
-# Bytes of parameters, moments and activations that are trained at once, and the most masks.
-_BYTES, _MOST = 2**27, 1024
+# Bytes of parameters, moments and activations that are trained at once, which a processor's cache
+# holds and its other threads leave; and the most masks.
+_BYTES, _BYTES_OF_DEVICE, _MOST = 2**24, 2**28, 1024
 # Parameters, their gradients, two moments and something in between.
 _COPIES = 6
 
@@ -180,4 +181,5 @@ def _masks_at_once(learner: GradientDescent, problem: Problem) -> int:
     size = min(len(problem.data), learner.training.batch_size or len(problem.data))
     size = max(size, len(problem.targets))
     numbers = _COPIES * sum(p.numel() for p in module.parameters()) + 2 * kept * size
-    return max(1, min(_MOST, _BYTES // (4 * numbers)))
+    n_bytes = _BYTES if problem.device.type == "cpu" else _BYTES_OF_DEVICE
+    return max(1, min(_MOST, n_bytes // (4 * numbers)))

@@ -1,4 +1,4 @@
-"""Linear layers as products of matrices: under `torch.func.vmap` a batched product."""
+"""Linear layers as products of matrices, of which many masks share one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from torch.overrides import TorchFunctionMode
 
 
 class LinearAsProduct(TorchFunctionMode):
-    """Within it ``torch.nn.functional.linear`` is x Wᵀ + b: with weights for each mask that is one
-    batched product of contiguous matrices, 1.5 times as fast as what becomes of ``linear``."""
+    """Within it ``torch.nn.functional.linear`` is (W xᵀ)ᵀ + b, features before rows in memory.
+
+    Under `torch.func.vmap` with weights for each mask, inputs that all masks share meet the weights
+    of all of them in one large product, ``[mask · out, in] @ [in, row]``; what follows from layer
+    to layer are batched products of contiguous matrices.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not linear or kwargs:
             return func(*args, **(kwargs or {}))
         inputs, weight, *bias = args
-        product = inputs @ weight.mT
+        product = (weight @ inputs.mT).mT if inputs.ndim == 2 else inputs @ weight.mT
         return product + bias[0] if bias and bias[0] is not None else product

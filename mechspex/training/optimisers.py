@@ -69,6 +69,7 @@ class Optimiser:
         self._parameters, self._training = parameters, training
         n_moments = {"adam": 2, "sgd": 1 if training.momentum else 0}[training.optimiser]
         self._moments = [[torch.zeros_like(p) for p in parameters] for _ in range(n_moments)]
+        self._spare: dict[torch.Size, Tensor] = {}
         # Steps of each training, which are fewer where a batch kept nothing.
         self._steps = torch.zeros(len(parameters[0]), device=parameters[0].device)
 
@@ -83,6 +84,7 @@ class Optimiser:
         """
         rows = slice(None) if bool(moving.all()) else moving.nonzero()[:, 0]
         self._steps[rows] += 1
+        corrections = self._corrections(self._steps[rows])
         for place, (parameter, gradient) in enumerate(
             zip(self._parameters, gradients, strict=True)
         ):
@@ -90,18 +92,33 @@ class Optimiser:
                 continue
             moments = [moment[place] for moment in self._moments]
             if isinstance(rows, slice):
-                self._move(parameter, gradient, moments, self._steps)
+                self._move(parameter, gradient, moments, corrections)
                 continue
             # Those that stand still keep parameters and moments.
             some = [moment[rows] for moment in moments]
             moved = parameter[rows]
-            self._move(moved, gradient[rows], some, self._steps[rows])
+            self._move(moved, gradient[rows], some, corrections)
             parameter[rows] = moved
             for moment, new in zip(moments, some, strict=True):
                 moment[rows] = new
 
+    def _corrections(self, steps: Float[Tensor, " mask"]) -> tuple[Tensor, Tensor]:
+        """What Adam does about moments that began at zero, t steps ago.
+
+        η m̂ / (√v̂ + ε) = η m / (c √v + d) with c = (1 − β₁ᵗ) / √(1 − β₂ᵗ) and d = (1 − β₁ᵗ) ε.
+        """
+        first, steps = self._parameters[0], steps.double()
+        of_first = 1 - _BETAS[0] ** steps
+        return (of_first / (1 - _BETAS[1] ** steps).sqrt()).to(first), (of_first * _EPSILON).to(
+            first
+        )
+
     def _move(
-        self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], steps: Tensor
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        moments: list[Tensor],
+        corrections: tuple[Tensor, Tensor],
     ) -> None:
         """Move parameters in place."""
         told = self._training
@@ -115,9 +132,13 @@ class Optimiser:
         first, second = moments
         first.lerp_(gradient, 1 - _BETAS[0])
         second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        shape = (-1, *[1] * (parameter.ndim - 1))
-        unbias = (1 - _BETAS[1] ** steps.double()).sqrt().reshape(shape)
-        size = told.learning_rate / (1 - _BETAS[0] ** steps.double()).reshape(shape)
-        # η·m̂ / (√v̂ + ε), the corrections of both moments drawn out of the division.
-        spread = second.sqrt().add_((_EPSILON * unbias).to(second))
-        parameter.addcdiv_(first * (size * unbias).to(first), spread, value=-1)
+        factor, epsilon = (one.reshape(-1, *[1] * (parameter.ndim - 1)) for one in corrections)
+        # The root of MKL is ten times as slow where there are zeros; that of 1 / v is not.
+        root = torch.rsqrt(second, out=self._spare_like(second)).reciprocal_()
+        parameter.addcdiv_(first, root.mul_(factor).add_(epsilon), value=-told.learning_rate)
+
+    def _spare_like(self, tensor: Tensor) -> Tensor:
+        """Memory that is kept from step to step: fresh pages cost as much as what fills them."""
+        if tensor.shape not in self._spare:
+            self._spare[tensor.shape] = torch.empty_like(tensor)
+        return self._spare[tensor.shape]

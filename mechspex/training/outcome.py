@@ -54,6 +54,33 @@ def losses(logits: Float[Tensor, "*row"], labels: Tensor) -> Float[Tensor, " row
     return each.flatten(1).sum(dim=1) / (labels != IGNORED).flatten(1).sum(dim=1)
 
 
+def loss_slopes(
+    logits: Float[Tensor, "mask row *rest"], labels: Tensor, weights: Float[Tensor, "mask row"]
+) -> Tensor:
+    """What Σ_r w_mr ℓ_mr changes by with each logit, with ℓ as in `losses`: of classes
+    w (softmax − 1[right]), of numbers 2 w (prediction − label).
+
+    Args:
+        logits: of each mask on the same rows.
+        labels: ``int64[row, …]`` or ``float[row]``.
+        weights: of each row's loss.
+    """
+    if labels.is_floating_point():
+        error = logits.reshape(weights.shape) - labels
+        return error.mul_(weights).mul_(2).reshape(logits.shape)
+    if labels.ndim > 1:
+        # A row's loss is the mean over its labelled positions.
+        counted = (labels != IGNORED).flatten(1).to(weights)
+        counted /= counted.sum(dim=1, keepdim=True)
+        weights = (weights[..., None] * counted).flatten(1)
+    flat = labels.clamp(min=0).reshape(1, -1)
+    n_classes = logits.shape[-1]
+    right = torch.zeros(n_classes, flat.shape[1]).to(logits).scatter_(0, flat, 1)
+    # Classes before rows: of few classes many times as fast as along the last axis.
+    p = logits.reshape(len(logits), -1, n_classes).mT.softmax(dim=1)
+    return p.sub_(right).mul_(weights[:, None]).mT.reshape(logits.shape)
+
+
 def outcomes(logits: Float[Tensor, "*row"], labels: Tensor, outcome: Outcome) -> Tensor:
     """What is asked of each row.
 
