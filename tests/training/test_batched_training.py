@@ -11,6 +11,8 @@ from value_function_laws import check_laws
 import mechspex as mx
 from mechspex.errors import MeasurementError, ModelError, Refused, ShapeError
 from mechspex.training.labelled_data import IGNORED
+from mechspex.training.linear_stack import LinearStack
+from mechspex.training.outcome import loss_slopes, losses
 
 N, FEATURES, CLASSES, TARGETS = 20, 4, 3, 3
 RNG = np.random.default_rng(0)
@@ -81,6 +83,62 @@ def test_every_training_is_that_of_a_plain_loop(name, device):
             assert np.allclose(found, margins(plain_loop(module, training, mask, seed)), atol=1e-9)
     assert all(torch.equal(module.state_dict()[name], before[name]) for name in before)
     assert seeds == 1 or not np.allclose(each[0], each[1])
+
+
+ACTIVATIONS = (nn.ReLU(), nn.GELU(), nn.Sigmoid(), nn.SiLU(), nn.ELU())
+
+
+def test_a_stack_of_linear_layers_is_trained_as_any_other_model(device):
+    """The same layers inside a model of its own go by `torch.func.vmap`."""
+    hidden = [(nn.Linear(6, 6, bias=place % 2 == 0), one) for place, one in enumerate(ACTIVATIONS)]
+    layers = [nn.Linear(FEATURES, 6), *(layer for pair in hidden for layer in pair)]
+    stack = nn.Sequential(*layers, nn.Linear(6, CLASSES)).double()
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stack = deepcopy(stack)
+
+        def forward(self, inputs):
+            return self.stack(inputs)
+
+    training = mx.Training("adam", 0.02, 4, 7)
+    of_stack, of_model = (
+        mx.TrainingValues(module, DATA, ASKED, training=training, device=device)
+        for module in (stack, Model())
+    )
+    assert LinearStack.of(stack) is not None
+    assert LinearStack.of(Model()) is None
+    assert np.allclose(of_stack(MASKS), of_model(MASKS), atol=1e-10)
+    assert np.ptp(of_stack(MASKS), axis=0).max() > 0.1
+
+
+def test_a_stack_with_hooks_or_frozen_layers_is_run_by_the_module_itself():
+    hooked, frozen = mlp(), mlp()
+    hooked[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    frozen[0].requires_grad_(False)
+    assert LinearStack.of(mlp()) is not None
+    assert LinearStack.of(hooked) is None
+    assert LinearStack.of(frozen) is None
+
+
+def test_slopes_of_the_loss_are_those_of_autograd():
+    weights = torch.rand(2, 5, dtype=torch.float64)
+    labels = {
+        "classes": (torch.randint(0, 3, (5,)), (2, 5, 3)),
+        "sequences": (
+            torch.tensor([[0, IGNORED], [1, 2], [2, 0], [IGNORED, 1], [1, 1]]),
+            (2, 5, 2, 3),
+        ),
+        "numbers": (torch.rand(5, dtype=torch.float64), (2, 5)),
+        "numbers in a column": (torch.rand(5, dtype=torch.float64), (2, 5, 1)),
+    }
+    for right, shape in labels.values():
+        logits = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        each = torch.stack([losses(one, right) for one in logits])
+        (expected,) = torch.autograd.grad((each * weights).sum(), logits)
+        found = loss_slopes(logits.detach(), right, weights)
+        assert torch.allclose(found, expected, atol=1e-12)
 
 
 def test_laws(device):
