@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 FAST := core set_functions decoders subsets recovery runs
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 
-.PHONY: setup demo test fast lint notebooks docs check clean
+.PHONY: setup demo test fast lint notebooks docs figures check clean
 
 setup: $(READY)
 
@@ -42,6 +42,14 @@ notebooks: setup
 # the tests do that.
 docs: setup
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/docs
+
+# Every figure of the papers, in small; pictures and numbers in build/figures, the tables where the
+# documentation draws them from.
+figures: setup
+	@for name in $$($(BIN)/python -c 'import mechspex; print(*mechspex.experiments.FIGURES)'); do \
+		$(BIN)/mechspex figure $$name --out build/figures/$$name && \
+		cp build/figures/$$name/reproduction.json tests/benchmarks/figures/$$name.json || exit 1; \
+	done
 
 check: lint notebooks docs test
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 import mechspex
+from mechspex.experiments import Reproduction
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -31,6 +32,8 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 html_theme = "furo"
+# The gallery is a part of a page.
+exclude_patterns = ["papers/gallery.md"]
 html_title = f"mechspex {release}"
 html_show_copyright = False
 html_static_path, html_css_files = ["static"], ["width.css"]
@@ -51,6 +54,7 @@ toc_object_entries_show_parents = "hide"
 
 # Where files of the repository are found in the documentation; made anew by each build.
 _MADE = {"tests/benchmarks": "tables", ".": "project"}
+TABLES = ROOT / "tests" / "benchmarks" / "figures"
 _MADE_ALONE = {ROOT / "README.md": DOCS / "index.md"}
 _LINK = re.compile(r"\]\(([^)#:\s]+)")
 _MARKUP = re.compile(r"(`+[^`]*`+|^\s*\*(?= )|(?<![\w*])\*\w[^*`]*\*(?![\w*]))")
@@ -91,6 +95,26 @@ def copy_pages() -> None:
         ROOT / "CHANGELOG.md",
     ]:
         write(page_of(file), relink(file.read_text(), file, page_of(file)))
+
+
+def write_gallery() -> None:
+    """The figures of papers from their committed tables: claims, then each with its command."""
+    folder = DOCS / "papers"
+    folder.mkdir(exist_ok=True)
+    found = [Reproduction.load(file) for file in sorted(TABLES.glob("*.json"))]
+    lines = ["## What the papers say", "", "| claim | paper | here |", "|---|---|---|"]
+    holds = {True: "holds", False: "**does not hold**", None: "not decided"}
+    for one in found:
+        lines += [
+            f"| {claim.says} | {one.figure.paper} | {holds[claim.holds]}: {claim.measured} |"
+            for claim in one.claims
+        ]
+    for one in found:
+        name = one.figure.name
+        one.plot().savefig(folder / f"{name}.png", dpi=110)
+        lines += ["", f"## {one.figure.title}", "", f"    mechspex figure {name}", ""]
+        lines += [f"![{one.figure.shows}](papers/{name}.png)", "", "```text", str(one), "```"]
+    write(folder / "gallery.md", "\n".join(lines) + "\n")
 
 
 def public_names() -> dict[str, list[str]]:
@@ -162,6 +186,7 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     copy_pages()
     write_reference()
+    write_gallery()
     app.connect("autodoc-process-signature", sign)
     app.connect("source-read", read_source)
     # Before napoleon, which writes emphasis of its own.

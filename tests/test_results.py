@@ -19,6 +19,8 @@ from mechspex.core.result import Result, same
 from mechspex.core.statistics import Estimate
 from mechspex.decoders import Additive, Automatic, Pursuit
 from mechspex.errors import Refused
+from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
+from mechspex.experiments.reproduction import Axes, Reproduction, points
 from mechspex.screening import Stratum
 
 NAMES = ["salt", "leek", "oil", "<script>alert(1)</script>", "rice", "bay"]
@@ -89,6 +91,19 @@ def judged() -> dict[str, Any]:
     return {"<script>": recovery(), "leave one out": mx.leave_one_out(values())}
 
 
+def reproduction() -> Reproduction:
+    row = {"panel": "<script>", "series": "$a$", "y": 0.5, "low": float("nan"), "high": 0.75}
+    return Reproduction(
+        PaperFigure("name", "Paper 2025", "Title", "Shows.", "Differs.", (1, 2), tasks=("ioi",)),
+        points([row | {"x": 1.0}, row | {"x": 2.0}]),
+        Axes("masks", "R²"),
+        (Published("theirs", 0.25, "stated", "<script>", 1.0), Published("said", "high", "stated")),
+        (Claim("it grows", None, "+0.0"),),
+        {"seed": 0},
+        1.5,
+    )
+
+
 RESULTS = {
     "Agreement": lambda: mx.agreement(candidates(), values(1.2)),
     "Attribution": lambda: mx.leave_one_out(values()),
@@ -116,6 +131,7 @@ RESULTS = {
     "Recovery": recovery,
     "ReferenceScores": scores,
     "RemovalCurve": lambda: mx.removal_curve(judged(), values(), [1, 2]),
+    "Reproduction": reproduction,
     "SelfRepair": lambda: mx.self_repair(mx.sweep(values(), order=2), values(1.2)),
     "SetFunction": function,
     "SmallestSet": lambda: mx.flipping_set(values(), recovery(), threshold=1.0),

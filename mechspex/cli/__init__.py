@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mechspex import __version__
-from mechspex.cli import circuits, explain, prune, report, screening, self_repair, sweep
+from mechspex.cli import circuits, explain, figure, prune, report, screening, self_repair, sweep
 from mechspex.cli import status as inspection
 from mechspex.cli.experiment import Terminated
 from mechspex.core.errors import MechspexError
@@ -35,6 +35,7 @@ for command in (
     prune.prune,
     self_repair.self_repair,
     report.report,
+    figure.figure,
     inspection.tasks,
     inspection.models,
     circuits.bench,

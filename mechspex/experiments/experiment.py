@@ -1,0 +1,173 @@
+"""Experiments: what is measured for a figure of a paper, kept so that it goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mechspex.core.errors import Refused
+from mechspex.core.json_values import checked, plain, read_json, write_json
+from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
+from mechspex.experiments.reproduction import ANSWER, Axes, Reproduction, points
+from mechspex.runs.run import run_folder
+
+CELLS = "cells.json"
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an experiment measured.
+
+    Attributes:
+        rows: the table, as `Reproduction` holds it.
+        axes: what its axes are called.
+        claims: what the paper says, and whether it holds here.
+    """
+
+    rows: Rows
+    axes: Axes
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass
+class Asked:
+    """What is asked of an experiment, and the cells that are measured already.
+
+    Attributes:
+        folder: where cells are kept; None keeps them nowhere.
+        model, task: what is measured; the task of models alone.
+        full: the paper's size in place of the small one.
+        seed: the seed of masks, prompts and decoders.
+        progress: say on stderr what is measured.
+        identity: what a cell depends on beside its key: figure, settings, and the code that
+            measures it.
+        seconds: what the cells took that were asked for.
+    """
+
+    folder: Path | None
+    model: Any
+    task: str
+    full: bool
+    seed: int
+    progress: bool
+    identity: str = ""
+    seconds: float = 0.0
+    _cells: dict[str, Any] = field(default_factory=dict)
+
+    def cell(self, key: Mapping[str, Any], measure: Callable[[], Rows]) -> list[dict[str, Any]]:
+        """The rows of one cell: those that are kept, else measured now and kept.
+
+        A run that was cut off goes on with the first cell that is missing.
+
+        Args:
+            key: what the cell is, beside what the whole experiment was asked.
+            measure: measures its rows.
+        """
+        name = hashlib.sha256(
+            json.dumps([self.identity, plain(key)], sort_keys=True).encode()
+        ).hexdigest()[:16]
+        kept = self._cells.get(name)
+        if kept is None:
+            start = time.perf_counter()
+            rows = [{**key, **row} for row in measure()]
+            kept = {"rows": plain(rows), "seconds": time.perf_counter() - start}
+            self._cells[name] = kept
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_json(self.folder / CELLS, checked({"cells": self._cells}))
+        self.seconds += kept["seconds"]
+        return [dict(row) for row in kept["rows"]]
+
+
+_ARGS = """Args:
+    model: the model, where the figure has one: a name, a folder, or a loaded one.
+    task: the task, where it has one; the figure's first if not given.
+    full: the paper's size; else a small one, of minutes.
+    seed: the seed of masks, prompts and decoders.
+    run: where values and cells are kept, so that a run that was cut off goes on; in memory if not
+        given.
+    progress: say on stderr what is measured.
+
+Returns:
+    The table, what the paper says beside it, and a picture (`plot`).
+
+Raises:
+    Refused: a task, where the figure has none.
+"""
+
+
+def experiment(
+    figure: PaperFigure, published: tuple[Published, ...] = ()
+) -> Callable[[Callable[[Asked], Measured]], Callable[..., Reproduction]]:
+    """Makes of what measures a figure the public function that draws it again.
+
+    Args:
+        figure: which figure.
+        published: the paper's numbers.
+    """
+
+    def of(measure: Callable[[Asked], Measured]) -> Callable[..., Reproduction]:
+        source = hashlib.sha256(inspect.getsource(inspect.getmodule(measure)).encode())  # type: ignore[arg-type]
+
+        def redraw(
+            *,
+            model: Any = "smollm2-135m",
+            task: str | None = None,
+            full: bool = False,
+            seed: int = 0,
+            run: str | Path | None = None,
+            progress: bool = False,
+        ) -> Reproduction:
+            if task is not None and not figure.tasks:
+                raise Refused(f"task {task!r}: the figure {figure.name} has no task; leave it out")
+            chosen = task or (figure.tasks[0] if figure.tasks else "")
+            settings: dict[str, Any] = {"full": full, "seed": seed}
+            if figure.model:
+                settings = {"model": _name(model), "task": chosen, **settings}
+            identity = json.dumps([figure.name, settings, source.hexdigest()])
+            folder = None if run is None else run_folder(run)
+            asked = Asked(folder, model, chosen, full, seed, progress, identity, 0.0, _kept(folder))
+            start = time.perf_counter()
+            measured = measure(asked)
+            found = Reproduction(
+                figure=figure,
+                rows=points(measured.rows),
+                axes=measured.axes,
+                published=published,
+                claims=measured.claims,
+                settings=settings,
+                seconds=max(asked.seconds, time.perf_counter() - start),
+            )
+            if folder is not None:
+                found.write(folder)
+            return found
+
+        redraw.__name__ = redraw.__qualname__ = figure.function
+        redraw.__module__ = measure.__module__
+        redraw.__doc__ = f"{figure.shows}\n\n{figure.paper}. {figure.differs}\n\n{_ARGS}"
+        return redraw
+
+    return of
+
+
+def _name(model: Any) -> str:
+    return model if isinstance(model, str) else type(model).__name__
+
+
+def _kept(folder: Path | None) -> dict[str, Any]:
+    """The cells of earlier runs in the folder."""
+    if folder is None or not (folder / CELLS).exists():
+        return {}
+    return dict(read_json(folder / CELLS)["cells"])
+
+
+def done(folder: Path) -> bool:
+    """Whether a figure was drawn into the folder."""
+    return (folder / ANSWER).exists()

@@ -1,0 +1,200 @@
+"""A figure of a paper, measured again: a table, a picture, and the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mechspex.core.errors import Refused
+from mechspex.core.json_values import plain
+from mechspex.core.result import Result
+from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
+from mechspex.figures.panels import PLACE, panels
+
+FIGURE, TABLE, NUMBERS, ANSWER = "figure", "table.csv", "numbers.txt", "reproduction.json"
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the axes of a figure are called.
+
+    Attributes:
+        x, y: the quantities, with their units.
+        log: whether x grows by factors.
+        kind: a line a series, or bars side by side.
+    """
+
+    x: str
+    y: str
+    log: bool = False
+    kind: str = "lines"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reproduction(Result):
+    """A figure of a paper as it comes out here.
+
+    Attributes:
+        figure: which figure of which paper.
+        rows: what was measured: a row has ``panel``, ``series``, ``x``, ``y``, the interval ``low``
+            to ``high`` (NaN where there is none), and what else belongs to it.
+        axes: what the axes are called.
+        published: the paper's numbers.
+        claims: what the paper says, and whether it holds here.
+        settings: what was asked for: model, task, full, seed.
+        seconds: what measuring and decoding took, now and in earlier runs that are gone on with.
+    """
+
+    schema: ClassVar[str] = "mechspex.reproduction/1"
+    called: ClassVar[str] = "figure of a paper"
+
+    figure: PaperFigure
+    rows: tuple[Mapping[str, Any], ...]
+    axes: Axes
+    published: tuple[Published, ...]
+    claims: tuple[Claim, ...]
+    settings: Mapping[str, Any]
+    seconds: float
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a point: panel, series, x, y, low, high, and what else belongs to it."""
+        return pd.DataFrame([dict(row) for row in self.rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figure, its table, the paper's numbers, the claims and the settings."""
+        return {
+            "figure": asdict(self.figure),
+            "rows": plain(self.rows),
+            "axes": asdict(self.axes),
+            "published": [asdict(one) for one in self.published],
+            "claims": [asdict(one) for one in self.claims],
+            "settings": dict(self.settings),
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Reproduction:
+        figure = dict(record["figure"])
+        for name in ("minutes", "tasks"):
+            figure[name] = tuple(figure[name])
+        return cls(
+            figure=PaperFigure(**figure),
+            rows=points(record["rows"]),
+            axes=Axes(**record["axes"]),
+            published=tuple(Published(**one) for one in record["published"]),
+            claims=tuple(Claim(**one) for one in record["claims"]),
+            settings=dict(record["settings"]),
+            seconds=float(record["seconds"]),
+        )
+
+    @property
+    def in_short(self) -> str:
+        """Which figure, and how many of the paper's claims hold here."""
+        told = f"{self.figure.name}: {self.figure.title}"
+        if not self.claims:
+            return told
+        held = sum(claim.holds is True for claim in self.claims)
+        return f"{told}; {held} of {len(self.claims)} claims hold here"
+
+    def __str__(self) -> str:
+        lines = [f"{self.figure.title}   [{self.figure.paper}]", self.figure.shows, ""]
+        lines += _table(self.rows)
+        if self.published:
+            lines += ["", "in the paper"]
+            lines += _published(self.published)
+        if self.claims:
+            lines += ["", "the paper says"]
+        for claim in self.claims:
+            holds = {True: "holds here", False: "does not hold here", None: "not decided here"}
+            lines += [f"  {claim.says}: {holds[claim.holds]} ({claim.measured})"]
+        asked = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        lines += ["", f"differs: {self.figure.differs}", f"{asked}; {self.seconds:.0f} s"]
+        return "\n".join(lines)
+
+    def plot(self) -> Figure:
+        """Small multiples: a panel a case, a line a method, the paper's own numbers hollow."""
+        return panels(self, heading=f"{self.figure.title} ({self.figure.paper})")
+
+    def write(self, folder: str | Path) -> None:
+        """Write picture (PNG, SVG), table (CSV), numbers (text) and the whole (JSON) to a folder.
+
+        Args:
+            folder: made if it is not there.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = self.plot()
+        for ending in ("png", "svg"):
+            picture.savefig(folder / f"{FIGURE}.{ending}", dpi=150)
+        self.to_pandas().to_csv(folder / TABLE, index=False)
+        (folder / NUMBERS).write_text(f"{self}\n")
+        self.save(folder / ANSWER)
+
+
+def points(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Rows of a table as `Reproduction` holds them: numbers that there are none of are NaN.
+
+    Args:
+        rows: what was measured, or JSON of it.
+
+    Raises:
+        Refused: a row without panel, series, x, y, low or high.
+    """
+    found = []
+    for row in rows:
+        if not {*PLACE, "low", "high"} <= set(row):
+            raise Refused(f"a row lacks one of {', '.join(PLACE)}, low, high: {dict(row)}")
+        numbers = {name: _number(row[name]) for name in ("y", "low", "high")}
+        found.append(plain(row) | numbers)
+    return tuple(found)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _table(rows: tuple[Mapping[str, Any], ...]) -> list[str]:
+    """A block a panel: a line a series, a column a place."""
+    lines: list[str] = []
+    for panel in dict.fromkeys(row["panel"] for row in rows):
+        own = [row for row in rows if row["panel"] == panel]
+        places = list(dict.fromkeys(row["x"] for row in own))
+        cells = {(row["series"], row["x"]): _told(row) for row in own}
+        names = list(dict.fromkeys(row["series"] for row in own))
+        frame = pd.DataFrame(
+            [[cells.get((name, x), "") for x in places] for name in names],
+            index=pd.Index(names),
+            columns=pd.Index([f"{x:g}" if isinstance(x, float) else str(x) for x in places]),
+        )
+        lines += [panel, *(f"  {line}" for line in frame.to_string().splitlines())]
+    return lines
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """A number with its interval."""
+    if math.isnan(row["y"]):
+        return ""
+    ends = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['y']:.2f}{ends}"
+
+
+def _published(numbers: tuple[Published, ...]) -> list[str]:
+    """A line a series of the paper."""
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for one in numbers:
+        value = one.value if isinstance(one.value, str) else f"{one.value:g}"
+        at = "" if one.x is None else f" at {one.x:g}" if isinstance(one.x, float) else f" {one.x}"
+        lines.setdefault((one.panel, one.what, one.origin), []).append(f"{value}{at}")
+    return [
+        f"  {f'{panel}, ' if panel else ''}{what}: {', '.join(values)}   [{origin}]"
+        for (panel, what, origin), values in lines.items()
+    ]

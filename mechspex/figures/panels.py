@@ -1,0 +1,202 @@
+"""Small multiples of a tidy table: a panel a case, a series a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mechspex.figures.style import (
+    INK,
+    MARKS,
+    MUTED,
+    NORMAL,
+    RULE,
+    SERIES,
+    SMALL,
+    bare,
+    in_ink,
+    legend,
+    sheets,
+    short,
+    wrapped,
+)
+
+# What every row of the table has, beside the interval low … high.
+PLACE = ("panel", "series", "x", "y")
+_DASHES = ("-", "--", ":")
+
+
+@runtime_checkable
+class _Axes(Protocol):
+    @property
+    def x(self) -> str: ...
+    @property
+    def y(self) -> str: ...
+    @property
+    def log(self) -> bool: ...
+    @property
+    def kind(self) -> str: ...
+
+
+@runtime_checkable
+class _Published(Protocol):
+    @property
+    def what(self) -> str: ...
+    @property
+    def value(self) -> float | str: ...
+    @property
+    def panel(self) -> str: ...
+    @property
+    def x(self) -> float | str | None: ...
+
+
+@runtime_checkable
+class Tabled(Protocol):
+    """A table of points, what its axes are called, and what others published."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a point: panel, series, x, y, low, high."""
+        ...
+
+    @property
+    def axes(self) -> _Axes: ...
+
+    @property
+    def published(self) -> Sequence[_Published]: ...
+
+
+def panels(found: Tabled, *, heading: str = "") -> Figure:
+    """A panel a case of the table, with the intervals; what was published is hollow and dashed.
+
+    A series has one colour and mark in all panels.
+
+    Args:
+        found: the table.
+        heading: the title.
+    """
+    frame = found.to_pandas()
+    drawn = [one for one in found.published if one.x is not None and not isinstance(one.value, str)]
+    names = list(dict.fromkeys([*frame["panel"], *(one.panel for one in drawn)]))
+    series = list(dict.fromkeys([*frame["series"], *(one.what for one in drawn)]))
+    width = 4.4 if len(names) > 1 else 6.4
+    figure, every = sheets(None, len(names), width, 3.4)
+    for axes, name in zip(every, names, strict=True):
+        own = frame[frame["panel"] == name].to_dict("records")
+        theirs = [one for one in drawn if one.panel == name]
+        places = _places(own, theirs)
+        for number, one in enumerate(series):
+            rows = [row for row in own if row["series"] == one]
+            look = _look(number)
+            if rows and found.axes.kind == "bars":
+                _bars(axes, rows, places, look["color"], number, len(series), one)
+            elif rows:
+                _line(axes, rows, places, look, one)
+            points = [point for point in theirs if point.what == one]
+            if points:
+                _hollow(axes, points, places, look, f"{one}, published")
+        _ends(axes, places, found.axes.log)
+        axes.set(xlabel=found.axes.x, ylabel=found.axes.y)
+        axes.set_title(wrapped(name, width), fontsize=SMALL, loc="left", color=INK)
+        bare(axes)
+    _one_legend(figure, every)
+    if heading:
+        text = wrapped(heading, figure.get_figwidth())
+        figure.suptitle(text, x=0.01, ha="left", fontsize=NORMAL, color=INK)
+    return in_ink(figure, None)
+
+
+def _look(number: int) -> dict[str, Any]:
+    return {
+        "color": SERIES[number % len(SERIES)],
+        "marker": MARKS[number % len(MARKS)],
+        "linestyle": _DASHES[number // len(SERIES) % len(_DASHES)],
+    }
+
+
+def _places(own: Sequence[Any], theirs: Sequence[_Published]) -> dict[Any, float]:
+    """Where each x lies: numbers where they are, names one beside the other."""
+    every = list(dict.fromkeys([*(row["x"] for row in own), *(one.x for one in theirs)]))
+    if all(isinstance(x, int | float) for x in every):
+        return {x: float(x) for x in sorted(every)}
+    return {x: float(place) for place, x in enumerate(every)}
+
+
+def _spread(rows: Sequence[Any]) -> np.ndarray:
+    """How far the interval reaches below and above each value; 0 where there is none."""
+    value = np.array([row["y"] for row in rows], dtype=float)
+    ends = np.array([[row[end] for row in rows] for end in ("low", "high")], dtype=float)
+    return np.nan_to_num(np.abs(ends - value))
+
+
+def _line(axes: Axes, rows: Sequence[Any], places: dict[Any, float], look: Any, name: str) -> None:
+    rows = sorted(rows, key=lambda row: places[row["x"]])
+    at = [places[row["x"]] for row in rows]
+    axes.errorbar(
+        at, [row["y"] for row in rows], yerr=_spread(rows), label=short(name), markersize=4.5,
+        linewidth=1.2, elinewidth=0.8, capsize=2, **look,
+    )  # fmt: skip
+
+
+def _bars(
+    axes: Axes,
+    rows: Sequence[Any],
+    places: dict[Any, float],
+    colour: str,
+    number: int,
+    n_series: int,
+    name: str,
+) -> None:
+    wide = 0.8 / n_series
+    at = [places[row["x"]] + wide * (number - (n_series - 1) / 2) for row in rows]
+    axes.bar(
+        at, [row["y"] for row in rows], wide, color=colour, yerr=_spread(rows), label=short(name),
+        error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": INK},
+    )  # fmt: skip
+    axes.axhline(0, color=RULE, linewidth=0.8)
+
+
+def _hollow(
+    axes: Axes, points: Sequence[_Published], places: dict[Any, float], look: Any, name: str
+) -> None:
+    at = [places[point.x] for point in points]
+    axes.plot(
+        at, [float(point.value) for point in points], linestyle=(0, (2, 2)), color=look["color"],
+        marker=look["marker"], markerfacecolor="none", markersize=5, linewidth=1, label=short(name),
+    )  # fmt: skip
+
+
+def _ends(axes: Axes, places: dict[Any, float], log: bool) -> None:
+    """Ticks where there are points, as far as they do not stand on each other."""
+    names = list(places)
+    if not names:
+        return
+    if all(isinstance(x, int | float) for x in names):
+        if log and min(places.values()) > 0:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        step = -(-len(names) // 8)
+        axes.set_xticks([places[x] for x in names[::step]], [f"{x:g}" for x in names[::step]])
+        return
+    long = max(len(str(x)) for x in names) * len(names) > 40
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if long else {}
+    axes.set_xticks(list(places.values()), [short(str(x), 24) for x in names], **turned)
+
+
+def _one_legend(figure: Figure, every: Sequence[Axes]) -> None:
+    """The series of all panels, once, below them."""
+    entries: dict[str, Any] = {}
+    for axes in every:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    if len(every) == 1:
+        legend(every[0])
+    elif entries:
+        figure.legend(
+            list(entries.values()), list(entries), loc="outside lower left", frameon=False,
+            ncols=max(1, int(figure.get_figwidth() / 2.2)), fontsize=SMALL, labelcolor=MUTED,
+        )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Small multiples: what is drawn where, whatever the table."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_laws import check_readable
+
+from mechspex.experiments.paper_figure import Published
+from mechspex.experiments.reproduction import Axes
+from mechspex.figures.panels import panels
+
+
+@dataclass
+class Table:
+    rows: list[dict]
+    axes: Axes
+    published: tuple[Published, ...] = ()
+
+    def to_pandas(self):
+        return pd.DataFrame(self.rows)
+
+
+def row(panel, series, x, y, half=0.1):
+    return {"panel": panel, "series": series, "x": x, "y": y, "low": y - half, "high": y + half}
+
+
+def lines():
+    rows = [
+        row(panel, name, x, shift + np.log2(x))
+        for panel in ("one", "two")
+        for shift, name in enumerate(("additive", "a very long name of a decoder with options"))
+        for x in (0.5, 1.0, 2.0, 4.0)
+    ]
+    paper = tuple(Published("additive", y, "stated", "paper", x) for x, y in ((1.0, 2.0), (2.0, 3)))
+    return Table(rows, Axes("masks / (n log₂ n)", "R²", log=True), paper)
+
+
+def test_a_panel_a_case_and_a_line_a_series():
+    figure = panels(lines(), heading="Recovery")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["one", "two", "paper"]
+    assert all(len(axes.containers) == 2 for axes in figure.axes[:2])
+    (paper,) = figure.axes[2].lines
+    np.testing.assert_allclose(paper.get_ydata(), [2, 3])
+    assert paper.get_markerfacecolor() == "none"
+    assert figure.axes[0].get_xscale() == "log"
+    # One legend for all panels.
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 3
+    check_readable(figure)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_line_goes_through_its_points_in_order(log):
+    rows = [row("p", "s", x, x**2) for x in (4.0, 1.0, 2.0)]
+    figure = panels(Table(rows, Axes("x", "y", log=log)))
+    (container,) = figure.axes[0].containers
+    x, y = (np.asarray(data, dtype=float) for data in container.lines[0].get_data())
+    np.testing.assert_allclose(x, [1, 2, 4])
+    np.testing.assert_allclose(y, [1, 4, 16])
+
+
+def test_bars_stand_side_by_side_and_are_as_high_as_the_numbers():
+    rows = [row("p", name, x, y) for y, name in enumerate("abc", 1) for x in ("here", "there")]
+    figure = panels(Table(rows, Axes("", "share", kind="bars")))
+    (axes,) = figure.axes
+    bars = list(axes.patches)
+    assert sorted(bar.get_height() for bar in bars) == [1, 1, 2, 2, 3, 3]
+    spans = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
+    assert all(right <= left + 1e-9 for (_, right), (left, _) in itertools.pairwise(spans))
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["here", "there"]
+    check_readable(figure)
+
+
+def test_numbers_without_an_interval_have_none():
+    rows = [row("p", "s", x, 1.0, np.nan) for x in (1.0, 2.0)]
+    figure = panels(Table(rows, Axes("x", "y")))
+    for segment in figure.axes[0].containers[0].lines[2][0].get_segments():
+        assert np.ptp(segment[:, 1]) == 0
