@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_laws import check_readable
+from matplotlib.container import ErrorbarContainer
+from matplotlib.patches import Rectangle
 
 from mechspex.experiments.paper_figure import Published
 from mechspex.experiments.reproduction import Axes
@@ -57,7 +59,9 @@ def test_a_line_goes_through_its_points_in_order(log):
     rows = [row("p", "s", x, x**2) for x in (4.0, 1.0, 2.0)]
     figure = panels(Table(rows, Axes("x", "y", log=log)))
     (container,) = figure.axes[0].containers
-    x, y = (np.asarray(data, dtype=float) for data in container.lines[0].get_data())
+    assert isinstance(container, ErrorbarContainer)
+    line, *_ = container.lines
+    x, y = (np.asarray(data, dtype=float) for data in line.get_data())
     np.testing.assert_allclose(x, [1, 2, 4])
     np.testing.assert_allclose(y, [1, 4, 16])
 
@@ -77,5 +81,7 @@ def test_bars_stand_side_by_side_and_are_as_high_as_the_numbers():
 def test_numbers_without_an_interval_have_none():
     rows = [row("p", "s", x, 1.0, np.nan) for x in (1.0, 2.0)]
     figure = panels(Table(rows, Axes("x", "y")))
-    for segment in figure.axes[0].containers[0].lines[2][0].get_segments():
+    (container,) = figure.axes[0].containers
+    assert isinstance(container, ErrorbarContainer)
+    for segment in container.lines[2][0].get_segments():
         assert np.ptp(segment[:, 1]) == 0
