@@ -79,23 +79,23 @@ def panels(found: Tabled, *, heading: str = "") -> Figure:
         found: the table.
         heading: the title.
     """
-    frame = found.to_pandas()
+    rows = found.to_pandas().to_dict("records")
     drawn = [one for one in found.published if one.x is not None and not isinstance(one.value, str)]
-    names = list(dict.fromkeys([*frame["panel"], *(one.panel for one in drawn)]))
-    series = list(dict.fromkeys([*frame["series"], *(one.what for one in drawn)]))
+    names = list(dict.fromkeys([*(row["panel"] for row in rows), *(one.panel for one in drawn)]))
+    series = list(dict.fromkeys([*(row["series"] for row in rows), *(one.what for one in drawn)]))
     width = 4.4 if len(names) > 1 else 6.4
     figure, every = sheets(None, len(names), width, 3.4)
     for axes, name in zip(every, names, strict=True):
-        own = frame[frame["panel"] == name].to_dict("records")
+        own = [row for row in rows if row["panel"] == name]
         theirs = [one for one in drawn if one.panel == name]
         places = _places(own, theirs)
         for number, one in enumerate(series):
-            rows = [row for row in own if row["series"] == one]
+            of_it = [row for row in own if row["series"] == one]
             look = _look(number)
-            if rows and found.axes.kind == "bars":
-                _bars(axes, rows, places, look["color"], number, len(series), one)
-            elif rows:
-                _line(axes, rows, places, look, one)
+            if of_it and found.axes.kind == "bars":
+                _bars(axes, of_it, places, look["color"], number, len(series), one)
+            elif of_it:
+                _line(axes, of_it, places, look, one)
             points = [point for point in theirs if point.what == one]
             if points:
                 _hollow(axes, points, places, look, f"{one}, published")
@@ -121,8 +121,9 @@ def _look(number: int) -> dict[str, Any]:
 def _places(own: Sequence[Any], theirs: Sequence[_Published]) -> dict[Any, float]:
     """Where each x lies: numbers where they are, names one beside the other."""
     every = list(dict.fromkeys([*(row["x"] for row in own), *(one.x for one in theirs)]))
-    if all(isinstance(x, int | float) for x in every):
-        return {x: float(x) for x in sorted(every)}
+    numbers = [float(x) for x in every if isinstance(x, int | float)]
+    if len(numbers) == len(every):
+        return {x: x for x in sorted(numbers)}
     return {x: float(place) for place, x in enumerate(every)}
 
 

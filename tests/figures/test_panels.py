@@ -45,7 +45,7 @@ def test_a_panel_a_case_and_a_line_a_series():
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["one", "two", "paper"]
     assert all(len(axes.containers) == 2 for axes in figure.axes[:2])
     (paper,) = figure.axes[2].lines
-    np.testing.assert_allclose(paper.get_ydata(), [2, 3])
+    np.testing.assert_allclose(np.asarray(paper.get_ydata(), dtype=float), [2, 3])
     assert paper.get_markerfacecolor() == "none"
     assert figure.axes[0].get_xscale() == "log"
     # One legend for all panels.
@@ -70,9 +70,9 @@ def test_bars_stand_side_by_side_and_are_as_high_as_the_numbers():
     rows = [row("p", name, x, y) for y, name in enumerate("abc", 1) for x in ("here", "there")]
     figure = panels(Table(rows, Axes("", "share", kind="bars")))
     (axes,) = figure.axes
-    bars = list(axes.patches)
-    assert sorted(bar.get_height() for bar in bars) == [1, 1, 2, 2, 3, 3]
-    spans = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
+    bars = [bar.get_bbox() for bar in axes.patches if isinstance(bar, Rectangle)]
+    assert sorted(bar.height for bar in bars) == [1, 1, 2, 2, 3, 3]
+    spans = sorted((bar.x0, bar.x1) for bar in bars)
     assert all(right <= left + 1e-9 for (_, right), (left, _) in itertools.pairwise(spans))
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["here", "there"]
     check_readable(figure)
