@@ -117,7 +117,10 @@ def explain(
             functions without gradients. A method with options is taken as well, such as
             ``SecondOrder(max_order=3)``. A value function is a proxy: the same units on a cheaper
             model, which is screened in place of `value_function`; the agreement of both is
-            measured first, on a sample. `Candidates` are a screen made beforehand.
+            measured first, on a sample. Or it is of coarser parts of the same text (sentences, for
+            words): those are ablated first, and the search ablates the units within the strongest
+            of them, twice as many until they explain 0.9. `Candidates` are a screen made
+            beforehand.
         tests: the false discovery rate of the exact tests, 0.05 if not given, and in how many
             random contexts they are repeated.
         run: name or folder in which every value and the answer are kept: no mask is measured
@@ -199,7 +202,7 @@ def _answer(
         prior = None if scored is None else scored.prior(plan.decoder.max_order)
         recovery = random_search(recorded, plan, len(tested_on.outputs), prior)
     tested_on.stage = "validating"
-    screening = None if scored is None else scored.screening
+    screening = None if scored is None else scored.held_against(recovery.function)
     proposed = () if screening is None else screening.terms
     terms = list(dict.fromkeys([*strongest_terms(recovery.function), *proposed]))
     validation = validate(tested_on, terms, level=plan.tests.level)

@@ -320,8 +320,11 @@ class Explanation(RunResult):
             return []
         lines = [str(screening)]
         if screening.agreement is not None:
-            lines.append(f"the proxy agrees with the model {screening.agreement}")
-        lines.append(self._agreement())
+            proposed = "the proxy agrees with the model"
+            whole = "whole parts, as the answer predicts them and as they were measured, agree"
+            lines.append(f"{proposed if screening.terms else whole} {screening.agreement}")
+        if screening.terms:
+            lines.append(self._agreement())
         return lines if screening.missed is None else [*lines, str(screening.missed)]
 
     def _agreement(self) -> str:

@@ -31,7 +31,7 @@ from mechspex.prompts.asked import (
 from mechspex.prompts.attention_paid import attention_paid
 from mechspex.prompts.provenance import provenance_of
 from mechspex.prompts.scored_model import ScoredModel
-from mechspex.prompts.words import Context, as_context
+from mechspex.prompts.words import Context, as_context, words
 from mechspex.tasks.spans import Span
 
 Texts = Callable[[list[str]], Any]
@@ -254,6 +254,33 @@ class PromptValues(ValueFunction):
         if self._tokens is None:
             raise without_gradients(self)
         return self._tokens.values_and_gradients(masks)
+
+    def parted(self, by: str) -> PromptValues:
+        """The same responses to the same prompts, of other parts of the context: of sentences, say,
+        which tell in what words an answer lies (``mechspex.explain(words, screen=…)``).
+
+        Args:
+            by: what the context is parted by, see `mechspex.words`.
+
+        Raises:
+            Refused: a conversation, or a context without such parts.
+        """
+        asked = self._asked
+        if asked.units.turns is not None:
+            raise Refused("a conversation has no other parts than its turns; give a text")
+        replacement = asked.replacement
+        return PromptValues(
+            self.model,
+            words(asked.units.text, by, tokenizer=self.model and self.model.tokenizer),
+            None if asked.questions == (None,) else [str(one) for one in asked.questions],
+            response=self.responses or None,
+            distractor=asked.distractors,
+            ablation=asked.ablation if replacement is None else (asked.ablation, replacement),
+            metric=asked.metric,
+            spans=asked.spans,
+            chat=asked.prompts[0].template is not None,
+            prepend_bos=None if self._scored is None else self._scored.prepend_bos,
+        )
 
     def attention_paid(self) -> Float[np.ndarray, "unit output"]:
         """The mean attention to each unit from where each output is predicted, see

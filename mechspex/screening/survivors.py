@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,7 +36,8 @@ class Screening:
         scores: their predicted effects.
         seconds: what the screen took when it was run.
         agreement: how the proposals' scores agree with their exact effects, on a sample measured
-            before the search; None where the screen was not made from a proxy.
+            before the search; of coarser parts, what the answer predicts of whole parts beside what
+            was measured of them. None where the screen was made from neither.
         missed: how many sets as strong as the confirmed ones the screen rejected; None where
             nothing was rejected or nothing confirmed.
         agrees: the numbers behind `agreement`.
@@ -117,22 +119,48 @@ def survivors(
         seed: the seed of the random masks.
 
     Returns:
-        Their columns, and R² = 1 − Var(f(m) − f(m with all others kept)) / Var f(m) over random
-        masks m of all units, averaged over outputs first.
+        Their columns, and how much they explain, see `explaining`.
+    """
+    proposed = {column for term in candidates.terms for column in term}
+    counts = [min(n_units, recorded.n_units)]
+    while counts[-1] < min(most, recorded.n_units):
+        counts.append(min(2 * counts[-1], most, recorded.n_units))
+    nested = [sorted({*candidates.strongest_units(n).tolist(), *proposed}) for n in counts]
+    return explaining(recorded, nested, target=target, keep=keep, seed=seed)
+
+
+def explaining(
+    recorded: RecordedValues,
+    nested: Sequence[Sequence[int]],
+    *,
+    target: float,
+    keep: float,
+    seed: int,
+) -> tuple[Int[np.ndarray, " survivor"], float]:
+    """The first of some sets of units that explains enough, or the last; and how much it explains.
+
+    R² = 1 − Var(f(m) − f(m with all others kept)) / Var f(m) over random masks m of all units,
+    averaged over outputs first.
+
+    Args:
+        recorded: the value function of all units.
+        nested: the sets, by column, each within the next.
+        target: the R² that is enough.
+        keep: the probability with which a random mask keeps a unit.
+        seed: the seed of the random masks.
     """
     recorded.stage = "what survivors explain"
     masks = sample_masks(recorded.n_units, _MASKS, keep=keep, seed=(seed, Stream.SURVIVORS))
     whole = recorded(masks).mean(axis=1, dtype=np.float64)
-    proposed = {column for term in candidates.terms for column in term}
-    while True:
-        chosen = candidates.strongest_units(min(n_units, recorded.n_units)).tolist()
-        columns = np.array(sorted({*chosen, *proposed}), dtype=np.int64)
+    columns, explained = np.empty(0, dtype=np.int64), 0.0
+    for members in nested:
+        columns = np.array(members, dtype=np.int64)
         restricted = np.ones_like(masks)
         restricted[:, columns] = masks[:, columns]
         part = recorded(restricted).mean(axis=1, dtype=np.float64)
         finite = np.isfinite(whole) & np.isfinite(part)
         spread = np.var(whole[finite])
         explained = 1 - float(np.var((whole - part)[finite]) / spread) if spread else 1.0
-        if explained >= target or n_units >= min(most, recorded.n_units):
-            return columns, explained
-        n_units = min(2 * n_units, most, recorded.n_units)
+        if explained >= target:
+            break
+    return columns, explained

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import mechspex as mx
+from mechspex.errors import Refused
 
 TINY = ("--model", "tiny", "--by", "word")
 CONTEXT = "apple bird boat moon"
@@ -55,6 +56,20 @@ def test_a_table_of_contexts_is_explained_row_by_row(run, tmp_path):
     assert out.count(", 0 masks measured now") == 2
 
 
+def test_units_within_coarser_parts(run, monkeypatch):
+    """The vocabulary of `tiny` ends no sentence: what the library is asked is looked at here."""
+
+    def asked(values, screen, **options):
+        raise Refused(f"{values.units} within {screen.units}, {screen.responses}")
+
+    monkeypatch.setattr(mx, "explain", asked)
+    ask = ("explain", "--text", CONTEXT, "--question", " apple", *TINY[:2], "--by", "token")
+    code, _, err = run(*ask, "--response", " bird", "--within", "word")
+    assert code == 2
+    assert "UnitSet(4: apple, bird, boat, moon) within UnitSet(4: apple" in err
+    assert "(' bird',)" in err
+
+
 def test_the_parts_of_a_text_are_swept(run, tiny, tmp_path):
     ask = ("sweep", "--text", CONTEXT, "--question", " apple", "--response", " bird", *TINY)
     code, out, err = run(*ask, "--order", "2", "--json")
@@ -84,6 +99,7 @@ def test_the_parts_of_a_text_are_swept(run, tiny, tmp_path):
         (("--text", "a b", "--prompt", "c"), "--prompt and a text of your own"),
         (("--text", "a b", "--replacement", "c"), "goes with --remove replace"),
         (("induction", "--question", "why?"), "--question goes with --context"),
+        (("induction", "--within", "sentence"), "goes with --context, without --screen"),
         (("--text", "  "), "is empty"),
         (("--text", "apple"), "1 unit"),
     ],
