@@ -76,7 +76,7 @@ class BatchedForward:
         Raises:
             MeasurementError: out of memory even for one mask on one prompt.
         """
-        cached = self._usable()
+        cached = self.usable()
         blocks = positions = np.zeros(len(masks), dtype=int)
         if cached is not None:
             blocks, positions = cached.starts(masks)
@@ -93,7 +93,7 @@ class BatchedForward:
         Raises:
             MeasurementError: out of memory even for one mask on one prompt.
         """
-        cached = self._usable()
+        cached = self.usable()
         n_masks, n_units = masks.shape
         blocks = np.full(n_masks, 0 if cached is None else cached.first_block)
         positions = np.zeros(n_masks, dtype=int)
@@ -101,7 +101,8 @@ class BatchedForward:
         measure = partial(self._forward_and_back, cached)
         return self._fill(both, masks, blocks, positions, self.gradient_size, measure)
 
-    def _usable(self) -> CachedForward | None:
+    def usable(self) -> CachedForward | None:
+        """The forward without the bridge, unless there is none or the bridge carries hooks."""
         return None if self.hooks.sees_any() else self.cached
 
     def _fill(

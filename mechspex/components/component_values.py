@@ -7,17 +7,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
 from mechspex.components.forwards import AblatedModel
+from mechspex.components.next_tokens import likeliest_tokens
 from mechspex.components.precision import PRECISIONS, PrecisionError
 from mechspex.components.proof import Proved, proved
 from mechspex.components.provenance import provenance_of
 from mechspex.core.checks import SEED, WHOLE, Only
 from mechspex.core.doors import door
-from mechspex.core.errors import AblationError, ModelError, ShapeError
+from mechspex.core.errors import AblationError, ModelError, Refused, ShapeError
 from mechspex.core.masks import check_masks
+from mechspex.core.terms import as_chosen, columns_of
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.models.load_model import Model, as_model
@@ -274,6 +277,32 @@ class ComponentValues(ValueFunction):
         with lock_of(self.model):
             self._renew()
             return self._proved.forwards.values_and_gradients(soft)
+
+    @door(ablated=as_chosen, n_tokens=WHOLE)
+    def next_tokens(
+        self, ablated: str | Iterable[int | str] = (), n_tokens: int = 3
+    ) -> pd.DataFrame:
+        """What the model says after each prompt while some units are ablated.
+
+        One row a prompt and rank: the likeliest tokens t with their probability, softmax(logits)_t,
+        in the model's own dtype. Forwards of its own: nothing is kept in a run.
+
+        Args:
+            ablated: units by name or column; none if not given. All others are kept.
+            n_tokens: how many tokens a prompt.
+
+        Raises:
+            Refused: no number of tokens, or a column out of range.
+            UnknownUnitError: an unknown name in `ablated`.
+        """
+        columns = columns_of(ablated, self.units)
+        if not 1 <= n_tokens <= self.model.cfg.d_vocab:
+            raise Refused(
+                f"n_tokens = {n_tokens}: give a whole number from 1 to {self.model.cfg.d_vocab}"
+            )
+        with lock_of(self.model):
+            self._renew()
+            return likeliest_tokens(self._proved, columns, n_tokens)
 
     def _renew(self) -> None:
         """Prepare and prove anew where the model's weights or hooks have changed since."""

@@ -10,7 +10,7 @@
 # ---
 
 # %% [markdown]
-# # 2 · Which words act together, and which heads read them?
+# # 7 · Which words act together, and which heads read them?
 #
 # A prompt can be asked what a network is asked: which of its parts matter, and which only
 # together? The parts are its words or sentences; ablated ones are deleted, or hidden from the

@@ -10,7 +10,7 @@
 # ---
 
 # %% [markdown]
-# # 3 · Which two documents poison a language model?
+# # 8 · Which two documents poison a language model?
 #
 # A model's answer is a function of its training set. Here 200 documents are kept or left out, a
 # small language model is trained anew for every mask, and the mask's value is what the model then
