@@ -5,6 +5,7 @@ python notebooks/run.py --render    # and as pages of the documentation, in docs
 python notebooks/run.py 1-ioi       # one of them, or several
 """
 
+import re
 import sys
 from base64 import b64decode
 from pathlib import Path
@@ -49,11 +50,19 @@ def write_page(notebook: NotebookNode, name: str) -> None:
                 picture = f"{name}-{number}.png"
                 (PAGES / picture).write_bytes(b64decode(data["image/png"]))
                 parts.append(f"![what the cell shows]({picture})")
+            elif 'class="dataframe"' in data.get("text/html", ""):
+                parts.append(table(data["text/html"]))
             elif output.get("name") != "stderr":
                 text = data.get("text/plain", output.get("text", ""))
                 parts.append(f"```text\n{text.rstrip()}\n```")
     made = f"*Made from [the notebook](../../notebooks/{name}.py) by* `notebooks/run.py --render`."
     (PAGES / f"{name}.md").write_text("\n\n".join([*parts[:1], made, *parts[1:]]) + "\n")
+
+
+def table(html: str) -> str:
+    """A table of pandas as a page shows it: a line a row, without its style sheet."""
+    bare = re.sub(r"<style.*?</style>|</?div>| style=\"[^\"]*\"", "", html, flags=re.DOTALL)
+    return re.sub(r"\s*\n\s*", "", bare).replace("</tr>", "</tr>\n").strip()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ _PLACES = (
     ("name_mover", "from the last token to the answer"),
     ("s_inhibition", "from the last token to the distractor"),
 )
+_FOLLOWING, _ANSWER = 2, 3
 _COLUMNS = ("to_previous", "to_duplicate", "to_following", "to_answer", "to_distractor")
 
 
@@ -52,8 +53,9 @@ def head_roles(
     largest of the five names the role if it is at least 0.25 and twice what uniform attention
     gives: ``previous_token``, ``duplicate_token``, ``induction``, ``s_inhibition`` (to the
     distractor: in IOI the repeated name), ``name_mover`` (to the answer), or
-    ``negative_name_mover`` where ablating the head raises the value. The roles are those of Wang
-    et al. 2022 (arXiv:2211.00593); a pattern only proposes one.
+    ``negative_name_mover`` where ablating the head raises the value. Where the answer is what
+    followed the last token before, a head that stands out in both is ``induction``. The roles are
+    those of Wang et al. 2022 (arXiv:2211.00593); a pattern only proposes one.
 
     Args:
         model: a bridge whose attention patterns can be read.
@@ -75,7 +77,9 @@ def head_roles(
     hooks = {layer: f"blocks.{layer}.attn.hook_pattern" for layer in layers}
     device = next(model.original_model.parameters()).device
     seen, chance = {layer: [] for layer in layers}, []
+    answer_follows = True
     for tokens, looks in _looks(model, task):
+        answer_follows &= looks[_ANSWER][0] in looks[_FOLLOWING]
         with torch.no_grad():
             patterns, _ = record(model, hooks.values(), tokens[None].to(device))
         for layer, hook in hooks.items():
@@ -87,7 +91,7 @@ def head_roles(
     for unit in heads:
         share = _mean_over_prompts(np.array(seen[unit.layer])[:, :, unit.number])
         effect = (effects or {}).get(unit.name, 0.0)
-        rows.append(_row(unit.name, share, by_chance, effect))
+        rows.append(_row(unit.name, share, by_chance, effect, answer_follows))
     return pd.DataFrame(rows)
 
 
@@ -143,12 +147,16 @@ def _row(
     share: Float[np.ndarray, " place"],
     chance: Float[np.ndarray, " place"],
     effect: float,
+    answer_follows: bool,
 ) -> dict[str, object]:
     place = int(np.nanargmax(share)) if np.isfinite(share).any() else 0
+    stands_out = share >= np.maximum(_LEAST, _TIMES * chance)
+    if place == _ANSWER and answer_follows and stands_out[_FOLLOWING]:
+        place = _FOLLOWING
     role, words = _PLACES[place]
     if role == "name_mover" and effect > 0:
         role = "negative_name_mover"
-    if not share[place] >= max(_LEAST, _TIMES * chance[place]):
+    if not stands_out[place]:
         role, evidence = "", ""
     else:
         evidence = f"looks {words}: {share[place]:.2f}, uniform attention {chance[place]:.2f}"

@@ -43,6 +43,7 @@ def interactions(
 
     Bars are exact effects in the ``ablated`` basis with their intervals over outputs: blue above 0,
     red below. Diamonds are the effects that the decoder recovered. Pale bars are not confirmed.
+    Effects on a single output have no interval, and none of them is pale.
 
     Args:
         explanation: the explanation to draw.
@@ -56,9 +57,12 @@ def interactions(
     if not len(frame):
         return nothing(figure, ax, axes, heading, "no interaction to show")
     effect = frame["effect"].to_numpy()
+    confirmed = frame["confirmed"].to_numpy(dtype=bool)
+    # Of a single output, without contexts, there is nothing to confirm.
+    alone = bool(frame[["low", "high"]].isna().all(axis=None)) and not confirmed.any()
     colors = [
-        PALE if not holds else POSITIVE if value > 0 else NEGATIVE
-        for value, holds in zip(effect, frame["confirmed"], strict=True)
+        PALE if not (holds or alone) else POSITIVE if value > 0 else NEGATIVE
+        for value, holds in zip(effect, confirmed, strict=True)
     ]
     places = np.arange(len(frame))
     spread = np.abs(frame[["low", "high"]].to_numpy().T - effect)
@@ -70,9 +74,10 @@ def interactions(
     )  # fmt: skip
     names = [short(units, 64) for units in frame["units"]]
     finish(axes, names, f"interaction effect on {measured(explanation, metric)}")
+    told = "of one output: no interval" if alone else "with its interval over outputs"
+    pale = "" if alone else "grey: not confirmed; "
     note = (
-        "bar: exact joint effect less what smaller sets predict, with its interval over outputs; "
-        "grey: not confirmed; diamond: recovered"
+        f"bar: exact joint effect less what smaller sets predict, {told}; {pale}diamond: recovered"
     )
     entitle(figure, ax, axes, heading, note)
     return in_ink(figure, ax)

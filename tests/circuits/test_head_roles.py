@@ -15,7 +15,8 @@ def test_the_heads_of_the_tiny_model_have_the_roles_they_were_trained_for(tiny):
     assert frame.loc["L0H1", "role"] == "previous_token"
     assert "from each token to the one before" in frame.loc["L0H1", "evidence"]
     # The last token repeats, so what followed its first occurrence is the answer itself.
-    assert frame.loc["L1H3", "role"] in ("induction", "name_mover")
+    assert frame.loc["L1H3", "role"] == "induction"
+    assert frame.loc["L1H3", "to_answer"] > 0.9
     assert frame.loc["L1H3", "to_following"] > 0.5
 
 
@@ -52,9 +53,11 @@ def test_shares_are_those_of_the_pattern(llama):
 
 
 def test_the_sign_of_the_effect_tells_movers_apart(tiny):
-    task = mx.load_task("induction", tiny, n_prompts=16, seed=3)
+    # No word repeats, and L1H3 looks at one of them: that is the answer here.
+    task = mx.Task(["bird road spoon moon key"], [" spoon"], [" boat"], prepend_bos=True)
     plain = mx.head_roles(tiny, task, mx.heads(tiny)).set_index("unit")
     movers = plain.query("role == 'name_mover'").index
+    assert "L1H3" in movers
     effects = dict.fromkeys(movers, 0.5)
     turned = mx.head_roles(tiny, task, mx.heads(tiny), effects).set_index("unit")
     assert (turned.loc[movers, "role"] == "negative_name_mover").all()

@@ -2,11 +2,13 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
 import mechspex as mx
 from mechspex import figures
 from mechspex.errors import Refused
+from mechspex.figures.style import PALE
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,17 @@ def test_bars_are_exact_effects_with_their_intervals(explanation):
     assert bar.get_width() == pytest.approx(explanation.interactions()["effect"][0])
     assert axes.get_xlabel() == "interaction effect on logit difference (logits)"
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_bars_of_one_output_are_not_called_unconfirmed(explanation):
+    found = mx.explain(lambda kept: 1.0 * (kept[:, 0] & kept[:, 1]), units=mx.parts("ab"))
+    figure = figures.interactions(found)
+    (bar,) = figure.axes[0].patches
+    assert bar.get_facecolor() != to_rgba(PALE)
+    notes = [text.get_text() for text in figure.texts]
+    assert any("no interval" in note and "not confirmed" not in note for note in notes), notes
+    notes = [text.get_text() for text in figures.interactions(explanation).texts]
+    assert any("not confirmed" in note for note in notes), notes
 
 
 def test_no_interactions_make_a_figure_that_says_so():
