@@ -4,6 +4,7 @@ from mechspex.figures.agreement import predicted_and_exact
 from mechspex.figures.attention import attention
 from mechspex.figures.bars import bars
 from mechspex.figures.circuit import circuit_graph
+from mechspex.figures.gallery import gallery
 from mechspex.figures.heads import head_map, unit_map
 from mechspex.figures.interactions import interactions
 from mechspex.figures.learning import r2_by_masks
@@ -29,6 +30,7 @@ __all__ = [
     "energy_by_order",
     "faithfulness_by_size",
     "force",
+    "gallery",
     "head_map",
     "interactions",
     "method_lines",

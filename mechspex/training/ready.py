@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ from mechspex.training.training_values import TrainingValues
 
 # Targets of the data sets of scikit-learn: so many to search with, and so many fresh ones.
 _ASKED, _FRESH = 20, 40
+# Pixels of a side of the data sets of images.
+_SIDES = {"digits": 8, "mnist": 28}
 # Seeds of the poisoned model, whose values spread much less than they differ.
 _SEEDS, _FRESH_SEEDS = 2, 12
 
@@ -34,6 +36,7 @@ class TrainingTask:
         texts: what each unit is, in words; none of images.
         options: what `TrainingValues` is told.
         fresh: how that differs for outputs which the search has not seen.
+        images: what each unit is where units are images, ``[unit, row, column]``.
         planted: the sets that are known to act together, where that is known.
     """
 
@@ -42,7 +45,13 @@ class TrainingTask:
     options: Mapping[str, Any]
     fresh: Mapping[str, Any]
     texts: tuple[str, ...] = ()
+    images: np.ndarray | None = None
     planted: tuple[Term, ...] = field(default=())
+
+    @property
+    def shown(self) -> Sequence[str] | np.ndarray:
+        """What each unit is, for `mechspex.figures.gallery`: texts or images; empty of neither."""
+        return self.texts if self.images is None else self.images
 
     def values(self) -> TrainingValues:
         """The value function with which to search."""
@@ -97,7 +106,7 @@ def _of_documents(name: str, n_examples: int | None, seed: int) -> TrainingTask:
     }
     fresh = {"seeds": tuple(range(_SEEDS, _SEEDS + _FRESH_SEEDS))}
     planted = {"poison": (corpus.poison,), "backed_up": (corpus.backups,)}.get(name, ())
-    return TrainingTask(name, corpus.units, options, fresh, corpus.texts, planted)
+    return TrainingTask(name, corpus.units, options, fresh, corpus.texts, None, planted)
 
 
 def _of_scikit_learn(name: str, n_examples: int | None, seed: int) -> TrainingTask:
@@ -127,7 +136,7 @@ def _logistic(
     order = np.random.default_rng(seed).permutation(len(inputs))
     inputs, labels = inputs[order].astype(np.float64), labels[order].astype(np.int64)
     # All features of one scale, by the rows that are trained on; pixels that are never set stay 0.
-    scale = inputs[:n_rows].max() if name in ("digits", "mnist") else inputs[:n_rows].std(axis=0)
+    scale = inputs[:n_rows].max() if name in _SIDES else inputs[:n_rows].std(axis=0)
     inputs = (inputs - (0 if np.ndim(scale) == 0 else inputs[:n_rows].mean(axis=0))) / scale
     asked = slice(n_rows, n_rows + _ASKED)
     unseen = slice(n_rows + _ASKED, n_rows + rest)
@@ -137,7 +146,9 @@ def _logistic(
         "targets": (inputs[asked], labels[asked]),
     }
     fresh = {"targets": (inputs[unseen], labels[unseen])}
-    return TrainingTask(name, examples(n_rows), options, fresh)
+    side = _SIDES.get(name)
+    images = None if side is None else inputs[:n_rows].reshape(-1, side, side)
+    return TrainingTask(name, examples(n_rows), options, fresh, images=images)
 
 
 TRAINING_TASKS: dict[str, Callable[[str, int | None, int], TrainingTask]] = {
