@@ -71,6 +71,7 @@ def main(folder):
         sign = np.sign(clean[column])
         first = np.argsort(sign * influences[0].singles[:, column])
         size = prefix_size(values, first, column, sign)
+        assert size is not None
         sizes["influence"].append(size)
         order = greedy_of(influences[1], column, sign)
         sizes["second order"].append(prefix_size(values, order, column, sign))

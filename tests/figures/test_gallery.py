@@ -83,7 +83,7 @@ def test_slips_are_refused(swept):
 
 def test_ready_tasks_have_what_is_shown():
     digits = mx.training_task("digits", n_examples=8)
-    assert digits.shown.shape == (8, 8, 8)
-    assert np.array_equal(digits.shown.reshape(8, -1), digits.options["dataset"][0])
+    assert np.shape(digits.shown) == (8, 8, 8)
+    assert np.array_equal(np.reshape(digits.shown, (8, -1)), digits.options["dataset"][0])
     assert mx.training_task("poison", n_examples=8).shown[0].count(" is in ") == 1
     assert len(mx.training_task("iris", n_examples=8).shown) == 0
