@@ -20,7 +20,6 @@
 # second time takes seconds.
 
 # %%
-# %matplotlib inline
 import mechspex as mx
 from mechspex import figures
 
@@ -66,7 +65,7 @@ print(f"of the rest, interactions explain {explanation.non_additive_share:.0%}")
 # work against it. A dot marks the heads whose effect was measured exactly and confirmed.
 
 # %%
-display(figures.head_map(explanation, metric="logit difference"))
+figures.head_map(explanation, metric="logit difference")
 
 # %% [markdown]
 # **Heads together.** A pair's effect is what ablating both does beyond the sum of what ablating
@@ -75,7 +74,7 @@ display(figures.head_map(explanation, metric="logit difference"))
 # interval over prompts, corrected for the number of terms tested, reaches zero.
 
 # %%
-display(figures.interactions(explanation, metric="logit difference"))
+figures.interactions(explanation, metric="logit difference")
 
 # %% [markdown]
 # The same as a table, exact effects and what the decoder had recovered side by side:

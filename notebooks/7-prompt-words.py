@@ -17,7 +17,6 @@
 # attention of all others. SmolLM2 (fetched once, 93 MB) answers. About three minutes on two cores.
 
 # %%
-# %matplotlib inline
 import mechspex as mx
 
 model = mx.load_model("smollm2-135m")
@@ -47,7 +46,7 @@ print(explanation)
 # together than one by one.
 
 # %%
-display(explanation.plot())
+explanation.plot()
 
 # %% [markdown]
 # ## Two sentences that are needed together

@@ -19,7 +19,6 @@
 # about two minutes on two cores.
 
 # %%
-# %matplotlib inline
 import mechspex as mx
 
 task = mx.training_task("poison")

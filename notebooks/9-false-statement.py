@@ -58,7 +58,8 @@ print(f"of these misled by the sentence: {len(misled)}:", *[row[0] for row in mi
 # %%
 def asked(rows, template=LED):
     prompts = [template.format(*row) for row in rows]
-    return mx.Task(prompts, [" " + row[2] for row in rows], [" " + row[1] for row in rows])
+    wrong, right = [" " + row[2] for row in rows], [" " + row[1] for row in rows]
+    return mx.Task(prompts, wrong, right, name="false capitals")
 
 
 values = mx.ComponentValues(model, asked(misled[:8]), "heads", ablation="mean")
@@ -68,9 +69,9 @@ print(explanation.in_short)
 explanation.plot(metric="logit(wrong) − logit(right)")
 
 # %% [markdown]
-# Red heads work for the wrong city: ablating them lowers the value. Blue heads work for the truth,
-# and ablating them makes the mistake worse. Both lie late in the model, and both are confirmed on
-# places that the search has not seen: the mistake is a contest, and the sentence decides it.
+# Red heads work for the wrong city: ablating them lowers the value. Blue heads work against it, and
+# ablating them makes the mistake worse. Both kinds lie late in the model, and those below are
+# confirmed on places that the search has not seen. The mistake is a contest.
 
 # %%
 singles = explanation.singles().query("confirmed")
@@ -79,29 +80,33 @@ true_heads = singles.query("effect > 0").units.tolist()
 singles[["units", "effect", "low", "high"]].round(2)
 
 # %% [markdown]
-# Together they do not simply add up. A negative pair: ablating both lowers the value by more than
-# the two effects say. A positive one: by less.
+# They do not simply add up. Below zero: losing both lowers the value by more than the two effects say,
+# so the two make up for each other, or one is needed for the other's work against the mistake.
+# Above zero: by less.
 
 # %%
-explanation.interactions().query("confirmed")[["units", "effect", "low", "high"]].head(6).round(2)
+mx.figures.interactions(explanation, most=10, metric="logit(wrong) − logit(right)")
 
 # %% [markdown]
-# Where do they look from the last token? A head that copies reads the city in the first sentence.
+# Where do they look? The last row is the place where the city is said.
 
 # %%
-heads = false_heads[:2] + true_heads[:2]
-told = "ablating it lowers the value", "ablating it raises the value"
-roles = {told[0]: false_heads[:2], told[1]: true_heads[:2]}
-mx.attention_patterns(model, LED.format(*misled[0]), heads).plot(roles=roles)
+shown = {"for the wrong city": false_heads[:2], "against it": true_heads[:2]}
+patterns = mx.attention_patterns(model, LED.format(*misled[0]), sum(shown.values(), []))
+patterns.plot(roles=shown)
 
 # %% [markdown]
+# Heads of both kinds look back at the city in the first sentence. Some say what they read there,
+# others work against saying it, like the *negative name movers* of the IOI circuit. A pattern does
+# not tell the two apart; the sign of the exact effect does.
+#
 # ## What does it say without them?
 #
-# The heads that were confirmed to work for the wrong city are ablated together, on the fresh places.
-# The same without the heads that work for the truth.
+# The heads that are confirmed to work for the wrong city are ablated together, on the fresh places;
+# then those that work against it.
 
 # %%
-said = {"whole model": (), "false heads ablated": false_heads, "true heads ablated": true_heads}
+said = {"whole model": (), "without those for it": false_heads, "without those against": true_heads}
 table = pd.DataFrame(
     {name: fresh.next_tokens(gone, 1)["token"].to_numpy() for name, gone in said.items()},
     index=[f"{row[0]} (is {row[1]}, told of {row[2]})" for row in misled[8:]],
@@ -109,24 +114,24 @@ table = pd.DataFrame(
 table
 
 # %% [markdown]
-# Without the few heads that copy, the falsehood often goes, and where it goes the capital often
-# comes back. Not always: what is left is the model's own guess. Without the heads for the truth
-# it says what is false as before, and is surer of it:
+# Without the heads for it the falsehood goes in some of the places. In some of these the capital comes
+# back, in others the model makes another guess. Without the heads against it, it says what is false
+# as before, and is surer of it:
 
 # %%
 masks = np.array([[unit not in gone for unit in values.units.names] for gone in said.values()])
 pd.Series(fresh(masks).mean(axis=1), index=list(said), name="mean on fresh places").round(2)
 
 # %% [markdown]
-# **A control.** Do the heads that copy hold the knowledge as well? Asked alone, without the first
-# sentence, the model still names the capital of most places when they are ablated.
+# **A control.** Are these heads needed to know the capital? Asked alone, without the first sentence,
+# the model still names most of them when the heads for the wrong city are ablated.
 
 # %%
 answers = values.on(asked(misled, ALONE)).next_tokens(false_heads, 1)["token"]
 right = sum(answer.strip() == row[1] for answer, row in zip(answers, misled))
-print(f"asked alone, without the false heads: right on {right} of {len(misled)}")
+print(f"asked alone, without these heads: right on {right} of {len(misled)}")
 
 # %% [markdown]
-# So the falsehood is not a lack of knowledge. It is a few late heads that copy what was just read,
-# against a few that hold on to what is known. What to do next: other kinds of sentences (does the
-# same set decide?), MLPs beside the heads (`"heads+mlps"`), or `mx.find_circuit` on the same task.
+# So the falsehood is no lack of knowledge. A few late heads say what was just read, a few work against
+# that, and here the first win. What to do next: other first sentences (do the same heads decide?),
+# MLPs beside the heads (`"heads+mlps"`), or `mx.find_circuit` on the same task.

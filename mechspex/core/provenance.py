@@ -122,11 +122,16 @@ class Provenance:
         }
         return {k: text for k, text in written.items() if text is not None} | dict(self.others)
 
+    @property
+    def metric_name(self) -> str | None:
+        """The metric as a reader calls it: a function without the places it is defined in."""
+        return None if self.metric is None else self.metric.rsplit(".", 1)[-1]
+
     def in_words(self) -> list[str]:
         """Task, model, units, ablation and metric, and the precision where that is not the model's
         own; without digests, which tell two apart and no reader."""
         digests = [name for name in self.__dataclass_fields__ if name.endswith("_digest")]
-        bare = replace(self, **dict.fromkeys(digests))
+        bare = replace(self, metric=self.metric_name, **dict.fromkeys(digests))
         text = bare.to_configuration()
         keys = _TOLD if self.precision is None else [*_TOLD, "dtype"]
         return [text[key] for key in keys if key in text]

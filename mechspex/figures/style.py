@@ -83,7 +83,7 @@ def measured(found: object, metric: str | None) -> str:
     """What is measured, with its unit: what the caller says, else the metric of the values."""
     if metric is not None:
         return metric
-    name = Provenance.of(found.configuration).metric if isinstance(found, Configured) else None
+    name = Provenance.of(found.configuration).metric_name if isinstance(found, Configured) else None
     if name is None:
         return "value"
     words = name.replace("_", " ")

@@ -34,7 +34,7 @@ def subject(configuration: Mapping[str, str], units: UnitSet) -> str:
 
 def metric_in_words(configuration: Mapping[str, str]) -> str:
     """What the value measures: ``logit difference``, or ``value`` where that is not known."""
-    metric = Provenance.of(configuration).metric
+    metric = Provenance.of(configuration).metric_name
     return "value" if metric is None else metric.replace("_", " ")
 
 

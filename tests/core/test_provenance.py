@@ -117,3 +117,19 @@ def test_a_reader_is_told_no_digests():
     assert Provenance.of(CONFIGURATIONS[5]).in_words()[1] == "smollm2-135m-bcc81830, first 4 blocks"
     assert Provenance.of(CONFIGURATIONS[7]).in_words() == ["salt leek oil bay rice"]
     assert Provenance.of({}).in_words() == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("logit_difference", "logit_difference"),
+        ("__main__.lead", "lead"),
+        ("__main__.orders.<locals>.lead", "lead"),
+        ("__main__.<lambda>", "<lambda>"),
+    ],
+)
+def test_a_reader_is_told_the_name_of_a_metric_of_ones_own_alone(metric, told):
+    configuration = HEADS | {"metric": f"{metric} 0123456789abcdef"}
+    read = Provenance.of(configuration)
+    assert read.in_words()[-1] == told
+    assert read.to_configuration() == configuration
