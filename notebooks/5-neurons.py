@@ -41,7 +41,7 @@ task, held_out = mx.load_task("ioi", model, n_prompts=16).split(4, 12)
 values = mx.ComponentValues(model, task, neurons, ablation="mean")
 method = mx.SecondOrder(rows=100, probes=16)
 found = mx.screen(values, method, n_terms=20, run="notebook-neurons", progress=True)
-print("scored:", " and ".join(f"{number:,} of order {k}" for k, number in enumerate(found.considered, 1)))
+print("scored: {:,} single neurons and {:,} pairs".format(*found.considered))
 found.to_pandas().head(5).round(3)
 
 # %% [markdown]

@@ -42,9 +42,7 @@ ALONE = "The capital of {0} is the city of"
 LED = "We went to {2} in {0}. The capital of {0} is the city of"
 alone = mx.greedy_answers(model, [ALONE.format(*row) for row in rows])
 led = mx.greedy_answers(model, [LED.format(*row) for row in rows])
-misled = [
-    row for row, a, b in zip(rows, alone, led) if a.strip() == row[1] and b.strip() == row[2]
-]
+misled = [row for row, a, b in zip(rows, alone, led) if a.strip() == row[1] and b.strip() == row[2]]
 print(f"right alone: {sum(a.strip() == row[1] for row, a in zip(rows, alone))} of {len(rows)}")
 print(f"of these misled by the sentence: {len(misled)}:", *[row[0] for row in misled])
 
