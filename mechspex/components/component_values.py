@@ -16,6 +16,7 @@ from mechspex.components.next_tokens import likeliest_tokens
 from mechspex.components.precision import PRECISIONS, PrecisionError
 from mechspex.components.proof import Proved, proved
 from mechspex.components.provenance import provenance_of
+from mechspex.components.words import hides_any
 from mechspex.core.checks import SEED, WHOLE, Only
 from mechspex.core.doors import door
 from mechspex.core.errors import AblationError, ModelError, Refused, ShapeError
@@ -23,6 +24,8 @@ from mechspex.core.masks import check_masks
 from mechspex.core.terms import as_chosen, columns_of
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
+from mechspex.models.bridge import attentions
+from mechspex.models.hidden_keys import is_native
 from mechspex.models.load_model import Model, as_model
 from mechspex.models.lock import lock_of
 from mechspex.models.units import as_units, units_of
@@ -254,6 +257,13 @@ class ComponentValues(ValueFunction):
         with lock_of(self.model):
             self._renew()
             return self._proved.forwards.values(checked)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether masks may lie between 0 and 1; not where words are hidden from the attention of
+        TransformerLens' own models, which know no key that is hidden in part."""
+        hides = hides_any(self.units)
+        return not (hides and any(map(is_native, attentions(self.model))))
 
     def value_and_gradient(
         self, masks: np.ndarray | Tensor

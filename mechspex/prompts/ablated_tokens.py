@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.components.component_values import ComponentValues
-from mechspex.core.errors import Refused
 from mechspex.core.units import UnitSet
 from mechspex.prompts.scored_model import ScoredModel
 from mechspex.prompts.scoring import log_odds
@@ -30,12 +29,16 @@ _OF_TASKS = {
 class AblatedTokens:
     """The responses to some questions when tokens of the whole prompts are ablated.
 
+    A span of a response is what is said after the prompt and all of the response before it, which
+    is never ablated.
+
     Attributes:
-        questions: the value function of each question: its one prompt, and the units in it.
+        outputs: the value function of each question, or of each span of its response: one prompt,
+            and the units in it.
         metric: a name of `mechspex.prompts.scoring.METRICS`.
     """
 
-    questions: tuple[ComponentValues, ...]
+    outputs: tuple[ComponentValues, ...]
     metric: str
 
     @classmethod
@@ -43,43 +46,32 @@ class AblatedTokens:
         """The same prompts and responses, of whose tokens none is left out.
 
         Raises:
-            Refused: spans of responses.
-            TaskError, AblationError, ModelError: see `ComponentValues`.
+            TaskError: a span that the tokenizer reads otherwise by itself.
+            AblationError, ModelError: see `ComponentValues`.
         """
-        asked = scored.asked
-        if asked.spans is not None:
-            raise Refused(
-                f"ablation = {asked.ablation!r} scores whole responses; leave out spans, or choose "
-                "'delete' or 'replace'"
-            )
-        metric, answer_tokens = _OF_TASKS[asked.metric]
-        values = []
+        asked, values = scored.asked, []
+        ablation = _ABLATIONS[asked.ablation]
         for prompt, response in zip(asked.prompts, scored.responses, strict=True):
             placed = zip(prompt.units, prompt.placed(), strict=True)
-            task = Task(
-                [prompt.text([True] * len(prompt.units))],
-                [response.text],
-                None if response.distractor_text is None else [response.distractor_text],
-                metric=metric,
-                answer_tokens=answer_tokens,
-                prepend_bos=scored.prepend_bos,
-                name="prompt",
-            )
             units = UnitSet(tuple(unit._replace(span=span) for unit, span in placed))
-            ablation = _ABLATIONS[asked.ablation]
-            values.append(ComponentValues(scored.model, task, units, ablation))
+            whole = prompt.text([True] * len(prompt.units))
+            for before, piece in zip(*scored.split(response), strict=True):
+                task = _task(asked.metric, scored, whole + before, piece, response.distractor_text)
+                # The mean embedding is that of the prompt, however much of the response follows.
+                own = [whole] if ablation == "mean" and before else None
+                values.append(ComponentValues(scored.model, task, units, ablation, calibration=own))
         return cls(tuple(values), asked.metric)
 
-    def values(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask question"]:
-        """Values of masks, a column a question."""
-        each = np.concatenate([question(masks) for question in self.questions], axis=1)
+    def values(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
+        """Values of masks, a column an output."""
+        each = np.concatenate([output(masks) for output in self.outputs], axis=1)
         return self._scaled(each)[0]
 
     def values_and_gradients(
         self, masks: Float[np.ndarray, "mask unit"]
-    ) -> tuple[Float[np.ndarray, "mask question"], Float[np.ndarray, "mask question unit"]]:
+    ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask output unit"]]:
         """Values of soft masks and their gradients, see `ComponentValues.value_and_gradient`."""
-        found = [question.value_and_gradient(masks) for question in self.questions]
+        found = [output.value_and_gradient(masks) for output in self.outputs]
         values, slope = self._scaled(np.concatenate([value for value, _ in found], axis=1))
         gradients = np.concatenate([gradient for _, gradient in found], axis=1)
         return values, (gradients * slope[..., None]).astype(np.float32)
@@ -91,3 +83,16 @@ class AblatedTokens:
         log_p = values.astype(np.float64)
         slope = 1 / -np.expm1(np.minimum(log_p, -(2.0**-24)))
         return log_odds(log_p).astype(np.float32), slope
+
+
+def _task(metric: str, scored: ScoredModel, prompt: str, answer: str, wrong: str | None) -> Task:
+    name, answer_tokens = _OF_TASKS[metric]
+    return Task(
+        [prompt],
+        [answer],
+        None if wrong is None else [wrong],
+        metric=name,
+        answer_tokens=answer_tokens,
+        prepend_bos=scored.prepend_bos,
+        name="prompt",
+    )

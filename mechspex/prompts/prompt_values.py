@@ -181,7 +181,7 @@ class PromptValues(ValueFunction):
     def through_bridge(self) -> str | None:
         """Why values are measured through the bridge; None where they are not."""
         if self._tokens is not None:
-            return self._tokens.questions[0].through_bridge
+            return self._tokens.outputs[0].through_bridge
         return None if self._scored is None else self._scored.forward.through_bridge
 
     @property
@@ -236,8 +236,9 @@ class PromptValues(ValueFunction):
 
     @property
     def differentiable(self) -> bool:
-        """Whether masks may lie between 0 and 1: where tokens are ablated, and none left out."""
-        return self._tokens is not None
+        """Whether masks may lie between 0 and 1: where tokens are ablated, and none left out; not
+        where they are hidden from a model of TransformerLens' own."""
+        return self._tokens is not None and self._tokens.outputs[0].differentiable
 
     def value_and_gradient(
         self, masks: Float[np.ndarray, "mask unit"]

@@ -129,6 +129,19 @@ class ScoredModel:
         prompt = in_brackets(tokenizer, self.whole[number].tolist(), most)
         return f"{prompt} → {in_brackets(tokenizer, response.tokens)}{against}"
 
+    def split(self, response: Response) -> tuple[list[str], list[str]]:
+        """The text of a response before each of its pieces, and that of the piece.
+
+        Args:
+            response: one of `responses`.
+        """
+        row = self.whole[self.responses.index(response)]
+        text, ends = text_after(self.model.tokenizer, int(row[-1]), response.tokens)
+        begins = [0, *ends]
+        before = [text[: begins[piece.start]] for piece in response.pieces]
+        spans = zip(before, response.pieces, strict=True)
+        return before, [text[len(past) : begins[piece.stop]] for past, piece in spans]
+
     def values(self, number: int, texts: Sequence[str]) -> Float[np.ndarray, "text piece"]:
         """The metric of one question's response after some texts.
 

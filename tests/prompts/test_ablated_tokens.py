@@ -9,7 +9,7 @@ from value_function_laws import check_gradient_laws, check_laws
 
 import mechspex as mx
 from mechspex.core.masks import sample_masks
-from mechspex.errors import Refused, TaskError
+from mechspex.errors import TaskError
 from mechspex.models.tokenizer import own_tokenizer
 
 CONTEXT, QUESTION, RESPONSE = "apple bird boat moon lake", " snow flag", " bird cat"
@@ -99,6 +99,16 @@ def test_units_are_found_inside_a_chat_template(gpt2_folder):
         values_of(model, ablation="hide", chat=True)
 
 
-def test_spans_of_responses_are_refused(gpt2):
-    with pytest.raises(Refused, match="scores whole responses"):
-        values_of(gpt2, ablation="hide", spans=" bird")
+@pytest.mark.parametrize("ablation", ["hide", "zero", "mean"])
+def test_spans_of_a_response_are_its_parts(gpt2, ablation):
+    """log p of the whole is the sum over its spans, each after those before it."""
+    whole = values_of(gpt2, ablation=ablation)
+    spans = values_of(gpt2, ablation=ablation, spans=[" bird", " cat"])
+    assert [name.split(": ")[-1] for name in spans.outputs] == [" bird", " cat"]
+    first = values_of(gpt2, ablation=ablation, response=" bird")
+    assert np.abs(spans(MASKS)[:, 0] - first(MASKS)[:, 0]).max() < 1e-5
+    assert np.abs(spans(MASKS).sum(1) - whole(MASKS)[:, 0]).max() < 2e-5
+    deleted = values_of(gpt2, spans=[" bird", " cat"])
+    assert spans(MASKS[:1]) == pytest.approx(deleted(MASKS[:1]), abs=1e-4), "where all is kept"
+    if ablation == "hide":
+        check_gradient_laws(spans)
