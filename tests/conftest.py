@@ -3,13 +3,17 @@
 The mathematics' tests load no torch (`make fast`): what needs it is imported by its fixture.
 """
 
+import functools
 import gc
 import os
 import signal
 import sys
+from collections import Counter
 from importlib.machinery import SourceFileLoader
+from types import FunctionType
 from unittest.mock import patch
 
+import jaxtyping
 import pytest
 from jaxtyping import _import_hook
 from threadpoolctl import threadpool_limits
@@ -32,6 +36,45 @@ def get_code(loader, name):
         return SourceFileLoader.get_code(loader, name)
 
 
+# How often each function, by its code, was called in this test, and how many calls are checked.
+CALLS = Counter()
+CHECKED_CALLS = 20
+
+
+def of_first_calls(jaxtyped):
+    """Jaxtyping's decorator, but shapes are checked in the first calls of a test only.
+
+    An inner loop calls a small function ten thousand times, and a check of it takes longer than
+    the function. A function that is not called is not prepared either.
+    """
+
+    def decorator(*, typechecker):
+        check = jaxtyped(typechecker=typechecker)
+
+        def decorate(thing):
+            if not isinstance(thing, FunctionType):
+                return check(thing)
+            checked = functools.cache(lambda: check(thing))
+
+            @functools.wraps(thing)
+            def function(*args, **kwargs):
+                CALLS[thing.__code__] += 1
+                now = checked() if CALLS[thing.__code__] <= CHECKED_CALLS else thing
+                return now(*args, **kwargs)
+
+            return function
+
+        return decorate
+
+    return decorator
+
+
+@pytest.fixture(autouse=True)
+def first_calls():
+    CALLS.clear()
+
+
+jaxtyping.jaxtyped = of_first_calls(jaxtyping.jaxtyped)
 _import_hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module
 _import_hook._JaxtypingLoader.get_code = get_code  # pyright: ignore[reportAttributeAccessIssue]
 

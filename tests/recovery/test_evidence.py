@@ -158,7 +158,7 @@ def test_where_there_are_no_interactions_hardly_any_are_discovered(
 ):
     false = 0
     for draw in range(draws):
-        masks = sample_masks(12, 160, keep=keep, seed=draw)
+        masks = sample_masks(8, 120, keep=keep, seed=draw)
         values = noise_values(masks, signal, draw, n_outputs)
         false += bool(gather(masks, values, decoder, keep).interactions)
     assert false / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)

@@ -13,7 +13,7 @@ import pytest
 from mechspex.core.json_values import plain
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.units import Term
-from mechspex.decoders import Additive, Automatic, Pursuit, decode
+from mechspex.decoders import Additive, Automatic, Kernel, Pursuit, decode
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.errors import Refused, ShapeError
 from mechspex.recovery.recover import TermTests, recover
@@ -127,9 +127,9 @@ def decaying() -> SetFunction:
 
 
 def test_more_masks_would_pay_where_terms_are_missing_and_how_much_is_foretold():
-    """What twice the masks reach, R² about .91, is foretold to .04, the mean over four draws."""
+    """What twice the masks reach, R² about .91, is foretold to .04, the mean over three draws."""
     foretold, reached = [], []
-    for seed in range(4):
+    for seed in range(3):
         found = recovered(300, 0.1, decaying(), seed)
         assert found.more is not None
         assert found.more.pays
@@ -141,7 +141,7 @@ def test_more_masks_would_pay_where_terms_are_missing_and_how_much_is_foretold()
 
 
 def test_more_masks_would_not_pay_where_noise_is_all_that_is_left():
-    for seed in range(4):
+    for seed in range(2):
         found = recovered(300, 0.5, seed=seed)
         assert found.more is not None
         assert not found.more.pays
@@ -300,8 +300,8 @@ def test_aliases_of_a_missed_term_are_no_discoveries():
         basis="fourier",
     )
     false = 0
-    for seed in range(3):
-        design = SpexDesign(40, 3_000, seed=seed)
+    for seed in range(2):
+        design = SpexDesign(40, 1_500, seed=seed)
         test = sample_masks(40, 200, seed=(seed, 1))
         found = recovered_from(design, truth, test, sigma=0.1, seed=seed, decoder="pursuit")
         assert found.evidence is not None
@@ -338,8 +338,9 @@ def test_scores_of_the_decoders_are_numbers():
     masks = sample_masks(6, 120, keep=0.7, seed=0)
     values = masks[:, 0] + 2.0 * (masks[:, 1] & masks[:, 2])
     values = values + 0.3 * np.random.default_rng(1).normal(size=120)
-    compared = recover(masks[:90], values[:90], masks[90:], values[90:])
-    assert {"additive", "pursuit", "kernel"} < set(compared.decoder_scores)
+    three = Automatic((Additive(), Pursuit(), Kernel()))
+    compared = recover(masks[:90], values[:90], masks[90:], values[90:], decoder=three)
+    assert set(compared.decoder_scores) == {"additive", "pursuit", "kernel"}
     for name, r2 in compared.decoder_scores.items():
         assert f"{name}" in compared.function.notes[0]
         assert f"{r2:.3f}" in compared.function.notes[0], "as the sentence says"

@@ -82,7 +82,7 @@ def test_the_front_is_best_at_every_size(basis, objective):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_local_search_alone_is_good_and_its_bound_holds(objective):
     reached = 0
-    for seed in range(10):
+    for seed in range(4):
         function = random_function(12, 50, seed, "fourier", 0.7)
         reachable = optima(function, objective)
         for subset in front(function, objective=objective, time_limit=0.0):
@@ -91,7 +91,7 @@ def test_local_search_alone_is_good_and_its_bound_holds(objective):
             assert better(subset.bound, best) == pytest.approx(subset.bound)
             assert better(subset.value, best) == pytest.approx(best)
             reached += np.isclose(subset.value, best)
-    assert reached >= 0.97 * 10 * 12
+    assert reached >= 0.97 * 4 * 12
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -181,7 +181,7 @@ def test_a_subset_without_time_is_not_proven_and_its_bound_holds(objective):
 def test_the_time_limit_of_a_front_is_shared_and_every_bound_holds():
     function = random_function(80, 900, 0, "kept", max_order=3)
     found = front(function, range(20, 61), time_limit=2.0)
-    longer = front(function, [30, 40, 50], time_limit=6.0)
+    longer = front(function, [30, 50], time_limit=2.0)
     assert found.seconds < 30
     for subset in longer:
         assert found[subset.size].bound >= subset.value - 1e-6
