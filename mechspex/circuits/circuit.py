@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from mechspex.core.counted import counted
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import (
     read_estimate,
@@ -329,7 +330,8 @@ class Circuit(RunResult):
             lines.append(
                 f"faithfulness {share[0]:.3f} [{share[1]:.3f}, {share[2]:.3f}], the others alone "
                 f"{rest[0]:.3f} [{rest[1]:.3f}, {rest[2]:.3f}]; random circuits "
-                f"{np.mean(self.scores['random']):.3f}; {self.scores['n_outputs']} prompts"
+                f"{np.mean(self.scores['random']):.3f}; "
+                f"{counted(self.scores['n_outputs'], 'prompt')}"
             )
         lines += ["", self.to_pandas().to_string(index=False, float_format="{:+.3f}".format)]
         if self.links:

@@ -12,6 +12,7 @@ from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.curve import Curve
 from mechspex.circuits.faithfulness import Faithfulness
 from mechspex.circuits.score_table import ReferenceScores
+from mechspex.core.counted import counted
 from mechspex.core.json_values import plain, plain_rows, read_term, read_text, read_whole
 from mechspex.core.units import Term
 from mechspex.runs.cost import Cost
@@ -127,7 +128,8 @@ class Discovery(RunResult):
         if self.references is not None:
             lines += [
                 "",
-                f"the circuit under each reference, {self.references.n_prompts} fresh prompts",
+                "the circuit under each reference, "
+                f"{counted(self.references.n_prompts, 'fresh prompt')}",
                 str(self.references),
             ]
         return "\n".join(lines)

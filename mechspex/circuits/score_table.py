@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from mechspex.core.counted import counted
 from mechspex.core.json_values import read_estimate, read_text, read_texts, read_whole
 from mechspex.core.result import Result
 from mechspex.core.statistics import Estimate
@@ -61,7 +62,7 @@ class ReferenceScores(Result):
             [score.value for score in shown.values()],
             intervals=np.array([[score.low, score.high] for score in shown.values()]),
             quantity="share of the behaviour",
-            heading=f"The circuit under each reference · {self.n_prompts} prompts",
+            heading=f"The circuit under each reference · {counted(self.n_prompts, 'prompt')}",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class ReferenceScores(Result):
     def in_short(self) -> str:
         """Which references, on how many prompts."""
         named = ", ".join(self.scores) or "no reference"
-        return f"the circuit under {named}; {self.n_prompts} prompts"
+        return f"the circuit under {named}; {counted(self.n_prompts, 'prompt')}"
 
     def __str__(self) -> str:
         frame = pd.DataFrame(

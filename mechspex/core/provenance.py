@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mechspex.core.counted import counted
+
 _DIGEST = "[0-9a-f]{16}"
 # {key of a configuration: what its text is made of}.
 _PATTERNS = {
@@ -133,6 +135,8 @@ class Provenance:
         digests = [name for name in self.__dataclass_fields__ if name.endswith("_digest")]
         bare = replace(self, metric=self.metric_name, **dict.fromkeys(digests))
         text = bare.to_configuration()
+        if self.task is not None and self.n_prompts is not None:
+            text["task"] = f"{self.task}, {counted(self.n_prompts, 'prompt')}"
         keys = _TOLD if self.precision is None else [*_TOLD, "dtype"]
         return [text[key] for key in keys if key in text]
 

@@ -10,6 +10,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from mechspex.core.counted import counted
 from mechspex.core.json_values import (
     plain,
     read_estimate,
@@ -178,7 +179,7 @@ class SelfRepair(RunResult):
         """What was asked, and how many repairs are confirmed among how many pairs."""
         return (
             f"{subject(self.configuration, self.units)}; {len(self.confirmed)} repairs confirmed "
-            f"among {self.n_pairs} pairs on {self.n_outputs} outputs"
+            f"among {counted(self.n_pairs, 'pair')} on {counted(self.n_outputs, 'output')}"
         )
 
     def __str__(self) -> str:
@@ -186,7 +187,8 @@ class SelfRepair(RunResult):
         width = max((len(name) for name in names), default=4)
         lines = [
             subject(dict(self.configuration), self.units),
-            f"{self.n_pairs} pairs measured on {self.n_outputs} outputs with {self.masks:,} masks; "
+            f"{counted(self.n_pairs, 'pair')} measured on {counted(self.n_outputs, 'output')} "
+            f"with {counted(self.masks, 'mask')}; "
             f"{len(self.confirmed)} repairs confirmed (false discovery rate {self.level:g} among "
             "the pairs)",
         ]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from mechspex.core.counted import counted
 from mechspex.core.json_values import (
     plain,
     plain_rows,
@@ -129,7 +130,7 @@ class Sweep(RunResult):
         counts = [_count(len(tested.terms), order) for order, tested in enumerate(self.tested, 1)]
         lines = [
             subject(self.configuration, self.units),
-            f"clean {self.clean.mean():+.3f}   (mean over {len(self.outputs)} outputs)",
+            f"clean {self.clean.mean():+.3f}   (mean over {counted(len(self.outputs), 'output')})",
             f"exact: {' and '.join(counts)} ablated, each alone",
         ]
         if self.failed.any():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from mechspex.core.counted import counted
 from mechspex.core.json_values import plain, plain_rows, read_array, read_number, read_term
 from mechspex.core.statistics import errors_to_discover, standard_error
 from mechspex.core.units import Term, UnitSet
@@ -247,7 +248,8 @@ class Validation(RunResult):
                 "it, no intervals"
             )
         return (
-            f"{len(self.terms):,} sets of {self.units.description} on {n_outputs} outputs: "
+            f"{len(self.terms):,} sets of {self.units.description} on "
+            f"{counted(n_outputs, 'output')}: "
             f"{np.count_nonzero(self.confirmed):,} confirmed (false discovery rate {self.level:g})"
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from mechspex.components.component_values import ComponentValues
 from mechspex.core.errors import BudgetError, Refused

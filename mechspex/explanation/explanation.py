@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.core.counted import counted
 from mechspex.core.json_values import (
     plain,
     plain_rows,
@@ -268,13 +269,13 @@ class Explanation(RunResult):
             # What a model reads of a prompt that was taken apart.
             *(f"read: {self.configuration[key]}" for key in ("read",) if key in self.configuration),
             f"clean {self.clean:+.3f}   all ablated {self.ablated:+.3f}   "
-            f"(mean over {len(self.outputs)} outputs)",
+            f"(mean over {counted(len(self.outputs), 'output')})",
             *self._warnings(),
             *self._screen_lines(),
             recovery.scores,
         ]
         if recovery.n_failed:
-            lines.append(f"{recovery.n_failed} masks had no finite value and were left out")
+            lines.append(f"{counted(recovery.n_failed, 'mask')} without a finite value left out")
         if self.validation.failed.any():
             lines.append(
                 f"{np.count_nonzero(self.validation.failed)} terms could not be tested: "

@@ -19,6 +19,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from mechspex.core.counted import counted
 from mechspex.core.provenance import Provenance
 
 # What text is written in has a contrast of at least 4.5 : 1 to the paper.
@@ -95,7 +96,7 @@ def asked(found: object) -> str:
     if not isinstance(found, Configured):
         return ""
     told = Provenance.of(found.configuration)
-    prompts = None if told.n_prompts is None else f"{told.n_prompts} prompts"
+    prompts = None if told.n_prompts is None else counted(told.n_prompts, "prompt")
     ablation = None if told.ablation is None else f"{told.ablation} ablation"
     return " · ".join(one for one in (told.task, told.model, ablation, prompts) if one)
 

@@ -20,6 +20,7 @@ from mechspex.core.units import UnitSet
 from mechspex.effects.sweep_table import Sweep
 from mechspex.explanation.explanation import Explanation
 from mechspex.report.effects import effect_rows, single_numbers
+from mechspex.report.patterns import shown_patterns
 from mechspex.report.plain_words import plain_words
 from mechspex.report.signed import signed
 from mechspex.report.what_if import what_if
@@ -63,6 +64,7 @@ def section(result: Result, name: str, folder: Path | None) -> dict[str, Any]:
         "numbers": {} if units is None else single_numbers(result, len(units)),
         "members": list(circuit.members) if isinstance(circuit, Circuit) else [],
         "roles": _roles(circuit),
+        "patterns": shown_patterns(folder),
         "outputs": _outputs(result),
         "what_if": None if function is None else what_if(function, folder, explanation),
         "curves": _curves(result),

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import jinja2
 
 _INSTALL = "pip install 'mechspex[report]'"
-_SCRIPTS = ("page.js", "map.js", "network.js", "table.js", "what_if.js", "curves.js", "start.js")
+_SCRIPTS = (
+    "page.js", "map.js", "attention.js", "network.js", "table.js", "what_if.js", "curves.js",
+    "start.js",
+)  # fmt: skip
 
 
 def _as_runs(name: str, given: object) -> tuple[Result | str | Path, ...]:

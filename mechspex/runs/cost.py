@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mechspex.core.counted import counted
 from mechspex.core.json_values import read_number, read_whole
 
 
@@ -58,7 +59,8 @@ class Cost:
         measured = self.measured * n_outputs if measured is None else measured
         rate = measured / max(self.seconds_measuring, 1e-9)
         return (
-            f"{self.masks:,} masks × {n_outputs} outputs{fresh} = {values:,} forwards, "
+            f"{counted(self.masks, 'mask')} × {counted(n_outputs, 'output')}{fresh} = "
+            f"{values:,} forwards, "
             f"{self.measured:,} masks measured now in {self.seconds_measuring:.0f} s"
             + (f" ({rate:.0f} values/s)" if self.measured else "")
             + f"; {self.seconds:.0f} s in all"

@@ -11,7 +11,7 @@ from threading import RLock
 
 import numpy as np
 from jaxtyping import Bool, Float
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from mechspex.core.errors import RunError
 from mechspex.core.masks import check_masks, pack

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 from mechspex.core.checks import Only
+from mechspex.core.counted import counted
 from mechspex.core.errors import RunError
 from mechspex.core.json_values import write_json
 from mechspex.core.value_function import ValuesLike, as_value_function
@@ -165,6 +166,16 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        # A run inside of another says it first.
+        if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
+            error.add_note(self._how_to_go_on())
+
+    def _how_to_go_on(self) -> str:
+        """What is said below the traceback of a stopped call."""
+        values = counted(self.cost.measured, "mask")
+        if self.folder is None:
+            return f"{values} measured and kept nowhere; with run='NAME' a stopped call goes on"
+        return f"{values} measured and kept in {self.folder}; the same call goes on from there"
 
     def _below(self, part: str) -> Path | None:
         return None if self.folder is None else self.folder / part

@@ -14,12 +14,13 @@ from mechspex.report.what_if import prediction_interval
 from mechspex.runs.measured import measured_masks
 from mechspex.runs.run import Run
 
-# Masks of each kind, and among how many of the strongest heads a reader chooses.
-N_MASKS, N_STRONG, MOST_OFF = 100, 40, 15
+# Masks of each kind; among how many of the strongest heads a reader switches off how many; and
+# how many heads a circuit keeps.
+N_MASKS, N_STRONG, MOST_OFF, CIRCUIT = 200, 40, 15, (10, 100)
 
 
 def asked_masks(explanation):
-    """{kind: masks}: what a reader switches off, and masks of the run's own design."""
+    """{kind: masks}: what a reader switches off or keeps, and masks of the run's own design."""
     n_units = len(explanation.units)
     rng = np.random.default_rng(123)
     strong = np.argsort(-np.abs(explanation.single_effects))[:N_STRONG]
@@ -30,12 +31,22 @@ def asked_masks(explanation):
             mask[rng.choice(among, rng.integers(1, MOST_OFF + 1), replace=False)] = False
         return masks
 
+    def only_the_strongest():
+        """The strongest heads by effects that are known up to a tenth of the largest."""
+        masks, sizes = np.zeros((N_MASKS, n_units), dtype=bool), np.abs(explanation.single_effects)
+        for mask in masks:
+            shaken = sizes + 0.1 * sizes.max() * rng.random(n_units)
+            mask[np.argsort(-shaken)[: rng.integers(CIRCUIT[0], CIRCUIT[1] + 1)]] = True
+        return masks
+
     return {
         f"1 to {MOST_OFF} of the {N_STRONG} strongest heads off": switched_off(strong),
         f"1 to {MOST_OFF} of all heads off": switched_off(n_units),
         "the run's own density": mx.sample_masks(
             n_units, N_MASKS, keep=explanation.settings["keep"], seed=999
         ),
+        "half of all heads off": mx.sample_masks(n_units, N_MASKS, keep=0.5, seed=998),
+        f"a circuit of {CIRCUIT[0]} to {CIRCUIT[1]} heads kept alone": only_the_strongest(),
     }
 
 
@@ -61,9 +72,11 @@ def main(run):
             error = np.abs(explanation.function.predict(masks) - measured)
             half = interval.half_width(masks)
             known = np.isfinite(half)
-            print(f"| {kind} | {len(masks)} | {(error <= half)[known].mean():.2f} | "
-                  f"{half[known].mean():.3f} | {np.sqrt((error**2).mean()):.3f} | "
-                  f"{(~known).sum()} |", flush=True)  # fmt: skip
+            held, width = "—", "—"
+            if known.any():
+                held, width = f"{(error <= half)[known].mean():.3f}", f"{half[known].mean():.3f}"
+            print(f"| {kind} | {len(masks)} | {held} | {width} | "
+                  f"{np.sqrt((error**2).mean()):.3f} | {(~known).sum()} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import time
 
 import numpy as np
 import pytest
-from report_pages import HEADS, heads_values, hostile_values
+from report_pages import HEADS, HOSTILE, heads_values, hostile_values
 
 import mechspex as mx
+from mechspex.components.attention_patterns import AttentionPatterns
+from mechspex.report.patterns import PATTERNS
 from mechspex.report.visible import visible
 from mechspex.report.what_if import PredictionInterval
 
@@ -22,6 +24,14 @@ pytestmark = [
     # The driver's own sockets, closed when it quits.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+
+
+# Two heads, on a prompt whose tokens would do harm on a page that is not careful.
+TOKENS = ("<s>", *HOSTILE[:6], " x", "\n", "")
+SHARES = np.tril(np.random.default_rng(0).random((2, len(TOKENS), len(TOKENS))))
+PATTERNS_THERE = AttentionPatterns(
+    "planted", HEADS[["L2H1", "L5H3"]], TOKENS, SHARES / SHARES.sum(axis=2, keepdims=True)
+)
 
 
 class Browser:
@@ -109,6 +119,7 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     values, others = heads_values(), heads_values(0.3)
     explained = mx.explain(values, budget=300, decoder="pursuit", run=folder / "explained")
+    PATTERNS_THERE.save(explained.folder / PATTERNS)
     swept = mx.sweep(values, order=2, among=HEADS.names[:6], run=folder / "swept")
     found = mx.find_circuit(values, others, budget=120, run=folder / "circuit")
     triple = mx.validate(values, [(28,), (21,), (13,), (21, 28), (11, 17), (13, 21, 28)])
@@ -218,6 +229,35 @@ def test_a_click_on_a_unit_shows_partners_and_prompts(page, pages):
     partner.click()
     assert page.text(".details h3") == name
     assert page.one(".effect-table tr.chosen button").text == name
+
+
+def test_a_click_on_a_head_shows_where_it_looks(page):
+    page.click('.map [data-column="0"]')
+    assert not page.all(".attention"), "its pattern was not recorded"
+    page.click('.map [data-column="28"]')
+    n_tokens = len(TOKENS)
+    squares = page.all(".attention button")
+    assert len(squares) == n_tokens * (n_tokens + 1) // 2
+    # Row 7, " x", looks at the first token.
+    place, share = 7 * 8 // 2, PATTERNS_THERE.patterns[1, 7, 0]
+    words = f"␣x → <s>: {share:.3f}"
+    assert squares[place].get_attribute("aria-label") == words
+    page.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", squares[place])
+    time.sleep(0.2)  # scrolling hides what is told
+    box = page.js("const r = arguments[0].getBoundingClientRect(); return [r.x + 5, r.y + 5]",
+                  squares[place])  # fmt: skip
+    page.point(*box)
+    assert page.text("#tip") == words
+    page.js("arguments[0].focus()", squares[place])
+    page.press(Keys.ARROW_RIGHT)
+    told = page.js("return document.activeElement.getAttribute('aria-label')")
+    assert told.startswith(f"␣x → {visible(HOSTILE[0])}: ")
+    page.press(Keys.ARROW_DOWN)
+    assert page.text("#tip").startswith("↵ → "), "the keyboard tells as the pointer does"
+    told = page.js("return [...document.querySelectorAll('.attention .query')].map(e => e.title)")
+    assert told[-3:] == ["␣x", "↵", "∅"]
+    assert page.js("return document.documentElement.dataset.fired ?? null") is None
+    assert page.js("return document.querySelectorAll('.attention img').length") == 0
 
 
 def test_filters_leave_what_passes(page, pages):

@@ -145,7 +145,7 @@ function drawDetails(run, section, chosen, choose) {
   else if (unit !== undefined) say("its effect was not measured exactly");
   if (unit === undefined && row.recovered !== undefined) say(`recovered: ${signed(row.recovered)}`);
   if (row?.outputs) parts.push(...byOutput(run, row));
-  if (unit !== undefined) parts.push(...partners(run, unit, choose));
+  if (unit !== undefined) parts.push(...partners(run, unit, choose), ...attention(run, name));
   card.replaceChildren(...parts);
 }
 
