@@ -60,12 +60,19 @@ class UnitSet(Sequence[Unit]):
         units: the units, in the order of the mask's columns.
 
     Raises:
-        Refused: two units of the same name.
+        Refused: two units of the same name, or one with half of a character that takes two
+            (a lone surrogate), which no file and no table can hold.
     """
 
     units: tuple[Unit, ...] = ()
 
     def __post_init__(self) -> None:
+        for unit in self.units:
+            if not unit.label.isascii() and re.search("[\ud800-\udfff]", unit.label):
+                raise Refused(
+                    f"unit {unit.label!r} holds a lone surrogate, which no file can hold; read the "
+                    "text with errors='replace', or give another label"
+                )
         if len(self.column_of) == len(self.units):
             return
         seen: set[str] = set()

@@ -17,6 +17,10 @@ _EXACT = "exact for this one output: no interval"
 # The share of what all units do below which an effect is small.
 _SMALL = 0.05
 
+# Of more rows than so many those are shown whose effect is at least so much of what all units do
+# together, and those that are confirmed.
+_FEW, _TINY = 12, 0.01
+
 # Characters of a label in a table, of two units and of more.
 _WIDE, _NARROW = 24, 18
 
@@ -58,7 +62,8 @@ def effect_tables(
         beside: the column at the end of each line; none if not given.
         most: how many rows of each are shown; all if not given.
         scale: what all units do together. An interval that holds zero and lies within a twentieth
-            of it decides as well: there is no effect of that size.
+            of it decides as well: there is no effect of that size. Of many rows those below a
+            hundredth of it are counted and not shown, unless they are confirmed.
     """
     alone = "units alone: effect of ablating one"
     together = "units together: joint effect less what the smaller sets predict"
@@ -76,9 +81,11 @@ def _effect_table(
     small = abs(scale or 0.0) * _SMALL
     tight = (frame["low"] > -small) & (frame["high"] < small) & ~frame["confirmed"]
     frame = frame.assign(tight=tight)
-    shown = frame.head(len(frame) if most is None else most)
+    tiny = abs(scale or 0.0) * _TINY
+    matters = ~(frame["effect"].abs() < tiny) | frame["confirmed"] | (len(frame) <= _FEW)
+    shown = frame[matters].head(len(frame) if most is None else most)
     shown = shown.assign(units=shown["units"].map(_fitting))
-    width = max(len(units) for units in shown["units"])
+    width = max((len(units) for units in shown["units"]), default=0)
     n_confirmed = np.count_nonzero(frame["confirmed"])
     sure = f"{n_confirmed:,} of {len(frame):,} confirmed"
     n_tight = np.count_nonzero(tight)
@@ -106,7 +113,8 @@ def _effect_table(
             f"{'' if no_remark else below if row['tight'] else '   not confirmed'}"
         )
     if len(shown) < len(frame):
-        lines.append(f"  … and {len(frame) - len(shown):,} weaker ones")
+        below = f", below {tiny:.2g}, {_TINY:.0%} of clean − all ablated" if most is None else ""
+        lines.append(f"  … and {len(frame) - len(shown):,} weaker ones{below}")
     return lines
 
 

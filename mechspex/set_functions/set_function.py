@@ -370,7 +370,8 @@ class SetFunction(Result):
 
     def __str__(self) -> str:
         shown = self.to_pandas().head(_SHOWN)
-        lines = [self.in_short, shown.to_string(index=False, float_format="{:+.3f}".format)]
+        named = "units by their column; to_pandas(names) names them"
+        lines = [self.in_short, named, shown.to_string(index=False, float_format="{:+.3f}".format)]
         if len(self) > _SHOWN:
             lines.append(f"… and {len(self) - _SHOWN:,} smaller ones")
         return "\n".join([*lines, *self.notes])

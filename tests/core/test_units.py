@@ -75,3 +75,9 @@ def test_the_span_of_a_word_is_part_of_its_record_and_of_no_other():
     for span in ([4], [4, "8"], [4, 8, 9], "48", 7):
         with pytest.raises((TypeError, ValueError)):
             UnitSet.from_list([[*listed[0][:5], span]])
+
+
+def test_a_label_that_no_table_can_hold_is_refused():
+    with pytest.raises(Refused, match=r"'a\\ud800' holds a lone surrogate"):
+        parts(["a\ud800", "b"])
+    assert parts(["naïve", "🙂"]).to_list()

@@ -32,3 +32,25 @@ def test_without_a_scale_nothing_is_small():
     title, _, line = effect_tables(frame(none=(0.01, -0.1, 0.15)))[1:]
     assert title.endswith("0 of 1 confirmed)")
     assert line.endswith("not confirmed")
+
+
+def test_of_many_effects_tiny_ones_are_counted_and_not_shown():
+    tiny = {f"tiny_{place}": (0.004, NAN, NAN) for place in range(10)}
+    rows = frame(
+        large=(2.0, NAN, NAN), fair=(-0.05, NAN, NAN), sure=(0.01, 0.009, 0.011),
+        failed=(NAN, NAN, NAN), **tiny,
+    )  # fmt: skip
+    *lines, last = effect_tables(rows, scale=4.0)[3:]
+    # Confirmed ones, and one that could not be measured, are shown however small.
+    assert [line.split()[0] for line in lines] == ["large", "fair", "sure", "failed"]
+    assert last == "  … and 10 weaker ones, below 0.04, 1% of clean − all ablated"
+
+
+def test_few_effects_and_those_without_a_scale_are_all_shown():
+    def shown(n, **options):
+        rows = frame(**{f"unit_{place}": (0.001, NAN, NAN) for place in range(n)})
+        return effect_tables(rows, **options)
+
+    assert len(shown(12, scale=4.0)) == 3 + 12
+    assert len(shown(40)) == 3 + 40
+    assert shown(9, most=4)[-1] == "  … and 5 weaker ones"
