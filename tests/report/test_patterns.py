@@ -40,4 +40,4 @@ def test_the_shell_keeps_them_and_the_page_has_them(run, tmp_path, command):
     code, _, err = run(*arguments, "--run", "looked")
     assert code == 0, err
     page = mx.write_report("looked", path=tmp_path / "page.html").read_text("utf-8")
-    assert '"patterns":{"heads":{"L0H0":[[1000,0,' in page
+    assert '"heads":{"L0H0":[[1000,0,' in page
