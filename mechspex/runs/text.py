@@ -83,7 +83,7 @@ def _effect_table(
     frame = frame.assign(tight=tight)
     tiny = abs(scale or 0.0) * _TINY
     matters = ~(frame["effect"].abs() < tiny) | frame["confirmed"] | (len(frame) <= _FEW)
-    shown = frame[matters].head(len(frame) if most is None else most)
+    shown = frame.loc[matters].head(len(frame) if most is None else most)
     shown = shown.assign(units=shown["units"].map(_fitting))
     width = max((len(units) for units in shown["units"]), default=0)
     n_confirmed = np.count_nonzero(frame["confirmed"])

@@ -119,7 +119,7 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     values, others = heads_values(), heads_values(0.3)
     explained = mx.explain(values, budget=300, decoder="pursuit", run=folder / "explained")
-    PATTERNS_THERE.save(explained.folder / PATTERNS)
+    PATTERNS_THERE.save(folder / "explained" / PATTERNS)
     swept = mx.sweep(values, order=2, among=HEADS.names[:6], run=folder / "swept")
     found = mx.find_circuit(values, others, budget=120, run=folder / "circuit")
     triple = mx.validate(values, [(28,), (21,), (13,), (21, 28), (11, 17), (13, 21, 28)])
