@@ -1,6 +1,10 @@
 from .bench import bench as bench
 from .catalogue import FIGURES as FIGURES
+from .hierarchy import hierarchy as hierarchy
+from .never_fails import never_fails as never_fails
 from .or_gate import or_gate as or_gate
 from .recovery import recovery as recovery
 from .reproduction import Reproduction as Reproduction
 from .shapley import shapley as shapley
+from .spex_design import spex_design as spex_design
+from .tracr_auc import tracr_auc as tracr_auc

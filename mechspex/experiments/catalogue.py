@@ -31,6 +31,44 @@ _FIGURES = (
         minutes=(1, 12),
     ),
     PaperFigure(
+        name="hierarchy",
+        paper=f"{PROXYSPEX}, Figures 3 and 11",
+        title="Do large coefficients come with their subsets?",
+        shows="How often the largest Fourier coefficients come with the sets that lack one unit "
+        "(DSR), with a chain of subsets (SCR), with all subsets (SHR).",
+        differs="Exact spectra of models whose truth is known and of planted functions, in place "
+        "of spectra that a decoder found; sets drawn at random with the same orders beside them.",
+        minutes=(0.5, 10),
+    ),
+    PaperFigure(
+        name="spex-design",
+        paper=f"{SPEX}, appendix",
+        title="How many bins SPEX needs",
+        shows="R² and F1 against the bits b of a group's bins, by hard and soft decoding.",
+        differs="Planted peaks of 64 units, on which the truth is known, in place of texts.",
+        minutes=(1, 10),
+    ),
+    PaperFigure(
+        name="never-fails",
+        paper=f"{SPEX}, introduction",
+        title="Six words with a negation",
+        shows="The exact Möbius terms of short sentences, from all masks of their words.",
+        differs="The value is SmolLM2's logit difference of positive and negative after a review; "
+        "the paper's is a sentiment classifier's. Signs can be compared, sizes cannot.",
+        minutes=(0.5, 0.5),
+        model=True,
+    ),
+    PaperFigure(
+        name="tracr-auc",
+        paper=f"{ACDC}, tables of AUC",
+        title="Which method finds the heads of a compiled program",
+        shows="The area under the ROC curve of a score of each head and MLP, against the program "
+        "and against the exact truth of the same ablation.",
+        differs="One area for each unit score; the paper varies the threshold of a search over "
+        "edges. What an ablation cannot show is no error: the exact truth changes with it.",
+        minutes=(0.3, 1),
+    ),
+    PaperFigure(
         name="or-gate",
         paper=f"{ACDC}, appendix; Hydra's toy",
         title="What a method says of an AND, an OR, a sum and of backups",

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import checked, plain, read_json, write_json
+from mechspex.core.statistics import mean_estimate
 from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
 from mechspex.experiments.reproduction import ANSWER, Axes, Reproduction, points
 from mechspex.runs.run import run_folder
@@ -155,6 +158,27 @@ def experiment(
         return redraw
 
     return of
+
+
+def mean_rows(
+    panel: str, x: float | int | str, scores: Mapping[str, Sequence[float] | np.ndarray]
+) -> list[dict[str, Any]]:
+    """A row a series: the mean over repeats with its 95% interval, from three repeats on.
+
+    Args:
+        panel: the panel.
+        x: the place.
+        scores: {series: the score of each repeat}.
+    """
+    rows = []
+    for series, each in scores.items():
+        mean = mean_estimate(np.array(each, dtype=float))
+        ends = (mean.low, mean.high) if len(each) > 2 else (float("nan"),) * 2
+        rows.append(
+            {"panel": panel, "series": series, "x": x, "y": mean.value, "low": ends[0],
+             "high": ends[1]}
+        )  # fmt: skip
+    return rows
 
 
 def _name(model: Any) -> str:

@@ -16,6 +16,13 @@ from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.experiment import Asked, Measured, experiment
 from mechspex.experiments.paper_figure import Claim, Published
 from mechspex.experiments.reproduction import Axes
+from mechspex.experiments.unit_scores import (
+    Scores,
+    largest_terms,
+    pruned_greedily,
+    single_effects,
+    slopes,
+)
 from mechspex.truth import known_model
 from mechspex.truth.brute_force import exact_terms
 
@@ -27,51 +34,25 @@ SINGLES, GRADIENT, PRUNING, TERMS = (
 )  # fmt: skip
 
 
-def pruned_greedily(values: ValueFunction, threshold: float) -> set[int]:
-    """The units that greedy pruning keeps.
-
-    From the last to the first a unit goes for good if the values then change by less than the
-    threshold (Conmy et al. 2023, Algorithm 1, on heads).
-
-    Args:
-        values: the value function; of several outputs the largest change counts.
-        threshold: the change that keeps a unit.
-    """
-    mask = np.ones((1, values.n_units), dtype=bool)
-    value = values(mask)
-    for unit in reversed(range(values.n_units)):
-        without = mask.copy()
-        without[0, unit] = False
-        changed = values(without)
-        if np.abs(changed - value).max() < threshold:
-            mask, value = without, changed
-    return set(np.flatnonzero(mask[0]).tolist())
-
-
 def _named(values: ValueFunction, table: np.ndarray) -> Iterator[tuple[str, set[int]]]:
     """The units that each method names."""
     n_units = values.n_units
     least = COUNTED * float(np.ptp(table, axis=0).max())
-    whole = np.ones((1, n_units), dtype=bool)
-    singles = np.abs(values(whole) - values(~np.eye(n_units, dtype=bool))).max(axis=1)
-    yield SINGLES, set(np.flatnonzero(singles > least).tolist())
-    _, gradient = values.value_and_gradient(whole.astype(np.float32))
-    slopes = np.abs(gradient[0]).max(axis=0)
-    yield GRADIENT, set(np.flatnonzero(slopes > least).tolist())
-    yield PRUNING, pruned_greedily(values, least)
     answer = decode(all_masks(n_units), table, decoder="automatic", keep=0.5)
-    yield TERMS, _units(answer.to_mapping(), least)
+    yield SINGLES, _above(least, single_effects(values))
+    yield GRADIENT, _above(least, slopes(values))
+    yield PRUNING, pruned_greedily(values, least)
+    yield TERMS, _above(least, largest_terms(answer))
 
 
-def _units(terms: Any, least: float) -> set[int]:
-    """The units of all terms whose coefficient counts."""
-    return {unit for term, value in terms.items() if np.abs(value).max() > least for unit in term}
+def _above(least: float, scores: Scores) -> set[int]:
+    return set(np.flatnonzero(scores > least).tolist())
 
 
 def _cell(name: str, seed: int) -> list[dict[str, Any]]:
     values = known_model(name).values("zero", seed=seed)
     table = values(all_masks(values.n_units)).astype(np.float64)
-    circuit = _units(exact_terms(table).to_mapping(), 0.0)
+    circuit = _above(0.0, largest_terms(exact_terms(table)))
     return [
         {
             "panel": f"{name}: {len(circuit)} of {values.n_units} heads", "series": method,

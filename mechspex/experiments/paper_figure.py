@@ -60,7 +60,7 @@ class Published:
 def series(
     panel: str,
     what: str,
-    at: tuple[float | int, ...],
+    at: tuple[float | int | str, ...],
     values: tuple[float | int, ...],
     origin: Origin,
 ) -> tuple[Published, ...]:

@@ -15,8 +15,10 @@ Structure = Literal["peak", "complete hierarchy"]
 SETS, SIZE = 10, 5
 
 
-def planted(n_units: int, structure: Structure, seed: int, *, decay: float = 1.0) -> SetFunction:
-    """Ten random sets of five units (``peak``), or all their subsets (``complete hierarchy``).
+def planted(
+    n_units: int, structure: Structure, seed: int, *, decay: float = 1.0, n_sets: int = SETS
+) -> SetFunction:
+    """Random sets of five units (``peak``), or all their subsets (``complete hierarchy``).
 
     Fourier coefficients at ½ of sets of size s are uniform in [−1, 1]·decay^(s − 1) (Butler et al.
     2025, Figure 13, without decay).
@@ -26,9 +28,10 @@ def planted(n_units: int, structure: Structure, seed: int, *, decay: float = 1.0
         structure: which sets have a coefficient.
         seed: the only source of randomness.
         decay: how much smaller coefficients are with each unit more.
+        n_sets: how many sets of five are drawn.
     """
     rng = np.random.default_rng((n_units, seed))
-    tops = [rng.choice(n_units, SIZE, replace=False).tolist() for _ in range(SETS)]
+    tops = [rng.choice(n_units, SIZE, replace=False).tolist() for _ in range(n_sets)]
     sizes = range(1, SIZE + 1) if structure == "complete hierarchy" else (SIZE,)
     sets: dict[Term, float] = {}
     for top in tops:

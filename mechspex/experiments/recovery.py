@@ -14,11 +14,10 @@ from jaxtyping import Bool, Float
 
 from mechspex.core.errors import BudgetError
 from mechspex.core.masks import sample_masks
-from mechspex.core.statistics import mean_estimate
 from mechspex.decoders import decode
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.experiments.catalogue import FIGURES
-from mechspex.experiments.experiment import Asked, Measured, experiment
+from mechspex.experiments.experiment import Asked, Measured, experiment, mean_rows
 from mechspex.experiments.paper_figure import Claim, Published
 from mechspex.experiments.planted import Structure, f1, planted
 from mechspex.experiments.reproduction import Axes
@@ -161,18 +160,17 @@ def recovery(asked: Asked) -> Measured:
 
 
 def _means(panel: str, alpha: float, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    rows = []
-    for method in dict.fromkeys(cell["method"] for cell in cells):
-        own = [cell for cell in cells if cell["method"] == method]
-        r2 = mean_estimate(np.array([cell["r2"] for cell in own]))
-        rows.append(
-            {
-                "panel": panel, "series": method, "x": alpha, "y": r2.value, "low": r2.low,
-                "high": r2.high, "f1": float(np.mean([cell.get("f1", np.nan) for cell in own])),
-                "seconds": float(np.mean([cell["seconds"] for cell in own])),
-            }
-        )  # fmt: skip
-    return rows
+    methods = dict.fromkeys(cell["method"] for cell in cells)
+    own = {method: [cell for cell in cells if cell["method"] == method] for method in methods}
+    r2 = {method: [cell["r2"] for cell in of_it] for method, of_it in own.items()}
+    return [
+        row
+        | {
+            name: float(np.mean([cell.get(name, np.nan) for cell in own[row["series"]]]))
+            for name in ("f1", "seconds")
+        }
+        for row in mean_rows(panel, alpha, r2)
+    ]
 
 
 def _claims(rows: list[dict[str, Any]]) -> tuple[Claim, ...]:

@@ -170,6 +170,12 @@ def _table(rows: tuple[Mapping[str, Any], ...]) -> list[str]:
         places = list(dict.fromkeys(row["x"] for row in own))
         cells = {(row["series"], row["x"]): _told(row) for row in own}
         names = list(dict.fromkeys(row["series"] for row in own))
+        if len(names) == 1:
+            # One series of many places reads better downwards.
+            width = max(len(str(x)) for x in places)
+            told = zip(places, map(_told, own), strict=True)
+            lines += [f"{panel}: {names[0]}", *(f"  {x!s:{width}}  {y}" for x, y in told)]
+            continue
         frame = pd.DataFrame(
             [[cells.get((name, x), "") for x in places] for name in names],
             index=pd.Index(names),

@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float
 
 from mechspex.core.errors import BudgetError
 from mechspex.core.masks import sample_masks
-from mechspex.core.statistics import mean_estimate, paired_difference
+from mechspex.core.statistics import paired_difference
 from mechspex.decoders import decode
 from mechspex.experiments.catalogue import FIGURES
-from mechspex.experiments.experiment import Asked, Measured, experiment
+from mechspex.experiments.experiment import Asked, Measured, experiment, mean_rows
 from mechspex.experiments.paper_figure import Claim, series
 from mechspex.experiments.planted import planted
 from mechspex.experiments.reproduction import Axes
@@ -128,20 +128,17 @@ def shapley(asked: Asked) -> Measured:
         )
     ]
     methods = (KERNEL_SHAP, *DECODERS)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for quantity, called in (("recall", RECALL), ("error", ERROR)):
         for n_units in sizes:
-            for method in methods:
-                for alpha in ALPHAS:
-                    scores = _of(cells, quantity, units=n_units, method=method, alpha=alpha)
-                    if len(scores) == len(seeds):
-                        mean = mean_estimate(scores)
-                        rows.append(
-                            {
-                                "panel": f"{called}, {n_units} units", "series": method,
-                                "x": alpha, "y": mean.value, "low": mean.low, "high": mean.high,
-                            }
-                        )  # fmt: skip
+            for alpha in ALPHAS:
+                every = {
+                    method: _of(cells, quantity, units=n_units, method=method, alpha=alpha)
+                    for method in methods
+                }
+                # A decoder that had too few masks in some of the draws has no mean.
+                whole = {name: each for name, each in every.items() if len(each) == len(seeds)}
+                rows += mean_rows(f"{called}, {n_units} units", alpha, whole)
     ours, theirs = (
         _of(cells, "recall", units=sizes[0], method=method, alpha=1.0)
         for method in ("proxyspex", KERNEL_SHAP)

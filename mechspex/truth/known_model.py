@@ -34,6 +34,8 @@ class KnownModel:
         units: the units of the masks, few enough for all 2^n masks.
         matches: the metric that is 1 where the answer is right and 0 where it is not; None for a
             model without right answers.
+        built_of: the numbers of the units that the construction gives weights, where it is
+            recorded; None where it is not.
     """
 
     name: str
@@ -42,6 +44,7 @@ class KnownModel:
     task: Task
     units: UnitSet
     matches: Metric | None = None
+    built_of: frozenset[int] | None = None
 
     def values(
         self, ablation: str = "zero", *, matches: bool = False, seed: int = 0

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mechspex.core.units import UnitSet
-from mechspex.models.load_model import Model, native_model
+from mechspex.models.load_model import native_model
 from mechspex.models.units import heads, mlps
 from mechspex.tasks.task import Task
 from mechspex.truth.known_model import (
@@ -76,7 +76,11 @@ def load_program(name: str) -> KnownModel:
         prepend_bos=False,
         name=name,
     )
-    return KnownModel(name, PROGRAMS[name], model, task, _units(model, weights), matches)
+    every = heads(model) + mlps(model)
+    holding = [unit for unit in every if _holds_weights(unit, weights, model.cfg.d_head)]
+    units = every if len(every) <= _MOST_UNITS else UnitSet(tuple(holding))
+    built_of = frozenset(column for column, unit in enumerate(units) if unit in holding)
+    return KnownModel(name, PROGRAMS[name], model, task, units, matches, built_of)
 
 
 def _unpack(stored: dict[str, Tensor], shapes: dict[str, list[int]]) -> dict[str, Tensor]:
@@ -87,16 +91,9 @@ def _unpack(stored: dict[str, Tensor], shapes: dict[str, list[int]]) -> dict[str
     return {name: row.view(shape) for (name, shape), row in zip(shapes.items(), rows, strict=True)}
 
 
-def _units(model: Model, weights: dict[str, Tensor]) -> UnitSet:
-    units = heads(model) + mlps(model)
-    if len(units) <= _MOST_UNITS:
-        return units
-    d_head = model.cfg.d_head
-
-    def holds_weights(unit: Any) -> bool:
-        if unit.kind == "mlp":
-            return bool(weights[f"blocks.{unit.layer}.mlp.out.weight"].any())
-        written = weights[f"blocks.{unit.layer}.attn.o.weight"]
-        return bool(written[:, unit.number * d_head : (unit.number + 1) * d_head].any())
-
-    return UnitSet(tuple(unit for unit in units if holds_weights(unit)))
+def _holds_weights(unit: Any, weights: dict[str, Tensor], d_head: int) -> bool:
+    """Whether a head or MLP writes anything at all."""
+    if unit.kind == "mlp":
+        return bool(weights[f"blocks.{unit.layer}.mlp.out.weight"].any())
+    written = weights[f"blocks.{unit.layer}.attn.o.weight"]
+    return bool(written[:, unit.number * d_head : (unit.number + 1) * d_head].any())

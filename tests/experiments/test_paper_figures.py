@@ -5,9 +5,9 @@ import pytest
 
 import mechspex.experiments
 from mechspex.experiments.catalogue import FIGURES
-from mechspex.experiments.or_gate import pruned_greedily
 from mechspex.experiments.planted import SETS, SIZE, f1, planted
 from mechspex.experiments.shapley import kernel_shap
+from mechspex.experiments.unit_scores import largest_terms, pruned_at, pruned_greedily
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.truth import known_model
 
@@ -65,3 +65,23 @@ def test_kernel_shap_gives_the_shapley_values_of_its_limit():
 )
 def test_greedy_pruning_keeps_one_input_of_an_or(name, kept):
     assert pruned_greedily(known_model(name).values("zero"), 0.01) == kept
+
+
+def test_pruning_at_several_thresholds_ranks_what_it_keeps():
+    """An adder's heads add one each: kept up to a change of one, and never beyond."""
+    scores = pruned_at(known_model("adder").values("zero"), np.array([0.01, 0.5, 2.0]))
+    np.testing.assert_allclose(scores, [0.5, 0.5, 0, 0, 0.5, 0, 0.5, 0])
+
+
+def test_a_unit_has_its_largest_term_of_any_output():
+    function = SetFunction.from_mapping(
+        3, {(0,): np.array([1.0, -3.0]), (0, 1): np.array([2.0, 0.0])}, basis="kept"
+    )  # fmt: skip
+    np.testing.assert_allclose(largest_terms(function), [3, 2, 0])
+
+
+def test_programs_say_what_they_are_built_of():
+    """The head and the MLP of xproportion that write something; gates record none."""
+    known = known_model("xproportion")
+    assert known.built_of == {1, 2}
+    assert known_model("or2").built_of is None
