@@ -20,6 +20,7 @@ from mechspex.components.masked_forward import Ablation, MaskedForward, check_si
 from mechspex.components.precision import PRECISIONS, PrecisionError
 from mechspex.components.references import reference_activations
 from mechspex.components.words import PlacedWords, is_word, places_of_words
+from mechspex.core.checks import quoted
 from mechspex.core.errors import AblationError, MeasurementError, ModelError
 from mechspex.core.masks import sample_masks
 from mechspex.core.units import UnitSet
@@ -223,7 +224,7 @@ def _checked(
         bad = int(np.flatnonzero(~np.isfinite(untouched))[0])
         raise MeasurementError(
             f"the untouched model's value on prompt {bad} is {untouched[bad]}: "
-            f"{task.prompts[bad]!r}; look at the prompt, the dtype and the metric"
+            f"{quoted(task.prompts[bad])}; look at the prompt, the dtype and the metric"
         )
     kept, empty = forwards.values(_ends(ablated.units))
     # Batches of other sizes take other kernels: the same up to the dtype's rounding.

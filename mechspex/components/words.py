@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from mechspex.core.checks import quoted
 from mechspex.core.errors import AblationError
 from mechspex.core.kinds import KINDS
 from mechspex.core.units import Unit, UnitSet
@@ -140,13 +141,13 @@ def _check_tokens(
         if not places[column]:
             raise AblationError(
                 f"unit {unit.name!r} has no token of its own in prompt {number}: "
-                f"{task.prompts[number]!r}; join it with the word that shares its token"
+                f"{quoted(task.prompts[number])}; join it with the word that shares its token"
             )
         for position in places[column]:
             if position in taken:
                 raise AblationError(
                     f"units {taken[position]!r} and {unit.name!r} share a token of prompt "
-                    f"{number}: {task.prompts[number]!r}; take words that do not overlap"
+                    f"{number}: {quoted(task.prompts[number])}; take words that do not overlap"
                 )
             taken[position] = unit.name
 

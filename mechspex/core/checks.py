@@ -47,6 +47,13 @@ def told(given: object) -> str:
     return f"{named} of {len(given)}" if isinstance(given, Sized) else named
 
 
+def quoted(text: str) -> str:
+    """A text as a message shows it: itself where that is short, else its beginning and its end."""
+    if len(text) <= 2 * _SHOWN:
+        return repr(text)
+    return f"{text[:_SHOWN]!r} … {text[-_SHOWN // 2 :]!r}"
+
+
 def number_in(given: object) -> int | float | None:
     """The number that was meant: of numpy, torch or text as well; None of anything else."""
     if isinstance(given, str):

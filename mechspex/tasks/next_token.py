@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from mechspex.core.checks import quoted
 from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer, own_tokenizer
 
 # After these a word begins with a space.
 _ENDS = tuple(".,;:!?)")
 _FIRST_OF_EAST_ASIA = "\u2e80"
+# Words or tokens that a message names.
+_NAMED = 12
 
 
 def encode(tokenizer: Tokenizer, text: str, prepend_bos: bool | None) -> list[int]:
@@ -72,12 +75,13 @@ def _refuse_unknown(tokenizer: Tokenizer, text: str, ids: list[int]) -> None:
         return
     if text[-1:].isspace() and unknown not in _plain(tokenizer, text.rstrip()):
         raise TaskError(
-            f"prompt {text!r} ends in a space, for which this model's vocabulary has no token; "
-            "remove it there and begin the answer with it"
+            f"prompt {quoted(text)} ends in a space, for which this model's vocabulary has no "
+            "token; remove it there and begin the answer with it"
         )
     words = [word for word in text.split() if unknown in _plain(tokenizer, word)]
+    named = ", ".join(map(repr, words[:_NAMED])) + " …" * (len(words) > _NAMED)
     raise TaskError(
-        f"{', '.join(map(repr, words or [text]))} in prompt {text!r}: not in this model's "
+        f"{named or quoted(text)} in prompt {quoted(text)}: not in this model's "
         "vocabulary; choose other words or another model"
     )
 
@@ -109,15 +113,16 @@ def _why_it_does_not_continue(
     tokenizer: Tokenizer, prompt: str, text: str, label: str, after: list[int]
 ) -> str:
     if not text:
-        return f"the {label} of {prompt!r} is an empty text; give it a word"
+        return f"the {label} of {quoted(prompt)} is an empty text; give it a word"
     if prompt[-1:].isspace():
         return (
-            f"prompt {prompt!r} ends in a space, which this tokenizer joins with the word that "
-            f"follows; remove it there and begin the {label} with it: {' ' + text.lstrip()!r}"
+            f"prompt {quoted(prompt)} ends in a space, which this tokenizer joins with the word "
+            f"that follows; remove it there and begin the {label} with it: {' ' + text.lstrip()!r}"
         )
     return (
-        f"{label} {text!r} does not continue {prompt!r}: together they read as "
-        f"{tokenizer.convert_ids_to_tokens(after)}, where the prompt's last token is another one; "
+        f"{label} {text!r} does not continue {quoted(prompt)}: together they read as "
+        f"{'… ' * (len(after) > _NAMED)}{tokenizer.convert_ids_to_tokens(after[-_NAMED:])}, where "
+        "the prompt's last token is another one; "
         f"begin the {label} with a space, or end the prompt where a word ends"
     )
 
@@ -154,8 +159,8 @@ def next_token(tokenizer: Tokenizer, prompt: str, text: str, label: str) -> int:
     if len(tokens) != 1:
         alone: Any = tokenizer.convert_ids_to_tokens(_plain(tokenizer, text))
         raise TaskError(
-            f"{label} {text!r} does not continue {prompt!r} by one token: it reads as {alone}; "
-            "choose a one-token word and mind its leading space"
+            f"{label} {text!r} does not continue {quoted(prompt)} by one token: it reads as "
+            f"{alone}; choose a one-token word and mind its leading space"
         )
     return tokens[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mechspex.core.checks import quoted
 from mechspex.core.errors import TaskError
 from mechspex.models.tokenizer import Tokenizer
 
@@ -76,12 +77,12 @@ def _spans_of(
         begin, end = characters_of(f"span {name!r} of prompt {number}", text, span)
         inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
         if not inside:
-            raise TaskError(f"span {name!r} of prompt {number} covers no token: {text!r}")
+            raise TaskError(f"span {name!r} of prompt {number} covers no token: {quoted(text)}")
         tokens = range(first + inside[0], first + inside[-1] + 1)
         for other, taken in found.items():
             if tokens.start < taken.stop and taken.start < tokens.stop:
                 raise TaskError(
-                    f"spans {other!r} and {name!r} of prompt {number} overlap: {text!r}"
+                    f"spans {other!r} and {name!r} of prompt {number} overlap: {quoted(text)}"
                 )
         found[name] = tokens
     return dict(sorted(found.items(), key=lambda item: item[1].start))
@@ -103,13 +104,15 @@ def characters_of(label: str, text: str, span: Span) -> tuple[int, int]:
         if there != 1:
             times = "is not there" if not there else f"is there {there} times"
             raise TaskError(
-                f"{label}: {span!r} {times} in {text!r}; give a piece "
+                f"{label}: {span!r} {times} in {quoted(text)}; give a piece "
                 "that is there once, or (first, last + 1) in characters"
             )
         return text.index(span), text.index(span) + len(span)
     begin, end = span
     if not 0 <= begin < end <= len(text):
-        raise TaskError(f"{label} is ({begin}, {end}), and {text!r} has {len(text)} characters")
+        raise TaskError(
+            f"{label} is ({begin}, {end}), and {quoted(text)} has {len(text)} characters"
+        )
     return begin, end
 
 
@@ -128,7 +131,7 @@ def _offsets(
     at = [i for i in range(len(ids) + 1) if ids[i : i + len(plain)] == plain]
     if not at:
         raise TaskError(
-            f"{type(tokenizer).__name__} reads {text!r} otherwise where it marks its ends, so "
-            "spans cannot be found; give the task prepend_bos=True or False"
+            f"{type(tokenizer).__name__} reads {quoted(text)} otherwise where it marks its ends, "
+            "so spans cannot be found; give the task prepend_bos=True or False"
         )
     return read.offset_mapping, at[0]

@@ -426,6 +426,15 @@ REFUSED = {
 }  # fmt: skip
 
 
+def test_a_long_text_is_quoted_by_its_ends(gpt2):
+    words = " ".join(f"word{number}" for number in range(500))
+    with pytest.raises(
+        TaskError, match=r"'word0', 'word1'.* … in prompt 'word0 .*' … '.*word499'"
+    ) as e:
+        mx.PromptValues(gpt2, words, by="word", response=" cat")
+    assert len(str(e.value)) < 500
+
+
 @pytest.mark.parametrize("slip", REFUSED)
 def test_what_cannot_be_is_refused_with_the_next_step(slip, gpt2):
     ask, error, message = REFUSED[slip]
