@@ -61,9 +61,9 @@ def loss_slopes(
     w (softmax − 1[right]), of numbers 2 w (prediction − label).
 
     Args:
-        logits: of each mask on the same rows.
+        logits: the logits of each mask on the same rows.
         labels: ``int64[row, …]`` or ``float[row]``.
-        weights: of each row's loss.
+        weights: the weight of each row's loss.
     """
     if labels.is_floating_point():
         error = logits.reshape(weights.shape) - labels
