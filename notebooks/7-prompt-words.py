@@ -95,3 +95,9 @@ units = mx.spans(task, hidden=True)[["IO", "S1", "S2"]] + heads
 values = mx.ComponentValues(model, task, units)
 explanation = mx.explain(values, held_out=values.on(held_out), budget=64)
 print(explanation)
+
+# %% [markdown]
+# A word and a head that form a pair: S2 × L23H3 is about as large as the head's own effect, with the other
+# sign. So where the second subject is hidden, losing the head costs next to nothing: it does its
+# work by that word. Next: more heads, or the words of your own prompt beside all heads,
+# `mx.words(prompt) + mx.heads(model)`.
