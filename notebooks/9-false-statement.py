@@ -78,9 +78,9 @@ true_heads = singles.query("effect > 0").units.tolist()
 singles[["units", "effect", "low", "high"]].round(2)
 
 # %% [markdown]
-# They do not simply add up. Below zero: losing both lowers the value by more than the two effects say,
-# so the two make up for each other, or one is needed for the other's work against the mistake.
-# Above zero: by less.
+# They do not simply add up. Below zero: with one of the two gone, ablating the other lowers the value
+# more, or raises it less. In many of the pairs one head works for the wrong city and one against it,
+# as if the one answered to what the other says.
 
 # %%
 mx.figures.interactions(explanation, most=10, metric="logit(wrong) − logit(right)")
@@ -94,9 +94,9 @@ patterns = mx.attention_patterns(model, LED.format(*misled[0]), sum(shown.values
 patterns.plot(roles=shown)
 
 # %% [markdown]
-# Heads of both kinds look back at the city in the first sentence. Some say what they read there,
-# others work against saying it, like the *negative name movers* of the IOI circuit. A pattern does
-# not tell the two apart; the sign of the exact effect does.
+# Heads of both kinds look back at the city in the first sentence. A pattern does not tell them apart;
+# the sign of the exact effect does. L23H4 looks at the country as well: it is the head that the task
+# `capital` loses most without (notebook 4).
 #
 # ## What does it say without them?
 #

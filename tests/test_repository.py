@@ -77,6 +77,22 @@ def test_tables_have_a_title(table):
     assert table.read_text().startswith("# ")
 
 
+NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9]*.py"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_the_page_of_a_notebook_is_made_of_it(notebook):
+    """`notebooks/run.py --render NAME` makes it anew."""
+    jupytext = pytest.importorskip("jupytext")
+    page = ROOT / "docs" / "notebooks" / f"{notebook.stem}.md"
+    text = page.read_text()
+    cells = [cell.source for cell in jupytext.read(notebook, fmt="py:percent").cells]
+    assert not [cell for cell in cells if cell not in text]
+    pictures = re.findall(r"\]\(([\w-]+\.png)\)", text)
+    assert set(pictures) == {path.name for path in page.parent.glob(f"{notebook.stem}-*.png")}
+    assert f"(notebooks/{notebook.stem}.md)" in (ROOT / "docs" / "notebooks.md").read_text()
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 180
 
