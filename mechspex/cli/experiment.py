@@ -141,7 +141,7 @@ class Experiment(Search, OwnPrompts):
         from mechspex.models.shipped import check_model_name
         from mechspex.tasks.task_file import read_task_file
 
-        self._check_run()
+        self.check_run()
         refuse_unwritable(self.csv, self.figure)
         refuse_picture(self.figure)
         self.check_own(self.task)
@@ -166,7 +166,8 @@ class Experiment(Search, OwnPrompts):
             corrupted = own.corrupted is not None
             check_ablation(self.ablation, self.task_name, len(own), corrupted, calibrated)
 
-    def _check_run(self) -> None:
+    def check_run(self) -> None:
+        """Refuse a run whose folder cannot be written."""
         from mechspex.runs.run import may_be_read, run_folder
 
         if self.run is None or may_be_read(run_folder(self.run)):
@@ -238,8 +239,8 @@ class Experiment(Search, OwnPrompts):
     @property
     def task_name(self) -> str:
         """The name of the task, or of the prompts."""
-        if self.task is not None:
-            return Path(self.task).stem
+        if self.task is not None or self.training is not None:
+            return Path(self.task or self.training or "").stem
         file = self.prompts_from or self.context
         return ("text" if self.has_text else "prompt") if file is None else file.stem
 
@@ -373,7 +374,7 @@ def asks(
             chosen = {option.name: given.pop(option.name) for option in shared}
             if chosen.get("training") is not None:
                 # Without model and prompts.
-                explain_training(chosen, given)
+                explain_training(Experiment(**defaults | chosen, asked=asked), given)
                 return
             own = chosen["prompts_from"] or chosen["prompt"]
             if sets and own and chosen["task"] is not None:

@@ -36,7 +36,7 @@ FRESH = 4
 # Whatever an answer may come out differently with.
 _PACKAGES = (
     "mechspex", "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "networkx", "torch",
-    "transformers", "transformer-lens", "tokenizers", "safetensors",
+    "transformers", "transformer-lens", "tokenizers", "safetensors", "mlxtend",
 )  # fmt: skip
 _PACKAGE = Path(__file__).parents[1]
 
@@ -48,8 +48,8 @@ class Question:
     Attributes:
         experiment: its options that are shared.
         about: the question in short, as in the name of a run.
-        digest: a hash of everything that the answer depends on; None where the files of the model
-            are not at hand (a Hub name).
+        digest: a hash of everything that the answer depends on; None where not all of it is known:
+            the files of a model that are not at hand (a Hub name), what a Python file reads.
         said: lines for stderr that belong to the answer.
         run_folder: the folder of the run that holds the answer, once it is kept or found.
     """
@@ -160,7 +160,12 @@ def _digest(experiment: Experiment) -> str | None:
     from mechspex.models.shipped import local_folder
 
     model = local_folder(experiment.model)
-    if model is None:
+    if experiment.training is not None:
+        # A file of the user's may read others, of which nothing is known here.
+        if experiment.training.endswith(".py"):
+            return None
+        model = None
+    elif model is None:
         return None
     asked = {name: option for name, option in experiment.asked.items() if name not in SHOWN_BY}
     options = [o.name for o in fields(experiment)[:-1] if o.name not in SHOWN_BY]
@@ -168,7 +173,7 @@ def _digest(experiment: Experiment) -> str | None:
         "asked": {name: _content(option) for name, option in asked.items()},
         "experiment": {option: _content(getattr(experiment, option)) for option in options},
         "task": None if experiment.task is None else _content(_task_file(experiment.task)),
-        "model": [str(model.resolve()), _stamps(model, "*")],
+        "model": None if model is None else [str(model.resolve()), _stamps(model, "*")],
         "package": _stamps(_PACKAGE, "**/*.py"),
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),

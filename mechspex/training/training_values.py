@@ -32,6 +32,8 @@ Columns = Literal["targets", "seeds"]
 
 # Masks by which the noise of the seeds is known, and the fewest that say whether it drowns effects.
 _PROBES, _FEWEST = 32, 16
+# The share of noise that drowns what values say.
+_MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,17 @@ class SeedNoise:
         if not self.between_masks:
             return 1.0 if self.between_seeds else 0.0
         return min(1.0, self.between_seeds / self.n_seeds / self.between_masks)
+
+    @property
+    def drowns(self) -> bool:
+        """Whether most of what values differ by is noise."""
+        return self.share > _MOST
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.share:.0%} of what values of masks differ by is noise of {self.n_seeds} seeds"
+        )
+        return f"{said}; give more seeds" if self.drowns else said
 
 
 def _as_units(name: str, given: object) -> Examples:
@@ -235,12 +248,8 @@ class TrainingValues(ValueFunction):
             return np.ascontiguousarray(values.T)
         if len(self._seeds) > 1 and len(masks) >= _FEWEST:
             noise = _noise(each)
-            if noise.share > 0.5:
-                warnings.warn(
-                    f"{noise.share:.0%} of what the values of these {len(masks)} masks differ by "
-                    f"is noise of {len(self._seeds)} seeds; give more seeds",
-                    stacklevel=2,
-                )
+            if noise.drowns:
+                warnings.warn(str(noise), stacklevel=2)
         return values
 
     def of_seeds(
