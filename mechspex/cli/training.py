@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import runpy
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechspex.cli.output import refuse_picture, refuse_unwritable, writing
-from mechspex.core.errors import Refused
+from mechspex.core.errors import MechspexError, Refused
 
 if TYPE_CHECKING:
     from mechspex.cli.experiment import Experiment
@@ -112,10 +113,35 @@ def _asked(asked: str, seed: int) -> tuple[Any, Any, tuple[str, ...], Any]:
     file = Path(asked)
     if not file.is_file():
         raise Refused(f"--training {asked}: there is no such file")
-    found = runpy.run_path(asked, run_name=file.stem)
+    found = _run(file)
     if "values" not in found:
         raise Refused(
             f"{asked} has no `values`; let it say values = mechspex.TrainingValues(…), and "
             "held_out = values.on(…) where there are fresh targets"
         )
-    return found["values"], found.get("held_out"), (), ()
+    from mechspex.core.value_function import as_value_function
+
+    return as_value_function(found["values"]), found.get("held_out"), (), ()
+
+
+def _run(file: Path) -> dict[str, Any]:
+    """The names that a Python file of the user's makes.
+
+    Raises:
+        Refused: it stopped with an error, whose line is told.
+    """
+    try:
+        return runpy.run_path(str(file), run_name=file.stem)
+    except MechspexError:
+        raise
+    except Exception as error:
+        lines = [
+            at.lineno
+            for at in traceback.extract_tb(error.__traceback__)
+            if at.filename == str(file)
+        ]
+        line = lines[-1] if lines else getattr(error, "lineno", None)
+        where = "" if line is None else f", line {line}"
+        raise Refused(
+            f"--training {file}{where}: {type(error).__name__}: {error}; mend the file"
+        ) from error

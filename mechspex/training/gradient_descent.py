@@ -89,7 +89,14 @@ class Trainings(Trained):
         self._learner, self._problem = learner, problem
         self._made: dict[int, tuple[BatchedTraining, LabelledData]] = {}
         batched, asked = self.of_seed(0)
-        shape = batched.logits(batched.initial(1), asked.inputs).shape[1:]
+        try:
+            shape = batched.logits(batched.initial(1), asked.inputs).shape[1:]
+        except RuntimeError as error:
+            inputs, reason = asked.inputs, str(error).splitlines()[0]
+            raise ModelError(
+                f"{type(learner.initial(0)).__name__} cannot read inputs of shape "
+                f"{list(inputs.shape)} and {inputs.dtype} ({reason}); give a model of these inputs"
+            ) from None
         _check_output(list(shape), problem)
         self._at_once = _masks_at_once(learner, problem)
 

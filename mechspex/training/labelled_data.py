@@ -96,6 +96,8 @@ class LabelledData:
 def _tensor(name: str, values: Any) -> Tensor:
     try:
         array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(values)
+        if isinstance(array, np.ndarray) and array.dtype.kind in "US":
+            raise Refused(f"{name} are texts; give numbers (classes are 0, 1, …)")
         tensor = torch.as_tensor(array).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise Refused(f"{name} are no array of numbers ({error}); give numbers") from None

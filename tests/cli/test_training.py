@@ -80,11 +80,23 @@ def test_what_units_say_and_the_noise_of_seeds_belong_to_a_kept_answer(run, monk
 
 
 def test_slips_are_told_before_anything_is_trained(run, tmp_path):
-    (tmp_path / "empty.py").write_text("x = 1")
+    files = {
+        "empty": "x = 1",
+        "number": "values = 3",
+        "broken": "x = 1\nvalues = nothing",
+        "unread": "values = (",
+        "covers": "import mechspex as mx\nvalues = mx.examples(3, groups={'all': [0, 1, 2]})",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
     for arguments, message in (
         (["--training", "cifar"], "choose digits"),
         (["--training", "none.py"], "no such file"),
         (["--training", "empty.py"], "has no `values`"),
+        (["--training", "number.py"], "int is no value function"),
+        (["--training", "broken.py"], "broken.py, line 2: NameError: name 'nothing'"),
+        (["--training", "unread.py"], "unread.py, line 1: SyntaxError"),
+        (["--training", "covers.py"], "nothing is left to train on"),
         (["induction", "--training", "digits"], "leave out induction"),
         (["--training", "digits", "--screen", "first_order"], "--screen needs gradients"),
     ):

@@ -270,6 +270,18 @@ class Branches(nn.Linear):
 REFUSED = {
     "a model with branches": (lambda: Branches(FEATURES, CLASSES), {}, ModelError, "branches"),
     "too few classes": (lambda: nn.Linear(FEATURES, 2), {}, ShapeError, r"\[3, 2\].* 3 classes"),
+    "inputs of another width": (
+        lambda: nn.Linear(FEATURES + 1, CLASSES),
+        {},
+        ModelError,
+        r"Linear cannot read inputs of shape \[3, 4\] .*; give a model of these inputs",
+    ),
+    "a stack for inputs of another width": (
+        lambda: nn.Sequential(nn.Linear(FEATURES + 1, CLASSES)),
+        {},
+        ModelError,
+        "Sequential cannot read inputs",
+    ),
     "nothing to train": (
         lambda: nn.Linear(FEATURES, CLASSES).requires_grad_(False),
         {},

@@ -229,6 +229,18 @@ REFUSED = {
         lambda: mx.TrainingValues("logistic", (INPUTS, LABELS - 1), ASKED),
         "label -1; give classes 0, 1",
     ),
+    "texts for labels": (
+        lambda: mx.TrainingValues("ridge", (INPUTS, list("ab" * (N // 2))), ASKED),
+        r"\(labels\) are texts; give numbers",
+    ),
+    "an empty training set": (
+        lambda: mx.TrainingValues("ridge", (INPUTS[:0], LABELS[:0]), ASKED),
+        "dataset is empty",
+    ),
+    "no targets": (
+        lambda: mx.TrainingValues("ridge", DATA, (INPUTS[:0], LABELS[:0])),
+        "targets is empty",
+    ),
     "numbers for classes": (
         lambda: mx.TrainingValues("ridge", DATA, (ASKED[0], [0.5] * TARGETS)),
         "classes, those of the targets numbers",
