@@ -100,6 +100,7 @@ def _draw(explanation: Any, experiment: Experiment, shown: Any) -> None:
     if shown is None and not experiment.training.endswith(".py"):
         shown = _asked(experiment.training, experiment.seed)[-1]
     drawn = gallery(explanation, shown) if shown is not None and len(shown) else explanation.plot()
+    assert experiment.figure is not None
     drawn.savefig(experiment.figure, dpi=150)
 
 
