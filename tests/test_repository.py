@@ -107,7 +107,9 @@ def test_files_that_pages_name_exist(page):
     }
     folders = "mechspex|tests|docs|circuits|notebooks"
     # A link is told from the page it stands on, other names from the top.
-    named = {ROOT / name for name in re.findall(rf"(?<!\]\()\b(?:{folders})/[\w./-]+\.\w+", text)}
+    begins = r"(?<!\]\()(?<![\w./-])"
+    files = re.findall(rf"{begins}(?:{folders})/[\w./-]+\.\w+", text)
+    named = {ROOT / name for name in files}
     absent = [str(path) for path in sorted(linked | named) if not path.exists()]
     # NAME and the like stand for any.
     assert not [path for path in absent if not re.search("NAME|FILE|PACKAGE", path)]
