@@ -90,7 +90,7 @@ def test_the_page_of_a_notebook_is_made_of_it(notebook):
     assert not [cell for cell in cells if cell not in text]
     pictures = re.findall(r"\]\(([\w-]+\.png)\)", text)
     assert set(pictures) == {path.name for path in page.parent.glob(f"{notebook.stem}-*.png")}
-    assert f"(notebooks/{notebook.stem}.md)" in (ROOT / "docs" / "notebooks.md").read_text()
+    assert f"docs/notebooks/{notebook.stem}.md)" in (ROOT / "docs" / "notebooks.md").read_text()
 
 
 def test_readme_is_short():
