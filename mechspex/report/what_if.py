@@ -41,7 +41,7 @@ class PredictionInterval:
     that scored the function, none of which it was recovered from: the ⌈(N + 1)·level⌉-th smallest
     of (|f̂(m) − f(m)| − at_clean) / √off(m). On masks of the same design the interval holds the
     measured value with at least that probability, whatever the weights are; these matter for other
-    masks. Where more is off than in any mask tested, nothing is known.
+    masks. Where more is off than in any mask tested, or more units are, nothing is known.
 
     Attributes:
         level: the probability.
@@ -63,13 +63,14 @@ class PredictionInterval:
     most: int
 
     def half_width(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, " mask"]:
-        """Half the width of the interval at each mask; NaN where more is off than was tested.
+        """Half the width of the interval at each mask; NaN where more is off than was tested, by
+        what units count or by their number.
 
         Args:
             masks: True = kept.
         """
         off = ~masks @ self.weights
-        known = off <= self.largest * (1 + 1e-9)
+        known = (off <= self.largest * (1 + 1e-9)) & ((~masks).sum(axis=1) <= self.most)
         return np.where(known, self.at_clean + self.rate * np.sqrt(off), np.nan)
 
 

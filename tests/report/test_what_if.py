@@ -9,7 +9,7 @@ from report_pages import heads_values
 import mechspex as mx
 from mechspex.core.masks import both_ends, pack
 from mechspex.explanation.held_out_masks import held_out_masks
-from mechspex.report.what_if import conformal, prediction_interval, what_if
+from mechspex.report.what_if import PredictionInterval, conformal, prediction_interval, what_if
 from mechspex.runs.measured import measured_masks
 from mechspex.set_functions.r_squared import r_squared
 
@@ -151,3 +151,11 @@ def test_measured_masks_are_those_of_the_run(tmp_path):
     nothing = measured_masks(tmp_path / "swept", 90, 4)[0]
     assert nothing.shape == (0, 90)
     assert len(pack(masks)) == 31
+
+
+def test_more_units_off_than_in_any_mask_tested_have_no_interval():
+    """However little they count: an interval made near the whole model says nothing far from it."""
+    weights = np.array([3.7, 0.1, 0.1, 0.1])
+    interval = PredictionInterval(0.95, 0.0, 1.0, weights, 4.0, 100, 1, 2)
+    masks = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], dtype=bool)
+    assert np.isfinite(interval.half_width(masks)).tolist() == [True, True, False]

@@ -30,7 +30,8 @@ function unpack(measured, nUnits) {
 function halfWidth(interval, off) {
   if (!interval) return null;
   const amount = off.reduce((sum, bit, column) => sum + (bit ? interval.weights[column] : 0), 0);
-  return amount > interval.largest * (1 + 1e-9) ? null : interval.at_clean + interval.rate * Math.sqrt(amount);
+  const nOff = off.filter(Boolean).length;
+  return amount > interval.largest * (1 + 1e-9) || nOff > interval.most ? null : interval.at_clean + interval.rate * Math.sqrt(amount);
 }
 
 function startWhatIf(run, section) {
@@ -83,7 +84,7 @@ function aboutInterval(interval) {
   if (!interval) return "No interval: the masks that scored this function are not at hand.";
   if (!interval.n_masks) return "All masks were measured: no prediction is further off than this.";
   return `The interval holds the measured value in ${Math.round(100 * interval.level)} of 100 masks like the ${interval.n_masks} held-out ones it was made from, `
-    + `which switch ${interval.fewest} to ${interval.most} units off. It is the wider the more is off, each unit counted by the size of its effect. Where more is off than in any of these, nothing is known.`;
+    + `which switch ${interval.fewest} to ${interval.most} units off. It is the wider the more is off, each unit counted by the size of its effect. Where more is off than in any of these, or more units are, nothing is known.`;
 }
 
 function showReading(run, card, value, half, off, nOff) {
