@@ -1,9 +1,9 @@
 """A question over twelve sentences of which one, or two together, are needed: who finds them?
 
-    python tests/benchmarks/contexts.py FOLDER 30 > tests/benchmarks/contexts.md
+    python tests/benchmarks/contexts.py FOLDER 18 > tests/benchmarks/contexts.md
 
 FOLDER keeps every value and every finished context, so a run that was cut off goes on where it
-was; 30 is how many contexts of each kind there are to be in the end, 0 prints those that are there.
+was; 18 is how many contexts of each kind there are to be in the end, 0 prints those that are there.
 SmolLM2-135M, float32. The sentences are made up here, in random order; units are sentences, which
 are deleted; the value is the log-probability of the right answer after the context and the
 beginning of the answer. A context counts where the model is right with all twelve (of the places
