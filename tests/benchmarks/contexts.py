@@ -219,12 +219,14 @@ def report(kind, rows, n_seeds):
             right = np.array([one == pair for one, pair in zip(found, needed, strict=True)])
             print(f"| {name} | {proportion(right):.2f} |")
         print(f"| among the three strongest recovered | {proportion(proposed):.2f} |")
-        missed = [row for row in rows if strongest(row) not in (row["needed"], None)]
+        others = [(row, strongest(row)) for row in rows]
         print("\nWhere another interaction is the strongest, both measured exactly, in nats:\n")
         print("| seed | the needed pair | the strongest |\n|---|---|---|")
-        for row in missed:
+        for row, other in others:
+            if other is None or other == row["needed"]:
+                continue
             effect = {tuple(t): e for t, e in zip(row["sets"], row["effects"], strict=True)}
-            own, other = (effect[tuple(t)] for t in (row["needed"], strongest(row)))
+            own, other = (effect[tuple(t)] for t in (row["needed"], other))
             print(f"| {row['seed']} | {own:+.2f} | {other:+.2f} |")
 
 
