@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/flips.py [RUN] > tests/benchmarks/flips.md
 
-300 digits of scikit-learn, logistic regression, 40 targets. How functions are decoded here was chosen on
-targets of draw 0 of the data; these are of draw 1. What is trained for the program is kept
-in the folder RUN where one is given, so that a run that was cut off goes on.
+300 digits of scikit-learn, logistic regression, 40 targets. How functions are decoded here was
+chosen on targets of draw 0 of the data; these are of draw 1. What is trained for the program is
+kept in the folder RUN where one is given, so that a run that was cut off goes on.
 """
 
 import sys
