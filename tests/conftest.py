@@ -62,6 +62,8 @@ def of_first_calls(jaxtyped):
                 now = checked() if CALLS[thing.__code__] <= CHECKED_CALLS else thing
                 return now(*args, **kwargs)
 
+            # As jaxtyping's own wrapper, it is no part of the code that values depend on.
+            function.__code__ = function.__code__.replace(co_filename=jaxtyping.__file__)
             return function
 
         return decorate
