@@ -56,7 +56,6 @@ def of_first_calls(jaxtyped):
                 return check(thing)
             checked = functools.cache(lambda: check(thing))
 
-            @functools.wraps(thing)
             def function(*args, **kwargs):
                 CALLS[thing.__code__] += 1
                 now = checked() if CALLS[thing.__code__] <= CHECKED_CALLS else thing
@@ -64,7 +63,7 @@ def of_first_calls(jaxtyped):
 
             # As jaxtyping's own wrapper, it is no part of the code that values depend on.
             function.__code__ = function.__code__.replace(co_filename=jaxtyping.__file__)
-            return function
+            return functools.update_wrapper(function, thing)
 
         return decorate
 
