@@ -26,7 +26,7 @@ test: setup
 
 # A minute, for whoever works on the mathematics.
 fast: setup
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-torch \
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-torch -m 'not slow' \
 		$(FAST:%=tests/%) $(FAST:%=mechspex/%)
 
 lint: setup

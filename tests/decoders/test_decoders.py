@@ -333,6 +333,7 @@ def test_no_interactions_are_reported_where_there_are_none(name: str, signal: fl
     assert false <= 1
 
 
+@pytest.mark.slow
 def test_the_choice_of_automatic_is_explained():
     truth, (masks, _) = planted("pursuit"), training("pursuit", 200)
     noise = np.random.default_rng(0).normal(size=len(masks))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mechspex.decoders import decode
 
 DATA = Path(__file__).parents[1] / "data" / "ioi_heads_p90.npz"
 
 
+@pytest.mark.slow
 def test_automatic_beats_the_additive_baseline_and_trees_from_500_masks():
     with np.load(DATA) as data:
         masks = np.unpackbits(data["masks_packed"], axis=1, count=270).astype(bool)

@@ -126,6 +126,7 @@ def decaying() -> SetFunction:
     return SetFunction.from_mapping(30, terms, basis="fourier")
 
 
+@pytest.mark.slow
 def test_more_masks_would_pay_where_terms_are_missing_and_how_much_is_foretold():
     """What twice the masks reach, R² about .91, is foretold to .04, the mean over three draws."""
     foretold, reached = [], []
@@ -291,6 +292,7 @@ def recovered_from(
     return recover(design.masks, values, test, truth.predict(test), **options)
 
 
+@pytest.mark.slow
 def test_aliases_of_a_missed_term_are_no_discoveries():
     """Two parities of seven and eight units, which pursuit does not look for: in SPEX's design the
     masks of a delay stand or fall together, so they count as one draw."""

@@ -178,6 +178,7 @@ def test_a_subset_without_time_is_not_proven_and_its_bound_holds(objective):
     assert short.method == "local search"
 
 
+@pytest.mark.slow
 def test_the_time_limit_of_a_front_is_shared_and_every_bound_holds():
     function = random_function(80, 900, 0, "kept", max_order=3)
     found = front(function, range(20, 61), time_limit=2.0)
