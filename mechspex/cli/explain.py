@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mechspex.cli.choices import Decoder, Design, Partition, ScreenOrNone
+from mechspex.cli.choices import Decoder, Design, ScreenOrNone
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import EXPLAINED, FRESH, Question
 from mechspex.cli.output import ANSWER, MASKS, say_needed
@@ -82,15 +82,6 @@ def explain(
             rich_help_panel=MASKS,
         ),
     ] = None,
-    within: Annotated[
-        Partition | None,
-        typer.Option(
-            help="Of a text, ablate such parts first (sentences), then only the units (--by word) "
-            "within those that matter.",
-            case_sensitive=False,
-            rich_help_panel=MASKS,
-        ),
-    ] = None,
     decoder: Annotated[
         Decoder,
         typer.Option(
@@ -132,8 +123,8 @@ def explain(
         "seed": experiment.seed,
     }
     _check(experiment, options)
-    if within is not None and (not experiment.has_text or screen is not None):
-        raise Refused("--within is a screen of a text: it goes with --context, without --screen")
+    if experiment.within is not None and screen is not None:
+        raise Refused("--within is a screen of a text: it goes without --screen")
     if experiment.has_text:
         asked: dict[str, Any] = arguments(options)
         asked["screen"] = None if screen == "none" else screen
@@ -141,8 +132,8 @@ def explain(
         def search(run: str, values: Any) -> Any:
             import mechspex as mx
 
-            if within is not None:
-                asked["screen"] = values.parted(within)
+            if experiment.within is not None:
+                asked["screen"] = values.parted(experiment.within)
             return mx.explain(values, run=run, progress=True, **asked)
 
         answers = answers_about_texts(experiment, EXPLAINED, search)

@@ -137,10 +137,11 @@ class Question:
 
     def searched(self, kind: str, search: Callable[..., Any], *prompts: int) -> Any:
         """What is found now, which is kept; the arguments are those of `answered`."""
+        values = self.experiment.values(*prompts, say=self.say)
+        # Torch comes with the models: what is refused is refused without it.
         from mechspex.report.patterns import keep_patterns
         from mechspex.runs.run import run_folder
 
-        values = self.experiment.values(*prompts, say=self.say)
         with self.experiment.kept(values[0], self.about) as name:
             found = search(name, *values)
         keep_patterns(values[0], run_folder(name))

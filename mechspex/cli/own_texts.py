@@ -56,6 +56,15 @@ class OwnTexts:
             rich_help_panel=TEXT,
         ),
     ] = "sentence"
+    within: Annotated[
+        Partition | None,
+        typer.Option(
+            help="explain alone: take out such parts first (sentences), then only the units (--by "
+            "word) within those that matter.",
+            case_sensitive=False,
+            rich_help_panel=TEXT,
+        ),
+    ] = None
     remove: Annotated[
         Removal,
         typer.Option(
@@ -104,7 +113,7 @@ class OwnTexts:
         Raises:
             TaskError: there are some.
         """
-        for name in ("question", "response", "replacement"):
+        for name in ("question", "response", "replacement", "within"):
             if getattr(self, name):
                 raise TaskError(f"--{name} goes with --context FILE, or --text")
 

@@ -32,6 +32,8 @@ def sweep(
 
     With --context the units are the parts of a text.
     """
+    if experiment.within is not None:
+        raise Refused("--within is a screen of a text, for explain; a sweep measures every unit")
     names = None if among is None else names_in(among)
     if names is not None and experiment.is_shipped and not experiment.has_text:
         n_named = len({*experiment.chosen.columns(names)})

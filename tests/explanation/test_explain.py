@@ -233,7 +233,7 @@ def test_failed_masks_are_left_out_and_counted():
     found = mx.explain(sometimes, units=UNITS, budget=300, decoder="pursuit")
     assert found.recovery.n_failed > 0
     assert found.recovery.n_train + found.recovery.n_test + found.recovery.n_failed == 400
-    assert f"{found.recovery.n_failed} masks had no finite value" in str(found)
+    assert f"{found.recovery.n_failed} masks without a finite value left out" in str(found)
 
 
 def test_a_value_that_is_not_finite_when_all_is_ablated_is_kept_as_null(tmp_path):
