@@ -14,7 +14,7 @@ import typer
 from mechspex import __version__
 from mechspex.cli import circuits, explain, figure, prune, report, screening, self_repair, sweep
 from mechspex.cli import status as inspection
-from mechspex.cli.experiment import Terminated
+from mechspex.cli.output import Terminated
 from mechspex.core.errors import MechspexError
 
 __all__ = ["app", "main"]

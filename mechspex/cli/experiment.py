@@ -21,6 +21,7 @@ from mechspex.cli.output import (
     EXPERIMENT,
     OUTPUT,
     Json,
+    Terminated,
     print_answer,
     refuse_picture,
     refuse_unwritable,
@@ -415,7 +416,3 @@ def _options(defaults: dict[str, Any]) -> list[inspect.Parameter]:
 
 def _to_stderr(line: object) -> None:
     print(line, file=sys.stderr)
-
-
-class Terminated(Exception):
-    """SIGTERM, as schedulers send it before they take a machine away."""

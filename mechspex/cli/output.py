@@ -26,6 +26,10 @@ Json = Annotated[
 ]
 
 
+class Terminated(Exception):
+    """SIGTERM, as schedulers send it before they take a machine away."""
+
+
 _PICTURES = (".png", ".svg", ".pdf")
 
 

@@ -46,7 +46,7 @@ def _cell(model: Any, sentence: str) -> list[dict[str, Any]]:
 
 
 _PAPER = series(
-    "paper: Her acting never fails to impress", "published term",
+    "paper: Her acting never fails to impress", "Möbius term",
     ("never × fails × impress", "never × fails", "fails", "never × impress", "never", "impress",
      "to"),
     (0.97, 0.70, -0.61, -0.53, -0.45, 0.37, -0.01), "stated",

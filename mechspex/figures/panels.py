@@ -93,7 +93,8 @@ def panels(found: Tabled, *, heading: str = "") -> Figure:
             of_it = [row for row in own if row["series"] == one]
             look = _look(number)
             if of_it and found.axes.kind == "bars":
-                _bars(axes, of_it, places, look["color"], number, len(series), one)
+                beside = list(dict.fromkeys(row["series"] for row in own))
+                _bars(axes, of_it, places, look["color"], beside.index(one), len(beside), one)
             elif of_it:
                 _line(axes, of_it, places, look, one)
             points = [point for point in theirs if point.what == one]
@@ -128,10 +129,10 @@ def _places(own: Sequence[Any], theirs: Sequence[_Published]) -> dict[Any, float
 
 
 def _spread(rows: Sequence[Any]) -> np.ndarray:
-    """How far the interval reaches below and above each value; 0 where there is none."""
+    """How far the interval reaches below and above each value; NaN, not drawn, where is none."""
     value = np.array([row["y"] for row in rows], dtype=float)
     ends = np.array([[row[end] for row in rows] for end in ("low", "high")], dtype=float)
-    return np.nan_to_num(np.abs(ends - value))
+    return np.abs(ends - value)
 
 
 def _line(axes: Axes, rows: Sequence[Any], places: dict[Any, float], look: Any, name: str) -> None:
@@ -165,8 +166,11 @@ def _hollow(
     axes: Axes, points: Sequence[_Published], places: dict[Any, float], look: Any, name: str
 ) -> None:
     at = [places[point.x] for point in points]
+    # A line leads from number to number; between names there is nothing.
+    numbers = all(isinstance(point.x, int | float) for point in points)
     axes.plot(
-        at, [float(point.value) for point in points], linestyle=(0, (2, 2)), color=look["color"],
+        at, [float(point.value) for point in points], color=look["color"],
+        linestyle=(0, (2, 2)) if numbers else "none",
         marker=look["marker"], markerfacecolor="none", markersize=5, linewidth=1, label=short(name),
     )  # fmt: skip
 

@@ -78,10 +78,20 @@ def test_bars_stand_side_by_side_and_are_as_high_as_the_numbers():
     check_readable(figure)
 
 
-def test_numbers_without_an_interval_have_none():
-    rows = [row("p", "s", x, 1.0, np.nan) for x in (1.0, 2.0)]
-    figure = panels(Table(rows, Axes("x", "y")))
-    (container,) = figure.axes[0].containers
-    assert isinstance(container, ErrorbarContainer)
-    for segment in container.lines[2][0].get_segments():
-        assert np.ptp(segment[:, 1]) == 0
+@pytest.mark.parametrize("kind", ["lines", "bars"])
+def test_numbers_without_an_interval_have_none(kind):
+    rows = [row("p", "s", x, 1.0, half) for x, half in ((1.0, np.nan), (2.0, 0.5))]
+    (axes,) = panels(Table(rows, Axes("x", "y", kind=kind))).axes
+    found = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
+    segments = [segment for c in found for segment in c.lines[2][0].get_segments()]
+    assert [np.ptp(segment[:, 1]) for segment in segments if len(segment)] == [1.0]
+
+
+def test_bars_of_one_series_stand_over_their_names_whatever_was_published():
+    paper = tuple(Published("theirs", y, "stated", "paper", x) for x, y in (("a", 1.0), ("b", 2.0)))
+    rows = [row("here", "ours", x, 1.0, np.nan) for x in ("a", "b")]
+    here, there = panels(Table(rows, Axes("", "y", kind="bars"), paper)).axes
+    centres = [bar.get_bbox() for bar in here.patches if isinstance(bar, Rectangle)]
+    np.testing.assert_allclose([(bar.x0 + bar.x1) / 2 for bar in centres], here.get_xticks())
+    (line,) = there.lines
+    assert line.get_linestyle() == "None", "names are not joined by a line"
