@@ -133,7 +133,8 @@ def experiment(
             chosen = task or (figure.tasks[0] if figure.tasks else "")
             settings: dict[str, Any] = {"full": full, "seed": seed}
             if figure.model:
-                settings = {"model": _name(model), "task": chosen, **settings}
+                asked_of = {"task": chosen} if chosen else {}
+                settings = {"model": _name(model), **asked_of, **settings}
             identity = json.dumps([figure.name, settings, source.hexdigest()])
             folder = None if run is None else run_folder(run)
             asked = Asked(folder, model, chosen, full, seed, progress, identity, 0.0, _kept(folder))
