@@ -71,6 +71,7 @@ class RecordedValues(ValueFunction):
         except BaseException:
             self._store.close()
             raise
+        self._store.describe(self.units, self.outputs)
         self._progress = progress
         self._lock = RLock()
         self._batch = min(_FIRST, self._value_function.first_batch)

@@ -8,19 +8,21 @@ import re
 import sqlite3
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 from mechspex.core.checks import Only
 from mechspex.core.counted import counted
-from mechspex.core.errors import RunError
+from mechspex.core.errors import RunError, StoreError
 from mechspex.core.json_values import write_json
 from mechspex.core.value_function import ValuesLike, as_value_function
 from mechspex.runs.cost import Cost
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.store import VALUES
+from mechspex.runs.row_log import logs_in
+from mechspex.runs.store_file import VALUES, connect_to_read
+from mechspex.runs.stored import read_rows
 
 CONFIGURATION = "configuration.json"
 
@@ -222,20 +224,34 @@ def may_be_read(folder: Path) -> bool:
 
 
 def list_runs() -> list[dict[str, str | int]]:
-    """Every run there is: its name, how many masks it holds, and which answers it has."""
+    """Every run there is: its name, how many masks it holds, which answers it has, its bytes."""
     rows: list[dict[str, str | int]] = []
     for path in sorted(_runs_folder().glob(f"*/{VALUES}")):
-        # Read only: looking at a run that is being written must not disturb it.
+        folder = path.parent
         answers = {"explained": EXPLANATION, "swept": SWEEP, "circuit found": CIRCUIT,
                    "screened": CANDIDATES, "validated": VALIDATED,
                    "pruned": PRUNING, "self-repair": REPAIR}  # fmt: skip
-        found = [answer for answer, file in answers.items() if (path.parent / file).exists()]
+        found = [answer for answer, file in answers.items() if (folder / file).exists()]
         state = ", ".join(found) or "unfinished"
-        uri = f"{path.absolute().as_uri()}?mode=ro"
         try:
-            with closing(sqlite3.connect(uri, uri=True)) as database:
-                masks = database.execute("SELECT count(*) FROM value").fetchone()[0]
-        except sqlite3.Error:
+            masks = _n_masks(folder)
+        except (sqlite3.Error, StoreError):
             masks, state = 0, "damaged or empty"
-        rows.append({"run": path.parent.name, "masks": masks, "state": state})
+        rows.append({"run": folder.name, "masks": masks, "state": state, "bytes": _size(folder)})
     return rows
+
+
+def _n_masks(folder: Path) -> int:
+    """How many masks the store of a run holds, which another process may be writing."""
+    with closing(connect_to_read(folder / VALUES)) as database:
+        count = database.execute("SELECT count(*) FROM value").fetchone()[0]
+    return len({row.key for row in read_rows(folder)}) if logs_in(folder) else count
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files of a run."""
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # of a run that is being written
+            size += file.stat().st_size if file.is_file() else 0
+    return size

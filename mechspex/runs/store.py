@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
-import time
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import RLock
 
@@ -18,17 +15,28 @@ from jaxtyping import Bool, Float
 
 from mechspex.core.errors import RunError, StoreError
 from mechspex.core.identity import Identity
-from mechspex.core.masks import pack, unpack
+from mechspex.core.units import UnitSet
+from mechspex.runs.locks import locks_hold
+from mechspex.runs.mask_keys import mask_keys, masks_of
+from mechspex.runs.row_log import TABLES, Row, RowLog, logs_in, read_log
+from mechspex.runs.store_file import (
+    VALUES,
+    connect,
+    connect_to_read,
+    file_number,
+    may_only_be_read,
+    next_step,
+    not_opened,
+    write_ahead,
+    write_once,
+)
 
-SCHEMA = 1
-
-VALUES = "values.sqlite"
+# 1: the keys of values are packed masks. 2: see `mask_keys`.
+SCHEMA = 2
 
 # Entries of a configuration that tell a function; `same_function` looks at what differs in them.
 IDENTITIES = ("function", "metric")
 
-# How long another process may hold the file, in seconds.
-_PATIENCE = 30
 # What reading a damaged file can meet beside SQLite's own errors.
 _BROKEN = (sqlite3.Error, ValueError, TypeError)
 
@@ -58,52 +66,49 @@ class ValueStore:
         self.folder = folder
         self._lock = RLock()
         self._path = ":memory:" if folder is None else str(folder / VALUES)
-        self._only_read = folder is not None and _may_only_be_read(folder)
+        self._only_read = folder is not None and may_only_be_read(folder)
+        self._log: RowLog | None = None
+        given = dict(configuration)
         try:
-            self._database = self._connect()
-            if not self._only_read:
-                _write_ahead(self._database)
-                self._create()
-            self._file = None if folder is None else _file_number(self._path)
-            self.configuration = self._agreed(dict(configuration))
+            self._database = self._opened(given)
+            self._file = None if folder is None else file_number(self._path)
+            self.configuration = self._agreed(given)
         except _BROKEN as error:
             if isinstance(error, RunError):
                 raise
-            raise _not_opened(self._path, error) from None
+            raise not_opened(self._path, error) from None
 
-    def _connect(self) -> sqlite3.Connection:
-        options = {"timeout": _PATIENCE, "check_same_thread": False}
-        if not self._only_read:
-            return sqlite3.connect(self._path, **options)
-        # Nobody writes here, and where nothing is left to be merged no file need be made for that.
-        merged = not Path(f"{self._path}-wal").exists()
-        uri = f"{Path(self._path).absolute().as_uri()}?{'immutable=1' if merged else 'mode=ro'}"
-        return sqlite3.connect(uri, uri=True, **options)
+    def _opened(self, configuration: dict[str, str]) -> sqlite3.Connection:
+        if self.folder is None:
+            return _created(connect(self._path))
+        if self._only_read and not logs_in(self.folder):
+            return connect_to_read(self.folder / VALUES)
+        if self._only_read or not locks_hold(self.folder):
+            return self._copied(self.folder, configuration)
+        database = connect(self._path)
+        write_ahead(database)
+        _take_logs(_created(database), self.folder)
+        return database
 
-    def _create(self) -> None:
-        version = self._database.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA:
-            raise RunError(
-                f"{self._path} has schema {version}, this version of mechspex writes {SCHEMA}; "
-                "upgrade mechspex to read it"
-            )
-        with self._database:
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS configuration (key TEXT PRIMARY KEY, value TEXT)"
-            )
-            # Values by packed mask; gradients, of soft masks, by the digest of the mask.
-            for table in ("value", "gradient"):
-                self._database.execute(
-                    f"CREATE TABLE IF NOT EXISTS {table} (mask BLOB PRIMARY KEY, outputs BLOB, "
-                    "checksum INTEGER) WITHOUT ROWID"
-                )
-            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
+    def _copied(self, folder: Path, configuration: dict[str, str]) -> sqlite3.Connection:
+        """What is there in memory; what is measured goes to a log that no other process writes."""
+        if not (folder / VALUES).exists():
+            with closing(_created(connect(":memory:"))) as empty:
+                _write_configuration(empty, configuration)
+                write_once(folder, empty.serialize())
+        memory = connect(":memory:")
+        with closing(connect_to_read(folder / VALUES)) as database:
+            database.backup(memory)
+        _take_logs(_created(memory), folder)
+        self._log = RowLog(folder)
+        return memory
 
     def _agreed(self, configuration: dict[str, str]) -> dict[str, str]:
         """The configuration that is stored, if it is this one."""
+        self._schema = self._database.execute("PRAGMA user_version").fetchone()[0]
         if not self._only_read:
-            self._write_configuration(configuration, "OR IGNORE")
-        row = self._database.execute("SELECT value FROM configuration").fetchone()
+            _write_configuration(self._database, configuration)
+        row = self._database.execute(_CONFIGURATION, ("configuration",)).fetchone()
         stored = json.loads(row[0])
         if not isinstance(stored, dict):
             raise TypeError("its configuration is no dictionary")
@@ -119,17 +124,23 @@ class ValueStore:
             )
         return stored
 
-    def _write_configuration(self, configuration: dict[str, str], how: str) -> None:
-        with self._database:
+    def describe(self, units: UnitSet, outputs: Sequence[str]) -> None:
+        """Say what columns masks and values have, for readers who have not the value function."""
+        if self._only_read or self._database.execute(_CONFIGURATION, ("columns",)).fetchone():
+            return
+        content = json.dumps({"units": units.to_list(), "outputs": list(outputs)})
+        with self._writing(), self._database:
             self._database.execute(
-                f"INSERT {how} INTO configuration VALUES (?, ?)",
-                ("configuration", json.dumps(configuration, sort_keys=True)),
+                "INSERT OR IGNORE INTO configuration VALUES (?, ?)", ("columns", content)
             )
 
     def rename(self, configuration: dict[str, str]) -> None:
         """Say of an empty store that it is of another function."""
         with self._writing():
-            self._write_configuration(configuration, "OR REPLACE")
+            _write_configuration(self._database, configuration, "OR REPLACE")
+            if self._log is not None and self.folder is not None:
+                write_once(self.folder, self._database.serialize(), anew=True)
+                self._file = file_number(self._path)
         self.configuration = configuration
 
     def forget_gradients(self) -> None:
@@ -143,7 +154,9 @@ class ValueStore:
     @property
     def is_empty(self) -> bool:
         """Whether it has neither values nor gradients."""
-        return not self._count("value") + self._count("gradient")
+        with self._reading():
+            query = "SELECT EXISTS (SELECT 1 FROM value) OR EXISTS (SELECT 1 FROM gradient)"
+            return not self._database.execute(query).fetchone()[0]
 
     def _count(self, table: str) -> int:
         with self._reading():
@@ -154,13 +167,9 @@ class ValueStore:
         n_here = len(self)
         rows = np.random.default_rng(0).permutation(n_here)[:n_masks]
         with self._reading():
-            packed = [
-                self._database.execute("SELECT mask FROM value LIMIT 1 OFFSET ?", (int(row),))
-                .fetchone()[0]
-                for row in rows
-            ]  # fmt: skip
-            bits = np.frombuffer(b"".join(packed), dtype=np.uint8)
-            return unpack(bits.reshape(len(packed), -(-n_units // 8)), n_units)
+            query = "SELECT mask FROM value LIMIT 1 OFFSET ?"
+            keys = [self._database.execute(query, (int(row),)).fetchone()[0] for row in rows]
+        return masks_of(keys, n_units)
 
     def get(self, masks: Bool[np.ndarray, "mask unit"], n_outputs: int) -> dict[int, np.ndarray]:
         """{row of `masks`: its values} for the rows that are here.
@@ -168,7 +177,7 @@ class ValueStore:
         Raises:
             StoreError: a row whose bytes are not those that were written.
         """
-        return self._get("value", map(bytes, pack(masks)), n_outputs)
+        return self._get("value", mask_keys(masks, self._schema), n_outputs)
 
     def put(
         self, masks: Bool[np.ndarray, "mask unit"], values: Float[np.ndarray, "mask output"]
@@ -179,7 +188,7 @@ class ValueStore:
             RunError: the store may only be read.
             StoreError: the disk is full or the file cannot be written; what was there stays.
         """
-        self._put("value", map(bytes, pack(masks)), values)
+        self._put("value", mask_keys(masks, self._schema), values)
 
     def get_gradients(
         self, masks: Float[np.ndarray, "mask unit"], n_numbers: int
@@ -202,10 +211,11 @@ class ValueStore:
                 if stored is None:
                     continue
                 outputs, checksum = stored
+                whole = isinstance(outputs, bytes) and Row(key, outputs, checksum).is_whole
                 # Single and double precision are told apart by their length.
                 single = len(outputs) == 4 * n_numbers
                 known = single or len(outputs) == 8 * n_numbers
-                if checksum != zlib.crc32(key + outputs) or not known:
+                if not whole or not known:
                     raise StoreError(
                         f"{self._path}: the {table}s of mask {row} do not match their checksum; "
                         "the file is damaged, move it away to measure again"
@@ -214,13 +224,13 @@ class ValueStore:
         return found
 
     def _put(self, table: str, keys: Iterable[bytes], numbers: np.ndarray) -> None:
-        rows = []
         stored = numbers.astype("<f8" if numbers.dtype == np.float64 else "<f4")
-        for key, outputs in zip(keys, stored, strict=True):
-            content = outputs.tobytes()
-            rows.append((key, content, zlib.crc32(key + content)))
-        with self._writing(), self._database:
-            self._database.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", rows)
+        rows = [Row.of(key, out.tobytes()) for key, out in zip(keys, stored, strict=True)]
+        with self._writing():
+            if self._log is not None:
+                self._log.append(table, rows)
+            with self._database:
+                _insert(self._database, table, rows)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -243,7 +253,7 @@ class ValueStore:
                     f"run folder {self.folder} is read-only and lacks values that are needed; copy "
                     "it, or choose another --run"
                 )
-            if self._file is not None and _file_number(self._path) != self._file:
+            if self._file is not None and file_number(self._path) != self._file:
                 raise StoreError(
                     f"{self._path} was moved, deleted or replaced while it was in use; values "
                     "measured since are lost, put it back or start again"
@@ -253,7 +263,7 @@ class ValueStore:
             except sqlite3.Error as error:
                 raise StoreError(
                     f"{self._path} could not be written ({error}); all values committed before are "
-                    f"safe, {_next_step(error)} and start again"
+                    f"safe, {next_step(error)} and start again"
                 ) from None
 
     def close(self) -> None:
@@ -262,72 +272,69 @@ class ValueStore:
             self._database.close()
 
 
+_CONFIGURATION = "SELECT value FROM configuration WHERE key = ?"
+
+
+def _created(database: sqlite3.Connection) -> sqlite3.Connection:
+    """The same database with all tables that it lacks.
+
+    Raises:
+        RunError: it is of a newer version.
+    """
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA:
+        raise RunError(
+            f"the store has schema {version}, this version of mechspex writes {SCHEMA}; "
+            "upgrade mechspex to read it"
+        )
+    with database:
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS configuration (key TEXT PRIMARY KEY, value TEXT)"
+        )
+        # Values by the key of the mask; gradients, of soft masks, by the digest of the mask.
+        for table in TABLES:
+            database.execute(
+                f"CREATE TABLE IF NOT EXISTS {table} (mask BLOB PRIMARY KEY, outputs BLOB, "
+                "checksum INTEGER) WITHOUT ROWID"
+            )
+        if not version:
+            database.execute(f"PRAGMA user_version = {SCHEMA}")
+    return database
+
+
+def _take_logs(database: sqlite3.Connection, folder: Path) -> None:
+    """Take in what other processes logged; a log that has not grown since is left out."""
+    for log in logs_in(folder):
+        size = str(log.stat().st_size)
+        taken = database.execute(_CONFIGURATION, (log.name,)).fetchone()
+        if taken == (size,):
+            continue
+        rows = list(read_log(log))
+        with database:
+            for table in TABLES:
+                _insert(database, table, (row for into, row in rows if into == table))
+            database.execute("INSERT OR REPLACE INTO configuration VALUES (?, ?)", (log.name, size))
+
+
+def _write_configuration(
+    database: sqlite3.Connection, configuration: dict[str, str], how: str = "OR IGNORE"
+) -> None:
+    with database:
+        database.execute(
+            f"INSERT {how} INTO configuration VALUES (?, ?)",
+            ("configuration", json.dumps(configuration, sort_keys=True)),
+        )
+
+
+def _insert(database: sqlite3.Connection, table: str, rows: Iterable[Row]) -> None:
+    database.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", rows)
+
+
 def _plainly(key: str, text: object) -> object:
     """An entry of a configuration without what `same_function` compares."""
     return Identity.parse(text).name if key in IDENTITIES and isinstance(text, str) else text
 
 
-def _may_only_be_read(folder: Path) -> bool:
-    """Whether a folder with values cannot be written; makes the folder where there is none.
-
-    Raises:
-        RunError: there are no values, and none can be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / VALUES
-        kept = path.exists()
-    except OSError as error:
-        raise RunError(
-            f"run folder {folder} cannot be made ({error.strerror}); choose another --run"
-        ) from None
-    if os.access(folder, os.W_OK | os.X_OK) and (not kept or os.access(path, os.W_OK)):
-        return False
-    if kept and os.access(path, os.R_OK):
-        return True
-    raise RunError(f"run folder {folder} is read-only; choose another --run")
-
-
-def _file_number(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _is_locked(error: Exception) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-
-
-def _not_opened(path: str, error: Exception) -> RunError | StoreError:
-    if _is_locked(error):
-        return RunError(
-            f"{path} is locked: another process holds it, or it lies on a drive without locks; "
-            "wait for that process, or name a local folder in MECHSPEX_RUNS"
-        )
-    return StoreError(
-        f"{path} cannot be opened as a value store ({error}); move it away or choose another --run"
-    )
-
-
-def _next_step(error: sqlite3.Error) -> str:
-    return "wait for the process that holds it" if _is_locked(error) else "free some space"
-
-
 def _digest(mask: np.ndarray) -> bytes:
     """Of a soft mask, which would take as much room as its gradient."""
     return hashlib.sha256(mask.astype("<f4").tobytes()).digest()
-
-
-def _write_ahead(database: sqlite3.Connection) -> None:
-    """Switch to WAL, for which SQLite does not always wait while another process opens."""
-    end = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if not _is_locked(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.1)

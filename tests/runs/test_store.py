@@ -11,7 +11,7 @@ from mechspex.core.units import parts
 from mechspex.core.value_function import FunctionValues
 from mechspex.errors import RunError, StoreError
 from mechspex.runs import recorded as local
-from mechspex.runs import store
+from mechspex.runs import store, store_file
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import SWEEP, list_runs, run_folder
 from mechspex.runs.store import VALUES, ValueStore
@@ -235,7 +235,11 @@ def test_runs_are_listed(tmp_path, monkeypatch):
     assert list_runs() == []
     values, _ = recorded(run_folder("one"))
     values(sample_masks(12, 3, seed=0))
-    assert list_runs() == [{"run": "one", "masks": 3, "state": "unfinished"}]
+    (listed,) = list_runs()
+    size = listed.pop("bytes")
+    assert isinstance(size, int)
+    assert size > (run_folder("one") / VALUES).stat().st_size
+    assert listed == {"run": "one", "masks": 3, "state": "unfinished"}
     (run_folder("one") / SWEEP).write_text("")
     assert list_runs()[0]["state"] == "swept"
 
@@ -249,7 +253,7 @@ def test_a_store_that_is_deleted_under_a_run_is_told(tmp_path):
 
 
 def test_a_locked_store_is_refused_in_one_timeout(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_PATIENCE", 0.3)
+    monkeypatch.setattr(store_file, "PATIENCE", 0.3)
     holder = sqlite3.connect(tmp_path / VALUES, isolation_level=None)
     holder.execute("CREATE TABLE other (x)")
     holder.execute("BEGIN EXCLUSIVE")
@@ -266,7 +270,7 @@ def test_a_store_that_may_only_be_read_gives_what_it_has(tmp_path, monkeypatch):
     values(masks)
     values.close()
     before = (tmp_path / VALUES).read_bytes()
-    monkeypatch.setattr(store, "_may_only_be_read", lambda folder: True)
+    monkeypatch.setattr(store, "may_only_be_read", lambda folder: True)
     again, function = recorded(tmp_path)
     assert np.array_equal(again(masks), Counted(12)(masks))
     assert not function.asked
