@@ -32,11 +32,13 @@ class Measured:
         rows: the table, as `Reproduction` holds it.
         axes: what its axes are called.
         claims: what the paper says, and whether it holds here.
+        panel_axes: {panel: what its axes are called, where that is something else}.
     """
 
     rows: Rows
     axes: Axes
     claims: tuple[Claim, ...] = ()
+    panel_axes: Mapping[str, Axes] = field(default_factory=dict)
 
 
 @dataclass
@@ -148,6 +150,7 @@ def experiment(
                 claims=measured.claims,
                 settings=settings,
                 seconds=max(asked.seconds, time.perf_counter() - start),
+                panel_axes=measured.panel_axes,
             )
             if folder is not None:
                 found.write(folder)

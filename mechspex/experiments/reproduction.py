@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,8 @@ from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
 from mechspex.figures.panels import PLACE, panels
 
 FIGURE, TABLE, NUMBERS, ANSWER = "figure", "table.csv", "numbers.txt", "reproduction.json"
+# Cells of a map that the text shows.
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Axes:
     Attributes:
         x, y: the quantities, with their units.
         log: whether x grows by factors.
-        kind: a line a series, or bars side by side.
+        kind: ``lines``, one a series; ``bars`` side by side; a ``map``, where x is the layer, a
+            series a head, and y the colour; ``points``, with the diagonal on which y = x.
     """
 
     x: str
@@ -49,6 +52,7 @@ class Reproduction(Result):
         claims: what the paper says, and whether it holds here.
         settings: what was asked for: model, task, full, seed.
         seconds: what measuring and decoding took, now and in earlier runs that are gone on with.
+        panel_axes: {panel: what its axes are called, where that is something else}.
     """
 
     schema: ClassVar[str] = "mechspex.reproduction/1"
@@ -61,6 +65,7 @@ class Reproduction(Result):
     claims: tuple[Claim, ...]
     settings: Mapping[str, Any]
     seconds: float
+    panel_axes: Mapping[str, Axes] = field(default_factory=dict)
 
     def to_pandas(self) -> pd.DataFrame:
         """A row a point: panel, series, x, y, low, high, and what else belongs to it."""
@@ -72,6 +77,7 @@ class Reproduction(Result):
             "figure": asdict(self.figure),
             "rows": plain(self.rows),
             "axes": asdict(self.axes),
+            "panel_axes": {panel: asdict(axes) for panel, axes in self.panel_axes.items()},
             "published": [asdict(one) for one in self.published],
             "claims": [asdict(one) for one in self.claims],
             "settings": dict(self.settings),
@@ -91,6 +97,9 @@ class Reproduction(Result):
             claims=tuple(Claim(**one) for one in record["claims"]),
             settings=dict(record["settings"]),
             seconds=float(record["seconds"]),
+            panel_axes={
+                panel: Axes(**axes) for panel, axes in record.get("panel_axes", {}).items()
+            },
         )
 
     @property
@@ -104,7 +113,9 @@ class Reproduction(Result):
 
     def __str__(self) -> str:
         lines = [f"{self.figure.title}   [{self.figure.paper}]", self.figure.shows, ""]
-        lines += _table(self.rows)
+        for panel in dict.fromkeys(row["panel"] for row in self.rows):
+            own = [row for row in self.rows if row["panel"] == panel]
+            lines += _table(panel, own, self.panel_axes.get(panel, self.axes).kind)
         if self.published:
             lines += ["", "in the paper"]
             lines += _published(self.published)
@@ -162,26 +173,41 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _table(rows: tuple[Mapping[str, Any], ...]) -> list[str]:
-    """A block a panel: a line a series, a column a place."""
-    lines: list[str] = []
-    for panel in dict.fromkeys(row["panel"] for row in rows):
-        own = [row for row in rows if row["panel"] == panel]
-        places = list(dict.fromkeys(row["x"] for row in own))
-        cells = {(row["series"], row["x"]): _told(row) for row in own}
-        names = list(dict.fromkeys(row["series"] for row in own))
-        if len(names) == 1:
-            # One series of many places reads better downwards.
-            width = max(len(str(x)) for x in places)
-            told = zip(places, map(_told, own), strict=True)
-            lines += [f"{panel}: {names[0]}", *(f"  {x!s:{width}}  {y}" for x, y in told)]
-            continue
-        frame = pd.DataFrame(
-            [[cells.get((name, x), "") for x in places] for name in names],
-            index=pd.Index(names),
-            columns=pd.Index([f"{x:g}" if isinstance(x, float) else str(x) for x in places]),
+def _table(panel: str, rows: Sequence[Mapping[str, Any]], kind: str) -> list[str]:
+    """The block of a panel: a line a series, a column a place."""
+    if kind in ("map", "points"):
+        return _most(panel, rows, kind)
+    places = list(dict.fromkeys(row["x"] for row in rows))
+    cells = {(row["series"], row["x"]): _told(row) for row in rows}
+    names = list(dict.fromkeys(row["series"] for row in rows))
+    if len(names) == 1:
+        # One series of many places reads better downwards.
+        width = max(len(str(x)) for x in places)
+        told = zip(places, map(_told, rows), strict=True)
+        return [f"{panel}: {names[0]}", *(f"  {x!s:{width}}  {y}" for x, y in told)]
+    frame = pd.DataFrame(
+        [[cells.get((name, x), "") for x in places] for name in names],
+        index=pd.Index(names),
+        columns=pd.Index([f"{x:g}" if isinstance(x, float) else str(x) for x in places]),
+    )
+    return [panel, *(f"  {line}" for line in frame.to_string().splitlines())]
+
+
+def _most(panel: str, rows: Sequence[Mapping[str, Any]], kind: str) -> list[str]:
+    """The strongest cells of a map; of points, how far each series lies off the diagonal."""
+    if kind == "map":
+        strongest = sorted(rows, key=lambda row: -abs(row["y"]))[:_SHOWN]
+        told = [f"  layer {row['x']}, {row['series']}: {_told(row)}" for row in strongest]
+        return [f"{panel}: the strongest of {len(rows)}", *told]
+    lines = [panel]
+    for name in dict.fromkeys(row["series"] for row in rows):
+        own = [row for row in rows if row["series"] == name]
+        far = max(own, key=lambda row: abs(row["y"] - row["x"]))
+        mean = sum(abs(row["y"] - row["x"]) for row in own) / len(own)
+        lines.append(
+            f"  {name}: {len(own)} points, |y − x| {mean:.2f} in the mean, farthest at "
+            f"x {far['x']:.2f}, y {far['y']:.2f}"
         )
-        lines += [panel, *(f"  {line}" for line in frame.to_string().splitlines())]
     return lines
 
 

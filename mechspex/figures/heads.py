@@ -160,6 +160,20 @@ def unit_map(
     return in_ink(figure, ax)
 
 
+def paint(
+    axes: Axes, units: UnitSet, numbers: Float[np.ndarray, " unit"], colours: Colours
+) -> None:
+    """A cell a unit: its layer across, its number upwards.
+
+    Args:
+        axes: drawn on.
+        units: units of layers.
+        numbers: one a unit.
+        colours: the colour of each number.
+    """
+    _Grid(units).paint(axes, numbers, colours)
+
+
 class _Grid:
     """Where each unit lies: its layer across; its number, and MLPs above, upwards."""
 

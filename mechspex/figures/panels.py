@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mechspex.core.units import Unit, UnitSet
+from mechspex.figures.heads import paint
 from mechspex.figures.style import (
     INK,
     MARKS,
@@ -19,8 +21,10 @@ from mechspex.figures.style import (
     SERIES,
     SMALL,
     bare,
+    colour_bar,
     in_ink,
     legend,
+    scale,
     sheets,
     short,
     wrapped,
@@ -67,6 +71,11 @@ class Tabled(Protocol):
     def axes(self) -> _Axes: ...
 
     @property
+    def panel_axes(self) -> Mapping[str, _Axes]:
+        """{panel: what its axes are called, where that is something else}."""
+        ...
+
+    @property
     def published(self) -> Sequence[_Published]: ...
 
 
@@ -82,28 +91,43 @@ def panels(found: Tabled, *, heading: str = "") -> Figure:
     rows = found.to_pandas().to_dict("records")
     drawn = [one for one in found.published if one.x is not None and not isinstance(one.value, str)]
     names = list(dict.fromkeys([*(row["panel"] for row in rows), *(one.panel for one in drawn)]))
-    series = list(dict.fromkeys([*(row["series"] for row in rows), *(one.what for one in drawn)]))
+    mapped = {name for name in names if found.panel_axes.get(name, found.axes).kind == "map"}
+    told = (row["series"] for row in rows if row["panel"] not in mapped)
+    series = list(dict.fromkeys([*told, *(one.what for one in drawn)]))
     width = 4.4 if len(names) > 1 else 6.4
     figure, every = sheets(None, len(names), width, 3.4)
+    maps: dict[str, list[tuple[Axes, list[Any]]]] = {}
     for axes, name in zip(every, names, strict=True):
         own = [row for row in rows if row["panel"] == name]
         theirs = [one for one in drawn if one.panel == name]
+        called = found.panel_axes.get(name, found.axes)
+        axes.set_title(wrapped(name, width), fontsize=SMALL, loc="left", color=INK)
+        if called.kind == "map":
+            maps.setdefault(called.y, []).append((axes, own))
+            continue
         places = _places(own, theirs)
         for number, one in enumerate(series):
             of_it = [row for row in own if row["series"] == one]
             look = _look(number)
-            if of_it and found.axes.kind == "bars":
+            if of_it and called.kind == "points":
+                _points(axes, of_it, look, one)
+            elif of_it and called.kind == "bars":
                 beside = list(dict.fromkeys(row["series"] for row in own))
                 _bars(axes, of_it, places, look["color"], beside.index(one), len(beside), one)
             elif of_it:
                 _line(axes, of_it, places, look, one)
             points = [point for point in theirs if point.what == one]
             if points:
-                _hollow(axes, points, places, look, f"{one}, published")
-        _ends(axes, places, found.axes.log)
-        axes.set(xlabel=found.axes.x, ylabel=found.axes.y)
-        axes.set_title(wrapped(name, width), fontsize=SMALL, loc="left", color=INK)
+                joined = called.kind != "points"
+                _hollow(axes, points, places, look, f"{one}, published", joined=joined)
+        if called.kind == "points":
+            _diagonal(axes)
+        else:
+            _ends(axes, places, called.log)
+        axes.set(xlabel=called.x, ylabel=called.y)
         bare(axes)
+    for quantity, of_it in maps.items():
+        _maps(figure, quantity, of_it)
     _one_legend(figure, every)
     if heading:
         text = wrapped(heading, figure.get_figwidth())
@@ -162,12 +186,44 @@ def _bars(
     axes.axhline(0, color=RULE, linewidth=0.8)
 
 
+def _points(axes: Axes, rows: Sequence[Any], look: Any, name: str) -> None:
+    axes.plot(
+        [row["x"] for row in rows], [row["y"] for row in rows], linestyle="none", alpha=0.8,
+        color=look["color"], marker=look["marker"], markersize=4.5, label=short(name),
+    )  # fmt: skip
+
+
+def _diagonal(axes: Axes) -> None:
+    """The line on which both quantities are alike."""
+    ends = [*axes.get_xlim(), *axes.get_ylim()]
+    both = min(ends), max(ends)
+    axes.plot(both, both, color=RULE, linewidth=0.8, zorder=0)
+
+
+def _maps(figure: Figure, quantity: str, of_it: Sequence[tuple[Axes, Sequence[Any]]]) -> None:
+    """Layers across and heads up, on one scale of colours for all maps of a quantity."""
+    colours = scale(*([row["y"] for row in rows] for _, rows in of_it))
+    for axes, rows in of_it:
+        heads = list(dict.fromkeys(row["series"] for row in rows))
+        units = UnitSet(
+            tuple(Unit("head", int(row["x"]), heads.index(row["series"])) for row in rows)
+        )
+        paint(axes, units, np.array([row["y"] for row in rows], dtype=float), colours)
+    colour_bar(figure, [axes for axes, _ in of_it], colours, quantity)
+
+
 def _hollow(
-    axes: Axes, points: Sequence[_Published], places: dict[Any, float], look: Any, name: str
+    axes: Axes,
+    points: Sequence[_Published],
+    places: dict[Any, float],
+    look: Any,
+    name: str,
+    *,
+    joined: bool,
 ) -> None:
     at = [places[point.x] for point in points]
     # A line leads from number to number; between names there is nothing.
-    numbers = all(isinstance(point.x, int | float) for point in points)
+    numbers = joined and all(isinstance(point.x, int | float) for point in points)
     axes.plot(
         at, [float(point.value) for point in points], color=look["color"],
         linestyle=(0, (2, 2)) if numbers else "none",

@@ -79,3 +79,20 @@ def test_what_is_not_asked_of_it_is_refused():
 def test_it_is_a_function_that_says_what_it_does():
     assert a_figure.__name__ == "a_figure"
     assert a_figure.__doc__.startswith("What.\n\nSomebody 2025")
+
+
+def test_maps_and_points_are_told_by_what_stands_out():
+    rows = points(
+        [{"panel": "map", "series": f"head {head}", "x": layer, "y": layer - 2.0 * head,
+          "low": None, "high": None} for layer in range(9) for head in range(2)]
+        + [{"panel": "points", "series": "random", "x": x, "y": y, "low": None, "high": None}
+           for x, y in ((1.0, 1.5), (2.0, 0.5))]
+    )  # fmt: skip
+    axes = {"map": Axes("layer", "y", kind="map")}
+    found = Reproduction(
+        FIGURE, rows, Axes("x", "y", kind="points"), (), (), {}, 0.0, panel_axes=axes
+    )
+    told = str(found)
+    assert "map: the strongest of 18\n  layer 8, head 0: 8.00\n" in told
+    assert "random: 2 points, |y − x| 1.00 in the mean, farthest at x 2.00, y 0.50" in told
+    assert Reproduction.from_dict(found.to_record()) == found

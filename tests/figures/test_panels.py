@@ -1,7 +1,8 @@
 """Small multiples: what is drawn where, whatever the table."""
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ class Table:
     rows: list[dict]
     axes: Axes
     published: tuple[Published, ...] = ()
+    panel_axes: Mapping[str, Axes] = field(default_factory=dict)
 
     def to_pandas(self):
         return pd.DataFrame(self.rows)
@@ -95,3 +97,42 @@ def test_bars_of_one_series_stand_over_their_names_whatever_was_published():
     np.testing.assert_allclose([(bar.x0 + bar.x1) / 2 for bar in centres], here.get_xticks())
     (line,) = there.lines
     assert line.get_linestyle() == "None", "names are not joined by a line"
+
+
+def test_a_map_has_a_cell_a_head_and_maps_of_a_quantity_one_scale():
+    maps = [
+        row(panel, f"head {head}", layer, times * (layer - head), np.nan)
+        for panel, times in (("before", 1.0), ("after", 3.0))
+        for layer in range(3)
+        for head in range(2)
+    ]
+    bars = [row("sorted", "before", name, 1.0) for name in ("L0H0", "L1H1")]
+    of_maps = Axes("layer", "effect (logits)", kind="map")
+    table = Table(
+        [*maps, *bars], Axes("", "effect", kind="bars"),
+        panel_axes={"before": of_maps, "after": of_maps},
+    )  # fmt: skip
+    figure = panels(table)
+    before, after, sorted_, bar = figure.axes
+    for axes, times in ((before, 1.0), (after, 3.0)):
+        (image,) = axes.images
+        np.testing.assert_allclose(
+            np.asarray(image.get_array()),
+            times * (np.arange(3)[None] - np.arange(2)[:, None]),
+        )
+        assert image.get_clim() == (-6, 6)
+    assert not sorted_.images
+    assert bar.get_ylabel() == "effect (logits)"
+    check_readable(figure)
+
+
+def test_points_lie_at_both_their_numbers_with_the_diagonal():
+    paper = (Published("theirs", 3.0, "stated", "p", 2.0),)
+    rows = [row("p", "s", x, y, np.nan) for x, y in ((1.0, 2.0), (1.0, 0.5))]
+    (axes,) = panels(Table(rows, Axes("f(C)", "f(M)", kind="points"), paper)).axes
+    points, theirs, diagonal = axes.lines
+    np.testing.assert_allclose(points.get_xydata(), [[1, 2], [1, 0.5]])
+    np.testing.assert_allclose(theirs.get_xydata(), [[2, 3]])
+    assert theirs.get_linestyle() == "None"
+    along = np.asarray(diagonal.get_xydata())
+    np.testing.assert_allclose(along[:, 0], along[:, 1])
