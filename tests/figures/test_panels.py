@@ -131,8 +131,8 @@ def test_points_lie_at_both_their_numbers_with_the_diagonal():
     rows = [row("p", "s", x, y, np.nan) for x, y in ((1.0, 2.0), (1.0, 0.5))]
     (axes,) = panels(Table(rows, Axes("f(C)", "f(M)", kind="points"), paper)).axes
     points, theirs, diagonal = axes.lines
-    np.testing.assert_allclose(points.get_xydata(), [[1, 2], [1, 0.5]])
-    np.testing.assert_allclose(theirs.get_xydata(), [[2, 3]])
+    np.testing.assert_allclose(np.asarray(points.get_xydata()), [[1, 2], [1, 0.5]])
+    np.testing.assert_allclose(np.asarray(theirs.get_xydata()), [[2, 3]])
     assert theirs.get_linestyle() == "None"
     along = np.asarray(diagonal.get_xydata())
     np.testing.assert_allclose(along[:, 0], along[:, 1])
