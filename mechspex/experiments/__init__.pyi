@@ -1,5 +1,6 @@
 from .bench import bench as bench
 from .catalogue import FIGURES as FIGURES
+from .head_pruning import head_pruning as head_pruning
 from .hierarchy import hierarchy as hierarchy
 from .never_fails import never_fails as never_fails
 from .or_gate import or_gate as or_gate

@@ -69,6 +69,20 @@ _FIGURES = (
         minutes=(0.3, 1),
     ),
     PaperFigure(
+        name="head-pruning",
+        paper=f"{PROXYSPEX}, Figure 10, top",
+        title="Which heads can go",
+        shows="The value and the share of right answers against the heads that are kept, chosen by "
+        "a recovered function, an additive one, the best of the sampled masks, and at random.",
+        differs="SmolLM2 with 54 heads of six layers and a logit difference, each choice scored on "
+        "64 prompts that did not choose; the paper has 96 heads of Llama-3.1-8B, questions of "
+        "MMLU, and bars on questions that chose. Recovered stands for ProxySPEX there, additive "
+        "for the LASSO, best sampled for Best-of-N.",
+        minutes=(4, 40),
+        model=True,
+        tasks=("ioi", "pronoun", "capital"),
+    ),
+    PaperFigure(
         name="or-gate",
         paper=f"{ACDC}, appendix; Hydra's toy",
         title="What a method says of an AND, an OR, a sum and of backups",
