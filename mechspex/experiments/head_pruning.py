@@ -60,7 +60,7 @@ def _cell(model: Model, name: str, group: str, asked: Asked) -> list[Cell]:
     drawn = load_task(name, model, n_prompts=n_searched + _HELD_OUT, seed=asked.seed)
     searched, held_out = drawn.split(n_searched, _HELD_OUT)
     units = layer_groups(model)[group]
-    run = None if asked.folder is None else asked.folder / f"{name}-{group}".replace(" ", "-")
+    run = None if asked.folder is None else asked.folder / f"{name}-{units[0].layer}"
     pruning, additive = _prunings(searched, held_out, units, model, budget, asked.seed, run)
     chosen = [(choice.method, choice.size, choice.values) for choice in pruning.choices]
     chosen += [(SAME_SEARCH, size, additive.choice(size).values) for size in additive.sizes]
