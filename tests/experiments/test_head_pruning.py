@@ -75,10 +75,9 @@ def test_on_a_model_only_held_out_prompts_score(tmp_path, monkeypatch):
 
 def test_the_papers_bars_are_on_the_questions_that_chose():
     """All multiples of 1/120, the best of the sampled of 1/80; none of 1/111, the test split."""
-    bars = [one for one in _PUBLISHED if one.x is not None]
+    bars = [(one.what, float(one.value)) for one in _PUBLISHED if one.x is not None]
     assert len(bars) == 36
-    for one in bars:
-        questions = 80 if one.what == "best sampled" else 120
-        assert one.value * questions == pytest.approx(round(one.value * questions), abs=0.01)
-    of_111 = [one.value * 111 for one in bars]
-    assert max(abs(number - round(number)) for number in of_111) > 0.2
+    for what, value in bars:
+        right = value * (80 if what == "best sampled" else 120)
+        assert right == pytest.approx(round(right), abs=0.01)
+    assert max(abs(value * 111 - round(value * 111)) for _, value in bars) > 0.2
