@@ -12,7 +12,18 @@ from typing import Annotated
 import typer
 
 from mechspex import __version__
-from mechspex.cli import circuits, explain, figure, prune, report, screening, self_repair, sweep
+from mechspex.cli import (
+    circuits,
+    doctor,
+    explain,
+    figure,
+    prune,
+    report,
+    runs,
+    screening,
+    self_repair,
+    sweep,
+)
 from mechspex.cli import status as inspection
 from mechspex.cli.output import Terminated
 from mechspex.core.errors import MechspexError
@@ -40,8 +51,10 @@ for command in (
     inspection.models,
     circuits.bench,
     inspection.status,
+    doctor.doctor,
 ):
     app.command()(command)
+app.add_typer(runs.app, name="runs")
 
 
 def _print_version(asked: bool) -> bool:

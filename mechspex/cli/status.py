@@ -165,7 +165,7 @@ def status(
 ) -> None:
     """List the runs, or print the answer of one of them again."""
     if run is None:
-        _list_runs(as_json)
+        list_all(as_json)
         return
     # Before the tables load that an answer takes: a second.
     folder = folder_of(run)
@@ -200,7 +200,8 @@ def folder_of(run: str) -> Path:
     raise RunError(f"no run {run!r} in {folder.parent}; {way}")
 
 
-def _list_runs(as_json: bool) -> None:
+def list_all(as_json: bool) -> None:
+    """Print every run there is: its masks, its size, what was answered."""
     from mechspex.runs.run import list_runs
 
     rows = list_runs()
@@ -208,6 +209,7 @@ def _list_runs(as_json: bool) -> None:
         print_answer(rows, True)
         return
     for row in rows:
-        print(f"{row['run']:44} {row['masks']:8,} masks   {row['state']}")
+        size = f"{int(row['bytes']) / 1e6:,.1f} MB"
+        print(f"{row['run']:44} {row['masks']:8,} masks {size:>10}   {row['state']}")
     if not rows:
         print("no runs here yet; start one with: mechspex explain ioi", file=sys.stderr)

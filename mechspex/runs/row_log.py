@@ -22,9 +22,9 @@ class Row(NamedTuple):
     """A row of a store.
 
     Attributes:
-        key: of the mask.
-        outputs: the numbers, as bytes.
-        checksum: of both.
+        key: the mask, see `mask_keys`.
+        outputs: the mask's values, as bytes.
+        checksum: the CRC-32 of both.
     """
 
     key: bytes

@@ -206,10 +206,11 @@ def run_folder(run: str | Path) -> Path:
             f"run name {run!r} is refused: use letters, digits, '.', '-' and '_', "
             "and MECHSPEX_RUNS for the folder"
         )
-    return _runs_folder() / run
+    return runs_folder() / run
 
 
-def _runs_folder() -> Path:
+def runs_folder() -> Path:
+    """The folder that holds all runs."""
     return Path(os.environ.get("MECHSPEX_RUNS", "runs"))
 
 
@@ -226,7 +227,7 @@ def may_be_read(folder: Path) -> bool:
 def list_runs() -> list[dict[str, str | int]]:
     """Every run there is: its name, how many masks it holds, which answers it has, its bytes."""
     rows: list[dict[str, str | int]] = []
-    for path in sorted(_runs_folder().glob(f"*/{VALUES}")):
+    for path in sorted(runs_folder().glob(f"*/{VALUES}")):
         folder = path.parent
         answers = {"explained": EXPLANATION, "swept": SWEEP, "circuit found": CIRCUIT,
                    "screened": CANDIDATES, "validated": VALIDATED,

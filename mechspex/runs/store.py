@@ -18,7 +18,7 @@ from mechspex.core.identity import Identity
 from mechspex.core.units import UnitSet
 from mechspex.runs.locks import locks_hold
 from mechspex.runs.mask_keys import mask_keys, masks_of
-from mechspex.runs.row_log import TABLES, Row, RowLog, logs_in, read_log
+from mechspex.runs.row_log import Row, RowLog, logs_in
 from mechspex.runs.store_file import (
     VALUES,
     connect,
@@ -30,9 +30,14 @@ from mechspex.runs.store_file import (
     write_ahead,
     write_once,
 )
-
-# 1: the keys of values are packed masks. 2: see `mask_keys`.
-SCHEMA = 2
+from mechspex.runs.store_tables import (
+    SCHEMA,
+    STATED,
+    created,
+    insert,
+    take_logs,
+    write_configuration,
+)
 
 # Entries of a configuration that tell a function; `same_function` looks at what differs in them.
 IDENTITIES = ("function", "metric")
@@ -52,8 +57,10 @@ class ValueStore:
     Args:
         folder: the run's folder; None keeps the values in memory.
         configuration: everything the values depend on but the mask.
+        schema: the schema of a new file, where it is to take the rows of another one.
 
     Attributes:
+        schema: the schema of the file, which its keys follow.
         configuration: what the store says of itself. It may differ from what was given in which
             function it was (`IDENTITIES`), and in that alone.
 
@@ -62,8 +69,11 @@ class ValueStore:
         StoreError: the file is no store of this version.
     """
 
-    def __init__(self, folder: Path | None, configuration: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path | None, configuration: Mapping[str, str], *, schema: int = SCHEMA
+    ) -> None:
         self.folder = folder
+        self.schema = schema
         self._lock = RLock()
         self._path = ":memory:" if folder is None else str(folder / VALUES)
         self._only_read = folder is not None and may_only_be_read(folder)
@@ -80,35 +90,35 @@ class ValueStore:
 
     def _opened(self, configuration: dict[str, str]) -> sqlite3.Connection:
         if self.folder is None:
-            return _created(connect(self._path))
+            return created(connect(self._path), self.schema)
         if self._only_read and not logs_in(self.folder):
             return connect_to_read(self.folder / VALUES)
         if self._only_read or not locks_hold(self.folder):
             return self._copied(self.folder, configuration)
         database = connect(self._path)
         write_ahead(database)
-        _take_logs(_created(database), self.folder)
+        take_logs(created(database, self.schema), self.folder)
         return database
 
     def _copied(self, folder: Path, configuration: dict[str, str]) -> sqlite3.Connection:
         """What is there in memory; what is measured goes to a log that no other process writes."""
         if not (folder / VALUES).exists():
-            with closing(_created(connect(":memory:"))) as empty:
-                _write_configuration(empty, configuration)
+            with closing(created(connect(":memory:"))) as empty:
+                write_configuration(empty, configuration)
                 write_once(folder, empty.serialize())
         memory = connect(":memory:")
         with closing(connect_to_read(folder / VALUES)) as database:
             database.backup(memory)
-        _take_logs(_created(memory), folder)
+        take_logs(created(memory), folder)
         self._log = RowLog(folder)
         return memory
 
     def _agreed(self, configuration: dict[str, str]) -> dict[str, str]:
         """The configuration that is stored, if it is this one."""
-        self._schema = self._database.execute("PRAGMA user_version").fetchone()[0]
+        self.schema = self._database.execute("PRAGMA user_version").fetchone()[0]
         if not self._only_read:
-            _write_configuration(self._database, configuration)
-        row = self._database.execute(_CONFIGURATION, ("configuration",)).fetchone()
+            write_configuration(self._database, configuration)
+        row = self._database.execute(STATED, ("configuration",)).fetchone()
         stored = json.loads(row[0])
         if not isinstance(stored, dict):
             raise TypeError("its configuration is no dictionary")
@@ -126,7 +136,7 @@ class ValueStore:
 
     def describe(self, units: UnitSet, outputs: Sequence[str]) -> None:
         """Say what columns masks and values have, for readers who have not the value function."""
-        if self._only_read or self._database.execute(_CONFIGURATION, ("columns",)).fetchone():
+        if self._only_read or self._database.execute(STATED, ("columns",)).fetchone():
             return
         content = json.dumps({"units": units.to_list(), "outputs": list(outputs)})
         with self._writing(), self._database:
@@ -137,7 +147,7 @@ class ValueStore:
     def rename(self, configuration: dict[str, str]) -> None:
         """Say of an empty store that it is of another function."""
         with self._writing():
-            _write_configuration(self._database, configuration, "OR REPLACE")
+            write_configuration(self._database, configuration, "OR REPLACE")
             if self._log is not None and self.folder is not None:
                 write_once(self.folder, self._database.serialize(), anew=True)
                 self._file = file_number(self._path)
@@ -177,7 +187,7 @@ class ValueStore:
         Raises:
             StoreError: a row whose bytes are not those that were written.
         """
-        return self._get("value", mask_keys(masks, self._schema), n_outputs)
+        return self._get("value", mask_keys(masks, self.schema), n_outputs)
 
     def put(
         self, masks: Bool[np.ndarray, "mask unit"], values: Float[np.ndarray, "mask output"]
@@ -188,7 +198,28 @@ class ValueStore:
             RunError: the store may only be read.
             StoreError: the disk is full or the file cannot be written; what was there stays.
         """
-        self._put("value", mask_keys(masks, self._schema), values)
+        self._put("value", mask_keys(masks, self.schema), values)
+
+    def add(self, table: str, rows: Sequence[Row]) -> int:
+        """Commit rows of another store of the same schema and configuration.
+
+        Args:
+            table: ``value`` or ``gradient``.
+            rows: the rows.
+
+        Returns:
+            How many of them were new here.
+
+        Raises:
+            RunError, StoreError: what `put` raises.
+        """
+        with self._writing():
+            if self._log is not None:
+                self._log.append(table, rows)
+            before = self._database.total_changes
+            with self._database:
+                insert(self._database, table, rows)
+            return self._database.total_changes - before
 
     def get_gradients(
         self, masks: Float[np.ndarray, "mask unit"], n_numbers: int
@@ -218,7 +249,7 @@ class ValueStore:
                 if not whole or not known:
                     raise StoreError(
                         f"{self._path}: the {table}s of mask {row} do not match their checksum; "
-                        "the file is damaged, move it away to measure again"
+                        "the file is damaged, mechspex doctor saves what is whole"
                     )
                 found[row] = np.frombuffer(outputs, dtype="<f4" if single else "<f8")
         return found
@@ -226,11 +257,7 @@ class ValueStore:
     def _put(self, table: str, keys: Iterable[bytes], numbers: np.ndarray) -> None:
         stored = numbers.astype("<f8" if numbers.dtype == np.float64 else "<f4")
         rows = [Row.of(key, out.tobytes()) for key, out in zip(keys, stored, strict=True)]
-        with self._writing():
-            if self._log is not None:
-                self._log.append(table, rows)
-            with self._database:
-                _insert(self._database, table, rows)
+        self.add(table, rows)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -241,8 +268,8 @@ class ValueStore:
                 if isinstance(error, StoreError):
                     raise
                 raise StoreError(
-                    f"{self._path} cannot be read ({error}); the file is damaged, move it away to "
-                    "measure again"
+                    f"{self._path} cannot be read ({error}); the file is damaged, mechspex "
+                    "doctor saves what is whole"
                 ) from None
 
     @contextmanager
@@ -270,64 +297,6 @@ class ValueStore:
         """Close the file; values in memory are gone."""
         with self._lock:
             self._database.close()
-
-
-_CONFIGURATION = "SELECT value FROM configuration WHERE key = ?"
-
-
-def _created(database: sqlite3.Connection) -> sqlite3.Connection:
-    """The same database with all tables that it lacks.
-
-    Raises:
-        RunError: it is of a newer version.
-    """
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA:
-        raise RunError(
-            f"the store has schema {version}, this version of mechspex writes {SCHEMA}; "
-            "upgrade mechspex to read it"
-        )
-    with database:
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS configuration (key TEXT PRIMARY KEY, value TEXT)"
-        )
-        # Values by the key of the mask; gradients, of soft masks, by the digest of the mask.
-        for table in TABLES:
-            database.execute(
-                f"CREATE TABLE IF NOT EXISTS {table} (mask BLOB PRIMARY KEY, outputs BLOB, "
-                "checksum INTEGER) WITHOUT ROWID"
-            )
-        if not version:
-            database.execute(f"PRAGMA user_version = {SCHEMA}")
-    return database
-
-
-def _take_logs(database: sqlite3.Connection, folder: Path) -> None:
-    """Take in what other processes logged; a log that has not grown since is left out."""
-    for log in logs_in(folder):
-        size = str(log.stat().st_size)
-        taken = database.execute(_CONFIGURATION, (log.name,)).fetchone()
-        if taken == (size,):
-            continue
-        rows = list(read_log(log))
-        with database:
-            for table in TABLES:
-                _insert(database, table, (row for into, row in rows if into == table))
-            database.execute("INSERT OR REPLACE INTO configuration VALUES (?, ?)", (log.name, size))
-
-
-def _write_configuration(
-    database: sqlite3.Connection, configuration: dict[str, str], how: str = "OR IGNORE"
-) -> None:
-    with database:
-        database.execute(
-            f"INSERT {how} INTO configuration VALUES (?, ?)",
-            ("configuration", json.dumps(configuration, sort_keys=True)),
-        )
-
-
-def _insert(database: sqlite3.Connection, table: str, rows: Iterable[Row]) -> None:
-    database.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", rows)
 
 
 def _plainly(key: str, text: object) -> object:

@@ -96,7 +96,8 @@ def not_opened(path: str, error: Exception) -> RunError | StoreError:
             "wait for that process, or name a local folder in MECHSPEX_RUNS"
         )
     return StoreError(
-        f"{path} cannot be opened as a value store ({error}); move it away or choose another --run"
+        f"{path} cannot be opened as a value store ({error}); mechspex doctor saves what is "
+        "whole, or choose another --run"
     )
 
 

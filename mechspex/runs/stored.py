@@ -18,8 +18,8 @@ from mechspex.core.json_values import read_texts
 from mechspex.core.units import UnitSet
 from mechspex.runs.mask_keys import masks_of
 from mechspex.runs.row_log import Row, logs_in, read_log
-from mechspex.runs.store import SCHEMA
 from mechspex.runs.store_file import VALUES, connect_to_read
+from mechspex.runs.store_tables import SCHEMA
 
 # What reading a damaged file can meet.
 _BROKEN = (sqlite3.Error, ValueError, TypeError, KeyError, RecursionError)
@@ -29,8 +29,8 @@ class Columns(NamedTuple):
     """What masks and values have as columns.
 
     Attributes:
-        units: of the masks.
-        outputs: of the values, by name.
+        units: the columns of masks.
+        outputs: the names of the columns of values.
     """
 
     units: UnitSet
@@ -43,7 +43,7 @@ class Stored:
 
     Attributes:
         folder: where it lies.
-        schema: of its keys, see `mask_keys`.
+        schema: the schema that its keys follow, see `mask_keys`.
         configuration: everything the values depend on but the mask.
         columns: what the columns stand for; None in stores of older versions.
     """
@@ -122,7 +122,7 @@ class Stored:
         """What the columns stand for.
 
         Raises:
-            RunError: that is not known.
+            RunError: the store is of an older version.
         """
         if self.columns is None:
             raise RunError(

@@ -12,7 +12,8 @@ from mechspex.errors import StoreError
 from mechspex.runs.mask_keys import mask_keys, masks_of
 from mechspex.runs.measured import measured_masks
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.store import SCHEMA, VALUES
+from mechspex.runs.store_file import VALUES
+from mechspex.runs.store_tables import SCHEMA
 
 
 @given(n_units=st.sampled_from([1, 8, 270, 2048, 2049, 3000]), seed=st.integers(0, 99))

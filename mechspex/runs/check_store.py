@@ -1,0 +1,95 @@
+"""Whether a store is whole; what is wrong with one that is not."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from mechspex.core.counted import counted
+from mechspex.core.errors import MechspexError, RunError
+from mechspex.runs.row_log import TABLES, Row, logs_in, read_log
+from mechspex.runs.store_file import VALUES, connect_to_read
+from mechspex.runs.stored import Stored
+
+_BROKEN = (sqlite3.Error, ValueError, TypeError)
+# Lines of SQLite's own check that are shown.
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a look at every row of a store found.
+
+    Attributes:
+        file: the store.
+        rows: {table: how many of its rows are whole}.
+        damage: what is wrong, in words; nothing where it is whole.
+    """
+
+    file: Path
+    rows: dict[str, int]
+    damage: tuple[str, ...]
+
+    def __str__(self) -> str:
+        found = f"{self.file}: {counted(self.rows['value'], 'mask')}"
+        if self.rows["gradient"]:
+            found += f", {counted(self.rows['gradient'], 'gradient')}"
+        return "\n  ".join([found, *(self.damage or ["whole"])])
+
+
+def stores_below(folder: Path) -> list[Path]:
+    """The folders of a run that have a store: its own first, then those below it.
+
+    Raises:
+        RunError: there are none.
+    """
+    found = sorted(file.parent for file in folder.rglob(VALUES))
+    if not found:
+        raise RunError(f"{folder} holds no values; mechspex runs lists the runs there are")
+    return found
+
+
+def check_store(folder: Path) -> Checked:
+    """Read all of a store, every page and every row; nothing is changed.
+
+    Args:
+        folder: the folder in which it lies.
+    """
+    rows: Counter[str] = Counter()
+    damage = []
+    try:
+        Stored.open(folder)
+    except MechspexError as error:
+        if isinstance(error, RunError):
+            raise
+        damage.append(f"what it says of itself cannot be read ({error.__cause__ or error})")
+    try:
+        with closing(connect_to_read(folder / VALUES)) as database:
+            lines = [text for (text,) in database.execute(f"PRAGMA integrity_check({_SHOWN})")]
+            damage += [] if lines == ["ok"] else [" ".join(str(line).split()) for line in lines]
+            for table in TABLES:
+                wrong = 0
+                for found in database.execute(f"SELECT mask, outputs, checksum FROM {table}"):
+                    whole = _is_whole(found)
+                    rows[table] += whole
+                    wrong += not whole
+                if wrong:
+                    damage.append(f"{counted(wrong, table)} without a matching checksum")
+    except _BROKEN as error:
+        damage.append(str(error))
+    for log in logs_in(folder):
+        rows.update(table for table, _ in read_log(log))
+    # What is said twice is said once.
+    return Checked(
+        folder / VALUES, {table: rows[table] for table in TABLES}, tuple(dict.fromkeys(damage))
+    )
+
+
+def _is_whole(found: tuple[object, ...]) -> bool:
+    try:
+        return Row(*found).is_whole  # type: ignore[arg-type]
+    except TypeError:
+        return False

@@ -1,0 +1,91 @@
+"""``mechspex runs`` and ``mechspex doctor``: many runs, and whether they are whole."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mechspex as mx
+from mechspex.forward.machine import Device, Machine, measure_machine
+from mechspex.runs.store_file import VALUES
+
+
+@pytest.fixture
+def two(run, tmp_path):
+    def value(masks):
+        return masks @ np.arange(1.0, 7.0)
+
+    value.configuration = {"function": "value"}  # pyright: ignore[reportFunctionMemberAccess]
+    units = mx.parts("abcdef")
+    mx.sweep(value, units=units, among="a,b,c", run="one")
+    mx.sweep(value, units=units, among="c,d", order=2, run="two")
+    return run
+
+
+def test_runs_are_listed_merged_exported_and_imported(two, tmp_path):
+    code, out, _ = two("runs")
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()] == [["one", "4"], ["two", "4"]]
+    assert json.loads(two("runs", "list", "--json")[1])[0]["bytes"] > 1000
+    for n_new in ("6 rows new", "0 rows new"):
+        code, out, _ = two("runs", "merge", "both", "one", "two")
+        assert (code, "6 masks" in out, n_new in out) == (0, True, True)
+    assert "6 masks × 1 outputs" in two("runs", "export", "both", "both.csv")[1]
+    assert "6 of 6 masks new" in two("runs", "import", "both.csv", "again")[1]
+    assert "0 of 6 masks new" in two("runs", "import", "both.csv", "again")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("runs", "merge", "both", "one", "tow"), "did you mean two?"),
+        (("runs", "export", "one", "values.xlsx"), "end the name in"),
+        (("runs", "export", "one", "no/values.csv"), "cannot be written"),
+        (("runs", "export", "one", "values.csv", "--part", "validation"), "holds no values"),
+        (("runs", "import", "nothing.csv", "new"), "no file nothing.csv"),
+        (("doctor", "--salvage", "new"), "saves one run"),
+        (("doctor", "one", "--salvage", "two"), "is there already"),
+        (("doctor", "on"), "did you mean one"),
+    ],
+)
+def test_slips_are_told(two, arguments, complaint):
+    code, out, err = two(*arguments)
+    assert (code, out, complaint in err) == (2, "", True)
+
+
+def test_a_damaged_run_is_named_and_saved(two, tmp_path):
+    code, out, _ = two("doctor", "one", "two")
+    assert (code, out.count("whole")) == (0, 2)
+    file = tmp_path / "runs" / "one" / VALUES
+    content = bytearray(file.read_bytes())
+    content[content.index(b"SQLite") + 3] = 0
+    file.write_bytes(content)
+    code, out, _ = two("doctor", "one", "--json")
+    assert code == 1
+    assert json.loads(out)[0]["damage"]
+    code, out, _ = two("doctor", "one", "--salvage", "saved")
+    assert (code, "4 masks, 0 gradients saved" in out) == (0, True)
+    assert two("doctor", "saved")[0] == 0
+    assert mx.load("saved") == mx.load("one")
+
+
+def test_the_machine_is_measured(run, monkeypatch):
+    monkeypatch.setattr("mechspex.forward.machine._ROWS", 64)
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "GFLOP/s: float32" in out
+    assert "runs in runs" in out
+    machine = measure_machine()
+    assert machine.devices[0].rates.keys() == {"float32", "bfloat16"}
+
+
+def machine(rate, half, threads=4):
+    device = Device("cpu", "", {"float32": float(rate), "bfloat16": float(half)}, 1, 2)
+    return Machine((device,), 4, threads, 10.0)
+
+
+def test_advice_follows_from_what_was_measured():
+    assert "bf16 pays: 2 times" in machine(40, 80).advice[0]
+    assert "bf16 does not pay: 0.02 times" in machine(50, 1).advice[0]
+    assert machine(11, 5).advice[0].startswith("OMP_NUM_THREADS=1")
+    assert machine(20, 5, threads=2).advice[0].startswith("OMP_NUM_THREADS=4")
