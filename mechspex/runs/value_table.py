@@ -237,9 +237,7 @@ def _arrow() -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise Refused(
-            "Parquet needs pyarrow (pip install pyarrow); or name a .csv"
-        ) from None
+        raise Refused("Parquet needs pyarrow (pip install pyarrow); or name a .csv") from None
     return pyarrow, parquet
 
 
