@@ -1,5 +1,6 @@
 from .bench import bench as bench
 from .catalogue import FIGURES as FIGURES
+from .circuit_curves import circuit_curves as circuit_curves
 from .head_pruning import head_pruning as head_pruning
 from .hierarchy import hierarchy as hierarchy
 from .never_fails import never_fails as never_fails

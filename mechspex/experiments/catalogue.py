@@ -8,6 +8,8 @@ SPEX = "SPEX, Kang et al. 2025"
 PROXYSPEX = "ProxySPEX, Butler et al. 2025"
 IOI = "IOI, Wang et al. 2022"
 ACDC = "ACDC, Conmy et al. 2023"
+MIB = "MIB, Mueller et al. 2025"
+EAP_IG = "EAP-IG, Hanna et al. 2024"
 
 _FIGURES = (
     PaperFigure(
@@ -81,6 +83,19 @@ _FIGURES = (
         minutes=(4, 40),
         model=True,
         tasks=("ioi", "pronoun", "capital"),
+    ),
+    PaperFigure(
+        name="circuit-curves",
+        paper=f"{MIB}, and {EAP_IG}",
+        title="How faithful circuits of every size are",
+        shows="Faithfulness on prompts that were not searched against the share of the heads, and "
+        "both areas of the MIB benchmark, from signed and from absolute rankings.",
+        differs="Heads of SmolLM2 in place of edges of GPT-2; intervals over prompts, paired "
+        "between methods. Both areas are given for both rankings: the paper takes one area from "
+        "each. References are compared by faithfulness, not by KL divergence.",
+        minutes=(4, 40),
+        model=True,
+        tasks=("ioi", "capital", "hypernymy"),
     ),
     PaperFigure(
         name="or-gate",

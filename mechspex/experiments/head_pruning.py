@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.experiment import Asked, Measured, experiment
 from mechspex.experiments.layer_groups import layer_groups
 from mechspex.experiments.paper_figure import Claim, Published, series
+from mechspex.experiments.quick_values import quick_values
 from mechspex.experiments.reproduction import Axes
 from mechspex.models.load_model import Model, load_model
 from mechspex.tasks.load_task import load_task
@@ -36,20 +38,21 @@ Values = Float[np.ndarray, "subset prompt"]
 
 
 def _prunings(
-    searched: Task, held_out: Task, units: UnitSet, model: Model, budget: int, seed: int,
-    run: Path | None,
-) -> tuple[Pruning, Pruning]:  # fmt: skip
+    searched: Task, held_out: Task, units: UnitSet, model: Model, budget: int, seed: int
+) -> tuple[Pruning, Pruning]:
     """The choices of the recovered function, and those of the same search with an additive one."""
-    values = ComponentValues(model, searched, units, "zero", rescale=True)
+    values = quick_values(model, searched, units, "zero", rescale=True)
     scored = ComponentValues(model, held_out, units, "zero", rescale=True)
     sizes = {round(share * len(units)): share for share in reversed(SHARES)}
-    recovered, additive = (
-        prune_heads(
-            values, scored, shares=list(sizes.values()), budget=budget, decoder=decoder,
-            n_random=_RANDOM, run=run, seed=seed,
-        )
-        for decoder in ("kernel", "additive")
-    )  # fmt: skip
+    # Both searches begin with the same random masks, which are measured once.
+    with TemporaryDirectory() as folder:
+        recovered, additive = (
+            prune_heads(
+                values, scored, shares=list(sizes.values()), budget=budget, decoder=decoder,
+                n_random=_RANDOM, run=Path(folder), seed=seed,
+            )
+            for decoder in ("kernel", "additive")
+        )  # fmt: skip
     return recovered, additive
 
 
@@ -60,8 +63,7 @@ def _cell(model: Model, name: str, group: str, asked: Asked) -> list[Cell]:
     drawn = load_task(name, model, n_prompts=n_searched + _HELD_OUT, seed=asked.seed)
     searched, held_out = drawn.split(n_searched, _HELD_OUT)
     units = layer_groups(model)[group]
-    run = None if asked.folder is None else asked.folder / f"{name}-{units[0].layer}"
-    pruning, additive = _prunings(searched, held_out, units, model, budget, asked.seed, run)
+    pruning, additive = _prunings(searched, held_out, units, model, budget, asked.seed)
     chosen = [(choice.method, choice.size, choice.values) for choice in pruning.choices]
     chosen += [(SAME_SEARCH, size, additive.choice(size).values) for size in additive.sizes]
     return [
