@@ -37,9 +37,9 @@ def curves(effects):
 
 def test_the_signed_ranking_leaves_out_what_opposes_and_the_absolute_one_keeps_it():
     found = rankings(-WEIGHTS)
-    assert found[SIGNED][0][:3] == [0, 2, 3]
-    assert found[SIGNED][0][-1] == 1
-    assert found[ABSOLUTE][0][:4] == [0, 1, 2, 3]
+    assert list(found[SIGNED][0])[:3] == [0, 2, 3]
+    assert list(found[SIGNED][0])[-1] == 1
+    assert list(found[ABSOLUTE][0])[:4] == [0, 1, 2, 3]
     signed, absolute = curves(-WEIGHTS).values()
     assert signed.cpr.value > absolute.cpr.value
     assert signed.cmd.value > absolute.cmd.value
