@@ -101,6 +101,7 @@ def reproduction() -> Reproduction:
         (Claim("it grows", None, "+0.0"),),
         {"seed": 0},
         1.5,
+        left_out=("<b>what</b> needs a package",),
     )
 
 

@@ -10,6 +10,7 @@ IOI = "IOI, Wang et al. 2022"
 ACDC = "ACDC, Conmy et al. 2023"
 MIB = "MIB, Mueller et al. 2025"
 EAP_IG = "EAP-IG, Hanna et al. 2024"
+DATTRI = "dattri, Deng et al. 2024"
 
 _FIGURES = (
     PaperFigure(
@@ -104,6 +105,17 @@ _FIGURES = (
         shows="Which heads each method names, on models whose circuits are known.",
         differs="Heads of small models that are built in place of edges; the exact terms beside.",
         minutes=(0.2, 0.5),
+    ),
+    PaperFigure(
+        name="data-lds",
+        paper=f"{DATTRI}, MNIST-10; TRAK, Park et al. 2023; datamodels, Ilyas et al. 2022",
+        title="What predicts retraining",
+        shows="The rank correlation (LDS) of predicted and measured margins of models that are "
+        "trained on fresh halves of the data, against the number of models trained to predict.",
+        differs="300 digits of 64 pixels; the full size adds 4,900 images of MNIST. Logistic "
+        "regression is at its minimum, of which influence is the derivative, and is scored by "
+        "margins; theirs is 20 epochs of SGD, scored by the loss.",
+        minutes=(2, 45),
     ),
 )
 

@@ -33,12 +33,14 @@ class Measured:
         axes: what its axes are called.
         claims: what the paper says, and whether it holds here.
         panel_axes: {panel: what its axes are called, where that is something else}.
+        left_out: what is not measured where it ran, and why.
     """
 
     rows: Rows
     axes: Axes
     claims: tuple[Claim, ...] = ()
     panel_axes: Mapping[str, Axes] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass
@@ -148,6 +150,7 @@ def experiment(
                 axes=measured.axes,
                 published=published,
                 claims=measured.claims,
+                left_out=measured.left_out,
                 settings=settings,
                 seconds=max(asked.seconds, time.perf_counter() - start),
                 panel_axes=measured.panel_axes,

@@ -53,6 +53,7 @@ class Reproduction(Result):
         settings: what was asked for: model, task, full, seed.
         seconds: what measuring and decoding took, now and in earlier runs that are gone on with.
         panel_axes: {panel: what its axes are called, where that is something else}.
+        left_out: what was not measured where it ran, such as what needs an optional package.
     """
 
     schema: ClassVar[str] = "mechspex.reproduction/1"
@@ -66,6 +67,7 @@ class Reproduction(Result):
     settings: Mapping[str, Any]
     seconds: float
     panel_axes: Mapping[str, Axes] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def to_pandas(self) -> pd.DataFrame:
         """A row a point: panel, series, x, y, low, high, and what else belongs to it."""
@@ -80,6 +82,7 @@ class Reproduction(Result):
             "panel_axes": {panel: asdict(axes) for panel, axes in self.panel_axes.items()},
             "published": [asdict(one) for one in self.published],
             "claims": [asdict(one) for one in self.claims],
+            "left_out": list(self.left_out),
             "settings": dict(self.settings),
             "seconds": self.seconds,
         }
@@ -95,6 +98,8 @@ class Reproduction(Result):
             axes=Axes(**record["axes"]),
             published=tuple(Published(**one) for one in record["published"]),
             claims=tuple(Claim(**one) for one in record["claims"]),
+            # Tables of before have none.
+            left_out=tuple(record.get("left_out", ())),
             settings=dict(record["settings"]),
             seconds=float(record["seconds"]),
             panel_axes={
@@ -124,6 +129,7 @@ class Reproduction(Result):
         for claim in self.claims:
             holds = {True: "holds here", False: "does not hold here", None: "not decided here"}
             lines += [f"  {claim.says}: {holds[claim.holds]} ({claim.measured})"]
+        lines += ["", *(f"left out: {one}" for one in self.left_out)] if self.left_out else []
         asked = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         lines += ["", f"differs: {self.figure.differs}", f"{asked}; {self.seconds:.0f} s"]
         return "\n".join(lines)

@@ -33,6 +33,8 @@ from mechspex.figures.style import (
 # What every row of the table has, beside the interval low … high.
 PLACE = ("panel", "series", "x", "y")
 _DASHES = ("-", "--", ":")
+# Ticks that an axis has room for.
+_TICKS = 11
 
 
 @runtime_checkable
@@ -136,9 +138,10 @@ def panels(found: Tabled, *, heading: str = "") -> Figure:
 
 
 def _look(number: int) -> dict[str, Any]:
+    # Where colours begin again, marks are one further on.
     return {
         "color": SERIES[number % len(SERIES)],
-        "marker": MARKS[number % len(MARKS)],
+        "marker": MARKS[(number + number // len(SERIES)) % len(MARKS)],
         "linestyle": _DASHES[number // len(SERIES) % len(_DASHES)],
     }
 
@@ -240,12 +243,23 @@ def _ends(axes: Axes, places: dict[Any, float], log: bool) -> None:
         if log and min(places.values()) > 0:
             axes.set_xscale("log")
             axes.minorticks_off()
-        step = -(-len(names) // 8)
-        axes.set_xticks([places[x] for x in names[::step]], [f"{x:g}" for x in names[::step]])
+        at = _apart(names, log and min(names) > 0)
+        axes.set_xticks(at, [f"{x:g}" for x in at])
         return
     long = max(len(str(x)) for x in names) * len(names) > 40
     turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if long else {}
     axes.set_xticks(list(places.values()), [short(str(x), 24) for x in names], **turned)
+
+
+def _apart(places: Sequence[float], log: bool) -> list[float]:
+    """Numbers in order, without those that lie too near the one before."""
+    scaled = np.log(places) if log else np.array(places, dtype=float)
+    least = (scaled[-1] - scaled[0]) / _TICKS
+    kept = [0]
+    for number in range(1, len(places)):
+        if scaled[number] - scaled[kept[-1]] >= least:
+            kept.append(number)
+    return [places[number] for number in kept]
 
 
 def _one_legend(figure: Figure, every: Sequence[Axes]) -> None:

@@ -136,3 +136,21 @@ def test_points_lie_at_both_their_numbers_with_the_diagonal():
     assert theirs.get_linestyle() == "None"
     along = np.asarray(diagonal.get_xydata())
     np.testing.assert_allclose(along[:, 0], along[:, 1])
+
+
+def test_ticks_of_crowded_numbers_do_not_stand_on_each_other():
+    rows = [row("p", "s", x, 1.0) for x in (1, 50, 100, 200, 301, 400, 800, 804, 1600)]
+    figure = panels(Table(rows, Axes("models", "LDS", log=True)))
+    check_readable(figure)
+    shown = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert shown[0] == "1"
+    assert len(shown) > 4
+
+
+def test_no_two_series_look_alike():
+    rows = [row("p", f"series {number}", 1.0, number) for number in range(14)]
+    figure = panels(Table(rows, Axes("x", "y")))
+    entries, _ = figure.axes[0].get_legend_handles_labels()
+    drawn = [entry.lines[0] for entry in entries if isinstance(entry, ErrorbarContainer)]
+    looks = {(line.get_color(), line.get_marker()) for line in drawn}
+    assert len(looks) == 14
