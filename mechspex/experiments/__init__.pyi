@@ -6,6 +6,7 @@ from .head_pruning import head_pruning as head_pruning
 from .hierarchy import hierarchy as hierarchy
 from .never_fails import never_fails as never_fails
 from .or_gate import or_gate as or_gate
+from .r2_samples import r2_samples as r2_samples
 from .recovery import recovery as recovery
 from .reproduction import Reproduction as Reproduction
 from .shapley import shapley as shapley

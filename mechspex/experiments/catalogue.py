@@ -34,6 +34,18 @@ _FIGURES = (
         minutes=(1, 12),
     ),
     PaperFigure(
+        name="r2-samples",
+        paper=f"{PROXYSPEX}, Figures 1 and 6; {SPEX}",
+        title="How many masks of a model's heads",
+        shows="R² on fresh masks against the number of masks; heads kept with p = ½ or .9.",
+        differs="Heads under mean ablation on IOI prompts (54 of SmolLM2, 270 in full) in place of "
+        "words and parts of a picture; the prompts are decoded together and judged by their mean. "
+        "SPEX measures masks of its own, as many.",
+        minutes=(6, 60),
+        model=True,
+        tasks=("ioi",),
+    ),
+    PaperFigure(
         name="hierarchy",
         paper=f"{PROXYSPEX}, Figures 3 and 11",
         title="Do large coefficients come with their subsets?",

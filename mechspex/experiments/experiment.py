@@ -7,7 +7,9 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -77,20 +79,50 @@ class Asked:
             key: what the cell is, beside what the whole experiment was asked.
             measure: measures its rows.
         """
-        name = hashlib.sha256(
-            json.dumps([self.identity, plain(key)], sort_keys=True).encode()
-        ).hexdigest()[:16]
-        kept = self._cells.get(name)
+        kept = self._cells.get(self._name(key))
         if kept is None:
-            start = time.perf_counter()
-            rows = [{**key, **row} for row in measure()]
-            kept = {"rows": plain(rows), "seconds": time.perf_counter() - start}
-            self._cells[name] = kept
-            if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_json(self.folder / CELLS, checked({"cells": self._cells}))
+            kept = self._keep(key, *_timed(measure))
         self.seconds += kept["seconds"]
         return [dict(row) for row in kept["rows"]]
+
+    def cells(
+        self, asked: Sequence[tuple[Mapping[str, Any], Callable[[], Rows]]], processes: int
+    ) -> list[dict[str, Any]]:
+        """The rows of several cells, in their order; those that are missing measured side by side.
+
+        Args:
+            asked: key and measurement of each cell, as `cell` takes them. With several processes a
+                measurement is sent to one of them: a function of a module, with its arguments.
+            processes: how many at a time; with one they are measured here.
+        """
+        missing = [one for one in asked if self._name(one[0]) not in self._cells]
+        if processes > 1 and len(missing) > 1:
+            # Fresh processes: one that is forked may hang in a library with threads.
+            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+                # The last are the largest as a rule, and nothing should wait for them in the end.
+                found = {pool.submit(_timed, measure): key for key, measure in reversed(missing)}
+                for one in as_completed(found):
+                    self._keep(found[one], *one.result())
+        return [row for key, measure in asked for row in self.cell(key, measure)]
+
+    def _name(self, key: Mapping[str, Any]) -> str:
+        told = json.dumps([self.identity, plain(key)], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def _keep(self, key: Mapping[str, Any], rows: Rows, seconds: float) -> dict[str, Any]:
+        kept = {"rows": plain([{**key, **row} for row in rows]), "seconds": seconds}
+        self._cells[self._name(key)] = kept
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / CELLS, checked({"cells": self._cells}))
+        return kept
+
+
+def _timed(measure: Callable[[], Rows]) -> tuple[Rows, float]:
+    """The rows, and the seconds they took."""
+    start = time.perf_counter()
+    rows = list(measure())
+    return rows, time.perf_counter() - start
 
 
 _ARGS = """Args:

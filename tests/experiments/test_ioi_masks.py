@@ -1,0 +1,115 @@
+"""Figures of masks of heads: one store for all, and what is read off the curves."""
+
+import math
+from functools import partial
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+import mechspex as mx
+from mechspex.core.masks import sample_masks
+from mechspex.experiments.decoder_scores import score
+from mechspex.experiments.experiment import Asked
+from mechspex.experiments.ioi_masks import ioi_heads, shared
+from mechspex.experiments.planted import planted
+from mechspex.experiments.r2_samples import _claims, _decided, masks_needed, sizes
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mx.load_model("tiny")
+
+
+def asked_in(folder, model="tiny", *, full=False):
+    return Asked(folder, model, "induction", full, 0, False)
+
+
+def test_neighbouring_runs_measure_a_mask_once(tmp_path, model):
+    heads = ioi_heads(asked_in(None, model))
+    masks = mx.single_ablations(8)
+    with shared(asked_in(tmp_path / "one", model), heads) as values:
+        first = values(masks)
+        assert values.measured == 8
+    with shared(asked_in(tmp_path / "another", model), heads) as values:
+        np.testing.assert_array_equal(values(masks), first)
+        assert values.measured == 0
+    others = ioi_heads(asked_in(None, model, full=True))
+    with shared(asked_in(tmp_path / "one", model), others) as values:
+        values(masks)
+        assert values.measured == 8, "8 prompts are another store than 4"
+
+
+def test_masks_that_are_needed_lie_between_two_numbers():
+    numbers, r2 = [100, 200, 400], [0.2, 0.6, 1.0]
+    assert masks_needed(numbers, r2, 0.6) == (200, 0, 1)
+    number, place, part = masks_needed(numbers, r2, 0.8)
+    assert number == pytest.approx(200 * math.sqrt(2))
+    assert (place, part) == (1, pytest.approx(0.5))
+    assert masks_needed(numbers, r2, 0.1)[0] == 100
+    assert masks_needed(numbers, r2, 1.1)[0] == math.inf
+    assert masks_needed(numbers, [0.2, 0.9, 0.8], 0.85)[0] < 200, "the first time counts"
+
+
+def test_sizes_are_those_of_spex():
+    """Published designs have 3 groups: 1,344 masks of 16 to 31 units at b = 4."""
+    assert sizes(20, full=False)[0.5][-1] == 1344
+    assert sizes(270, full=True)[0.5] == [138 * 2**b for b in range(2, 7)]
+
+
+def test_claims_are_decided_only_where_all_cases_agree():
+    assert _decided([True, True]) is True
+    assert _decided([False, False]) is False
+    assert _decided([True, False]) is None
+    assert _decided([None, True]) is None
+
+
+def point(series, x, y, *, alpha=1.0, bits=4):
+    return {"series": series, "x": x, "y": y, "low": y - 0.01, "high": y + 0.01, "keep": 0.5,
+            "alpha": alpha, "bits": bits}  # fmt: skip
+
+
+def test_claims_of_curves_that_are_known():
+    """ProxySPEX doubles its masks thrice to reach .8, which SPEX needs 800 for; LASSO stays."""
+    rows = [
+        point(series, n, y, alpha=n / 100)
+        for series, r2 in (("proxyspex", (0.3, 0.5, 0.8)), ("additive", (0.5, 0.55, 0.6)))
+        for n, y in zip((100, 200, 400), r2, strict=True)
+    ]
+    few, many = point("spex, own masks", 200, 0.1), point("spex, own masks", 4000, 0.65, bits=5)
+    assert _claims([*rows, few, many])[3].holds is True, "SPEX passes the LASSO on its way"
+    claims = _claims([*rows, many])
+    assert [claim.holds for claim in claims] == [True, True, False, False]
+    factor = 4000 / (200 * math.sqrt(2))
+    assert claims[0].measured.startswith(f"{factor:.1f} [")
+    claims = _claims([*rows, point("spex, own masks", 400, 0.9)])
+    assert claims[0].holds is False, "ProxySPEX never gets there"
+    assert claims[3].holds is False, "SPEX passed the LASSO with its fewest bins"
+
+
+def test_side_by_side_gives_the_same_rows():
+    function = planted(10, "complete hierarchy", seed=0)
+    masks, fresh = (sample_masks(10, 100, seed=seed) for seed in (0, 1))
+    given = masks, function.predict(masks)[:, None], fresh, function.predict(fresh)
+    todo = [
+        ({"series": name}, partial(score, *given, name, 0.5, None, 0))
+        for name in ("additive", "pursuit")
+    ]
+    alone, together = (asked_in(None).cells(todo, processes) for processes in (1, 2))
+    for one, other in zip(alone, together, strict=True):
+        assert one | {"seconds": 0} == other | {"seconds": 0}
+
+
+def test_r2_grows_with_masks_and_pairs_are_seen(tmp_path, model, monkeypatch):
+    module = import_module("mechspex.experiments.r2_samples")
+    monkeypatch.setattr(module, "DECODERS", ("additive", "pursuit"))
+    monkeypatch.setattr(module, "sizes", lambda n_units, full: {0.5: [24, 96]})
+    monkeypatch.setattr(module, "HELD_OUT", 200)
+    monkeypatch.setattr(module, "_claims", lambda rows: [])
+    found = mx.experiments.r2_samples(model=model, task="induction", run=tmp_path / "r2")
+    at = {(row["series"], row["x"]): row for row in found.rows}
+    assert at["pursuit", 96]["y"] > 0.99 > at["additive", 96]["y"]
+    assert at["pursuit", 96]["non_additive"] > 0.9
+    assert at["additive", 96]["non_additive"] == 0
+    assert at["pursuit", 96]["seconds_measuring"] == 4 * at["pursuit", 24]["seconds_measuring"]
+    assert next(tmp_path.glob("masks-8-units-*/values.sqlite")).exists()
