@@ -2,6 +2,7 @@ from .bench import bench as bench
 from .catalogue import FIGURES as FIGURES
 from .circuit_curves import circuit_curves as circuit_curves
 from .data_lds import data_lds as data_lds
+from .head_energy import head_energy as head_energy
 from .head_pruning import head_pruning as head_pruning
 from .hierarchy import hierarchy as hierarchy
 from .never_fails import never_fails as never_fails

@@ -98,6 +98,19 @@ _FIGURES = (
         tasks=("ioi", "pronoun", "capital"),
     ),
     PaperFigure(
+        name="head-energy",
+        paper=f"{PROXYSPEX}, Figure 10, bottom",
+        title="How heads act together, by depth",
+        shows="The shares of the variance that are linear, of interactions within a layer, and of "
+        "interactions across layers.",
+        differs="Estimated from the values alone, without a decoder, with intervals over masks. "
+        "Beside them what rescaling the kept heads makes of heads that only add up, and what "
+        "chance would put within layers. SmolLM2 has 9 heads a layer, the paper's Llama 32.",
+        minutes=(5, 40),
+        model=True,
+        tasks=("ioi", "pronoun", "capital"),
+    ),
+    PaperFigure(
         name="circuit-curves",
         paper=f"{MIB}, and {EAP_IG}",
         title="How faithful circuits of every size are",
