@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -67,7 +68,7 @@ def _row(what: str, part: str, share: Estimate) -> Cell:
 def _difference(one: Cell, other: Cell) -> Estimate:
     """Of two independent estimates; an exact number has no interval."""
     halves = [0.0 if cell["low"] is None else cell["high"] - cell["y"] for cell in (one, other)]
-    value, half = one["y"] - other["y"], float(np.hypot(*halves))
+    value, half = one["y"] - other["y"], math.hypot(*halves)
     return Estimate(value, value - half, value + half)
 
 
