@@ -82,7 +82,9 @@ from .recovery.monotone_link import monotone_link as monotone_link
 from .recovery.recover import TermTests as TermTests
 from .recovery.recover import recover as recover
 from .recovery.recovery import Recovery as Recovery
+from .report.collected import Collected as Collected
 from .report.load import load as load
+from .report.load_runs import load_runs as load_runs
 from .report.write_report import write_report as write_report
 from .runs.cost import Cost as Cost
 from .screening.agreement import Agreement as Agreement

@@ -21,6 +21,7 @@ from mechspex.decoders import Additive, Automatic, Pursuit
 from mechspex.errors import Refused
 from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
 from mechspex.experiments.reproduction import Axes, Reproduction, points
+from mechspex.report.collected import Collected, CollectedRow
 from mechspex.screening import Stratum
 
 NAMES = ["salt", "leek", "oil", "<script>alert(1)</script>", "rice", "bay"]
@@ -105,6 +106,19 @@ def reproduction() -> Reproduction:
     )
 
 
+def collected() -> Collected:
+    single, pair = ({**_ROW, "run": run} for run in ("one", "two"))
+    pair |= {"second_unit": "L1H0", "order": 2, "se": None, "position": 3, "unit": "L0H1@3"}
+    return Collected((CollectedRow(**single), CollectedRow(**pair)), 2, ("three: damaged",))
+
+
+_ROW: dict[str, Any] = {
+    "run": "", "answer": "sweep", "task": "ioi", "model": "tiny", "ablation": "mean",
+    "metric": None, "seed": 3, "prompts": 4, "clean": 1.5, "unit": "L0H1", "kind": "head",
+    "layer": 0, "head": 1, "position": None, "second_unit": None, "order": 1, "output": None,
+    "effect": -0.5, "value": 1.0, "se": 0.25,
+}  # fmt: skip
+
 RESULTS = {
     "Agreement": lambda: mx.agreement(candidates(), values(1.2)),
     "Attribution": lambda: mx.leave_one_out(values()),
@@ -113,6 +127,7 @@ RESULTS = {
     ),
     "Candidates": candidates,
     "Circuit": lambda: discovery().circuit,
+    "Collected": collected,
     "Comparison": comparison,
     "Curve": lambda: discovery().best_curve,
     "DeletionCurve": lambda: mx.deletion_curve(judged(), values()),

@@ -14,6 +14,7 @@ import typer
 from mechspex import __version__
 from mechspex.cli import (
     circuits,
+    collect,
     doctor,
     explain,
     figure,
@@ -46,6 +47,7 @@ for command in (
     prune.prune,
     self_repair.self_repair,
     report.report,
+    collect.collect,
     figure.figure,
     inspection.tasks,
     inspection.models,

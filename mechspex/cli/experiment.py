@@ -29,7 +29,7 @@ from mechspex.cli.output import (
 )
 from mechspex.cli.own_prompts import OwnPrompts, check_ablation, sizes_of
 from mechspex.cli.own_texts import OwnTexts
-from mechspex.cli.run_names import run_name
+from mechspex.cli.run_names import keep_options, run_name
 from mechspex.cli.search import Search
 from mechspex.cli.training import explain_training
 from mechspex.core.checks import check_seed
@@ -331,6 +331,7 @@ class Experiment(Search, OwnPrompts):
         name = self.run or run_name(f"{self.task_name}-{about}", values.configuration)
         try:
             yield name
+            keep_options(name, self.task_name, self)
         except (KeyboardInterrupt, Terminated):
             command = shlex.join(["mechspex", *sys.argv[1:]])
             print(

@@ -26,6 +26,9 @@ from mechspex.runs.stored import read_rows
 
 CONFIGURATION = "configuration.json"
 
+# What the shell was asked, in options.
+EXPERIMENT = "experiment.json"
+
 EXPLANATION = "explanation.json"
 
 SWEEP = "sweep.csv"

@@ -1,0 +1,103 @@
+"""Many runs in one table: every effect once, with all that tells it from the others."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mechspex as mx
+from mechspex.errors import Refused, RunError
+
+UNITS = mx.UnitSet(tuple(mx.Unit("head", layer, head) for layer in range(2) for head in range(3)))
+WEIGHTS = np.array([1.0, -2.0, 3.0, 0.5, 0.0, 4.0])
+
+
+def values(ablation, scale):
+    def value(masks):
+        single = masks @ WEIGHTS
+        return scale * np.stack([single + masks[:, 0] * masks[:, 1], 3 * single], axis=1)
+
+    value.configuration = {  # pyright: ignore[reportFunctionMemberAccess]
+        "task": f"ioi, 2 prompts {'0' * 16}", "model": "tiny", "ablation": f"{ablation}, seed 7",
+        "metric": "logit_difference",
+    }  # fmt: skip
+    return mx.FunctionValues(value, UNITS)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    runs = tmp_path / "runs"
+    mx.sweep(values("mean", 1.0), order=2, run=runs / "shard" / "mean")
+    mx.sweep(values("zero", 2.0), run=runs / "zero")
+    mx.validate(values("zero", 2.0), [(0, 1, 2)], run=runs / "triple")
+    return runs
+
+
+def test_every_effect_is_a_row_with_what_tells_it_apart(folder):
+    found = mx.load_runs(folder)
+    table = found.to_pandas()
+    assert len(table) == 6 + 15 + 6 + 1
+    single = table.query("ablation == 'zero' and unit == 'L1H2' and answer == 'sweep'").iloc[0]
+    assert single[["run", "task", "model", "metric", "kind"]].tolist() == [
+        "zero", "ioi", "tiny", "logit_difference", "head"
+    ]  # fmt: skip
+    assert single[["seed", "prompts", "layer", "head", "order"]].tolist() == [7, 2, 1, 2, 1]
+    assert pd.isna(single.second_unit)
+    assert pd.isna(single.position)
+    assert single.effect == pytest.approx(-2 * (4 + 12) / 2)
+    assert single.value == pytest.approx(single.clean + single.effect)
+    assert single.se == pytest.approx(np.std([-8, -24], ddof=1) / np.sqrt(2))
+    pair = table.query("second_unit == 'L0H1' and order == 2").iloc[0]
+    assert (pair.run, pair.unit, pair.effect) == ("shard/mean", "L0H0", pytest.approx(0.5))
+    (triple,) = table.query("answer == 'validation'").to_dict("records")
+    assert (triple["unit"], triple["second_unit"], triple["order"]) == ("L0H0", "L0H1 × L0H2", 3)
+    assert triple["ablation"] == "zero"
+
+
+def test_a_row_a_prompt(folder):
+    table = mx.load_runs([folder / "zero"], per_prompt=True).to_pandas()
+    assert len(table) == 12
+    rows = table.query("unit == 'L1H2'")
+    assert rows.effect.tolist() == pytest.approx([-8.0, -24.0])
+    assert rows.output.tolist() == ["output 0", "output 1"]
+    assert (rows.clean + rows.effect).tolist() == pytest.approx(rows.value.tolist())
+
+
+def test_a_map_a_run_with_titles_that_tell_them_apart(folder):
+    titles = [axes.get_title(loc="left") for axes in mx.load_runs(folder).plot().axes]
+    assert {"mean", "zero"} <= set(titles)
+    with pytest.raises(Refused, match="single units with layers"):
+        mx.load_runs(folder / "triple").plot()
+
+
+def test_what_cannot_be_read_is_said_and_the_rest_is_there(folder):
+    file = folder / "zero" / "sweep.json"
+    file.write_text(file.read_text().replace('"order": 1', '"order": 2'))
+    (folder / "shard" / "mean" / "sweep.json").unlink()
+    found = mx.load_runs(folder)
+    assert [why.split(":")[0] for why in found.unread] == ["zero", "mean"]
+    assert len(found.rows) == 1
+    assert "not read: zero" in str(found)
+
+
+def test_folders_without_runs_are_refused(tmp_path):
+    with pytest.raises(RunError, match="no folder"):
+        mx.load_runs(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="holds exact effects"):
+        mx.load_runs(tmp_path)
+    with pytest.raises(Refused, match="folder"):
+        mx.load_runs(5)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_shell_writes_table_and_picture_and_knows_the_seed(run, tmp_path):
+    tiny = ("sweep", "induction", "--model", "tiny", "--prompts", "4", "--ablation", "zero")
+    for seed in ("0", "3"):
+        assert run(*tiny, "--seed", seed)[0] == 0
+    code, out, _ = run("collect", "--csv", "all.csv", "--figure", "all.png", "--json")
+    assert code == 0
+    assert sorted(set(json.loads(out)["columns"]["seed"])) == [0, 3]
+    table = pd.read_csv(tmp_path / "all.csv")
+    assert table.groupby("seed").effect.count().tolist() == [8, 8]
+    assert (tmp_path / "all.png").exists()
+    assert run("collect", "nowhere")[0] == 2
