@@ -14,7 +14,13 @@ from mechspex.circuits.curve import scorer
 from mechspex.circuits.prune_heads import prune_heads
 from mechspex.circuits.pruning import Pruning
 from mechspex.components.component_values import ComponentValues
-from mechspex.core.statistics import Estimate, holm, mean_estimate, paired_difference
+from mechspex.core.statistics import (
+    Estimate,
+    holm,
+    mean_estimate,
+    paired_difference,
+    proportion,
+)
 from mechspex.core.units import UnitSet
 from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.experiment import Asked, Measured, experiment
@@ -96,12 +102,12 @@ class _Case:
     def rows(self) -> list[dict[str, Any]]:
         share = scorer(self.whole, 0)
         rows = [self._row(VALUE, UNPRUNED, Estimate(1.0, np.nan, np.nan))]
-        rows += [self._row(RIGHT, UNPRUNED, mean_estimate((self.whole > 0) * 1.0))]
+        rows += [self._row(RIGHT, UNPRUNED, proportion(self.whole > 0))]
         for method in (OURS, *RIVALS):
             values = self.values[method]
             rows += [
                 self._row(VALUE, method, share(values.mean(axis=0))),
-                self._row(RIGHT, method, mean_estimate((values > 0).mean(axis=0))),
+                self._row(RIGHT, method, _share_right(values)),
             ]
             if method != OURS:
                 rows.append(self._row(MORE, method, paired_difference(*self.gained(method))))
@@ -112,6 +118,12 @@ class _Case:
             "panel": f"{panel}, {self.group}", "series": method, "x": self.kept, "y": score.value,
             "low": score.low, "high": score.high,
         }  # fmt: skip
+
+
+def _share_right(values: Values) -> Estimate:
+    """The share of prompts; of several subsets the mean share, with its spread over prompts."""
+    right = values > 0
+    return proportion(right[0]) if len(right) == 1 else mean_estimate(right.mean(axis=0))
 
 
 def _claim(says: str, cases: list[_Case], quantity: str, rival: str) -> Claim:
