@@ -9,7 +9,10 @@ from .never_fails import never_fails as never_fails
 from .or_gate import or_gate as or_gate
 from .r2_samples import r2_samples as r2_samples
 from .recovery import recovery as recovery
+from .removal import removal as removal
 from .reproduction import Reproduction as Reproduction
 from .shapley import shapley as shapley
+from .sparsity import sparsity as sparsity
 from .spex_design import spex_design as spex_design
 from .tracr_auc import tracr_auc as tracr_auc
+from .wall_clock import wall_clock as wall_clock

@@ -38,9 +38,43 @@ _FIGURES = (
         paper=f"{PROXYSPEX}, Figures 1 and 6; {SPEX}",
         title="How many masks of a model's heads",
         shows="R² on fresh masks against the number of masks; heads kept with p = ½ or .9.",
-        differs="Heads under mean ablation on IOI prompts (54 of SmolLM2, 270 in full) in place of "
+        differs="Heads under mean ablation on IOI prompts (36 of SmolLM2, 270 in full) in place of "
         "words and parts of a picture; the prompts are decoded together and judged by their mean. "
         "SPEX measures masks of its own, as many.",
+        minutes=(6, 60),
+        model=True,
+        tasks=("ioi",),
+    ),
+    PaperFigure(
+        name="sparsity",
+        paper=f"{PROXYSPEX}, Figures 5 and 12",
+        title="How many coefficients suffice",
+        shows="The share of R² that stays with the largest coefficients alone, in three bases.",
+        differs="Heads of SmolLM2 on IOI (36, in full 270); below the mean's R² the share is 0. "
+        "The Fourier basis is the paper's; one of kept or of ablated units may need fewer.",
+        minutes=(5, 30),
+        model=True,
+        tasks=("ioi",),
+    ),
+    PaperFigure(
+        name="removal",
+        paper=f"{PROXYSPEX}, Figure 7; {SPEX}, Rem(r)",
+        title="Which heads change the output most",
+        shows="|f(1) − f(without r)|/|f(1)| against r, without what a recovered function names.",
+        differs="Heads of SmolLM2 in place of words; falls and rises of the value both count, by "
+        "the exact subset program. Beside it what the published code of SPEX does (it removes "
+        "what is best kept alone), and the best pair, greedy choice and single ablations.",
+        minutes=(5, 40),
+        model=True,
+        tasks=("ioi", "capital"),
+    ),
+    PaperFigure(
+        name="wall-clock",
+        paper=f"{PROXYSPEX}, Figure 15; {SPEX}",
+        title="Seconds until a function is recovered",
+        shows="Seconds of measuring and decoding that a level of R² takes.",
+        differs="The masks and decodings of r2-samples, which is measured first if it is not "
+        "there; one core decodes, the papers' models run on other machines.",
         minutes=(6, 60),
         model=True,
         tasks=("ioi",),

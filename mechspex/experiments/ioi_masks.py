@@ -16,15 +16,15 @@ from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.store import IDENTITIES
 from mechspex.tasks.load_task import load_task
 
-# Layers whose heads are measured in small, from two thirds of the depth on.
-_LAYERS = 6
+# Layers whose heads are measured in small, from three quarters of the depth on.
+_LAYERS = 4
 
 
 def ioi_heads(asked: Asked) -> ComponentValues:
     """The task's metric when heads are replaced by their mean.
 
-    In full all heads, on 8 prompts; in small those of six layers from two thirds of the depth on,
-    on 4 prompts.
+    In full all heads, on 8 prompts; in small those of four layers from three quarters of the depth
+    on, on 4 prompts.
 
     Args:
         asked: model, task, size and seed; the seed draws the prompts.
@@ -35,7 +35,7 @@ def ioi_heads(asked: Asked) -> ComponentValues:
     if asked.full:
         return ComponentValues(model, task, heads)
     n_layers = model.cfg.n_layers
-    first = min(2 * n_layers // 3, max(n_layers - _LAYERS, 0))
+    first = min(3 * n_layers // 4, max(n_layers - _LAYERS, 0))
     layers = range(first, first + _LAYERS)
     return ComponentValues(model, task, [head.name for head in heads if head.layer in layers])
 

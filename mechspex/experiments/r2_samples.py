@@ -27,9 +27,11 @@ from mechspex.set_functions.r_squared import non_additive_share
 DECODERS = ("additive", "proxyspex", "pursuit", "kernel", "automatic")
 SPEX = "spex, own masks"
 DENSITIES = (0.5, 0.9)
-HELD_OUT = 1000
+HELD_OUT = 500
 # SPEX's design as it is published.
 GROUPS, ORDER = 3, 5
+# The bits of SPEX's bins, in small and in full.
+BITS = {False: (3, 4, 5), True: (4, 5, 6)}
 # The smallest of the factors that the paper states.
 LEAST = 6.7
 
@@ -44,13 +46,19 @@ def sizes(n_units: int, full: bool) -> dict[float, list[int]]:
         n_units: how many heads.
         full: the paper's size.
     """
-    bits = {0.5: range(2, 7), 0.9: range(2, 6)} if full else {0.5: range(5), 0.9: range(0, 5, 2)}
+    bits = {0.5: range(2, 7), 0.9: range(2, 6)} if full else {0.5: range(5), 0.9: range(4)}
     return {keep: [_one_bin(n_units) << b for b in every] for keep, every in bits.items()}
 
 
 def _one_bin(n_units: int) -> int:
     """The masks of SPEX's design for each of its 2^b bins."""
     return GROUPS * (1 + BchCode(n_units, ORDER).n_parities)
+
+
+def spex_design(n_units: int, n_bits: int, seed: int) -> SpexDesign:
+    """SPEX's own masks, with 2^b bins."""
+    n_masks = _one_bin(n_units) << n_bits
+    return SpexDesign(n_units, n_masks, ORDER, n_groups=GROUPS, n_bits=n_bits, seed=seed)
 
 
 def training_masks(n_units: int, n_masks: int, keep: float, seed: int) -> Masks:
@@ -113,13 +121,11 @@ def _todo(asked: Asked, values: ValueFunction) -> list[tuple[dict[str, Any], Cal
                 todo.append((key, partial(score, *given, decoder, keep, None, asked.seed)))
         if keep != 0.5:
             continue
-        for n_bits in (4, 5, 6) if asked.full else (3, 4, 5):
-            n_masks = _one_bin(n_units) << n_bits
-            design = SpexDesign(
-                n_units, n_masks, ORDER, n_groups=GROUPS, n_bits=n_bits, seed=asked.seed
-            )
+        for n_bits in BITS[asked.full]:
+            design = spex_design(n_units, n_bits, asked.seed)
             given = design.masks, values(design.masks), fresh, truth
-            key = {"panel": panel, "series": SPEX, "x": n_masks, "keep": keep, "bits": n_bits}
+            key = {"panel": panel, "series": SPEX, "x": design.n_masks, "keep": keep}
+            key["bits"] = n_bits
             todo.append((key, partial(score, *given, "spex", keep, design, asked.seed)))
     return todo
 

@@ -3,17 +3,27 @@
 import math
 from functools import partial
 from importlib import import_module
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 import mechspex as mx
-from mechspex.core.masks import sample_masks
+from mechspex.core.masks import ablate_sets, sample_masks
 from mechspex.experiments.decoder_scores import score
 from mechspex.experiments.experiment import Asked
 from mechspex.experiments.ioi_masks import ioi_heads, shared
 from mechspex.experiments.planted import planted
 from mechspex.experiments.r2_samples import _claims, _decided, masks_needed, sizes
+from mechspex.experiments.removal import (
+    added_up,
+    removed_as_defined,
+    removed_as_published_code,
+)
+from mechspex.experiments.sparsity import relative_r2
+from mechspex.experiments.wall_clock import seconds_needed
+from mechspex.set_functions.set_function import SetFunction
+from mechspex.truth import known_model
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +123,56 @@ def test_r2_grows_with_masks_and_pairs_are_seen(tmp_path, model, monkeypatch):
     assert at["additive", 96]["non_additive"] == 0
     assert at["pursuit", 96]["seconds_measuring"] == 4 * at["pursuit", 24]["seconds_measuring"]
     assert next(tmp_path.glob("masks-8-units-*/values.sqlite")).exists()
+
+
+def test_removal_is_the_best_of_all_sets_falls_and_rises_alike():
+    rng = np.random.default_rng(0)
+    for sign in (1, -1):
+        terms = {(i, j): float(sign * rng.normal()) for j in range(8) for i in range(j)}
+        function = SetFunction.from_mapping(8, {(): 3.0} | terms, basis="kept")
+        whole = function.predict(np.ones((1, 8), dtype=bool))
+        for r, columns in removed_as_defined(function, 0).items():
+            sets = list(combinations(range(8), r))
+            changes = np.abs(whole - function.predict(ablate_sets(8, sets)))
+            assert changes[sets.index(columns)] == pytest.approx(changes.max())
+
+
+def test_the_published_code_removes_in_the_order_of_columns():
+    function = SetFunction.from_mapping(12, {(7,): 1.0, (3,): 0.5}, basis="kept")
+    assert removed_as_defined(function, 0)[1] == (7,)
+    code = removed_as_published_code(function, 0)
+    assert code[1] != (7,)
+    assert code[10][:4] == code[4]
+    assert {3, 7} <= set(code[10])
+
+
+def test_single_ablations_added_up_are_an_additive_function():
+    known = known_model("adder").values("zero")
+    function = added_up(known)
+    masks = mx.sample_masks(8, 50)
+    np.testing.assert_allclose(function.predict(masks), known(masks).mean(axis=1), atol=1e-4)
+
+
+def test_what_the_largest_coefficients_keep():
+    """Ten terms of the same size: five keep half of the variance, ten all of it."""
+    terms = [(i,) for i in range(6)] + [(0, 1), (2, 3), (4, 5), (1, 5)]
+    function = SetFunction.from_mapping(10, dict.fromkeys(terms, 1.0), basis="fourier")
+    masks, fresh = (mx.sample_masks(10, 2000, seed=seed) for seed in (0, 1))
+    rows = relative_r2(
+        masks, function.predict(masks)[:, None], fresh, function.predict(fresh), "pursuit", 0.5, 0
+    )
+    fourier = {row["x"]: row["y"] for row in rows if row["basis"] == "fourier"}
+    assert fourier[5] == pytest.approx(0.5, abs=0.05)
+    assert fourier[10] == pytest.approx(1)
+    assert {row["basis"] for row in rows} == {"fourier", "kept", "ablated"}
+
+
+def test_seconds_lie_between_those_of_two_numbers_of_masks():
+    points = {
+        n: {"y": y, "seconds": s, "seconds_measuring": n / 10}
+        for n, y, s in ((100, 0.5, 1.0), (400, 0.9, 4.0))
+    }
+    took = seconds_needed(points, 0.7)
+    assert took == pytest.approx({"masks": 200, "decoding": 2, "measuring": 20})
+    assert seconds_needed(points, 0.5) == {"masks": 100, "decoding": 1, "measuring": 10}
+    assert seconds_needed(points, 0.95) == {}
