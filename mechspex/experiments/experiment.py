@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -116,6 +117,11 @@ class Asked:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / CELLS, checked({"cells": self._cells}))
         return kept
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _timed(measure: Callable[[], Rows]) -> tuple[Rows, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from mechspex.decoders.spex.bch import BchCode
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.decoder_scores import score
-from mechspex.experiments.experiment import Asked, Measured, experiment
+from mechspex.experiments.experiment import Asked, Measured, experiment, processors
 from mechspex.experiments.ioi_masks import ioi_heads, shared
 from mechspex.experiments.paper_figure import Claim, Published, series
 from mechspex.experiments.reproduction import Axes
@@ -164,7 +163,7 @@ def r2_samples(asked: Asked) -> Measured:
     with shared(asked, heads) as values:
         n_timed = 1024 if asked.full else 64
         (pace,) = asked.cell({"timed": n_timed}, partial(_pace, heads, n_timed))
-        rows = asked.cells(_todo(asked, values), (os.cpu_count() or 1) if asked.full else 1)
+        rows = asked.cells(_todo(asked, values), processors() if asked.full else 1)
     alpha = values.n_units * math.log2(values.n_units)
     for row in rows:
         row["alpha"] = row["x"] / alpha

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from jaxtyping import Bool, Float
 from mechspex.core.errors import BudgetError
 from mechspex.decoders import decode
 from mechspex.experiments.catalogue import FIGURES
-from mechspex.experiments.experiment import Asked, Measured, experiment
+from mechspex.experiments.experiment import Asked, Measured, experiment, processors
 from mechspex.experiments.ioi_masks import ioi_heads, shared
 from mechspex.experiments.paper_figure import Claim, Published
 from mechspex.experiments.r2_samples import held_out_masks, sizes, training_masks
@@ -88,7 +87,7 @@ def sparsity(asked: Asked) -> Measured:
             for decoder in DECODERS:
                 key = {"series": decoder, "keep": keep, "masks": len(masks)}
                 todo.append((key, partial(relative_r2, *given, decoder, keep, asked.seed)))
-    rows = asked.cells(todo, (os.cpu_count() or 1) if asked.full else 1)
+    rows = asked.cells(todo, processors() if asked.full else 1)
     for row in rows:
         row["panel"] = f"{row['basis']} basis, {row['masks']:,} masks at p = {row['keep']:g}"
         row["alpha"] = row["masks"] / (n_units * math.log2(n_units))
