@@ -24,6 +24,7 @@ from mechspex.cli import (
     screening,
     self_repair,
     sweep,
+    sweeps,
 )
 from mechspex.cli import status as inspection
 from mechspex.cli.output import Terminated
@@ -42,6 +43,7 @@ for command in (
     screening.screen,
     screening.validate,
     sweep.sweep,
+    sweeps.sweeps,
     circuits.circuit,
     circuits.compare,
     prune.prune,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,18 @@ def collect(
     from mechspex.report.load_runs import load_runs
 
     found = load_runs(folders or None, per_prompt=per_prompt)
+    show_table(found, csv, figure, as_json)
+
+
+def show_table(found: Any, csv: Path | None, figure: Path | None, as_json: bool) -> None:
+    """Write the table and the picture that are asked for, and print what was collected.
+
+    Args:
+        found: what `load_runs` returned.
+        csv: the file of the table, CSV or Parquet by its name.
+        figure: the file of the picture.
+        as_json: print JSON.
+    """
     with writing():
         if csv is not None and csv.suffix == ".parquet":
             found.to_pandas().to_parquet(csv)

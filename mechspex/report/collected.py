@@ -100,6 +100,7 @@ class Collected(Result):
         frame = self.to_pandas()
         strongest = frame.sort_values("effect", key=np.abs, ascending=False).head(_SHOWN)
         shown = strongest[["task", "model", "ablation", "unit", "second_unit", "effect", "se"]]
+        shown = shown.fillna({"second_unit": ""})
         lines = [self.in_short]
         if len(frame):
             lines += ["", shown.to_string(index=False, na_rep="", float_format="%+.3f")]

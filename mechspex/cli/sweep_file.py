@@ -1,0 +1,116 @@
+"""Declared sweeps: a TOML file whose lists are combined, one sweep each."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+from mechspex.cli.choices import Ablation, Dtype, Metric, Precision
+from mechspex.core.errors import Refused
+
+# {entry of the file: (the option of ``mechspex sweep``, what it holds)}; lists are combined.
+LISTS: dict[str, tuple[str, type]] = {
+    "models": ("model", str), "tasks": ("task", str), "units": ("units", str),
+    "ablations": ("ablation", str), "seeds": ("seed", int),
+}  # fmt: skip
+SINGLE: dict[str, tuple[str, type]] = {
+    "prompts": ("prompts", int), "dtype": ("dtype", str), "precision": ("precision", str),
+    "order": ("order", int), "device": ("device", str), "layers": ("layers", str),
+    "metric": ("metric", str),
+}  # fmt: skip
+_DEFAULTS: dict[str, list[Any]] = {
+    "models": ["smollm2-135m"], "units": ["heads"], "ablations": ["mean"], "seeds": [0]
+}  # fmt: skip
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "ablations": get_args(Ablation), "dtype": get_args(Dtype), "precision": get_args(Precision),
+    "metric": get_args(Metric),
+}  # fmt: skip
+_WANTED = {str: "text in quotes", int: "whole numbers"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of so many parts of the sweeps, from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> Shard:
+        """The shard that ``3/16`` names.
+
+        Raises:
+            Refused: it is not written so.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise Refused(f"--shard {text!r}: write 3/16, from 1/16 to 16/16")
+        return cls(int(number), int(of))
+
+    def takes(self, weights: list[int]) -> list[bool]:
+        """Which of some pieces of work belong to the shard: neighbours, with nearly equal sums.
+
+        Args:
+            weights: how much work each is.
+        """
+        whole, before, taken = sum(weights), 0, []
+        for weight in weights:
+            middle = before + weight / 2
+            taken.append(int(middle * self.of / max(whole, 1)) + 1 == self.number)
+            before += weight
+        return taken
+
+
+def read_sweep_file(file: Path) -> dict[str, Any]:
+    """The entries of a file of sweeps, checked; lists as lists.
+
+    Raises:
+        Refused: no such file, or one that breaks the format; with the line.
+    """
+    from mechspex.tasks.toml_lines import line_of
+
+    try:
+        text = file.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise Refused(f"{file} cannot be read ({error.strerror}); name a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"{file} is no TOML file: {error}") from None
+    read = {}
+    for key, given in table.items():
+        known = LISTS.get(key) or SINGLE.get(key)
+        place = f"{file}, line {line_of(text, [key])}"
+        if known is None:
+            raise Refused(f"{place}: unknown {key!r}; there are {', '.join([*LISTS, *SINGLE])}")
+        entries = given if isinstance(given, list) and key in LISTS else [given]
+        kind = known[1]
+        if not entries or not all(type(entry) is kind for entry in entries):
+            raise Refused(f"{place}: {key!r} is {given!r}; it takes {_WANTED[kind]}")
+        read[key] = entries if key in LISTS else given
+    return read
+
+
+def cells_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The options of each sweep, those of one model together.
+
+    Args:
+        table: what `read_sweep_file` returned, with what flags put in its place.
+
+    Raises:
+        Refused: no tasks, or an unknown word.
+    """
+    if not table.get("tasks"):
+        raise Refused("there are no tasks; add a line such as: tasks = ['ioi']")
+    for key, choices in _CHOICES.items():
+        given = table.get(key, [])
+        for entry in given if isinstance(given, list) else [given]:
+            if entry not in choices:
+                raise Refused(f"{key}: {entry!r} is unknown; choose {', '.join(choices)}")
+    lists = [list(dict.fromkeys(table.get(key) or _DEFAULTS[key])) for key in LISTS]
+    single = {SINGLE[key][0]: table[key] for key in SINGLE if table.get(key) is not None}
+    names = [option for option, _ in LISTS.values()]
+    return [single | dict(zip(names, combined, strict=True)) for combined in product(*lists)]

@@ -1,0 +1,290 @@
+"""``mechspex sweeps``: the sweeps that a file declares, one after another."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from math import comb
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechspex.cli.choices import Dtype, Precision
+from mechspex.cli.collect import show_table
+from mechspex.cli.experiment import Experiment
+from mechspex.cli.kept import SWEPT, Question
+from mechspex.cli.output import (
+    EXPERIMENT,
+    OUTPUT,
+    Json,
+    print_answer,
+    refuse_picture,
+    refuse_unwritable,
+)
+from mechspex.cli.own_prompts import is_table
+from mechspex.cli.search import Search
+from mechspex.cli.sweep_file import LISTS, SINGLE, Shard, cells_of, read_sweep_file
+from mechspex.core.errors import FailedMasksError, MechspexError, Refused
+
+# Masks that tell the rate, after as many that warm up.
+_TIMED = 8
+_SUMMED = ("masks", "forwards", "seconds")
+
+
+@dataclass
+class Cell:
+    """One of the sweeps.
+
+    Attributes:
+        experiment: its options.
+        order: whether pairs are swept as well.
+        question: what finds its answer again.
+    """
+
+    experiment: Experiment
+    order: int
+    question: Question
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Cell:
+        """The sweep of these options, checked: the question that ``mechspex sweep`` asks.
+
+        Args:
+            options: the options of the file; ``task`` may be a file of prompts.
+        """
+        order = options.pop("order", 1)
+        if order not in (1, 2):
+            raise Refused(f"order = {order}: sweep singles (1) or pairs as well (2)")
+        if is_table(options["task"]):
+            options |= {"prompts_from": Path(options.pop("task"))}
+        searched = {option.name for option in fields(Search)}
+        plain = Experiment(**options)
+        names = [o.name for o in fields(Experiment) if o.name not in {*searched, "asked"}]
+        asked = {"command": "sweep", **{name: getattr(plain, name) for name in names}}
+        experiment = Experiment(**options, asked={**asked, "order": order, "among": None})
+        experiment.check()
+        about = f"{experiment.units}-{experiment.ablation}-sweep"
+        return cls(experiment, order, Question.of(experiment, about))
+
+    @property
+    def n_masks(self) -> int:
+        """How many masks the sweep measures, with that which keeps all units."""
+        n_units = len(self.experiment.chosen)
+        return 1 + n_units + (comb(n_units, 2) if self.order == 2 else 0)
+
+    @property
+    def in_short(self) -> str:
+        """What tells the sweep from the others."""
+        one = self.experiment
+        return (
+            f"{one.task_name} · {one.model} · {one.units} · {one.ablation} · seed {one.seed} · "
+            f"order {self.order}"
+        )
+
+    @property
+    def loads(self) -> tuple[str, str, str]:
+        """What a model is loaded by."""
+        return self.experiment.model, self.experiment.dtype, self.experiment.device
+
+
+def sweeps(
+    file: Annotated[Path, typer.Argument(help="A TOML file that declares the sweeps.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count masks and forwards, and time a few; no sweep.")
+    ] = False,
+    shard: Annotated[str | None, typer.Option(help="Only this part of the sweeps: 3/16.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="In place of tasks.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="In place of models.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    units: Annotated[
+        list[str] | None, typer.Option(help="In place of units.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    ablation: Annotated[
+        list[str] | None, typer.Option(help="In place of ablations.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="In place of seeds.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    order: Annotated[
+        int | None, typer.Option(help="In place of order.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(help="In place of prompts.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="In place of dtype.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="In place of precision.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="In place of device.", rich_help_panel=EXPERIMENT)
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Write the table (.csv or .parquet).", rich_help_panel=OUTPUT),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw a map a sweep.", rich_help_panel=OUTPUT)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the sweeps that a file declares: every combination of its lists, one table at the end.
+
+    The same command goes on where it was stopped; what is done is not done again.
+    """
+    refuse_unwritable(csv, figure)
+    refuse_picture(figure)
+    # Spelled as in the file.
+    flags = {
+        "task": task, "model": model, "units": units, "ablation": ablation, "seed": seed,
+        "order": order, "prompts": prompts, "dtype": dtype, "precision": precision,
+        "device": device,
+    }  # fmt: skip
+    named = {key: flags.get(option) for key, (option, _) in (LISTS | SINGLE).items()}
+    table = read_sweep_file(file) | {key: given for key, given in named.items() if given}
+    cells = [Cell.of(options) for options in cells_of(table)]
+    models = _Models()
+    if shard is not None:
+        part = Shard.read(shard)
+        models.count(cells)
+        taken = part.takes([cell.n_masks for cell in cells])
+        cells = [cell for cell, takes in zip(cells, taken, strict=True) if takes]
+    if dry_run:
+        _dry_run(cells, models, as_json)
+        return
+    _run(cells, models, (csv, figure), as_json)
+
+
+class _Models:
+    """The model that was loaded last, for all sweeps that follow each other with it."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str, str] | None = None
+        self._bridge: Any = None
+
+    def give(self, cell: Cell) -> None:
+        """Let a sweep have its model."""
+        if self._key != cell.loads:
+            # The one before goes first: two may not fit.
+            self._bridge = None
+            self._bridge, self._key = cell.experiment.bridge, cell.loads
+        cell.experiment.__dict__["bridge"] = self._bridge
+
+    def count(self, cells: list[Cell]) -> None:
+        """Let those sweeps whose units only a loaded model tells have theirs counted."""
+        for cell in cells:
+            if not cell.experiment.is_shipped:
+                self.give(cell)
+                _ = cell.n_masks
+                self.take(cell)
+
+    def take(self, cell: Cell) -> None:
+        """Take the model from a sweep that is done."""
+        cell.experiment.__dict__.pop("bridge", None)
+
+
+def _run(
+    cells: list[Cell], models: _Models, files: tuple[Path | None, Path | None], as_json: bool
+) -> None:
+    folders, failed, incomplete = [], [], False
+    for number, cell in enumerate(cells, 1):
+        print(f"[{number}/{len(cells)}] {cell.in_short}", file=sys.stderr)
+        try:
+            answer = _answer(cell, models)
+        except MechspexError as error:
+            # The others go on; what failed is tried again by the same command.
+            print(f"mechspex: {error}", file=sys.stderr)
+            failed.append(error)
+            continue
+        folders.append(cell.question.run_folder)
+        incomplete = incomplete or bool(answer.failed.any())
+    if folders:
+        from mechspex.report.load_runs import load_runs
+
+        show_table(load_runs(folders), *files, as_json)
+    if failed:
+        print(f"{len(failed)} of {len(cells)} sweeps failed", file=sys.stderr)
+        raise typer.Exit(failed[0].exit_code)
+    if incomplete:
+        raise typer.Exit(FailedMasksError.exit_code)
+
+
+def _answer(cell: Cell, models: _Models) -> Any:
+    found = cell.question.answer(SWEPT)
+    if found is not None:
+        return found
+    models.give(cell)
+    import mechspex as mx
+
+    def search(run: str, values: Any) -> Any:
+        return mx.sweep(values, order=cell.order, run=run, progress=True)
+
+    try:
+        return cell.question.searched(SWEPT, search, cell.experiment.prompts)
+    finally:
+        models.take(cell)
+
+
+def _dry_run(cells: list[Cell], models: _Models, as_json: bool) -> None:
+    rates: dict[tuple[str, ...], float] = {}
+    rows = []
+    for cell in cells:
+        done = cell.question.folder(SWEPT) is not None
+        key = (*cell.loads, cell.experiment.task_name, str(cell.experiment.precision))
+        if not done and key not in rates:
+            models.give(cell)
+            rates[key] = _seconds_a_mask(cell)
+            models.take(cell)
+        models.count([cell])
+        rows.append(
+            {
+                "sweep": cell.in_short,
+                "masks": cell.n_masks,
+                "forwards": cell.n_masks * cell.experiment.prompts,
+                "done": done,
+                "seconds": 0.0 if done else cell.n_masks * rates[key],
+            }
+        )
+    if as_json:
+        print_answer(rows, True)
+        return
+    for row in rows:
+        time = "done" if row["done"] else f"about {_time(row['seconds'])}"
+        print(f"{row['sweep']}: {row['masks']:,} masks, {row['forwards']:,} forwards, {time}")
+    left = [row for row in rows if not row["done"]]
+    masks, forwards, seconds = (
+        sum(row[k] for row in left) for k in ("masks", "forwards", "seconds")
+    )
+    rate = f" ({forwards / seconds:,.0f} forwards/s, measured here)" if seconds else ""
+    print(
+        f"{len(left)} of {len(rows)} sweeps to do: {masks:,} masks, {forwards:,} forwards, about "
+        f"{_time(seconds)}{rate}"
+    )
+
+
+def _seconds_a_mask(cell: Cell) -> float:
+    """The seconds that one of the sweep's own masks takes, on its prompts."""
+    import numpy as np
+
+    from mechspex.core.masks import ablate_sets
+    from mechspex.runs.recorded import RecordedValues
+
+    (values,) = cell.experiment.values(cell.experiment.prompts)
+    columns = np.linspace(0, len(values.units) - 1, 2 * _TIMED).astype(int)
+    masks = ablate_sets(len(values.units), [(int(column),) for column in np.unique(columns)])
+    values(masks[1::2])
+    recorded = RecordedValues(values, None)
+    seconds = recorded.pace(masks[::2])
+    recorded.close()
+    return seconds or 0.0
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,148 @@
+"""``mechspex sweeps``: every combination once, one model for all, and nothing done twice."""
+
+import json
+
+import pytest
+
+import mechspex as mx
+from mechspex.cli.sweep_file import Shard, cells_of, read_sweep_file
+from mechspex.errors import Refused
+
+PLAN = """
+tasks = ["induction", "own.jsonl"]
+models = "tiny"  # one needs no list
+ablations = ["zero", "leave_one_out"]
+prompts = 4
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    rows = [
+        {"prompt": f"{a} {b} moon {a}", "answer": f" {b}", "distractor": " fish"}
+        for a, b in [("key", "cow"), ("bird", "road"), ("spoon", "key"), ("road", "apple")]
+    ]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "plan.toml").write_text(PLAN)
+
+
+def counted_loads(monkeypatch):
+    load, loads = mx.load_model, []
+
+    def counted(*args, **options):
+        loads.append(args)
+        return load(*args, **options)
+
+    monkeypatch.setattr(mx, "load_model", counted)
+    return loads
+
+
+def test_every_combination_is_swept_with_one_model_and_none_twice(run, plan, monkeypatch):
+    loads = counted_loads(monkeypatch)
+    zero = ("sweeps", "plan.toml", "--json", "--ablation", "zero")
+    code, out, err = run(*zero, "--csv", "all.csv")
+    assert code == 0, err
+    assert len(loads) == 1, "one model for all sweeps"
+    columns = json.loads(out)["columns"]
+    cells = set(zip(columns["task"], columns["ablation"], strict=True))
+    assert cells == {("induction", "zero"), ("own", "zero")}
+    assert len(columns["unit"]) == 2 * 8
+    again = run(*zero)
+    assert json.loads(again[1]) == json.loads(out)
+    assert "induction · tiny · heads · zero" in again[2]
+    assert run("sweep", "induction", "--model", "tiny", "--prompts", "4", "--ablation", "zero",
+               "--json")[0] == 0  # fmt: skip
+    assert len(loads) == 1, "what is done is found again, by the single command as well"
+    dry = json.loads(run(*zero, "--dry-run", "--seed", "0")[1])
+    assert [row["done"] for row in dry] == [True] * 2
+
+
+def test_a_dry_run_counts_and_times_and_sweeps_nothing(run, plan, tmp_path):
+    code, out, _ = run("sweeps", "plan.toml", "--dry-run", "--order", "2", "--task", "induction")
+    assert code == 0
+    assert out.count("37 masks, 148 forwards, about") == 2
+    assert "2 of 2 sweeps to do: 74 masks, 296 forwards" in out
+    assert "forwards/s, measured here" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_that_fails_does_not_stop_the_others(run, plan, monkeypatch):
+    sweep = mx.sweep
+
+    def fails(values, **options):
+        if values.configuration["task"].startswith("induction"):
+            raise Refused("no induction today")
+        return sweep(values, **options)
+
+    monkeypatch.setattr(mx, "sweep", fails)
+    code, out, err = run("sweeps", "plan.toml", "--ablation", "zero")
+    assert code == 2
+    assert "no induction today" in err
+    assert "1 of 2 sweeps failed" in err
+    assert "1 answer" in out
+
+
+def test_shards_are_neighbours_of_nearly_equal_work_and_together_all(run, plan):
+    weights = [5, 1, 1, 1, 8, 3, 3, 2]
+    taken = [Shard(number, 3).takes(weights) for number in (1, 2, 3)]
+    assert [sum(column) for column in zip(*taken, strict=True)] == [1] * 8
+    sums = [sum(w for w, t in zip(weights, part, strict=True) if t) for part in taken]
+    assert max(sums) - min(sums) <= max(weights)
+    told = [
+        {row["sweep"] for row in json.loads(run("sweeps", "plan.toml", "--dry-run", "--json",
+                                                "--shard", f"{n}/2", "--task", "induction")[1])}
+        for n in (1, 2)
+    ]  # fmt: skip
+    assert [len(part) for part in told] == [1, 1]
+    assert told[0] != told[1]
+
+
+@pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/0", "-1/2"])
+def test_what_is_no_shard_is_refused(text):
+    with pytest.raises(Refused, match="write 3/16"):
+        Shard.read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("tasks = ['ioi']\n\ntask = 3", "line 3: unknown 'task'; there are models, tasks"),
+        ("tasks = [3]", "line 1: 'tasks' is .3.; it takes text in quotes"),
+        ("seeds = [true]", "line 1: 'seeds' is .True.; it takes whole numbers"),
+        ("prompts = [3]", "it takes whole numbers"),
+        ("models = []", "it takes text"),
+        ("tasks = [", "is no TOML file"),
+    ],
+)
+def test_faults_of_a_file_are_told_with_their_line(tmp_path, text, complaint):
+    file = tmp_path / "plan.toml"
+    file.write_text(text)
+    with pytest.raises(Refused, match=complaint):
+        read_sweep_file(file)
+
+
+def test_lists_are_combined_those_of_one_model_together():
+    cells = cells_of({"tasks": ["a", "b"], "models": ["m", "n"], "seeds": [1, 2, 1], "prompts": 3})
+    assert len(cells) == 8
+    assert [cell["model"] for cell in cells] == ["m"] * 4 + ["n"] * 4
+    assert cells[0] == {"task": "a", "model": "m", "units": "heads", "ablation": "mean", "seed": 1,
+                        "prompts": 3}  # fmt: skip
+    with pytest.raises(Refused, match="no tasks"):
+        cells_of({})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("nothing.toml",), "cannot be read"),
+        (("plan.toml", "--task", "iio"), "iio"),
+        (("plan.toml", "--ablation", "none"), "none"),
+        (("plan.toml", "--order", "3"), "order = 3"),
+        (("plan.toml", "--units", "L9H9"), "L9H9"),
+        (("plan.toml", "--csv", "no/all.csv"), "cannot be written"),
+    ],
+)
+def test_slips_are_told_before_a_model_is_loaded(run, plan, monkeypatch, arguments, complaint):
+    monkeypatch.setattr(mx, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    code, out, err = run("sweeps", *arguments)
+    assert (code, out, complaint in err) == (2, "", True), err
