@@ -7,6 +7,8 @@ from mechspex.experiments.paper_figure import PaperFigure
 SPEX = "SPEX, Kang et al. 2025"
 PROXYSPEX = "ProxySPEX, Butler et al. 2025"
 IOI = "IOI, Wang et al. 2022"
+HYDRA = "Hydra, McGrath et al. 2023"
+REPAIR = "Rushing & Nanda 2024"
 ACDC = "ACDC, Conmy et al. 2023"
 MIB = "MIB, Mueller et al. 2025"
 EAP_IG = "EAP-IG, Hanna et al. 2024"
@@ -156,6 +158,42 @@ _FIGURES = (
         minutes=(4, 40),
         model=True,
         tasks=("ioi", "capital", "hypernymy"),
+    ),
+    PaperFigure(
+        name="ioi-heads",
+        paper=f"{IOI}, Figures 3b and 15",
+        title="Which heads write the answer, and which step in when those are gone",
+        shows="Layer × head: the direct effect of each head on the logit difference, the effect of "
+        "its ablation, and its direct effect after the three strongest heads are knocked out.",
+        differs="SmolLM2: 30 × 9 heads in place of GPT-2's 12 × 12. The strongest are chosen on "
+        "other prompts than those that are shown; the mean is over all templates.",
+        minutes=(3, 10),
+        model=True,
+        tasks=("ioi",),
+    ),
+    PaperFigure(
+        name="self-repair",
+        paper=f"{HYDRA}, Figures 2 and 7; {REPAIR}, Figure 1",
+        title="What is repaired when a layer or a head is taken away, and by what",
+        shows="Direct against total effects of whole layers; what later layers restore; the share "
+        "of a head's direct effect that other heads, MLPs and the final norm repair.",
+        differs="SmolLM2 on capitals and on passages written for this, in place of Chinchilla on "
+        "Counterfact and GPT-2 on the Pile. Both estimators of what the norm repairs.",
+        minutes=(5, 20),
+        model=True,
+        tasks=("capital",),
+    ),
+    PaperFigure(
+        name="completeness",
+        paper=f"{IOI}, Figure 6",
+        title="Does a circuit lose what the whole model loses?",
+        shows="The value of the circuit without some of its heads, F(C∖K), against that of the "
+        "whole model without them, F(M∖K): a complete circuit lies on the diagonal.",
+        differs="Circuits of twelve heads of SmolLM2, searched and of the strongest singles, and a "
+        "model with backup heads, of which every K is measured; K has no classes here.",
+        minutes=(4, 20),
+        model=True,
+        tasks=("ioi",),
     ),
     PaperFigure(
         name="or-gate",

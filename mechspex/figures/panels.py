@@ -206,8 +206,9 @@ def _diagonal(axes: Axes) -> None:
 def _maps(figure: Figure, quantity: str, of_it: Sequence[tuple[Axes, Sequence[Any]]]) -> None:
     """Layers across and heads up, on one scale of colours for all maps of a quantity."""
     colours = scale(*([row["y"] for row in rows] for _, rows in of_it))
+    # A head that one map lacks keeps its row.
+    heads = list(dict.fromkeys(row["series"] for _, rows in of_it for row in rows))
     for axes, rows in of_it:
-        heads = list(dict.fromkeys(row["series"] for row in rows))
         units = UnitSet(
             tuple(Unit("head", int(row["x"]), heads.index(row["series"])) for row in rows)
         )
