@@ -1,6 +1,7 @@
 """How fast the masked forward is: ratios, both sides in one run, printed as a table.
 
     python tests/benchmarks/masked_forward.py > tests/benchmarks/masked_forward.md
+    python tests/benchmarks/masked_forward.py cuda > tests/benchmarks/masked_forward_cuda.md
 
 About a quarter of an hour on two idle cores.
 """
@@ -26,6 +27,9 @@ from mechspex.models.shipped import TINY
 from mechspex.models.smollm2 import smollm2_folder
 
 PROMPTS, ROUNDS = 8, 4
+DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+# Tokens of one batch of the model's own forward, which fill the device.
+TOKENS = 2048 if DEVICE == "cpu" else 1 << 16
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -54,6 +58,8 @@ def rounds_of(sides, rounds):
         for name, side in sides.items():
             start = time.perf_counter()
             side()
+            if DEVICE != "cpu":
+                torch.cuda.synchronize()
             taken[name].append(time.perf_counter() - start)
     return {name: np.array(seconds[1:]) for name, seconds in taken.items()}
 
@@ -61,8 +67,12 @@ def rounds_of(sides, rounds):
 def peak(dtype):
     """Rate of the best large matrix product, FLOP/s."""
     best = 0.0
-    for rows, inner, columns in ((2048, 2048, 2048), (4096, 4096, 4096), (1920, 576, 1536)):
-        a, b = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+    sizes = [(2048, 2048, 2048), (4096, 4096, 4096), (1920, 576, 1536)]
+    if DEVICE != "cpu":
+        sizes.append((8192, 8192, 8192))
+    for rows, inner, columns in sizes:
+        a = torch.randn(rows, inner, device=DEVICE).to(dtype)
+        b = torch.randn(columns, inner, device=DEVICE).to(dtype)
         with torch.inference_mode():
             taken = rounds_of({"product": lambda a=a, b=b: torch.nn.functional.linear(a, b)}, 8)
         best = max(best, 2 * rows * inner * columns / taken["product"].min())
@@ -84,7 +94,7 @@ def loop(model, tokens, mean, masks):
     """What a user writes: one mask a forward, through run_with_hooks."""
     for mask in masks.reshape(len(masks), len(mean), -1):
         hooks = [
-            (name, functools.partial(replace, torch.from_numpy(keep), mean[name]))
+            (name, functools.partial(replace, torch.from_numpy(keep).to(DEVICE), mean[name]))
             for name, keep in zip(mean, mask, strict=True)
         ]
         model.run_with_hooks(tokens, fwd_hooks=hooks)
@@ -97,11 +107,12 @@ def replace(keep, mean, activation, hook):
 
 def measure(name, folder, kind, length):
     """One row a ratio, for one model, kind of unit and prompt length."""
-    n_masks = 2048 // (length * PROMPTS)
-    bridge = mx.load_model(folder)
+    n_masks = TOKENS // (length * PROMPTS)
+    bridge = mx.load_model(folder, device=DEVICE)
     task = task_of(bridge, length)
     units = getattr(mx, kind)(bridge)
     tokens = torch.stack([torch.tensor(bridge.tokenizer(p).input_ids) for p in task.prompts])
+    tokens = tokens.to(DEVICE)
     assert tokens.shape == (PROMPTS, length), tokens.shape
     masks = sample_masks(len(units), n_masks, keep=0.9, seed=1)
     hook = "attn.hook_z" if kind == "heads" else "mlp.hook_post"
@@ -112,14 +123,15 @@ def measure(name, folder, kind, length):
 
     sides, errors = {}, None
     for dtype_name, dtype in DTYPES.items():
-        raw = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        raw = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(DEVICE)
         batch = tokens.repeat(n_masks, 1)
         precision = None if dtype_name == "float32" else dtype_name
         values = mx.ComponentValues(bridge, task, units, precision=precision)
         assert values.through_bridge is None, values.through_bridge
         errors = values.precision_error
         # Let the batch size settle.
-        values(sample_masks(len(units), 6 * n_masks, keep=0.9, seed=2))
+        n_first = (6 if DEVICE == "cpu" else 16) * n_masks
+        values(sample_masks(len(units), n_first, keep=0.9, seed=2))
         sides[f"own {dtype_name}"] = lambda raw=raw, batch=batch: raw(
             batch, logits_to_keep=1, use_cache=False
         )
@@ -192,9 +204,15 @@ def table(rows):
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     transformers_logging.disable_progress_bar()
-    command = "python tests/benchmarks/masked_forward.py > tests/benchmarks/masked_forward.md"
+    end = "" if DEVICE == "cpu" else f"_{DEVICE}"
+    asked = "" if DEVICE == "cpu" else f" {DEVICE}"
+    table_of = f"tests/benchmarks/masked_forward{end}.md"
+    command = f"python tests/benchmarks/masked_forward.py{asked} > {table_of}"
     print(f"# The masked forward: ratios of rates, both sides in one run\n\nMade by `{command}`")
-    print(f"on {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}.\n")
+    where = f"{os.cpu_count()} cores ({platform.machine()})"
+    if DEVICE != "cpu":
+        where = f"one {torch.cuda.get_device_name(DEVICE)}"
+    print(f"on {where}, torch {torch.__version__}.\n")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         models = {"SmolLM2": smollm2_folder(), "gpt2 shape": gpt2_folder(Path(scratch))}

