@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,6 +20,7 @@ from mechspex.core.checks import told
 from mechspex.core.errors import ShapeError, TaskError
 from mechspex.forward.batch_size import BatchSize, unless_out_of_memory
 from mechspex.models.bridge import HookWatch
+from mechspex.models.hidden_keys import with_gradients
 from mechspex.tasks.metrics import AllPositions, Continuations, LogitDifference, Metric
 
 
@@ -171,7 +173,9 @@ class BatchedForward:
         n_prompts = part.stop - part.start
         soft = repeat(masks, "mask 1 unit -> mask prompt unit", prompt=n_prompts)
         soft = soft.clone().requires_grad_()
-        with torch.enable_grad():
+        hides = self.plain.ablation.words is not None
+        attention = with_gradients(self.plain.tokens.device) if hides else nullcontext()
+        with torch.enable_grad(), attention:
             of_rows = repeat(
                 soft, "mask prompt unit -> mask (prompt sequence) unit", sequence=self.n_sequences
             )

@@ -142,4 +142,7 @@ def _first(
 ) -> Int[np.ndarray, " mask"]:
     """The first place of any ablated unit; no table larger than the masks themselves is made."""
     order = np.argsort(place, kind="stable")
-    return np.where(masks.all(axis=1), if_none, place[order][masks[:, order].argmin(axis=1)])
+    # Units mostly stand in order already: sorting 46,080 columns takes longer than the forward.
+    sorted_already = bool((order[1:] > order[:-1]).all())
+    in_order = masks if sorted_already else masks[:, order]
+    return np.where(masks.all(axis=1), if_none, place[order][in_order.argmin(axis=1)])

@@ -15,8 +15,9 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
-# The first try: where CPUs have reached their rate, and graphics cards have not yet.
-_FIRST = 2048
+# The first try: where CPUs have reached their rate, and where graphics cards no longer wait for
+# the next kernel.
+_FIRST, _FIRST_OF_DEVICE = 1 << 11, 1 << 14
 # What twice as many tokens must gain to be worth their memory.
 _GAIN = 1.03
 # Forwards of one size that are timed: the first of them also pays for fresh memory.
@@ -38,7 +39,7 @@ class BatchSize:
     def __init__(self, device: torch.device, bytes_per_token: int) -> None:
         # Half of what is free now: other processes and longer caches want some as well.
         fitting = max(1, _free_bytes(device) // 2 // bytes_per_token)
-        self.tokens = min(_FIRST, fitting)
+        self.tokens = min(_FIRST if device.type == "cpu" else _FIRST_OF_DEVICE, fitting)
         self._most = min(_LARGEST, fitting)
         self._rates: dict[int, list[float]] = {}
         self._settled = False

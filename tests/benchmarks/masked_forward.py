@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def task_of(model, length):
     # All begin alike: where a prompt begins, some tokenizers split a word or add a token.
     begin = len(model.tokenizer("apple").input_ids)
     prompts = [" ".join(["apple", *rng.choice(words, length - begin)]) for _ in range(PROMPTS)]
-    return mx.Task(prompts, [" bird"] * PROMPTS, [" boat"] * PROMPTS)
+    return mx.Task(prompts, [" bird"] * PROMPTS, [" boat"] * PROMPTS, prepend_bos=True)
 
 
 def rounds_of(sides, rounds):
@@ -123,7 +124,8 @@ def measure(name, folder, kind, length):
 
     sides, errors = {}, None
     for dtype_name, dtype in DTYPES.items():
-        raw = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(DEVICE)
+        raw: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        raw = raw.to(DEVICE)
         batch = tokens.repeat(n_masks, 1)
         precision = None if dtype_name == "float32" else dtype_name
         values = mx.ComponentValues(bridge, task, units, precision=precision)

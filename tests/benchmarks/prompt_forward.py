@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,8 +123,8 @@ def measured(own, values, masks):
 
 def main():
     model = mx.load_model("smollm2-135m", device=DEVICE)
-    own = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
-    own = own.to(DEVICE)
+    own: Any = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
+    own = own.eval().to(DEVICE)
     sentences, words = context(30, 16), context(25, 20)
     late = mx.words(sentences, by="sentence")[20:]
     cases = {

@@ -69,7 +69,7 @@ def measured(model, text, length, number, folder):
     return found
 
 
-def scored(length, masks, values, of_design=None):
+def scored(length, masks, values, *of_design):
     """R² on fresh masks of every decoder and mask count; one review a process, on one thread."""
     n_units = masks.shape[1]
     fresh, expected = masks[-FRESH:], values[-FRESH:]
@@ -78,7 +78,7 @@ def scored(length, masks, values, of_design=None):
         for decoder, n in tried(length):
             if decoder == "spex":
                 design = mx.SpexDesign(n_units, n, max_order=2)
-                found = mx.decode(design.masks, of_design, decoder=decoder, design=design)
+                found = mx.decode(design.masks, *of_design, decoder=decoder, design=design)
             else:
                 found = mx.decode(masks[:n], values[:n], decoder=decoder)
             functions[f"{decoder} {n}"] = found

@@ -119,7 +119,7 @@ def test_the_native_model_goes_through_its_bridge(tiny):
     assert "no model of the transformers library" in str(values.through_bridge)
     tokens = tiny.tokenizer("<bos>" + " " + without(MASKS[2]) + RESPONSE, add_special_tokens=False)
     row = torch.tensor([tokens.input_ids])
-    log_p = tiny.original_model(row).log_softmax(-1)[0, -4:-1]
+    log_p = tiny.original_model(row.to(tiny.cfg.device)).log_softmax(-1)[0, -4:-1]
     expected = log_p[torch.arange(3), row[0, -3:]].sum().item()
     assert values(MASKS[2:3])[0, 0] == pytest.approx(expected, abs=1e-4)
     check_laws(values, values(MASKS[:1])[0])
