@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from mechspex.models.load_model import Model
 
-Weights = tuple[tuple[object, ...], ...]
-"""What tells whether weights have changed, a row a tensor: cheap to make, compared by ==."""
+Weights = tuple[object, ...]
+"""What tells whether weights have changed: cheap to make, compared by ==."""
 
 # Numbers of each tensor that are looked at.
 _LOOKED_AT = 256
@@ -26,18 +27,14 @@ def weights_of(model: Model) -> Weights:
     on the address of a tensor that was replaced. What goes round the count (`.data`, a view of
     NumPy) is seen where it changes one of 256 numbers spread over the tensor.
     """
-    return tuple(
-        (
-            name,
-            tensor.data_ptr(),
-            # Tensors made in inference mode do not count.
-            None if tensor.is_inference() else tensor._version,
-            tensor.dtype,
-            tensor.shape,
-            _some_of(tensor),
-        )
-        for name, tensor in model.original_model.state_dict().items()
-    )
+    # A bridge holds most of its tensors under several names.
+    named = {id(t): (name, t) for name, t in _state(model).items()}
+    # Tensors made in inference mode do not count.
+    facts = [
+        (name, t.data_ptr(), None if t.is_inference() else t._version, t.dtype, t.shape)
+        for name, t in named.values()
+    ]
+    return *facts, _some_of(t for _, t in named.values())
 
 
 def weights_hash(model: Model) -> str:
@@ -54,15 +51,26 @@ def weights_hash(model: Model) -> str:
 
 def _hash(model: Model) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.original_model.state_dict().items()):
+    for name, tensor in sorted(_state(model).items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _some_of(tensor: Tensor) -> bytes:
-    if tensor.is_meta:  # accelerate keeps it on disk
-        return b""
-    # A contiguous tensor is flattened without a copy.
-    few = tensor.detach().flatten()[:: 1 + tensor.numel() // _LOOKED_AT]
-    return few.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+def _state(model: Model) -> dict[str, Tensor]:
+    return model.original_model.state_dict(keep_vars=True)
+
+
+def _some_of(tensors: Iterable[Tensor]) -> bytes:
+    """Some numbers of each tensor; those of a device and dtype in one copy, which devices wait for.
+
+    What accelerate keeps on disk has none.
+    """
+    few: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        if not tensor.is_meta:
+            # A contiguous tensor is flattened without a copy.
+            some = tensor.detach().flatten()[:: 1 + tensor.numel() // _LOOKED_AT]
+            few.setdefault((tensor.device, tensor.dtype), []).append(some)
+    each = [torch.cat(some).cpu().view(torch.uint8) for some in few.values()]
+    return b"".join(one.numpy().tobytes() for one in each)
