@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -57,7 +58,7 @@ def _hash(model: Model) -> str:
     return digest.hexdigest()
 
 
-def _state(model: Model) -> dict[str, Tensor]:
+def _state(model: Model) -> dict[str, Any]:
     return model.original_model.state_dict(keep_vars=True)
 
 
