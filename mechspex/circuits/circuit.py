@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from mechspex.circuits.member_pair import MemberPair, Relation, relation_of
+from mechspex.core.checks import PATH, WHOLE, Only, Several, as_number
 from mechspex.core.counted import counted
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import (
     read_estimate,
@@ -32,43 +35,11 @@ from mechspex.runs.text import subject
 if TYPE_CHECKING:
     import matplotlib.figure
 
-Relation = Literal["together", "backup", "opposed"]
+    from mechspex.models.load_model import Model
 
 SCHEMA = "mechspex.circuit/1"
 # Rows that the text shows.
 _SHOWN = 12
-
-
-@dataclass(frozen=True)
-class MemberPair:
-    """A confirmed pair of members.
-
-    Write a_T for ablated(T); a single effect that is not confirmed counts as 0.
-
-    * ``opposed``: a_i and a_j have opposite signs. One unit undoes what the other writes.
-    * ``backup``: |a_i + a_j + a_ij| > |a_i| + |a_j|. Ablating both does more than either: each
-      stands in for the other, as in an OR.
-    * ``together``: ablating both does no more than that: each needs the other, as in an AND.
-
-    Attributes:
-        members: the columns i and j.
-        joint: a_ij, in the units of the value.
-        relation: one of the three above.
-    """
-
-    members: tuple[int, int]
-    joint: Estimate
-    relation: Relation
-
-    @property
-    def effect(self) -> float:
-        """a_ij without its interval."""
-        return self.joint.value
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Both ends of the interval of a_ij."""
-        return self.joint.low, self.joint.high
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -178,7 +149,7 @@ class Circuit(RunResult):
             if sure and len(term) == 2 and all(column in alone for column in term):
                 i, j = term
                 one, other = (alone[column][0].value * alone[column][1] for column in (i, j))
-                links.append(MemberPair((i, j), joint, _relation(one, other, joint.value)))
+                links.append(MemberPair((i, j), joint, relation_of(one, other, joint.value)))
         links.sort(key=lambda link: -abs(link.effect))
         return replace(self, effects=effects, links=tuple(links))
 
@@ -257,6 +228,52 @@ class Circuit(RunResult):
             path: the file to write.
         """
         nx.write_graphml(self.to_graph(), path)
+
+    @door(path=PATH, importance=Several(as_number, "a number a unit"))
+    def to_mib(
+        self, path: str | Path, model: Model | str | Path, importance: Sequence[float] | None = None
+    ) -> None:
+        """Write JSON that the MIB benchmark's ``Graph.from_json`` reads, edges between nodes in it.
+
+        Heads and MLPs that are none of `units` are in the graph, without a score: they are kept.
+
+        Args:
+            path: the file to write.
+            model: the model that the circuit was found in.
+            importance: a score a unit, to rank by; 1 for members and 0 for others if not given.
+
+        Raises:
+            Refused: units that are no whole heads or MLPs of the model, or scores that are none.
+        """
+        from mechspex.circuits.mib import write_mib
+
+        write_mib(self, Path(path), model, importance)
+
+    @classmethod
+    @door(path=PATH, units=Only((UnitSet,), "units, such as heads(model)"), size=WHOLE)
+    def from_mib(
+        cls,
+        path: str | Path,
+        units: UnitSet | None = None,
+        *,
+        size: int | None = None,
+        absolute: bool = True,
+    ) -> Circuit:
+        """The nodes of a circuit in the MIB benchmark's JSON.
+
+        Args:
+            path: the file, as `to_mib` or the benchmark's ``Graph.to_json`` writes it.
+            units: what it was chosen from; all heads and MLPs if not given. Others are to be in it.
+            size: so many nodes with the best scores, and all without one, not those in the graph.
+            absolute: rank by the size of a score, not by the score.
+
+        Raises:
+            Refused: no circuit, too few scores, or a node left out that is no unit.
+            UnknownUnitError: a unit that the file's model lacks.
+        """
+        from mechspex.circuits.mib import circuit_of_mib
+
+        return circuit_of_mib(Path(path), units, size, absolute)
 
     def to_dict(self) -> dict[str, Any]:
         """The circuit as plain numbers and lists, with a schema name; JSON can hold it."""
@@ -367,9 +384,3 @@ def _link(stored: dict[str, Any], column: Mapping[str, int]) -> MemberPair:
         raise ValueError(f"relation {stored['relation']!r}")
     joint = read_estimate([stored["effect"], *stored["interval"]])
     return MemberPair((column[one], column[other]), joint, stored["relation"])
-
-
-def _relation(one: float, other: float, joint: float) -> Relation:
-    if one * other < 0:
-        return "opposed"
-    return "backup" if abs(one + other + joint) > abs(one) + abs(other) else "together"

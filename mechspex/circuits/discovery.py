@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.curve import Curve
-from mechspex.circuits.faithfulness import Faithfulness
+from mechspex.circuits.faithfulness import MIB_SHARES, Faithfulness
+from mechspex.circuits.goal import Objective, as_objective
 from mechspex.circuits.score_table import ReferenceScores
+from mechspex.core.checks import PATH
 from mechspex.core.counted import counted
+from mechspex.core.doors import door
 from mechspex.core.json_values import plain, plain_rows, read_term, read_text, read_whole
 from mechspex.core.units import Term
 from mechspex.runs.cost import Cost
@@ -22,6 +26,8 @@ from mechspex.set_functions.set_function import SetFunction
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+    from mechspex.models.load_model import Model
 
 _CURVES = ("best_curve", "matching_curve", "best_mib", "matching_mib")
 # Of the circuits of every size, what the text shows.
@@ -98,6 +104,30 @@ class Discovery(RunResult):
             chosen=(size, self.faithfulness.faithfulness),
             heading=f"Circuits of every size · {told}",
         )
+
+    @door(folder=PATH, objective=as_objective)
+    def to_mib(
+        self, folder: str | Path, model: Model | str | Path, objective: Objective = "match"
+    ) -> None:
+        """Write a circuit for each of the nine sizes of the MIB benchmark below the whole model.
+
+        Each has no more units than its share, which its file is called by (``0.05.json``); of few
+        units the smallest are empty.
+
+        Args:
+            folder: made if it is not there.
+            model: the model that the circuits were found in.
+            objective: ``match`` for the subsets nearest to the model, ``best`` for the best.
+
+        Raises:
+            Refused: units that are no whole heads or MLPs of the model, or another objective.
+        """
+        sets = {0: ()} | dict(self.matching if objective == "match" else self.best)
+        units = self.circuit.units
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for share in MIB_SHARES[:-1]:
+            size = max(size for size in sets if size <= share * len(units))
+            Circuit(units, sets[size]).to_mib(Path(folder) / f"{share:g}.json", model)
 
     @property
     def in_short(self) -> str:

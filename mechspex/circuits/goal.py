@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from mechspex.circuits.faithfulness import mib_sizes
+from mechspex.core.checks import told
 from mechspex.core.errors import Refused
 
 Objective = Literal["match", "best"]
@@ -18,6 +19,17 @@ Objective = Literal["match", "best"]
 _SMALL = 20
 
 _WORDS = {"best": "the best", "match": "the most faithful"}
+
+
+def as_objective(name: str, given: object) -> Any:
+    """Reads what a circuit is to be.
+
+    Raises:
+        Refused: something else.
+    """
+    if given not in get_args(Objective):
+        raise Refused(f"{name} = {told(given)}: choose {', '.join(get_args(Objective))}")
+    return given
 
 
 @dataclass(frozen=True)
@@ -43,10 +55,7 @@ class CircuitGoal:
     sizes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.objective not in get_args(Objective):
-            raise Refused(
-                f"objective = {self.objective!r}: choose {', '.join(get_args(Objective))}"
-            )
+        as_objective("objective", self.objective)
         if not 0 < self.target < (np.inf if self.objective == "best" else 1):
             raise Refused(
                 f"target = {self.target}: give a faithfulness above 0, below 1 to match the model"

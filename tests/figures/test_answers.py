@@ -7,7 +7,8 @@ from planted_answers import CONFIGURATION, evidence, heads, long_names, planted
 
 import mechspex as mx
 from mechspex import figures
-from mechspex.circuits.circuit import Circuit, MemberPair
+from mechspex.circuits.circuit import Circuit
+from mechspex.circuits.member_pair import MemberPair
 from mechspex.core.statistics import Estimate
 from mechspex.errors import Refused, ShapeError
 
