@@ -122,14 +122,14 @@ def write_mib(
     # A file is read without the libraries of models.
     from mechspex.models.load_model import as_model
 
-    model = as_model("model", model)
-    graph = MibGraph.of_model(model)
+    bridge: Model = as_model("model", model)
+    graph = MibGraph.of_model(bridge)
     every, inside = graph.units, set(circuit.names)
     searched = {node_name(unit): unit.name for unit in circuit.units}
     unknown = set(searched.values()) - set(every.names)
     if unknown:
         raise Refused(
-            f"the circuit has the unit {min(unknown)}, which {model.cfg.model_name} lacks; give "
+            f"the circuit has the unit {min(unknown)}, which {bridge.cfg.model_name} lacks; give "
             "the model that it was found in"
         )
     scores = _scores(circuit, importance)
@@ -271,7 +271,7 @@ def _n_edges(
     number = 0
     for edge, entry in stored.items():
         found = _EDGE.fullmatch(edge)
-        if not found or not _joins(*found.groups(), graph, nodes):
+        if not found or not _joins(found["parent"], found["child"], found["letter"], graph, nodes):
             raise Refused(f"edge {told(edge)} joins no two nodes of {graph.n_layers} layers")
         ends = nodes[found["parent"]], nodes[found["child"]]
         in_graph = _in_graph(f"edge {edge}", _mapping(f"edge {edge}", entry))
