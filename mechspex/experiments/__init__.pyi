@@ -2,11 +2,13 @@ from .bench import bench as bench
 from .catalogue import FIGURES as FIGURES
 from .circuit_curves import circuit_curves as circuit_curves
 from .completeness import completeness as completeness
+from .context_lds import context_lds as context_lds
 from .data_lds import data_lds as data_lds
 from .head_energy import head_energy as head_energy
 from .head_pruning import head_pruning as head_pruning
 from .hierarchy import hierarchy as hierarchy
 from .ioi_heads import ioi_heads as ioi_heads
+from .length import length as length
 from .never_fails import never_fails as never_fails
 from .or_gate import or_gate as or_gate
 from .r2_samples import r2_samples as r2_samples

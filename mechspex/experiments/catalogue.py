@@ -13,6 +13,7 @@ ACDC = "ACDC, Conmy et al. 2023"
 MIB = "MIB, Mueller et al. 2025"
 EAP_IG = "EAP-IG, Hanna et al. 2024"
 DATTRI = "dattri, Deng et al. 2024"
+CONTEXT_CITE = "ContextCite, Cohen-Wang et al. 2024"
 
 _FIGURES = (
     PaperFigure(
@@ -213,6 +214,28 @@ _FIGURES = (
         "regression is at its minimum, of which influence is the derivative, and is scored by "
         "margins; theirs is 20 epochs of SGD, scored by the loss.",
         minutes=(2, 45),
+    ),
+    PaperFigure(
+        name="context-lds",
+        paper=f"{CONTEXT_CITE}, Figures 3 and 4; {SPEX}, Recovery",
+        title="How many ablations say which sentences an answer rests on",
+        shows="LDS on fresh masks, what the answer loses without the best sentences, and whether "
+        "the needed sentences are named, against the number of masks.",
+        differs="Twelve sentences made up here, of which one or two are needed by construction, "
+        "and SmolLM2; a context counts where it is right, and wrong without a needed one.",
+        minutes=(5, 40),
+        model=True,
+    ),
+    PaperFigure(
+        name="length",
+        paper=f"{SPEX}, faithfulness by length",
+        title="How well words of a review are predicted, by its length",
+        shows="R² on masks of words that no decoder saw, by the number of words of the review.",
+        differs="The value is SmolLM2's logit difference of positive and negative after the "
+        "review, from hundreds of masks; theirs is a classifier's score from 16,128 masks and "
+        "more, with which every mask of 8 to 13 words is seen. At most half of all masks here.",
+        minutes=(5, 90),
+        model=True,
     ),
 )
 

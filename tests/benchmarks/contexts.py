@@ -33,6 +33,7 @@ import numpy as np
 import mechspex as mx
 from mechspex.attribution.context_cite import logit_of
 from mechspex.core.statistics import mean_estimate, paired_difference, proportion
+from mechspex.experiments.contexts import made_context, understood
 from mechspex.runs.run import Run
 from mechspex.set_functions.set_function import SetFunction
 
@@ -42,59 +43,6 @@ DECODED = ("automatic", "additive", "ContextCite", *([SHAPIQ] if find_spec("shap
 # A leaf of its trees holds 20 masks at least: of 32 it makes no tree, and fails.
 TRIED = [(name, n) for n in BUDGETS for name in DECODED if name != SHAPIQ or n > 32]
 METHODS = ["leave one out", "attention", "random", *(f"{name} {n}" for name, n in TRIED)]
-NAMES = [
-    "Anna", "Peter", "Maria", "Thomas", "Laura", "David", "Emma", "Paul", "Sarah", "Mark", "Julia",
-    "Simon",
-]  # fmt: skip
-PLACES = [
-    "kitchen", "garden", "attic", "cellar", "office", "garage", "bathroom", "library", "bedroom",
-    "hallway",
-]  # fmt: skip
-CITIES = ["Paris", "London", "Rome", "Berlin", "Madrid", "Tokyo", "Cairo", "Boston"]
-THINGS = ["apple", "key", "book", "ball", "phone", "coin"]
-FILLERS = (
-    "It was raining all day.", "The sun came out in the evening.", "Dinner was served at seven.",
-    "The clock on the wall was slow.", "A dog barked in the street.", "The train was late again.",
-    "Nobody had time to read the news.", "The window was open all night.",
-)  # fmt: skip
-
-
-def made(kind, seed):
-    """Sentences, the columns of those needed, the beginning of the answer, and all places named."""
-    rng = np.random.default_rng(seed)
-    name, place, thing = (list(map(str, rng.permutation(w))) for w in (NAMES, PLACES, THINGS))
-    if kind == "one":
-        sentences = [f"{name[i]} is in the {place[i]}." for i in range(6)]
-        cities = rng.permutation(CITIES)
-        sentences += [f"{name[i]} was born in {cities[i]}." for i in range(6)]
-        needed, start, named = [0], f"{name[0]} is in the", place[:6]
-    else:
-        sentences = [f"{name[i]} has the {thing[i]}." for i in range(2)]
-        sentences += [f"{name[i]} is in the {place[i]}." for i in range(2)]
-        sentences += list(map(str, rng.permutation(FILLERS)))
-        needed, start, named = [0, 2], f"The {thing[0]} is in the", place[:2]
-    order = rng.permutation(len(sentences)).tolist()
-    columns = sorted(order.index(column) for column in needed)
-    return [sentences[i] for i in order], columns, start, named
-
-
-def answers(model, sentences, start, named):
-    """Whether the first of the places named is the likeliest next word."""
-    import torch
-
-    text = " ".join(sentences) + "\n\n" + start
-    tokens = torch.tensor([model.tokenizer(text)["input_ids"]])
-    with torch.no_grad():
-        logits = model.original_model(tokens).logits[0, -1]
-    first = [model.tokenizer(" " + p, add_special_tokens=False)["input_ids"][0] for p in named]
-    return int(logits[first].argmax()) == 0
-
-
-def counts(model, sentences, needed, start, named):
-    if not answers(model, sentences, start, named):
-        return False
-    without = ([s for i, s in enumerate(sentences) if i != column] for column in needed)
-    return not any(answers(model, fewer, start, named) for fewer in without)
 
 
 def decoded(method, masks, values, n_tokens, seed):
@@ -115,19 +63,17 @@ def decoded(method, masks, values, n_tokens, seed):
 
 def scored(model, kind, seed, folder):
     """The scores of one context; None where the model does not answer it."""
-    sentences, needed, start, named = made(kind, seed)
-    if not counts(model, sentences, needed, start, named):
+    context = made_context(kind, seed)
+    if not understood(model, context):
         return None
-    values = mx.PromptValues(
-        model, " ".join(sentences), f"\n\n{start}", by="sentence", response=f" {named[0]}"
-    )
+    values, needed = context.values(model), list(context.needed)
     n_units = values.n_units
-    assert n_units == len(sentences) == 12
+    assert n_units == len(context.sentences) == 12
     with Run.open(folder) as run:
         recorded = run.record(values)
         masks = mx.sample_masks(n_units, max(BUDGETS), seed=seed)
         measured = recorded(masks)
-        n_tokens = len(model.tokenizer(f" {named[0]}", add_special_tokens=False)["input_ids"])
+        n_tokens = len(model.tokenizer(context.response, add_special_tokens=False)["input_ids"])
         methods: dict[str, Any] = {"leave one out": mx.leave_one_out(recorded, run=run)}
         methods["attention"] = mx.attention_scores(values)
         methods["random"] = mx.random_scores(n_units, seed=seed)
