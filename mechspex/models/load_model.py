@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,8 +101,8 @@ def load_model(
         tokenizer: the tokenizer, or where it lies, if not beside the model.
         dtype: the dtype of the weights and of all arithmetic, such as ``"bfloat16"``. If not
             given: float32, and a model in memory keeps its own.
-        device: ``"cpu"``, ``"cuda"``, …; if not given: the CPU, and a model in memory stays where
-            it is.
+        device: ``"cpu"``, ``"cuda"``, …; if not given: ``$MECHSPEX_DEVICE``, else the CPU; a model
+            in memory stays where it is.
 
     Raises:
         ModelError: no such model, device or dtype; or a model that cannot be used: quantised, cut
@@ -120,8 +121,8 @@ def load_model(
         if isinstance(name, nn.Module):
             model = _load_in_memory(name, tokenizer, dtype, device)
         else:
-            named = (name, tokenizer, dtype or torch.float32, device or torch.device("cpu"))
-            model = _load_named(*named)
+            device = device or _device_of_the_user()
+            model = _load_named(name, tokenizer, dtype or torch.float32, device)
     return model.eval()
 
 
@@ -221,6 +222,13 @@ def _tokenizer_at(given: PreTrainedTokenizerBase | str | Path) -> PreTrainedToke
     if not own.get_vocab():
         raise ModelError(f"{given} has no tokenizer; give load_model(…, tokenizer=…)")
     return own
+
+
+def _device_of_the_user() -> torch.device:
+    try:
+        return _checked_device(os.environ.get("MECHSPEX_DEVICE") or "cpu")
+    except ModelError as error:
+        raise ModelError(f"MECHSPEX_DEVICE: {error}") from None
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

@@ -32,6 +32,15 @@ def test_a_device_that_is_not_here_is_refused(device):
         mx.load_model("tiny", device=device)
 
 
+def test_the_users_device_is_the_default(monkeypatch, device):
+    monkeypatch.setenv("MECHSPEX_DEVICE", device)
+    assert next(mx.load_model("tiny").original_model.parameters()).device.type == device
+    monkeypatch.setenv("MECHSPEX_DEVICE", "meta")
+    with pytest.raises(ModelError, match="MECHSPEX_DEVICE: device 'meta' holds no numbers"):
+        mx.load_model("tiny")
+    mx.load_model("tiny", device="cpu")
+
+
 def test_units_of_a_model(gpt2, llama, tiny):
     assert mx.heads(gpt2).names == ("L0H0", "L0H1", "L0H2", "L1H0", "L1H1", "L1H2")
     assert len(mx.heads(llama)) == 8, "query heads, not key-value heads"
