@@ -227,7 +227,8 @@ def mean_rows(
 
 
 def _name(model: Any) -> str:
-    return model if isinstance(model, str) else type(model).__name__
+    """What a model is called: as asked for, or as it was loaded."""
+    return model if isinstance(model, str) else model.cfg.model_name
 
 
 def _kept(folder: Path | None) -> dict[str, Any]:
