@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,13 @@ from mechspex.core.masks import sample_masks
 from mechspex.decoders import decode
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.experiments.catalogue import FIGURES
-from mechspex.experiments.experiment import Asked, Measured, experiment, mean_rows
+from mechspex.experiments.experiment import (
+    Asked,
+    Measured,
+    experiment,
+    mean_rows,
+    processors,
+)
 from mechspex.experiments.paper_figure import Claim, Published
 from mechspex.experiments.planted import Structure, f1, planted
 from mechspex.experiments.reproduction import Axes
@@ -136,26 +143,26 @@ _PUBLISHED = (
 def recovery(asked: Asked) -> Measured:
     sizes, noises = ((64, 100, 270), (None, 10.0)) if asked.full else ((64,), (None,))
     alphas, seeds = ((0.5, 1.0, 2.0, 4.0, 8.0), 5) if asked.full else ((0.5, 1.0, 2.0, 4.0), 2)
+    points = list(product(sizes, noises, STRUCTURES, alphas))
+    todo = [
+        (
+            {
+                "units": n_units, "noise": noise, "structure": structure, "alpha": alpha,
+                "seed": seed,
+            },
+            partial(_cell, n_units, structure, noise, alpha, asked.full, seed),
+        )
+        for n_units, noise, structure, alpha in points
+        for seed in range(asked.seed, asked.seed + seeds)
+    ]  # fmt: skip
+    at: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for cell in asked.cells(todo, processors() if asked.full else 1):
+        place = cell["units"], cell["noise"], cell["structure"], cell["alpha"]
+        at.setdefault(place, []).append(cell)
     rows = []
-    for n_units in sizes:
-        for noise in noises:
-            for structure in STRUCTURES:
-                of = f"{structure}, {n_units} units" + ("" if noise is None else f", {noise:g} dB")
-                for alpha in alphas:
-                    cells = [
-                        row
-                        for seed in range(asked.seed, asked.seed + seeds)
-                        for row in asked.cell(
-                            {
-                                "units": n_units, "noise": noise, "structure": structure,
-                                "alpha": alpha, "seed": seed,
-                            },
-                            partial(
-                                _cell, n_units, structure, noise, alpha, asked.full, seed
-                            ),
-                        )
-                    ]  # fmt: skip
-                    rows += _means(of, alpha, cells)
+    for n_units, noise, structure, alpha in points:
+        of = f"{structure}, {n_units} units" + ("" if noise is None else f", {noise:g} dB")
+        rows += _means(of, alpha, at[n_units, noise, structure, alpha])
     return Measured(rows, Axes("masks / (n log₂ n)", "R² on fresh masks", log=True), _claims(rows))
 
 
