@@ -25,15 +25,17 @@ from mechspex.tasks.load_task import load_task
 
 PARTS = ("linear", "within a layer", "across layers")
 RESCALED, PLAIN = "kept heads rescaled", "not rescaled"
-NULL, CHANCE = "additive heads, rescaled", "rescaled, interactions spread over all pairs"
+NULL, CHANCE = "additive heads, rescaled", "interactions spread over all pairs"
 _ALL = "all heads"
 
 Cell = dict[str, Any]
 
 
-def _cell(model: Model, asked: Asked, units: UnitSet, rescale: bool, keep: float) -> list[Cell]:
+def _cell(
+    model: Model, asked: Asked, units: UnitSet, rescale: bool, keep: float, chance: bool
+) -> list[Cell]:
     """The shares of the variance, and what they would be of heads that only add up."""
-    n_masks, n_prompts = (5_000, 16) if asked.full else (1_000, 8)
+    n_masks, n_prompts = (5_000, 16) if asked.full else (_masks(len(units)), 8)
     task = load_task(asked.task, model, n_prompts=n_prompts, seed=asked.seed)
     values = quick_values(model, task, units, "zero", rescale=rescale)
     masks = sample_masks(len(units), n_masks, keep=keep, seed=asked.seed)
@@ -44,21 +46,25 @@ def _cell(model: Model, asked: Asked, units: UnitSet, rescale: bool, keep: float
         _row(RESCALED if rescale else PLAIN, part, share)
         for part, share in zip(PARTS, (found.linear, found.within, found.across), strict=True)
     ]
-    if not rescale:
-        return cells
-    linear, within, fits = rescaled_additive(masks, measured, layers, keep)
-    spread = 1 - found.linear.value
-    chance = chance_within(layers)
-    beside = {
-        NULL: (linear, within, 0.0),
-        CHANCE: (found.linear.value, spread * chance, spread * (1 - chance)),
-    }
-    for what, shares in beside.items():
+    beside: dict[str, tuple[tuple[float, ...], float]] = {}
+    if rescale:
+        linear, within, fits = rescaled_additive(masks, measured, layers, keep)
+        beside[NULL] = ((linear, within, 0.0), fits)
+    if chance:
+        spread, inside = 1 - found.linear.value, chance_within(layers)
+        shares = (found.linear.value, spread * inside, spread * (1 - inside))
+        beside[CHANCE] = (shares, np.nan)
+    for what, (shares, fits) in beside.items():
         cells += [
             _row(what, part, Estimate(share, np.nan, np.nan)) | {"fits": fits}
             for part, share in zip(PARTS, shares, strict=True)
         ]
     return cells
+
+
+def _masks(n_units: int) -> int:
+    """Enough for least squares to leave little of what it fits."""
+    return max(800, 4 * n_units)
 
 
 def _row(what: str, part: str, share: Estimate) -> Cell:
@@ -133,16 +139,19 @@ _PUBLISHED = tuple(
 def head_energy(asked: Asked) -> Measured:
     model = load_model(asked.model) if isinstance(asked.model, str) else asked.model
     groups = layer_groups(model)
-    wanted = [(f"{group}, p = 0.5", units, 0.5) for group, units in groups.items()]
-    wanted += [(f"{_ALL}, p = {keep:g}", heads(model), keep) for keep in (0.5, 0.9)]
+    wanted = [
+        *((f"{group}, p = 0.5", units, 0.5, (True, False)) for group, units in groups.items()),
+        *((f"{_ALL}, p = {keep:g}", heads(model), keep, (False,)) for keep in (0.5, 0.9)),
+    ]
     cells = [
         cell
-        for of, units, keep in wanted
-        for rescale in (True, False)
+        for of, units, keep, both in wanted
+        for rescale in both
         for cell in asked.cell(
-            {"of": of, "rescale": rescale}, partial(_cell, model, asked, units, rescale, keep)
+            {"of": of, "rescale": rescale},
+            partial(_cell, model, asked, units, rescale, keep, rescale == both[0]),
         )
     ]
-    claims = _claims(cells, [of for of, _, _ in wanted[: len(groups)]])
+    claims = _claims(cells, [of for of, *_ in wanted[: len(groups)]])
     rows = [{"panel": cell["of"], **cell} for cell in cells]
     return Measured(rows, Axes("", "share of the variance", kind="bars"), claims)
