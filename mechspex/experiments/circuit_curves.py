@@ -258,23 +258,19 @@ def _claims(curves: Mapping[str, Mapping[str, Curve]]) -> tuple[Claim, ...]:
     )
 
 
+_PAPER_AREAS = "paper: areas, IOI in GPT-2"
 _PAPER = {
-    "paper: areas, edges of GPT-2, IOI": {
-        "exact edges": {"CPR, signed": 2.30, "CMD, absolute": 0.02},
-        "EAP-IG-inputs": {"CPR, signed": 1.85},
-        "EAP-IG-activations": {"CPR, signed": 1.82, "CMD, absolute": 0.03},
-        RANDOM: {"CPR, signed": 0.25, "CMD, absolute": 0.75},
-    },
-    "paper: areas, nodes of GPT-2, IOI": {
-        "attribution patching (NAP)": {"CPR, signed": 0.28, "CMD, absolute": 0.38},
-        "integrated (NAP-IG)": {"CPR, signed": 0.76, "CMD, absolute": 0.27},
-    },
+    "edges: exact": {"CPR, signed": 2.30, "CMD, absolute": 0.02},
+    "edges: EAP-IG-inputs": {"CPR, signed": 1.85},
+    "edges: EAP-IG-activations": {"CPR, signed": 1.82, "CMD, absolute": 0.03},
+    f"edges: {RANDOM}": {"CPR, signed": 0.25, "CMD, absolute": 0.75},
+    "nodes: NAP": {"CPR, signed": 0.28, "CMD, absolute": 0.38},
+    "nodes: NAP-IG": {"CPR, signed": 0.76, "CMD, absolute": 0.27},
 }
 _PUBLISHED = (
     *(
-        Published(method, value, "stated", panel, x)
-        for panel, methods in _PAPER.items()
-        for method, areas in methods.items()
+        Published(method, value, "stated", _PAPER_AREAS, x)
+        for method, areas in _PAPER.items()
         for x, value in areas.items()
     ),
     Published(
@@ -316,8 +312,13 @@ def circuit_curves(asked: Asked) -> Measured:
         *_rows(curves, _PANELS, f"{_AREAS}, reference {REFERENCE}"),
         *_rows(by_reference, {SIGNED: _BY_REFERENCE}, _AREAS_BY_REFERENCE),
     ]
-    axes = Axes("share of the heads", "faithfulness, or its area", log=True)
-    return Measured(rows, axes, _claims(curves))
+    areas = {_PAPER_AREAS, *(row["panel"] for row in rows if isinstance(row["x"], str))}
+    return Measured(
+        rows,
+        Axes("share of the heads", "faithfulness", log=True),
+        _claims(curves),
+        panel_axes=dict.fromkeys(sorted(areas), Axes("", "area", kind="bars")),
+    )
 
 
 def _read(cells: list[dict[str, Any]]) -> dict[str, Curve]:

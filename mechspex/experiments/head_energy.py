@@ -129,9 +129,7 @@ _PAPER = {
 _PUBLISHED = tuple(
     one
     for layers, shares in _PAPER.items()
-    for one in series(
-        f"paper: {layers} of Llama-3.1-8B, p = 0.5", RESCALED, PARTS, shares, "stated"
-    )
+    for one in series("paper: Llama-3.1-8B, rescaled, p = 0.5", layers, PARTS, shares, "stated")
 )
 
 

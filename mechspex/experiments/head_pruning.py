@@ -207,5 +207,11 @@ def head_pruning(asked: Asked) -> Measured:
         (row for case in cases for row in case.rows()),
         key=lambda row: [VALUE, MORE, RIGHT].index(row["panel"].split(", ")[0]),
     )
-    axes = Axes("heads kept (%)", "share of the unpruned value, or of prompts")
-    return Measured(by_panel, axes, _claims(cases))
+    of_prompts = {row["panel"] for row in by_panel if row["panel"].startswith(RIGHT)}
+    of_prompts |= {one.panel for one in _PUBLISHED if one.panel}
+    return Measured(
+        by_panel,
+        Axes("heads kept (%)", "share of the unpruned value"),
+        _claims(cases),
+        panel_axes=dict.fromkeys(sorted(of_prompts), Axes("heads kept (%)", "share of prompts")),
+    )
