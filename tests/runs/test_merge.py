@@ -197,3 +197,13 @@ def test_other_files_and_other_questions_are_refused(tmp_path, monkeypatch):
     assert not logs_in(tmp_path / "run")
     with pytest.raises(RunError, match="holds no values"):
         ValueTable.of(tmp_path / "run")
+
+
+def test_a_store_of_an_older_version_does_not_say_its_columns_until_it_is_opened_again(tmp_path):
+    recorded(tmp_path / "run", MASKS)
+    with sqlite3.connect(tmp_path / "run" / VALUES) as database:
+        database.execute("DELETE FROM configuration WHERE key = 'columns'")
+    with pytest.raises(RunError, match="does not say what its columns stand for"):
+        ValueTable.of(tmp_path / "run")
+    assert recorded(tmp_path / "run", MASKS) == 0
+    assert len(ValueTable.of(tmp_path / "run").masks) == 512
