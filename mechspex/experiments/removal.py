@@ -34,7 +34,7 @@ DECODERS = ("additive", "proxyspex", "automatic")
 SINGLES, GREEDY, BEST, RANDOM = (
     "single ablations, added up", "greedy on the model", "best of all pairs", "random",
 )  # fmt: skip
-AS_CODE = "proxyspex, as the published code removes"
+AS_CODE = "proxyspex, published code"
 REMOVED = range(1, 11)
 # Pairs are ablated among this many heads, those with the largest effect alone.
 _PAIRED = 60
@@ -201,7 +201,7 @@ def removal(asked: Asked) -> Measured:
             key = {"keep": keep, "panel": f"{values.n_units} heads, masks at p = {keep:g}"}
             own = asked.cell(key, partial(_recovered, asked, values, keep))
             rows += own + [row | key for row in references]
-    axes = Axes("heads removed", "change of the value, share of the whole's")
+    axes = Axes("heads removed", "change of the value / the whole's")
     return Measured(rows, axes, _claims(rows))
 
 
@@ -220,7 +220,8 @@ def _claims(rows: Rows) -> tuple[Claim, ...]:
         gains = [float((line(keep, one) - line(keep, other)).mean()) for keep in DENSITIES]
         return True if min(gains) > 0 else False if max(gains) <= 0 else None
 
-    pairs = line(0.5, BEST, (2,)), line(0.5, GREEDY, (2,))
+    (best,) = line(0.5, BEST, (2,))
+    found = [at[keep, "proxyspex", 2] for keep in DENSITIES]
     return (
         Claim(
             "What ProxySPEX removes changes more than what the LASSO removes (r = 3 … 7)",
@@ -228,14 +229,13 @@ def _claims(rows: Rows) -> tuple[Claim, ...]:
             "; ".join(told("proxyspex", "additive", keep=keep) for keep in DENSITIES),
         ),
         Claim(
-            "Removal as the published code does it is removal as the paper defines it",
+            "The published code removes what the definition removes",
             all(np.allclose(line(k, AS_CODE), line(k, "proxyspex"), atol=0.01) for k in DENSITIES),
             "; ".join(told("proxyspex", AS_CODE, keep=keep) for keep in DENSITIES),
         ),
         Claim(
-            "The best pair is not what greedy ablation on the model takes",
-            bool(np.any(pairs[0] > pairs[1] + 0.005)),
-            f"best of all pairs {pairs[0][0]:.3f}, greedy {pairs[1][0]:.3f}, "
-            f"proxyspex {at[0.9, 'proxyspex', 2]:.3f} (p = 0.9)",
+            "The pair that ProxySPEX removes is the one that changes most of all pairs",
+            min(found) >= best - 0.005,
+            f"{found[0]:.3f} (p = 0.5) and {found[1]:.3f} (p = 0.9), best of all {best:.3f}",
         ),
     )

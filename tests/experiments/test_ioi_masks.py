@@ -21,6 +21,7 @@ from mechspex.experiments.removal import (
     removed_as_published_code,
 )
 from mechspex.experiments.sparsity import relative_r2
+from mechspex.experiments.wall_clock import _claims as faster
 from mechspex.experiments.wall_clock import seconds_needed
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.truth import known_model
@@ -176,3 +177,16 @@ def test_seconds_lie_between_those_of_two_numbers_of_masks():
     assert took == pytest.approx({"masks": 200, "decoding": 2, "measuring": 20})
     assert seconds_needed(points, 0.5) == {"masks": 100, "decoding": 1, "measuring": 10}
     assert seconds_needed(points, 0.95) == {}
+
+
+def test_how_much_faster_is_said_where_both_arrive():
+    took = {"masks": 1.0, "decoding": 2.0}
+    found = {
+        (0.5, "proxyspex", 0.7): took | {"measuring": 8.0},
+        (0.5, "spex, own masks", 0.7): took | {"measuring": 38.0},
+        (0.5, "proxyspex", 0.9): took | {"measuring": 98.0},
+    }
+    (claim,) = faster(found)
+    assert claim.holds is True
+    assert claim.measured == "4.0 (40 against 10 s) at R² 0.7"
+    assert faster({}) == ()
