@@ -106,7 +106,7 @@ def _decoded(asked: Asked, values: ValueFunction, keep: float) -> dict[str, SetF
     for decoder in DECODERS:
         found[decoder] = decode(masks, measured, decoder=decoder, keep=keep, seed=asked.seed)
     if keep == 0.5:
-        design = spex_design(n_units, BITS[asked.full][1], asked.seed)
+        design = spex_design(n_units, BITS[asked.full][-1], asked.seed)
         measured = values(design.masks)
         found[SPEX] = decode(
             design.masks, measured, decoder="spex", design=design, keep=keep, seed=asked.seed
