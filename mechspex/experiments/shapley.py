@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.errors import BudgetError
-from mechspex.core.masks import sample_masks
+from mechspex.core.masks import Design, sample_masks
 from mechspex.core.statistics import paired_difference
 from mechspex.decoders import decode
 from mechspex.experiments.catalogue import FIGURES
@@ -19,10 +19,18 @@ from mechspex.experiments.experiment import Asked, Measured, experiment, mean_ro
 from mechspex.experiments.paper_figure import Claim, series
 from mechspex.experiments.planted import planted
 from mechspex.experiments.reproduction import Axes
+from mechspex.experiments.shapiq_estimators import (
+    LEFT_OUT,
+    NAMES,
+    shapiq_estimates,
+    shapiq_version,
+)
 from mechspex.set_functions.set_function import SetFunction
 
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 DECODERS = ("proxyspex", "pursuit", "automatic")
+# Every mask followed by its complement.
+PAIRED = ("proxyspex", "automatic")
 KERNEL_SHAP = "KernelSHAP"
 TOP = 10
 # Each unit more halves a coefficient, as in language, where single parts explain most.
@@ -78,14 +86,21 @@ def _estimates(
     n_units = function.n_units
     n_masks = math.ceil(alpha * n_units * math.log2(n_units))
     yield KERNEL_SHAP, kernel_shap(function, n_masks, seed)
-    masks = sample_masks(n_units, n_masks, keep=0.5, seed=seed)
-    values = function.predict(masks)
-    for name in DECODERS:
-        try:
-            answer = decode(masks, values, decoder=name, keep=0.5, seed=seed)
-        except BudgetError:
-            continue
-        yield name, _values(answer)
+    designs: tuple[tuple[Design, tuple[str, ...]], ...] = (("biased", DECODERS), ("paired", PAIRED))
+    for design, names in designs:
+        masks = sample_masks(n_units, n_masks, keep=0.5, design=design, seed=seed)
+        values = function.predict(masks)
+        for name in names:
+            try:
+                answer = decode(masks, values, decoder=name, keep=0.5, seed=seed)
+            except BudgetError:
+                continue
+            yield name if design == "biased" else _paired(name), _values(answer)
+    yield from shapiq_estimates(function, n_masks, seed)
+
+
+def _paired(name: str) -> str:
+    return f"{name}, paired masks"
 
 
 def _cell(n_units: int, alpha: float, seed: int) -> list[dict[str, Any]]:
@@ -117,39 +132,87 @@ _PUBLISHED = (
 @experiment(FIGURES["shapley"], _PUBLISHED)
 def shapley(asked: Asked) -> Measured:
     sizes, seeds = ((30, 60, 100), range(10)) if asked.full else ((30,), range(6))
+    shapiq = shapiq_version()
     cells = [
         row
         for n_units in sizes
         for alpha in ALPHAS
         for seed in seeds
         for row in asked.cell(
-            {"units": n_units, "alpha": alpha, "seed": asked.seed + seed},
+            {"units": n_units, "alpha": alpha, "seed": asked.seed + seed, "shapiq": shapiq},
             partial(_cell, n_units, alpha, asked.seed + seed),
         )
     ]
-    methods = (KERNEL_SHAP, *DECODERS)
+    panels: dict[str, tuple[str, ...]] = {"": (KERNEL_SHAP, *DECODERS, *map(_paired, PAIRED))}
+    if shapiq:
+        panels[f", beside shapiq {shapiq}"] = (KERNEL_SHAP, *NAMES)
     rows: list[dict[str, Any]] = []
+    axes: dict[str, Axes] = {panel: _axes("recall") for panel in _PANELS}
     for quantity, called in (("recall", RECALL), ("error", ERROR)):
         for n_units in sizes:
-            for alpha in ALPHAS:
-                every = {
-                    method: _of(cells, quantity, units=n_units, method=method, alpha=alpha)
-                    for method in methods
-                }
-                # A decoder that had too few masks in some of the draws has no mean.
-                whole = {name: each for name, each in every.items() if len(each) == len(seeds)}
-                rows += mean_rows(f"{called}, {n_units} units", alpha, whole)
+            for beside, methods in panels.items():
+                panel = f"{called}, {n_units} units{beside}"
+                axes[panel] = _axes(quantity)
+                rows += _means(panel, cells, quantity, n_units, methods, len(seeds))
+    claims = (_ahead(cells, sizes[0]), _in_pairs(cells, sizes[0]))
+    left_out = LEFT_OUT[bool(shapiq) :]
+    return Measured(rows, _axes("score"), claims, panel_axes=axes, left_out=left_out)
+
+
+def _axes(unit: str) -> Axes:
+    return Axes("masks / (n log₂ n)", unit)
+
+
+def _means(
+    panel: str,
+    cells: list[dict[str, Any]],
+    quantity: str,
+    n_units: int,
+    methods: tuple[str, ...],
+    n_seeds: int,
+) -> list[dict[str, Any]]:
+    rows = []
+    for alpha in ALPHAS:
+        every = {
+            method: _of(cells, quantity, units=n_units, method=method, alpha=alpha)
+            for method in methods
+        }
+        # A decoder that had too few masks in some of the draws has no mean.
+        whole = {name: each for name, each in every.items() if len(each) == n_seeds}
+        rows += mean_rows(panel, alpha, whole)
+    return rows
+
+
+def _ahead(cells: list[dict[str, Any]], n_units: int) -> Claim:
     ours, theirs = (
-        _of(cells, "recall", units=sizes[0], method=method, alpha=1.0)
+        _of(cells, "recall", units=n_units, method=method, alpha=1.0)
         for method in ("proxyspex", KERNEL_SHAP)
     )
     ahead = paired_difference(ours, theirs[None])
-    claim = Claim(
+    return Claim(
         "ProxySPEX finds more of the ten largest Shapley values than KernelSHAP (α = 1)",
         None if ahead.low <= 0 <= ahead.high else ahead.low > 0,
-        f"{ahead:+.2f} of them, {sizes[0]} units",
+        f"{ahead:+.2f} of them, {n_units} units",
     )
-    return Measured(rows, Axes("masks / (n log₂ n)", "score"), (claim,))
+
+
+def _in_pairs(cells: list[dict[str, Any]], n_units: int) -> Claim:
+    """Complements double what odd coefficients, of which Shapley values are made, are told by."""
+    differences = []
+    for name in PAIRED:
+        each = [
+            _of(cells, "error", units=n_units, method=method, alpha=1.0)
+            for method in (_paired(name), name)
+        ]
+        differences.append(paired_difference(each[0], each[1][None]))
+    told = ", ".join(f"{name} {one:+.3f}" for name, one in zip(PAIRED, differences, strict=True))
+    less = [one.high < 0 for one in differences]
+    more = [one.low > 0 for one in differences]
+    return Claim(
+        "Masks with their complements give smaller errors than masks alone (as in OddSHAP)",
+        True if all(less) else False if any(more) else None,
+        f"squared error of paired masks less that of others at α = 1: {told}",
+    )
 
 
 def _of(cells: list[dict[str, Any]], quantity: str, **which: Any) -> Float[np.ndarray, " seed"]:

@@ -1,12 +1,22 @@
 """The figures of the literature: every entry has its experiment, and their parts their truth."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import mechspex.experiments
+from mechspex.core.masks import all_masks
 from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.planted import SETS, SIZE, f1, planted
-from mechspex.experiments.shapley import kernel_shap
+from mechspex.experiments.shapiq_estimators import (
+    LEFT_OUT,
+    NAMES,
+    shapiq_estimates,
+    shapiq_version,
+)
+from mechspex.experiments.shapley import PAIRED, _in_pairs, kernel_shap
 from mechspex.experiments.unit_scores import largest_terms, pruned_at, pruned_greedily
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.truth import known_model
@@ -85,3 +95,49 @@ def test_programs_say_what_they_are_built_of():
     known = known_model("xproportion")
     assert known.built_of == {1, 2}
     assert known_model("or2").built_of is None
+
+
+def exact(function, *, n_masks):
+    """A shapiq whose estimators measure all they may and are right."""
+
+    class Estimator:
+        def __init__(self, n, random_state, **options):
+            assert n == function.n_units
+
+        def approximate(self, budget, game):
+            assert budget == n_masks
+            np.testing.assert_allclose(game(all_masks(4)), function.predict(all_masks(4)))
+            return SimpleNamespace(dict_values=function.indices("shapley"))
+
+    names = ("LeverageSHAP", "PolySHAP", "OddSHAP", "ProxySHAP")
+    return SimpleNamespace(__version__="1.8.0", **dict.fromkeys(names, Estimator))
+
+
+def test_estimators_of_shapiq_where_it_has_them(monkeypatch):
+    function = SetFunction.from_mapping(4, {(0,): 1.0, (1, 2): -2.0}, basis="kept")
+    monkeypatch.setitem(sys.modules, "shapiq", exact(function, n_masks=20))
+    assert shapiq_version() == "1.8.0"
+    found = dict(shapiq_estimates(function, 20, seed=0))
+    assert tuple(found) == NAMES
+    for values in found.values():
+        np.testing.assert_allclose(values, [1, -1, -1, 0])
+    # An older release has none, and no release neither.
+    for absent in (SimpleNamespace(__version__="1.4.1"), None):
+        monkeypatch.setitem(sys.modules, "shapiq", absent)
+        assert not shapiq_version()
+        assert not dict(shapiq_estimates(function, 20, seed=0))
+        assert "LeverageSHAP" in LEFT_OUT[0]
+
+
+@pytest.mark.parametrize(("gain", "holds"), [(-0.1, True), (0.1, False), (0.0, None)])
+def test_paired_masks_are_held_against_the_same_decoder(gain, holds):
+    cells = [
+        {
+            "units": 30, "alpha": 1.0, "method": method,
+            "error": 0.3 + 0.01 * seed + more * (1 + seed % 2),
+        }
+        for seed in range(5)
+        for name in PAIRED
+        for method, more in ((name, 0.0), (f"{name}, paired masks", gain))
+    ]  # fmt: skip
+    assert _in_pairs(cells, 30).holds is holds
