@@ -43,10 +43,13 @@ notebooks: setup
 docs: setup
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/docs
 
-# Every figure of the papers, in small; pictures and numbers in build/figures, the tables where the
-# documentation draws them from.
+# Every figure of the papers, in small, or those of FIGURES="or-gate recovery"; pictures and numbers
+# in build/figures, the tables where the documentation draws them from. What is measured is kept: a
+# run that was cut off goes on where it was.
 figures: setup
-	@for name in $$($(BIN)/python -c 'import mechspex; print(*mechspex.experiments.FIGURES)'); do \
+	@mkdir -p build/figures
+	@names="$(FIGURES)"; \
+	for name in $${names:-$$($(BIN)/python -c 'import mechspex; print(*mechspex.experiments.FIGURES)')}; do \
 		$(BIN)/mechspex figure $$name --out build/figures/$$name && \
 		cp build/figures/$$name/reproduction.json tests/benchmarks/figures/$$name.json || exit 1; \
 	done
