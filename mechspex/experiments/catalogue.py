@@ -156,7 +156,8 @@ _FIGURES = (
         "both areas of the MIB benchmark, from signed and from absolute rankings.",
         differs="Heads of SmolLM2 in place of edges of GPT-2; intervals over prompts, paired "
         "between methods. Both areas are given for both rankings: the paper takes one area from "
-        "each. References are compared by faithfulness, not by KL divergence.",
+        "each. Methods cost from one gradient to some hundred masks. References are compared by "
+        "faithfulness, not by KL divergence.",
         minutes=(4, 40),
         model=True,
         tasks=("ioi", "capital", "hypernymy"),
