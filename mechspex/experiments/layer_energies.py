@@ -22,9 +22,9 @@ class Energies:
     """Shares of the variance, which add up to 1.
 
     Attributes:
-        linear: of single units.
-        within: of interactions whose units lie in one layer.
-        across: of all other interactions.
+        linear: the share of single units.
+        within: the share of interactions whose units lie in one layer.
+        across: the share of all other interactions.
     """
 
     linear: Estimate
