@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -42,6 +43,8 @@ from mechspex.runs.store_tables import (
 # Entries of a configuration that tell a function; `same_function` looks at what differs in them.
 IDENTITIES = ("function", "metric")
 
+# Masks of one question to the database.
+_ASKED = 500
 # What reading a damaged file can meet beside SQLite's own errors.
 _BROKEN = (sqlite3.Error, ValueError, TypeError)
 
@@ -136,7 +139,9 @@ class ValueStore:
 
     def describe(self, units: UnitSet, outputs: Sequence[str]) -> None:
         """Say what columns masks and values have, for readers who have not the value function."""
-        if self._only_read or self._database.execute(STATED, ("columns",)).fetchone():
+        with self._reading():
+            told = self._database.execute(STATED, ("columns",)).fetchone()
+        if self._only_read or told:
             return
         content = json.dumps({"units": units.to_list(), "outputs": list(outputs)})
         with self._writing(), self._database:
@@ -235,24 +240,31 @@ class ValueStore:
 
     def _get(self, table: str, keys: Iterable[bytes], n_numbers: int) -> dict[int, np.ndarray]:
         found = {}
-        query = f"SELECT outputs, checksum FROM {table} WHERE mask = ?"
-        with self._reading():
-            for row, key in enumerate(keys):
-                stored = self._database.execute(query, (key,)).fetchone()
-                if stored is None:
-                    continue
-                outputs, checksum = stored
-                whole = isinstance(outputs, bytes) and Row(key, outputs, checksum).is_whole
-                # Single and double precision are told apart by their length.
-                single = len(outputs) == 4 * n_numbers
-                known = single or len(outputs) == 8 * n_numbers
-                if not whole or not known:
-                    raise StoreError(
-                        f"{self._path}: the {table}s of mask {row} do not match their checksum; "
-                        "the file is damaged, mechspex doctor saves what is whole"
-                    )
-                found[row] = np.frombuffer(outputs, dtype="<f4" if single else "<f8")
+        for row, key, outputs, checksum in self._stored(table, list(keys)):
+            whole = isinstance(outputs, bytes) and Row(key, outputs, checksum).is_whole
+            # Single and double precision are told apart by their length.
+            single = whole and len(outputs) == 4 * n_numbers
+            if not single and not (whole and len(outputs) == 8 * n_numbers):
+                raise StoreError(
+                    f"{self._path}: the {table}s of mask {row} do not match their checksum; "
+                    "the file is damaged, mechspex doctor saves what is whole"
+                )
+            found[row] = np.frombuffer(outputs, dtype="<f4" if single else "<f8")
         return found
+
+    def _stored(self, table: str, keys: Sequence[bytes]) -> list[tuple[int, bytes, Any, Any]]:
+        """(place among the keys, key, outputs, checksum) of those that are here."""
+        stored = []
+        with self._reading():
+            for start in range(0, len(keys), _ASKED):
+                some = keys[start : start + _ASKED]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT mask, outputs, checksum FROM {table} WHERE mask IN ({marks})"
+                here = {key: rest for key, *rest in self._database.execute(query, some)}
+                stored += [
+                    (row, key, *here[key]) for row, key in enumerate(some, start) if key in here
+                ]
+        return stored
 
     def _put(self, table: str, keys: Iterable[bytes], numbers: np.ndarray) -> None:
         stored = numbers.astype("<f8" if numbers.dtype == np.float64 else "<f4")
