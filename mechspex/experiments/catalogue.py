@@ -55,7 +55,7 @@ _FIGURES = (
         title="How many coefficients suffice",
         shows="The share of R² that stays with the largest coefficients alone, in three bases.",
         differs="Heads of SmolLM2 on IOI (36, in full 270); below the mean's R² the share is 0. "
-        "The Fourier basis is the paper's; one of kept or of ablated units may need fewer.",
+        "The Fourier basis is the paper's; the two Möbius bases of the same functions beside it.",
         minutes=(5, 30),
         model=True,
         tasks=("ioi",),

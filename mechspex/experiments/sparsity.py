@@ -23,7 +23,7 @@ from mechspex.set_functions.r_squared import r2_interval, r_squared
 
 DECODERS = ("proxyspex", "pursuit", "kernel")
 BASES: tuple[Basis, ...] = ("fourier", "kept", "ablated")
-KEPT = (5, 10, 20, 50, 100, 200, 500)
+KEPT = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 # What the paper says suffices, and the share of R² that shall count as enough.
 SAID, ENOUGH = 200, 0.95
 
