@@ -74,11 +74,10 @@ class DirectEffects:
         self.clean = self.activations()
         with torch.inference_mode():
             self._read = self._frozen_norm(model)
-            by_layer = zip(model.W_O, strict=False)
             self._of_heads = torch.stack(
                 [
                     einsum(w_o, self._read, "head d_head d, row read d -> row read head d_head")
-                    for (w_o,) in by_layer
+                    for w_o in model.W_O
                 ]
             )
 
