@@ -235,7 +235,7 @@ _FIGURES = (
         shows="R² on masks of words that no decoder saw, by the number of words of the review.",
         differs="The value is SmolLM2's logit difference of positive and negative after the "
         "review, from hundreds of masks; theirs is a classifier's score from 16,128 masks and "
-        "more, with which every mask of 8 to 13 words is seen. At most half of all masks here.",
+        "more, with which every mask of 8 to 13 words is seen; here three fifths at most.",
         minutes=(5, 90),
         model=True,
     ),

@@ -32,7 +32,7 @@ SPEX, PAIRS = "spex, own masks", "pairs by ridge"
 DECODERS = ("additive", "kernel", "automatic")
 N_FRESH = 100
 # Of all masks, these are decoded at most: what is left can be predicted.
-_LARGEST_SHARE = 0.5
+_LARGEST_SHARE = 0.6
 _ORDERS = (5, 4, 3, 2)
 
 Masks = Bool[np.ndarray, "mask unit"]
@@ -103,7 +103,7 @@ def scores_of(values: ValueFunction, counts: tuple[int, ...], seed: int) -> list
 
     Args:
         values: the value function of one output.
-        counts: the numbers of masks; of few units at most half of all masks.
+        counts: the numbers of masks; of few units at most three fifths of all masks.
         seed: the seed of the masks.
     """
     n_units = values.n_units
@@ -156,7 +156,8 @@ _BINS = tuple(f"{fewest}–{most}" for fewest, most in LENGTHS)
 _PUBLISHED = (
     *series(_PAPER, SPEX, _BINS, (0.996, 0.968, 0.916, 0.851), "result files"),
     *series(_PAPER, "additive", _BINS, (0.834, 0.753, 0.674, 0.655), "result files"),
-    *series(_PAPER, "Faith-Banzhaf, 4, 3, 2", _BINS[:3], (0.997, 0.977, 0.899), "result files"),
+    *series(_PAPER, "Faith-Banzhaf", _BINS[:3], (0.997, 0.977, 0.899), "result files"),
+    Published("orders of Faith-Banzhaf", "4, 3, 2", "result files"),
     Published("SPEX ahead of Banzhaf by", "+.19 +.16 +.11 +.09 +.09", "stated"),
     Published("64–127 words: SPEX passes LIME from", "3,864 masks on", "result files"),
 )

@@ -64,7 +64,7 @@ def test_a_negation_takes_a_pair():
     assert r2["additive", 200] < 0.4
     for method in (PAIRS, SPEX, "automatic"):
         assert r2[method, 200] > 0.95, method
-    # At most half of all masks are decoded, however many are asked for.
+    # At most three fifths of all masks are decoded, however many are asked for.
     assert r2["additive", 10**6] < 0.4
 
 
