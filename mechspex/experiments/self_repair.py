@@ -10,7 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechspex.core.statistics import Estimate, correlation, mean_estimate, ratio_estimator
+from mechspex.core.statistics import (
+    Estimate,
+    correlation,
+    mean_estimate,
+    rank_correlation,
+    rank_correlation_estimate,
+    ratio_estimator,
+)
 from mechspex.core.units import Unit
 from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.direct_effects import DirectEffects, Said, directions, of_task
@@ -49,10 +56,6 @@ def _row(panel: str, named: str, x: Any, told: Estimate) -> dict[str, Any]:
             "high": told.high}  # fmt: skip
 
 
-def _alone(number: float) -> Estimate:
-    return Estimate(float(number), float("nan"), float("nan"))
-
-
 def _by_layer(said: Said) -> dict[str, Array]:
     """What each layer says: {part: ``[set, prompt, layer]``}."""
     found = {"attention": _numbers(said.heads[:, :, 0].sum(-1))}
@@ -85,11 +88,15 @@ def _layers(
             rows += [
                 _row(EFFECTS, f"{part}, {DIRECT}", layer, mean_estimate(direct)),
                 _row(EFFECTS, f"{part}, {TOTAL}", layer, mean_estimate(total)),
-                _row(AGREE, part, layer, _alone(correlation(direct, total))),
+                _row(AGREE, part, layer, _agreement(direct, total)),
             ]
         if part == "attention":
             rows += _restored(says, [_by_layer(run) for run in runs])
     return rows
+
+
+def _agreement(direct: Array, total: Array) -> Estimate:
+    return rank_correlation_estimate(rank_correlation(direct, total), len(direct))
 
 
 def _restored(says: dict[str, Array], runs: list[dict[str, Array]]) -> list[dict[str, Any]]:
@@ -105,13 +112,23 @@ def _restored(says: dict[str, Array], runs: list[dict[str, Array]]) -> list[dict
             )
             for run in runs
         ]
-        x, y = np.concatenate(less), np.concatenate(more)
-        slope = np.polyfit(x, y, 1)[0] if x.std() else float("nan")
         rows += [
-            _row(RESTORED, SLOPE, layer, _alone(slope)),
-            _row(RESTORED, R2, layer, _alone(correlation(x, y) ** 2)),
+            _row(RESTORED, SLOPE, layer, _slope(np.stack(less), np.stack(more))),
+            _row(RESTORED, R2, layer, _r_squared(np.concatenate(less), np.concatenate(more))),
         ]
     return rows
+
+
+def _slope(less: Array, more: Array) -> Estimate:
+    """Of the line through all resamples of all prompts, with its interval over prompts."""
+    x, y = less - less.mean(), more - more.mean()
+    if not x.any():
+        return Estimate(*[float("nan")] * 3)
+    return ratio_estimator((x * x).sum(axis=0), np.random.default_rng(0))((x * y).sum(axis=0))
+
+
+def _r_squared(less: Array, more: Array) -> Estimate:
+    return Estimate(correlation(less, more) ** 2, float("nan"), float("nan"))
 
 
 def _of_passages(model: Model, passages: tuple[str, ...], length: int) -> DirectEffects:
@@ -295,7 +312,7 @@ def self_repair(asked: Asked) -> Measured:
         Axes("layer", "logits"),
         _claims(rows, repairs),
         panel_axes={
-            AGREE: Axes("layer", "Pearson's r"),
+            AGREE: Axes("layer", "Spearman's r"),
             RESTORED: Axes("layer", "share"),
             BY_DEPTH: Axes("depth of the head (0 first layer, 1 last)", "share (ratio of sums)"),
             PARTS: Axes("", "share of what the head says less", kind="bars"),

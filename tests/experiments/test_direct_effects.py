@@ -9,7 +9,7 @@ import mechspex as mx
 from mechspex.core.units import Unit
 from mechspex.experiments import ioi_heads
 from mechspex.experiments.direct_effects import of_task
-from mechspex.experiments.self_repair import _heads, _parts, _Repairs
+from mechspex.experiments.self_repair import _heads, _layers, _parts, _Repairs, _slope
 from mechspex.models.bridge import edited_logits
 
 TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, name="words")
@@ -105,6 +105,19 @@ def test_ioi_heads_finds_the_head_that_writes_the_answer():
     assert len(gone) == 8 - 3
     costs, less, backups, _ = (claim.holds for claim in found.claims)
     assert (costs, less, backups) == (False, None, False)
+
+
+def test_what_is_restored_is_the_slope_of_the_line():
+    less = np.random.default_rng(0).normal(size=(3, 20))
+    found = _slope(less, 0.7 * less + 5)
+    np.testing.assert_allclose(found.to_list(), 0.7)
+
+
+def test_direct_effects_of_layers_agree_with_total_ones_in_the_last():
+    rows = _layers("tiny", "induction", 12, 2, 0)
+    agree = {row["x"]: row for row in rows if row["panel"].startswith("direct against")}
+    assert agree[1]["low"] > 0.3
+    assert agree[0]["low"] < 0
 
 
 def test_self_repair_of_heads_on_passages():
