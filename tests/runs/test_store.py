@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from value_function_laws import check_laws
 
+import mechspex as mx
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.units import parts
 from mechspex.core.value_function import FunctionValues
@@ -113,6 +114,17 @@ def clocked(monkeypatch, pace, *, progress=False):
 def test_a_commit_takes_about_a_second(monkeypatch, pace, batches):
     values, function = clocked(monkeypatch, pace)
     values(all_masks(12))
+    assert function.batches == batches
+
+
+@pytest.mark.parametrize(
+    ("pace", "batches"),
+    [(0.0, [4, 32, 64, 128, 28]), (0.5, [4, *[2] * 126]), (9.0, [4, *[1] * 252])],
+)
+def test_the_first_batch_of_a_model_is_small_and_grows_by_time(monkeypatch, pace, batches):
+    monkeypatch.setattr(FunctionValues, "first_batch", mx.ComponentValues.first_batch)
+    values, function = clocked(monkeypatch, pace)
+    values(all_masks(12)[:256])
     assert function.batches == batches
 
 
