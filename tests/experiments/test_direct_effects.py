@@ -113,11 +113,12 @@ def test_what_is_restored_is_the_slope_of_the_line():
     np.testing.assert_allclose(found.to_list(), 0.7)
 
 
-def test_direct_effects_of_layers_agree_with_total_ones_in_the_last():
+def test_a_layer_without_later_ones_loses_what_it_says_and_an_earlier_one_more():
+    """Of the induction model: layer 0 says nothing itself, and layer 1 needs it."""
     rows = _layers("tiny", "induction", 12, 2, 0)
-    agree = {row["x"]: row for row in rows if row["panel"].startswith("direct against")}
-    assert agree[1]["low"] > 0.3
-    assert agree[0]["low"] < 0
+    means = {(row["series"], row["x"]): row["y"] for row in rows}
+    assert means["attention, total", 1] == pytest.approx(means["attention, direct", 1], rel=0.15)
+    assert abs(means["attention, direct", 0]) < 1 < 10 < means["attention, total", 0]
 
 
 def test_self_repair_of_heads_on_passages():
