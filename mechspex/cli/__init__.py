@@ -105,6 +105,9 @@ def main() -> None:
     except MechspexError as error:
         print(f"mechspex: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except PermissionError as error:
+        print(f"mechspex: {error.filename} may not be opened: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from None
     except Terminated:
         raise SystemExit(143) from None
 

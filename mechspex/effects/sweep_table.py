@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from mechspex.core.counted import counted
+from mechspex.core.csv_tables import write_csv
 from mechspex.core.json_values import (
     plain,
     plain_rows,
@@ -230,7 +231,7 @@ class Sweep(RunResult):
             path: a folder, or the file to write.
         """
         if Path(path).is_dir():
-            self.to_pandas().to_csv(Path(path) / SWEEP, index=False)
+            write_csv(Path(path) / SWEEP, self.to_pandas())
         if len(self.values) <= _MOST_AS_JSON or not Path(path).is_dir():
             super().save(path)
 

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechspex.core.counted import counted
+from mechspex.core.csv_tables import write_csv
 from mechspex.core.json_values import (
     plain,
     plain_rows,
@@ -381,7 +382,7 @@ class Explanation(RunResult):
         """
         super().save(path)
         if Path(path).is_dir():
-            self.to_pandas().to_csv(Path(path) / "terms.csv", index=False)
+            write_csv(Path(path) / "terms.csv", self.to_pandas())
 
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Explanation:

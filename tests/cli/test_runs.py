@@ -1,6 +1,7 @@
 """``mechspex runs`` and ``mechspex doctor``: many runs, and whether they are whole."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,3 +90,13 @@ def test_advice_follows_from_what_was_measured():
     assert "bf16 does not pay: 0.02 times" in machine(50, 1).advice[0]
     assert machine(11, 5).advice[0].startswith("OMP_NUM_THREADS=1")
     assert machine(20, 5, threads=2).advice[0].startswith("OMP_NUM_THREADS=4")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_said(two, monkeypatch):
+    def refused(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(Path()), "is_dir", refused)
+    code, out, err = two("status", "one")
+    assert (code, out) == (1, "")
+    assert "runs/one may not be opened: Permission denied" in err
