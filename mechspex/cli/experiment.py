@@ -108,9 +108,12 @@ class Experiment(Search, OwnPrompts):
             rich_help_panel=EXPERIMENT,
         ),
     ] = None
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, …", rich_help_panel=EXPERIMENT)] = (
-        "cpu"
-    )
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda, mps, …", envvar="MECHSPEX_DEVICE", rich_help_panel=EXPERIMENT
+        ),
+    ] = "cpu"
     seed: Annotated[
         int, typer.Option(help="Of prompts, masks and decoder.", rich_help_panel=EXPERIMENT)
     ] = 0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mechspex.components.forwards import AblatedModel
 from mechspex.components.next_tokens import likeliest_tokens
-from mechspex.components.precision import PRECISIONS, PrecisionError
+from mechspex.components.precision import AUTO, PRECISIONS, PrecisionError
 from mechspex.components.proof import Proved, proved
 from mechspex.components.provenance import provenance_of
 from mechspex.components.words import hides_any
@@ -61,8 +61,8 @@ class ComponentValues(ValueFunction):
         rescale: multiply the kept heads of a layer by (heads of the layer) / (heads kept), as in
             the head pruning of ProxySPEX.
         precision: ``bf16`` measures in bfloat16, several times as fast where the processor has
-            bfloat16 matrix units; `precision_error` then says what that costs. None: the model's
-            own dtype.
+            bfloat16 matrix units, and is refused where it has none; `precision_error` says what
+            that costs. ``auto``: that where it pays. None: the model's own dtype.
         seed: the seed of ``resample``.
         calibration: texts over which ``mean``, ``position_mean`` and ``resample`` are taken instead
             of the task's prompts; one prompt alone can be ablated so.
@@ -80,7 +80,7 @@ class ComponentValues(ValueFunction):
         task=as_task,
         units=as_units,
         ablation=Only((str, Mapping), "an ablation or {hook: activations}", AblationError),
-        precision=Only((str,), "'bf16', or None", ModelError),
+        precision=Only((str,), "'bf16', 'auto', or None", ModelError),
         seed=SEED,
     )
     def __init__(
@@ -99,8 +99,9 @@ class ComponentValues(ValueFunction):
         task, units = task_of(model, task), units_of(model, units)
         if not len(units):
             raise AblationError("there are no units to ablate; give heads(model) or the like")
-        if precision is not None and precision not in PRECISIONS:
-            raise ModelError(f"precision {precision!r} is unknown; choose {', '.join(PRECISIONS)}")
+        if precision not in (None, AUTO, *PRECISIONS):
+            names = ", ".join((*PRECISIONS, AUTO))
+            raise ModelError(f"precision {precision!r} is unknown; choose {names}")
         _check_mode(model)
         with lock_of(model):
             ablated = AblatedModel.of(

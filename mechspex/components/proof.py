@@ -17,7 +17,12 @@ from mechspex.components.clean_pass import CleanPass
 from mechspex.components.context import check_context
 from mechspex.components.forwards import AblatedModel, Forwards
 from mechspex.components.masked_forward import Ablation, MaskedForward, check_sites
-from mechspex.components.precision import PRECISIONS, PrecisionError
+from mechspex.components.precision import (
+    AUTO,
+    PRECISIONS,
+    PrecisionError,
+    check_that_it_pays,
+)
 from mechspex.components.references import reference_activations
 from mechspex.components.words import PlacedWords, is_word, places_of_words
 from mechspex.core.checks import quoted
@@ -81,8 +86,11 @@ class Proved:
         """The same in another precision, and by how much that changes values.
 
         Raises:
-            ModelError: the model cannot be measured in it.
+            ModelError: the model cannot be measured in it, or not faster.
         """
+        if precision == AUTO:
+            return self._in_what_pays()
+        check_that_it_pays(precision, self.ablated.model.cfg.dtype, self.ablated.device)
         masks = _sample(self.ablated.units, _TO_COMPARE)
         values = self.exact.values(masks)
         try:
@@ -94,6 +102,14 @@ class Proved:
             ) from None
         error = PrecisionError.between(precision, forwards.values(masks), values)
         return replace(self, forwards=forwards, precision=precision, precision_error=error)
+
+    def _in_what_pays(self) -> Proved:
+        for precision in PRECISIONS:
+            try:
+                return self.in_precision(precision)
+            except ModelError:
+                continue
+        return self
 
     @torch.inference_mode(False)
     def cut_after(self, n_blocks: int) -> Proved:

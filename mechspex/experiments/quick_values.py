@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mechspex.components.component_values import ComponentValues
-from mechspex.core.errors import ModelError
 from mechspex.core.units import UnitSet
 from mechspex.models.load_model import Model
 from mechspex.tasks.task import Task
@@ -12,7 +11,7 @@ from mechspex.tasks.task import Task
 def quick_values(
     model: Model, task: Task, units: UnitSet, ablation: str, *, rescale: bool = False
 ) -> ComponentValues:
-    """Component values in bfloat16; in the model's own dtype where there is no other.
+    """Component values in bfloat16; in the model's own dtype where that is no faster.
 
     Args:
         model: the model.
@@ -21,8 +20,4 @@ def quick_values(
         ablation: what replaces an ablated activation.
         rescale: multiply the kept heads of a layer by (heads of the layer) / (heads kept).
     """
-    values = ComponentValues(model, task, units, ablation, rescale=rescale)
-    try:
-        return ComponentValues(model, task, units, ablation, rescale=rescale, precision="bf16")
-    except ModelError:
-        return values
+    return ComponentValues(model, task, units, ablation, rescale=rescale, precision="auto")

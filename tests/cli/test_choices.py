@@ -4,7 +4,7 @@ from typing import get_args
 
 from mechspex.circuits.goal import Objective
 from mechspex.cli import choices
-from mechspex.components.precision import PRECISIONS
+from mechspex.components.precision import AUTO, PRECISIONS
 from mechspex.components.references import ABLATIONS
 from mechspex.decoders import DECODERS
 from mechspex.explanation.designs import DesignName
@@ -20,7 +20,7 @@ def test_choices_are_what_the_library_takes():
     assert get_args(choices.Partition) == PARTITIONS
     assert get_args(choices.Removal) == REMOVALS
     assert get_args(choices.Score) == (*SCORES,)
-    assert get_args(choices.Precision) == (*PRECISIONS,)
+    assert get_args(choices.Precision) == (*PRECISIONS, AUTO)
     assert {*get_args(choices.Decoder)} == {*DECODERS}
     assert get_args(choices.Design) == get_args(DesignName)
     assert get_args(choices.Screen) == get_args(MethodName)

@@ -9,9 +9,10 @@ from transformers import BertConfig, BertForMaskedLM
 from value_function_laws import check_laws
 
 import mechspex as mx
-from mechspex.components import cached_forward, proof
+from mechspex.components import cached_forward, precision, proof
 from mechspex.core.masks import sample_masks
 from mechspex.errors import ModelError, ShapeError, TaskError
+from mechspex.forward.machine import product_rate
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits
 from mechspex.tasks.next_token import encode
@@ -78,6 +79,7 @@ LAWFUL = {units: {} for units in UNITS} | {
 }
 
 
+@pytest.mark.usefixtures("bf16_pays")
 @pytest.mark.parametrize("case", LAWFUL)
 def test_laws(deep, task, case):
     units = UNITS[case.split(",")[0]](deep)
@@ -245,6 +247,7 @@ def test_soft_masks_of_zeros_and_ones_are_masks(deep, task):
         values.value_and_gradient(np.ones((4, 5)))
 
 
+@pytest.mark.usefixtures("bf16_pays")
 def test_bf16_is_measured_beside_the_models_own_dtype(deep, task):
     exact = mx.ComponentValues(deep, task, mx.heads(deep))
     fast = mx.ComponentValues(deep, task, mx.heads(deep), precision="bf16")
@@ -263,11 +266,35 @@ def test_bf16_is_measured_beside_the_models_own_dtype(deep, task):
     assert all(p.dtype == torch.float32 for p in deep.original_model.parameters())
 
 
+@pytest.mark.usefixtures("bf16_pays")
 def test_precisions_that_cannot_be_had_are_refused(deep, task, tiny, tiny_task):
-    with pytest.raises(ModelError, match="'int3' is unknown; choose bf16"):
+    with pytest.raises(ModelError, match="'int3' is unknown; choose bf16, auto"):
         mx.ComponentValues(deep, task, mx.heads(deep), precision="int3")
     with pytest.raises(ModelError, match="tiny cannot be measured in bf16"):
         mx.ComponentValues(tiny, tiny_task, mx.heads(tiny), precision="bf16")
+
+
+def test_a_precision_that_is_slower_here_is_refused_with_both_rates(deep, task, monkeypatch):
+    rates = {torch.float32: 108.0, torch.bfloat16: 2.0}
+    monkeypatch.setattr(precision, "_rate", lambda device, dtype: rates[dtype])
+    heads = mx.heads(deep)
+    with pytest.raises(ModelError, match=r"not pay on this \w+: 2 GFLOP/s, in float32 108; .*auto"):
+        mx.ComponentValues(deep, task, heads, precision="bf16")
+    assert mx.ComponentValues(deep, task, heads, precision="auto").precision is None
+    rates[torch.bfloat16] = 500.0
+    chosen = mx.ComponentValues(deep, task, heads, precision="auto")
+    assert chosen.precision == "bf16"
+    named = mx.ComponentValues(deep, task, heads, precision="bf16")
+    assert chosen.configuration == named.configuration
+
+
+@pytest.mark.usefixtures("bf16_pays")
+def test_auto_is_the_models_own_dtype_where_there_is_no_other(tiny, tiny_task):
+    assert mx.ComponentValues(tiny, tiny_task, mx.heads(tiny), precision="auto").precision is None
+
+
+def test_rates_are_measured():
+    assert product_rate("cpu", torch.float32) > 0.1
 
 
 def test_rescaled_heads_are_multiplied_by_those_of_the_layer_over_those_kept(deep, task):

@@ -569,6 +569,7 @@ def test_on_other_prompts_everything_that_rests_on_them_is_proved_again(gpt2, ta
     assert short(np.ones((1, len(heads)), dtype=bool)).shape == (1, 2)
 
 
+@pytest.mark.usefixtures("bf16_pays")
 def test_on_follows_weights_that_have_changed(gpt2_folder, task):
     model = mx.load_model(gpt2_folder)
     values = mx.ComponentValues(model, task, mx.heads(model), precision="bf16")

@@ -219,6 +219,7 @@ def test_a_mixed_mask_is_what_hooks_by_hand_give(gpt2):
     assert np.allclose(values(masks), expected, atol=2e-4)
 
 
+@pytest.mark.usefixtures("bf16_pays")
 @pytest.mark.parametrize("options", [{}, {"rescale": True}, {"precision": "bf16"}])
 def test_laws(gpt2, options):
     values = mx.ComponentValues(gpt2, TASK, mixed(gpt2), "corrupted", **options)
