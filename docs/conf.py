@@ -106,13 +106,16 @@ def write_gallery() -> None:
     holds = {True: "holds", False: "**does not hold**", None: "not decided"}
     for one in found:
         lines += [
-            f"| {claim.says} | {one.figure.paper} | {holds[claim.holds]}: {claim.measured} |"
+            f"| {claim.says}{', in full' * one.settings['full']} | {one.figure.paper} "
+            f"| {holds[claim.holds]}: {claim.measured} |"
             for claim in one.claims
         ]
     for one in found:
-        name = one.figure.name
+        name, full = one.figure.name, one.settings["full"]
+        command, title = name + " --full" * full, one.figure.title + ", in full" * full
+        name += "-full" * full
         one.plot().savefig(folder / f"{name}.png", dpi=110)
-        lines += ["", f"## {one.figure.title}", "", f"    mechspex figure {name}", ""]
+        lines += ["", f"## {title}", "", f"    mechspex figure {command}", ""]
         lines += [f"![{one.figure.shows}](papers/{name}.png)", "", "```text", str(one), "```"]
     write(folder / "gallery.md", "\n".join(lines) + "\n")
 

@@ -33,7 +33,8 @@ from mechspex.figures.style import (
 # What every row of the table has, beside the interval low … high.
 PLACE = ("panel", "series", "x", "y")
 _DASHES = ("-", "--", ":")
-# Ticks that an axis has room for.
+# Characters and ticks that an axis has room for.
+_CHARACTERS = 44
 _TICKS = 11
 
 
@@ -255,7 +256,8 @@ def _ends(axes: Axes, places: dict[Any, float], log: bool) -> None:
 def _apart(places: Sequence[float], log: bool) -> list[float]:
     """Numbers in order, without those that lie too near the one before."""
     scaled = np.log(places) if log else np.array(places, dtype=float)
-    least = (scaled[-1] - scaled[0]) / _TICKS
+    longest = max(len(f"{place:g}") for place in places)
+    least = (scaled[-1] - scaled[0]) / min(_TICKS, _CHARACTERS / longest)
     kept = [0]
     for number in range(1, len(places)):
         if scaled[number] - scaled[kept[-1]] >= least:
