@@ -170,7 +170,7 @@ _FIGURES = (
         "its ablation, and its direct effect after the three strongest heads are knocked out.",
         differs="SmolLM2: 30 × 9 heads in place of GPT-2's 12 × 12. The strongest are chosen on "
         "other prompts than those that are shown; the mean is over all templates.",
-        minutes=(3, 10),
+        minutes=(5, 20),
         model=True,
         tasks=("ioi",),
     ),

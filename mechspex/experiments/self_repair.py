@@ -31,14 +31,16 @@ from mechspex.tasks.next_token import encode
 
 EFFECTS = "answer's logit, whole layers: direct, and lost without the layer"
 AGREE = "direct against total effect over prompts"
-RESTORED = "what later layers restore of an attention layer"
+RESTORED = "what later layers restore of an attention layer that says something"
 BY_DEPTH = "what is repaired of a head's direct effect, by depth"
 PARTS = "what repairs it"
 DIRECT, TOTAL, SLOPE, R2 = "direct", "total", "share restored (slope)", "R² of it"
-REPAIRED, OF_GPT2 = "repaired", "GPT-2 small"
-CLIPPED, OF_SUMS = "mean of token ratios, clipped to 0 … 1", "ratio of sums"
+REPAIRED, OF_GPT2 = "repaired", "GPT-2"
+CLIPPED, OF_SUMS = "mean of clipped ratios", "ratio of sums"
 # Tokens of a head: those on which it says most directly (Rushing & Nanda 2024).
 _TOP = 0.02
+# A layer says something if it says this share of what the one says that says most.
+_SAYS = 0.05
 
 Array = Float[np.ndarray, "..."]
 
@@ -102,8 +104,8 @@ def _agreement(direct: Array, total: Array) -> Estimate:
 def _restored(says: dict[str, Array], runs: list[dict[str, Array]]) -> list[dict[str, Any]]:
     """The slope of what later layers say more on what an ablated attention layer says less."""
     rows = []
-    n_layers = says["attention"].shape[-1]
-    for layer in range(n_layers - 1):
+    says_most = np.abs(says["attention"][0].mean(axis=0))
+    for layer in np.flatnonzero(says_most[:-1] > _SAYS * says_most.max()).tolist():
         less = [says["attention"][0, :, layer] - run["attention"][layer, :, layer] for run in runs]
         more = [
             sum(
@@ -232,37 +234,51 @@ class _Repairs:
 
 
 def _claims(rows: list[dict[str, Any]], repairs: _Repairs) -> tuple[Claim, ...]:
-    def of(panel: str, named: str) -> Array:
-        return np.array(
-            [row["y"] for row in rows if (row["panel"], row["series"]) == (panel, named)],
-            dtype=float,
-        )
+    def of(panel: str, named: str) -> dict[int, dict[str, Any]]:
+        return {row["x"]: row for row in rows if (row["panel"], row["series"]) == (panel, named)}
 
-    agree = of(AGREE, "attention")
-    early, late = np.nanmedian(agree[: -(-2 * len(agree) // 3)]), np.nanmedian(agree[-3:])
-    direct, total = of(EFFECTS, f"attention, {DIRECT}"), of(EFFECTS, f"attention, {TOTAL}")
-    large = np.abs(direct) > 0.05 * np.abs(direct).max()
-    slope, r2 = of(RESTORED, SLOPE), of(RESTORED, R2)
-    best = int(np.nanargmax(np.where(np.isnan(r2), -1, r2))) if len(r2) else 0
+    agree = {part: [row["y"] for row in of(AGREE, part).values()] for part in ("attention", "MLP")}
+    n_layers = len(agree["attention"])
+    early, late = (
+        {part: float(np.nanmedian(every[at])) for part, every in agree.items() if every}
+        for at in (slice(0, -(-2 * n_layers // 3)), slice(-3, None))
+    )
+    direct, total = (of(EFFECTS, f"attention, {kind}") for kind in (DIRECT, TOTAL))
+    says_most = max(abs(row["y"]) for row in direct.values())
+    large = [x for x, row in direct.items() if abs(row["y"]) > _SAYS * says_most]
+    more = [x for x in large if direct[x]["y"] > total[x]["y"]]
+    slopes, fits = of(RESTORED, SLOPE), of(RESTORED, R2)
+    restored = [x for x in slopes if slopes[x]["low"] > 0.5 and slopes[x]["high"] < 1]
     norm, clipped = repairs.share("norm"), repairs.clipped("norm")
+
+    def medians(found: dict[str, float]) -> str:
+        return ", ".join(f"{part} {r:.2f}" for part, r in found.items())
+
     return (
         Claim(
-            "Direct and total effects of attention layers agree little, but in the last layers",
-            bool(early < 0.5 and late > 0.5),
-            f"median r over prompts {early:.2f} in the first two thirds, {late:.2f} in the last "
-            "three layers",
+            "Direct and total effects of a layer agree little over prompts",
+            all(r < 0.5 for r in early.values()),
+            f"median r of the first two thirds of the layers: {medians(early)}",
+        ),
+        Claim(
+            "In the last layers they do agree",
+            all(r > 0.5 for r in late.values()),
+            f"median r of the last three layers: {medians(late)}",
         ),
         Claim(
             "A layer says more than is lost without it",
-            bool((direct[large] > total[large]).mean() > 0.5),
-            f"{(direct[large] > total[large]).sum()} of {large.sum()} attention layers that say "
-            "more than 5% of the largest",
+            len(more) > len(large) / 2,
+            f"{len(more)} of the {len(large)} attention layers that say most (layers "
+            f"{', '.join(map(str, more))})",
         ),
         Claim(
-            "Later layers restore about 70% of it at middle depth, with R² up to .92",
-            bool(0.5 < slope[best] < 1 and r2[best] > 0.7) if len(r2) else None,
-            f"best R² {r2[best]:.2f} at layer {best}, {slope[best]:.0%} restored there"
-            if len(r2) else "one layer",
+            "Later layers restore about 70% of what an attention layer said, R² up to .92",
+            bool(restored),
+            "; ".join(
+                f"layer {x}: {row['y']:.0%} [{row['low']:.0%}, {row['high']:.0%}], R² "
+                f"{fits[x]['y']:.2f}"
+                for x, row in slopes.items()
+            ),
         ),
         Claim(
             "The norm repairs about 30% of a head's direct effect",
@@ -270,7 +286,7 @@ def _claims(rows: list[dict[str, Any]], repairs: _Repairs) -> tuple[Claim, ...]:
             f"{norm:.2f} as a ratio of sums; {clipped:.2f} as the mean of clipped ratios, which "
             "counts every token that the norm makes worse as 0",
         ),
-    )  # fmt: skip
+    )
 
 
 _DEPTHS = tuple(round(layer / 11, 3) for layer in range(12))
@@ -280,7 +296,7 @@ _PUBLISHED = (
             "computed"),
     *series(PARTS, f"{OF_GPT2}, clipped", ("norm", "heads", "MLPs"), (0.32, 0.26, 0.27),
             "computed"),
-    *series(PARTS, f"{OF_GPT2}, ratio of sums", ("norm", "heads", "MLPs"), (0.26, 0.15, -0.17),
+    *series(PARTS, f"{OF_GPT2}, sums", ("norm", "heads", "MLPs"), (0.26, 0.15, -0.17),
             "computed"),
     Published("norm, clipped: Pythia-160m, GPT-2 medium, Pythia-410m", ".34, .30, .25",
               "computed"),

@@ -8,6 +8,7 @@ from mechspex.experiments.completeness import (
     ALL_OF_A_KIND,
     ONE_OF_A_KIND,
     _backup,
+    _Gaps,
     both_sides,
     greedy_sets,
     smallest_faithful,
@@ -50,3 +51,20 @@ def test_of_backups_one_of_a_kind_fails_and_all_are_complete(rows, name, size, g
     assert len(own) == 2**size
     assert own[0]["x"] == own[0]["y"] == 1.0, "faithful"
     assert max(abs(row["y"] - row["x"]) for row in own) == gap
+
+
+def test_gaps_of_two_circuits_are_compared_on_the_same_prompts():
+    """Prompts differ far more than circuits do, and still the difference is sure."""
+    noise = np.random.default_rng(0).normal(size=20)
+
+    def gaps(*sizes):
+        rows = [{"series": "K one head", "gap": (size + noise).tolist()} for size in sizes]
+        return _Gaps([{"series": "K empty", "gap": [0.0] * 20, "whole": [2.0] * 20}, *rows])
+
+    ours, naive = gaps(4.0, 5.0), gaps(5.0, 5.0)
+    mean, largest = (naive.more_than(ours, "K one head", over) for over in (np.mean, np.max))
+    np.testing.assert_allclose(mean.to_list(), 0.25)
+    assert largest.value == pytest.approx(0)
+    size = naive.size("K one head", np.max)
+    assert size.value == pytest.approx(2.5 + noise.mean() / 2)
+    assert size.high - size.low > 0.3
