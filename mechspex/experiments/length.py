@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from mechspex.core.errors import BudgetError
 from mechspex.core.masks import Stream, pack, sample_masks
-from mechspex.core.statistics import Difference, paired_difference
+from mechspex.core.statistics import mean_estimate
 from mechspex.core.value_function import ValueFunction
 from mechspex.decoders import decode
 from mechspex.decoders.spex.design import SpexDesign
@@ -211,27 +211,36 @@ def _of(
 
 
 def _claims(cells: list[dict[str, Any]], count: int) -> tuple[Claim, ...]:
+    """Over all reviews, with the means of each length."""
     bins = list(dict.fromkeys(row["bin"] for row in cells))
 
-    def ahead(method: str) -> dict[str, Difference]:
+    def ahead(method: str) -> dict[str, Float[np.ndarray, " review"]]:
         """Over `additive`, by length."""
-        found = {}
-        for name in bins:
-            ours, theirs = (_of(cells, one, count, name) for one in (method, "additive"))
-            if len(ours) == len(theirs) > 1:
-                found[name] = paired_difference(ours, theirs[None])
-        return found
+        both = {
+            name: [_of(cells, one, count, name) for one in (method, "additive")] for name in bins
+        }
+        return {
+            name: ours - theirs for name, (ours, theirs) in both.items() if len(ours) == len(theirs)
+        }
 
     claims = []
     for method, said in (
-        (SPEX, "SPEX is ahead of an additive fit at every length"),
-        (PAIRS, "A fit of all pairs is ahead of an additive one at every length"),
-        ("automatic", "Interactions are ahead of an additive fit at every length (ours)"),
+        (SPEX, "SPEX is ahead of an additive fit"),
+        (PAIRS, "A fit of all pairs is ahead of an additive one"),
+        ("automatic", "Interactions are ahead of an additive fit (ours)"),
     ):
         found = ahead(method)
-        lows = [one.low > 0 for one in found.values()]
-        behind = any(one.high < 0 for one in found.values())
-        told = "; ".join(f"{name} words {one:+.2f}" for name, one in found.items())
-        holds = True if lows and all(lows) else False if behind else None
-        claims.append(Claim(said, holds, f"at {count:,} masks: {told or 'too few reviews'}"))
+        every = np.concatenate([*found.values(), np.empty(0)])
+        if len(every) < 2:
+            claims.append(Claim(said, None, f"too few masks at {count:,}"))
+            continue
+        mean = mean_estimate(every)
+        each = ", ".join(f"{name} words {one.mean():+.2f}" for name, one in found.items())
+        claims.append(
+            Claim(
+                said,
+                mean.low > 0 if mean.leaves_out_zero else None,
+                f"R² {mean:+.2f} at {count:,} masks ({each})",
+            )
+        )
     return tuple(claims)
