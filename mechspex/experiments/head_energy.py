@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -26,22 +27,42 @@ from mechspex.tasks.load_task import load_task
 PARTS = ("linear", "within a layer", "across layers")
 RESCALED, PLAIN = "kept heads rescaled", "not rescaled"
 NULL, CHANCE = "additive heads, rescaled", "interactions spread over all pairs"
-_ALL = "all heads"
+_ALL = "all heads (within a layer: pairs)"
+# Of thirty layers all orders together are noise.
+_PAIRS = 2
 
 Cell = dict[str, Any]
 
 
-def _cell(
-    model: Model, asked: Asked, units: UnitSet, rescale: bool, keep: float, chance: bool
-) -> list[Cell]:
+@dataclass(frozen=True)
+class _Case:
+    """Some heads and a density.
+
+    Attributes:
+        of: what it is called.
+        units: the heads.
+        keep: the density.
+        rescales: with kept heads rescaled and without, or without alone.
+        max_order: the largest order of terms within a layer; all if None.
+    """
+
+    of: str
+    units: UnitSet
+    keep: float
+    rescales: tuple[bool, ...]
+    max_order: int | None
+
+
+def _cell(model: Model, asked: Asked, case: _Case, rescale: bool) -> list[Cell]:
     """The shares of the variance, and what they would be of heads that only add up."""
+    units, keep = case.units, case.keep
     n_masks, n_prompts = (5_000, 16) if asked.full else (_masks(len(units)), 8)
     task = load_task(asked.task, model, n_prompts=n_prompts, seed=asked.seed)
     values = quick_values(model, task, units, "zero", rescale=rescale)
     masks = sample_masks(len(units), n_masks, keep=keep, seed=asked.seed)
     measured = values(masks).astype(np.float64).mean(axis=1)
     layers = [unit.layer for unit in units]
-    found = layer_energies(masks, measured, layers, keep)
+    found = layer_energies(masks, measured, layers, keep, case.max_order)
     cells = [
         _row(RESCALED if rescale else PLAIN, part, share)
         for part, share in zip(PARTS, (found.linear, found.within, found.across), strict=True)
@@ -50,7 +71,7 @@ def _cell(
     if rescale:
         linear, within, fits = rescaled_additive(masks, measured, layers, keep)
         beside[NULL] = ((linear, within, 0.0), fits)
-    if chance:
+    if rescale == case.rescales[0]:
         spread, inside = 1 - found.linear.value, chance_within(layers)
         shares = (found.linear.value, spread * inside, spread * (1 - inside))
         beside[CHANCE] = (shares, np.nan)
@@ -64,7 +85,7 @@ def _cell(
 
 def _masks(n_units: int) -> int:
     """Enough for least squares to leave little of what it fits."""
-    return max(800, 4 * n_units)
+    return max(1_000, 4 * n_units)
 
 
 def _row(what: str, part: str, share: Estimate) -> Cell:
@@ -136,20 +157,21 @@ _PUBLISHED = tuple(
 @experiment(FIGURES["head-energy"], _PUBLISHED)
 def head_energy(asked: Asked) -> Measured:
     model = load_model(asked.model) if isinstance(asked.model, str) else asked.model
-    groups = layer_groups(model)
-    wanted = [
-        *((f"{group}, p = 0.5", units, 0.5, (True, False)) for group, units in groups.items()),
-        *((f"{_ALL}, p = {keep:g}", heads(model), keep, (False,)) for keep in (0.5, 0.9)),
+    by_depth = [
+        _Case(f"{group}, p = 0.5", units, 0.5, (True, False), None)
+        for group, units in layer_groups(model).items()
+    ]
+    whole = [
+        _Case(f"{_ALL}, p = {keep:g}", heads(model), keep, (False,), _PAIRS) for keep in (0.5, 0.9)
     ]
     cells = [
         cell
-        for of, units, keep, both in wanted
-        for rescale in both
+        for case in [*by_depth, *whole]
+        for rescale in case.rescales
         for cell in asked.cell(
-            {"of": of, "rescale": rescale},
-            partial(_cell, model, asked, units, rescale, keep, rescale == both[0]),
+            {"of": case.of, "rescale": rescale}, partial(_cell, model, asked, case, rescale)
         )
     ]
-    claims = _claims(cells, [of for of, *_ in wanted[: len(groups)]])
+    claims = _claims(cells, [case.of for case in by_depth])
     rows = [{"panel": cell["of"], **cell} for cell in cells]
     return Measured(rows, Axes("", "share of the variance", kind="bars"), claims)

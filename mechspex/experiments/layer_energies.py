@@ -37,6 +37,7 @@ def layer_energies(
     values: Float[np.ndarray, " mask"],
     layers: Sequence[int],
     keep: float,
+    max_order: int | None = None,
 ) -> Energies:
     """The shares of the variance of a function under random masks, without recovering it.
 
@@ -44,14 +45,16 @@ def layer_energies(
     that was left out: linear is the adjusted R²; within is the unbiased
     Σ_{a≠b} r_a r_b K(a, b) / (N(N − 1)) over the variance, with the kernel of all terms of order
     2 and more that lie in one layer, K(a, b) = Σ_layer Π(1 + z_a z_b) − 1 − Σ z_a z_b (products and
-    sums over its units); across is the rest. No order is left out. Intervals are 95% over masks:
-    20 blocks are left out in turn (jackknife).
+    sums over its units); across is the rest. No order is left out unless `max_order` says so: of
+    many layers high orders are all noise, most of all at high densities. Intervals are 95% over
+    masks: 20 blocks are left out in turn (jackknife).
 
     Args:
         masks: independent masks of the density.
         values: their values.
         layers: the layer of each unit.
         keep: the density p.
+        max_order: the largest order of terms within a layer; larger ones then count as across.
 
     Raises:
         BudgetError: fewer than three masks a unit.
@@ -62,7 +65,7 @@ def layer_energies(
     factors = (masks - keep) / np.sqrt(keep * (1 - keep))
     _, left = _linear(factors, values)
     blocks = np.arange(n_masks) * _BLOCKS // n_masks
-    sums = _block_sums(factors, left, _columns(layers), blocks)
+    sums = _block_sums(factors, left, _columns(layers), blocks, max_order)
     counts = np.bincount(blocks, minlength=_BLOCKS)
 
     def shares(chosen: Bool[np.ndarray, " block"]) -> Float[np.ndarray, " share"]:
@@ -96,6 +99,7 @@ def _block_sums(
     left: Float[np.ndarray, " mask"],
     groups: Sequence[np.ndarray],
     blocks: np.ndarray,
+    max_order: int | None,
 ) -> Float[np.ndarray, "block block"]:
     """Σ r_a r_b K(a, b) over the pairs of masks of two blocks, a mask with itself left out."""
     n_masks = len(factors)
@@ -105,13 +109,25 @@ def _block_sums(
         rows = np.arange(start, min(start + _ROWS, n_masks))
         kernel = np.zeros((len(rows), n_masks))
         for columns in groups:
-            product = np.ones_like(kernel)
-            for unit in columns:
-                product *= 1 + np.outer(factors[rows, unit], factors[:, unit])
-            kernel += product - 1 - factors[np.ix_(rows, columns)] @ factors[:, columns].T
+            kernel += _terms_within(factors[np.ix_(rows, columns)], factors[:, columns], max_order)
         kernel[np.arange(len(rows)), rows] = 0
         sums += of_block[rows].T @ kernel @ of_block
     return sums
+
+
+def _terms_within(
+    rows: Float[np.ndarray, "row unit"],
+    every: Float[np.ndarray, "mask unit"],
+    max_order: int | None,
+) -> Float[np.ndarray, "row mask"]:
+    """Σ Π z_a z_b over the sets of two units and more: elementary symmetric polynomials."""
+    most = rows.shape[1] if max_order is None else min(max_order, rows.shape[1])
+    sums = [np.ones((len(rows), len(every))), *np.zeros((most, len(rows), len(every)))]
+    for one, other in zip(rows.T, every.T, strict=True):
+        both = np.outer(one, other)
+        for order in range(most, 0, -1):
+            sums[order] = sums[order] + both * sums[order - 1]
+    return np.sum(sums[2:], axis=0)
 
 
 def _jackknife(

@@ -54,6 +54,17 @@ def test_energies_are_those_planted_without_bias_and_inside_their_intervals(keep
     np.testing.assert_allclose(np.sum(found, axis=1), 1)
 
 
+def test_orders_that_are_left_out_count_as_across():
+    """The term of order 4 within a layer has a tenth of the energy."""
+    found = []
+    for seed in range(40):
+        masks = mx.sample_masks(12, 300, keep=0.5, seed=seed)
+        one = layer_energies(masks, planted(0.5).predict(masks), LAYERS, 0.5, max_order=3)
+        found.append([one.within.value, one.across.value])
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    assert (np.abs(np.mean(found, axis=0) - [0.2, 0.2]) < 3.5 * error).all()
+
+
 def test_an_additive_function_has_no_interactions():
     additive = mx.SetFunction.from_mapping(
         12, {(i,): float(i + 1) for i in range(12)}, basis="kept"
