@@ -22,7 +22,6 @@ from mechspex.decoders import decode
 from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.experiment import Asked, Measured, experiment
 from mechspex.experiments.paper_figure import Claim, Published
-from mechspex.experiments.quick_values import quick_values
 from mechspex.experiments.reproduction import Axes
 from mechspex.models.load_model import Model, load_model
 from mechspex.models.units import heads
@@ -65,7 +64,7 @@ class _Methods:
 
     @cached_property
     def quick(self) -> ComponentValues:
-        return quick_values(self.model, self.task, self.units, REFERENCE)
+        return ComponentValues(self.model, self.task, self.units, REFERENCE, precision="auto")
 
     def of(self, method: str) -> dict[str, list[Circuits]]:
         """{signed, absolute: circuits}; several of each at random."""

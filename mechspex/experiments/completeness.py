@@ -18,7 +18,6 @@ from mechspex.core.value_function import ValueFunction
 from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.experiment import Asked, Measured, experiment
 from mechspex.experiments.paper_figure import Claim, Published
-from mechspex.experiments.quick_values import quick_values
 from mechspex.experiments.reproduction import Axes
 from mechspex.experiments.unit_scores import largest_terms
 from mechspex.models.load_model import Model, load_model
@@ -75,7 +74,7 @@ def _circuits(model: Model, asked: Asked, n_prompts: int) -> list[dict[str, Any]
     """The members of both circuits, from the prompts that may be searched."""
     searched, _ = _tasks(model, asked, n_prompts)
     units = heads(model)
-    values = quick_values(model, searched, units, "mean")
+    values = ComponentValues(model, searched, units, "mean", precision="auto")
     n_units, size = len(units), min(SIZE, len(units) // 2)
     whole = np.ones((1, n_units), dtype=bool)
     with Run.open(None) as run:
@@ -114,7 +113,7 @@ def _measured(model: Model, asked: Asked, name: str, members: Term) -> list[dict
     n_prompts, n_random = (64, 400) if asked.full else (24, 40)
     searched, held_out = _tasks(model, asked, n_prompts)
     units = heads(model)
-    quick = quick_values(model, searched, units, "mean")
+    quick = ComponentValues(model, searched, units, "mean", precision="auto")
     values = ComponentValues(model, held_out, units, "mean")
     greedy = greedy_sets(quick, len(units), members)
     sets = _sets(members, n_random, greedy, asked.seed)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mechspex.components.component_values import ComponentValues
 from mechspex.core.masks import sample_masks
 from mechspex.core.statistics import Estimate
 from mechspex.core.units import UnitSet
@@ -18,7 +19,6 @@ from mechspex.experiments.experiment import Asked, Measured, experiment
 from mechspex.experiments.layer_energies import chance_within, layer_energies, rescaled_additive
 from mechspex.experiments.layer_groups import layer_groups
 from mechspex.experiments.paper_figure import Claim, series
-from mechspex.experiments.quick_values import quick_values
 from mechspex.experiments.reproduction import Axes
 from mechspex.models.load_model import Model, load_model
 from mechspex.models.units import heads
@@ -58,7 +58,7 @@ def _cell(model: Model, asked: Asked, case: _Case, rescale: bool) -> list[Cell]:
     units, keep = case.units, case.keep
     n_masks, n_prompts = (5_000, 16) if asked.full else (_masks(len(units)), 8)
     task = load_task(asked.task, model, n_prompts=n_prompts, seed=asked.seed)
-    values = quick_values(model, task, units, "zero", rescale=rescale)
+    values = ComponentValues(model, task, units, "zero", rescale=rescale, precision="auto")
     masks = sample_masks(len(units), n_masks, keep=keep, seed=asked.seed)
     measured = values(masks).astype(np.float64).mean(axis=1)
     layers = [unit.layer for unit in units]

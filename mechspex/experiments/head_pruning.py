@@ -26,7 +26,6 @@ from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.experiment import Asked, Measured, experiment
 from mechspex.experiments.layer_groups import layer_groups
 from mechspex.experiments.paper_figure import Claim, Published, series
-from mechspex.experiments.quick_values import quick_values
 from mechspex.experiments.reproduction import Axes
 from mechspex.models.load_model import Model, load_model
 from mechspex.tasks.load_task import load_task
@@ -47,7 +46,7 @@ def _prunings(
     searched: Task, held_out: Task, units: UnitSet, model: Model, budget: int, seed: int
 ) -> tuple[Pruning, Pruning]:
     """The choices of the recovered function, and those of the same search with an additive one."""
-    values = quick_values(model, searched, units, "zero", rescale=True)
+    values = ComponentValues(model, searched, units, "zero", rescale=True, precision="auto")
     scored = ComponentValues(model, held_out, units, "zero", rescale=True)
     sizes = {round(share * len(units)): share for share in reversed(SHARES)}
     # Both searches begin with the same random masks, which are measured once.
