@@ -220,7 +220,7 @@ _FIGURES = (
     PaperFigure(
         name="context-lds",
         paper=f"{CONTEXT_CITE}, Figures 3 and 4; {SPEX}, Recovery",
-        title="How many ablations say which sentences an answer rests on",
+        title="Which sentences count, and how many masks say so",
         shows="LDS on fresh masks, what the answer loses without the best sentences, and whether "
         "the needed sentences are named, against the number of masks.",
         differs="Twelve sentences made up here, of which one or two are needed by construction, "
@@ -231,7 +231,7 @@ _FIGURES = (
     PaperFigure(
         name="length",
         paper=f"{SPEX}, faithfulness by length",
-        title="How well words of a review are predicted, by its length",
+        title="Words of a review, predicted by its length",
         shows="R² on masks of words that no decoder saw, by the number of words of the review.",
         differs="The value is SmolLM2's logit difference of positive and negative after the "
         "review, from hundreds of masks; theirs is a classifier's score from 16,128 masks and "
