@@ -182,7 +182,7 @@ _FIGURES = (
         "of a head's direct effect that other heads, MLPs and the final norm repair.",
         differs="SmolLM2 on capitals and on passages written for this, in place of Chinchilla on "
         "Counterfact and GPT-2 on the Pile. Both estimators of what the norm repairs.",
-        minutes=(5, 20),
+        minutes=(6, 25),
         model=True,
         tasks=("capital",),
     ),
