@@ -18,6 +18,8 @@ from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
 from mechspex.figures.panels import PLACE, panels
 
 FIGURE, TABLE, NUMBERS, ANSWER = "figure", "table.csv", "numbers.txt", "reproduction.json"
+# Letters of a line of a table, beyond which it is turned.
+_WIDEST = 160
 # Cells of a map that the text shows.
 _SHOWN = 8
 
@@ -196,7 +198,13 @@ def _table(panel: str, rows: Sequence[Mapping[str, Any]], kind: str) -> list[str
         index=pd.Index(names),
         columns=pd.Index([f"{x:g}" if isinstance(x, float) else str(x) for x in places]),
     )
-    return [panel, *(f"  {line}" for line in frame.to_string().splitlines())]
+    # Many places with their intervals read better downwards too.
+    told = frame.T if _width(frame) > _WIDEST > _width(frame.T) else frame
+    return [panel, *(f"  {line}" for line in told.to_string().splitlines())]
+
+
+def _width(frame: pd.DataFrame) -> int:
+    return max(map(len, frame.to_string().splitlines()))
 
 
 def _most(panel: str, rows: Sequence[Mapping[str, Any]], kind: str) -> list[str]:

@@ -96,3 +96,15 @@ def test_maps_and_points_are_told_by_what_stands_out():
     assert "map: the strongest of 18\n  layer 8, head 0: 8.00\n" in told
     assert "random: 2 points, |y − x| 1.00 in the mean, farthest at x 2.00, y 0.50" in told
     assert Reproduction.from_dict(found.to_record()) == found
+
+
+def test_a_table_that_is_too_wide_is_turned():
+    rows = points(
+        [{"panel": "p", "series": name, "x": float(x), "y": x, "low": x - 1.0, "high": x + 1.0}
+         for name in ("ours", "theirs") for x in range(30)]
+    )  # fmt: skip
+    lines = str(Reproduction(FIGURE, rows, Axes("x", "y"), (), (), {}, 0.0)).splitlines()
+    at = lines.index("p")
+    assert lines[at + 1].split() == ["ours", "theirs"]
+    assert lines[at + 8].split() == ["6", "6.00", "[5.00,", "7.00]", "6.00", "[5.00,", "7.00]"]
+    assert max(map(len, lines)) < 160
