@@ -68,6 +68,26 @@ def kill_sweeps(
         seed: of the times.
         prepare: called in each process before it begins.
     """
+    import torch
+
+    threads = torch.get_num_threads()
+    # A fork has not the threads of this process, and would wait for them.
+    torch.set_num_threads(1)
+    try:
+        return _kill_sweeps(values, folder, n_kills, share, order, seed, prepare)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _kill_sweeps(
+    values: mx.ComponentValues,
+    folder: Path,
+    n_kills: int,
+    share: float,
+    order: int,
+    seed: int,
+    prepare: Callable[[], None],
+) -> Tally:
     start = time.perf_counter()
     whole = mx.sweep(values, order=order, run=folder / "whole")
     seconds = share * (time.perf_counter() - start)
