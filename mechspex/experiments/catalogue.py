@@ -140,7 +140,7 @@ _FIGURES = (
         paper=f"{PROXYSPEX}, Figure 10, bottom",
         title="How heads act together, by depth",
         shows="The shares of the variance that are linear, of interactions within a layer, and of "
-        "interactions across layers.",
+        "interactions across layers; in full also of all heads at two densities.",
         differs="Estimated from the values alone, without a decoder, with intervals over masks. "
         "Beside them what rescaling the kept heads makes of heads that only add up, and what "
         "chance would put within layers. SmolLM2 has 9 heads a layer, the paper's Llama 32.",

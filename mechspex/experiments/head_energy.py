@@ -56,7 +56,7 @@ class _Case:
 def _cell(model: Model, asked: Asked, case: _Case, rescale: bool) -> list[Cell]:
     """The shares of the variance, and what they would be of heads that only add up."""
     units, keep = case.units, case.keep
-    n_masks, n_prompts = (5_000, 16) if asked.full else (_masks(len(units)), 8)
+    n_masks, n_prompts = (5_000, 16) if asked.full else (1_000, 8)
     task = load_task(asked.task, model, n_prompts=n_prompts, seed=asked.seed)
     values = ComponentValues(model, task, units, "zero", rescale=rescale, precision="auto")
     masks = sample_masks(len(units), n_masks, keep=keep, seed=asked.seed)
@@ -83,11 +83,6 @@ def _cell(model: Model, asked: Asked, case: _Case, rescale: bool) -> list[Cell]:
     return cells
 
 
-def _masks(n_units: int) -> int:
-    """Enough for least squares to leave little of what it fits."""
-    return max(1_000, 4 * n_units)
-
-
 def _row(what: str, part: str, share: Estimate) -> Cell:
     return {"series": what, "x": part, "y": share.value, "low": share.low, "high": share.high}
 
@@ -110,7 +105,10 @@ def _claims(cells: list[Cell], groups: list[str]) -> tuple[Claim, ...]:
     ends = _difference(linear[0], linear[-1])
     last = groups[-1]
     within, across = (rows[last, RESCALED, part] for part in PARTS[1:])
-    inside = _difference(within, across)
+    # What one has more the other has less: their intervals add up.
+    more, half = within["y"] - across["y"], within["high"] - within["y"]
+    half += across["high"] - across["y"]
+    inside = Estimate(more, more - half, more + half)
     beyond = _difference(within, rows[last, NULL, PARTS[1]])
     unscaled = _difference(within, rows[last, PLAIN, PARTS[1]])
     shares = ", ".join(
@@ -162,7 +160,9 @@ def head_energy(asked: Asked) -> Measured:
         for group, units in layer_groups(model).items()
     ]
     whole = [
-        _Case(f"{_ALL}, p = {keep:g}", heads(model), keep, (False,), _PAIRS) for keep in (0.5, 0.9)
+        _Case(f"{_ALL}, p = {keep:g}", heads(model), keep, (False,), _PAIRS)
+        for keep in (0.5, 0.9)
+        if asked.full
     ]
     cells = [
         cell
