@@ -45,7 +45,7 @@ _FIGURES = (
         differs="Heads under mean ablation on IOI prompts (36 of SmolLM2, 270 in full) in place of "
         "words and parts of a picture; the prompts are decoded together and judged by their mean. "
         "SPEX measures masks of its own, as many.",
-        minutes=(6, 60),
+        minutes=(6, 150),
         model=True,
         tasks=("ioi",),
     ),
@@ -56,7 +56,7 @@ _FIGURES = (
         shows="The share of R² that stays with the largest coefficients alone, in three bases.",
         differs="Heads of SmolLM2 on IOI (36, in full 270); below the mean's R² the share is 0. "
         "The Fourier basis is the paper's; the two Möbius bases of the same functions beside it.",
-        minutes=(5, 30),
+        minutes=(4, 100),
         model=True,
         tasks=("ioi",),
     ),
@@ -68,7 +68,7 @@ _FIGURES = (
         differs="Heads of SmolLM2 in place of words; falls and rises of the value both count, by "
         "the exact subset program. Beside it what the published code of SPEX does (it removes "
         "what is best kept alone), and the best pair, greedy choice and single ablations.",
-        minutes=(5, 40),
+        minutes=(5, 120),
         model=True,
         tasks=("ioi", "capital"),
     ),
@@ -78,8 +78,8 @@ _FIGURES = (
         title="Seconds until a function is recovered",
         shows="Seconds of measuring and decoding that a level of R² takes.",
         differs="The masks and decodings of r2-samples, which is measured first if it is not "
-        "there; one core decodes, the papers' models run on other machines.",
-        minutes=(6, 60),
+        "there; one core decodes. Where the fewest masks tried reach a level, fewer may as well.",
+        minutes=(6, 150),
         model=True,
         tasks=("ioi",),
     ),
