@@ -25,6 +25,7 @@ from mechspex.experiments.paper_figure import Claim, Published
 from mechspex.experiments.reproduction import Axes
 from mechspex.models.load_model import Model, load_model
 from mechspex.models.units import heads
+from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run
 from mechspex.screening.methods import FirstOrder
 from mechspex.tasks.load_task import load_task
@@ -290,7 +291,8 @@ def circuit_curves(asked: Asked) -> Measured:
     drawn = load_task(asked.task, model, n_prompts=sizes.searched + sizes.held_out, seed=asked.seed)
     searched, held_out = drawn.split(sizes.searched, sizes.held_out)
     methods = _Methods(model, searched, sizes, asked.seed)
-    scored = ComponentValues(model, held_out, methods.units, REFERENCE)
+    # Rankings share many circuits, which are measured once.
+    scored = RecordedValues(ComponentValues(model, held_out, methods.units, REFERENCE), None)
     check_behaviour(scored)
     names = (EXACT, CLEAN, MIDPOINT, INTEGRATED, ADDITIVE, SEARCH, RANDOM)
     references = ("zero", "mean", "resample", *(["corrupted"] if drawn.corrupted else []))
