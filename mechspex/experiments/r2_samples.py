@@ -76,7 +76,7 @@ def masks_needed(
     """The number of masks from which on R² is at a level, on a line between log numbers.
 
     Args:
-        numbers: of masks, ascending.
+        numbers: the numbers of masks, ascending.
         r2: the R² with so many.
         level: the R² wanted.
 
