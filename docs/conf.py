@@ -9,6 +9,7 @@ between files of the repository are turned into links between pages.
 import ast
 import os
 import re
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version as version_of
 from operator import attrgetter
@@ -17,7 +18,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 import mechspex
-from mechspex.experiments import Reproduction
+from mechspex.experiments import FIGURES, Reproduction
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -101,7 +102,9 @@ def write_gallery() -> None:
     """The figures of papers from their committed tables: claims, then each with its command."""
     folder = DOCS / "papers"
     folder.mkdir(exist_ok=True)
-    found = [Reproduction.load(file) for file in sorted(TABLES.glob("*.json"))]
+    kept = [Reproduction.load(file) for file in sorted(TABLES.glob("*.json"))]
+    # Titles and what differs are those of today.
+    found = [replace(one, figure=FIGURES[one.figure.name]) for one in kept]
     lines = ["## What the papers say", "", "| claim | paper | here |", "|---|---|---|"]
     holds = {True: "holds", False: "**does not hold**", None: "not decided"}
     for one in found:

@@ -1,6 +1,7 @@
 """The figures of the literature: every entry has its experiment, and their parts their truth."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import mechspex.experiments
 from mechspex.core.masks import all_masks
 from mechspex.experiments.catalogue import FIGURES
 from mechspex.experiments.planted import SETS, SIZE, f1, planted
+from mechspex.experiments.reproduction import Reproduction
 from mechspex.experiments.shapiq_estimators import (
     LEFT_OUT,
     NAMES,
@@ -21,6 +23,8 @@ from mechspex.experiments.unit_scores import largest_terms, pruned_at, pruned_gr
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.truth import known_model
 
+TABLES = Path(__file__).parents[1] / "benchmarks" / "figures"
+
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_its_experiment(name):
@@ -30,6 +34,14 @@ def test_every_figure_has_its_experiment(name):
     small, full = figure.minutes
     assert 0 < small <= 6
     assert small <= full
+
+
+def test_committed_tables_are_what_was_measured():
+    """Whole by their checksums, each under its figure's name, and with every figure there."""
+    found = {file.stem: Reproduction.load(file) for file in TABLES.glob("*.json")}
+    for stem, one in found.items():
+        assert stem == one.figure.name + "-full" * one.settings["full"]
+    assert {one.figure.name for one in found.values()} == {*FIGURES}
 
 
 def test_planted_peaks_and_hierarchies():
