@@ -18,9 +18,12 @@ def figure(
         str | None, typer.Argument(help="A figure of the list; the list itself if not given.")
     ] = None,
     model: Annotated[
-        str,
-        typer.Option(help="The model, where the figure has one.", rich_help_panel=EXPERIMENT),
-    ] = "smollm2-135m",
+        str | None,
+        typer.Option(
+            help="The model, where the figure has one; smollm2-135m if not given.",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help="The task, where the figure has one.", rich_help_panel=EXPERIMENT),
@@ -77,7 +80,7 @@ def _run(name: str, full: bool) -> str:
 
 
 def _measured(
-    asked: PaperFigure, model: str, task: str | None, full: bool, seed: int, run: str
+    asked: PaperFigure, model: str | None, task: str | None, full: bool, seed: int, run: str
 ) -> Any:
     import mechspex.experiments
 

@@ -146,7 +146,8 @@ def sweeps(
         "device": device,
     }  # fmt: skip
     named = {key: flags.get(option) for key, (option, _) in (LISTS | SINGLE).items()}
-    table = read_sweep_file(file) | {key: given for key, given in named.items() if given}
+    instead = {key: given for key, given in named.items() if given is not None}
+    table = read_sweep_file(file) | instead
     cells = [Cell.of(options) for options in cells_of(table)]
     models = _Models()
     if shard is not None:
@@ -209,7 +210,8 @@ def _run(
         show_table(load_runs(folders), *files, as_json)
     if failed:
         print(f"{len(failed)} of {len(cells)} sweeps failed", file=sys.stderr)
-        raise typer.Exit(failed[0].exit_code)
+        # 2 says that nothing was done.
+        raise typer.Exit(MechspexError.exit_code if folders else failed[0].exit_code)
     if incomplete:
         raise typer.Exit(FailedMasksError.exit_code)
 

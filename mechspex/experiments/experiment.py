@@ -131,8 +131,11 @@ def _timed(measure: Callable[[], Rows]) -> tuple[Rows, float]:
     return rows, time.perf_counter() - start
 
 
+_MODEL = "smollm2-135m"
+
 _ARGS = """Args:
-    model: the model, where the figure has one: a name, a folder, or a loaded one.
+    model: the model, where the figure has one: a name, a folder, or a loaded one; smollm2-135m if
+        not given.
     task: the task, where it has one; the figure's first if not given.
     full: the paper's size; else a small one, of minutes.
     seed: the seed of masks, prompts and decoders.
@@ -144,7 +147,7 @@ Returns:
     The table, what the paper says beside it, and a picture (`plot`).
 
 Raises:
-    Refused: a task, where the figure has none.
+    Refused: a task or a model, where the figure has none.
 """
 
 
@@ -163,7 +166,7 @@ def experiment(
 
         def redraw(
             *,
-            model: Any = "smollm2-135m",
+            model: Any = None,
             task: str | None = None,
             full: bool = False,
             seed: int = 0,
@@ -172,6 +175,12 @@ def experiment(
         ) -> Reproduction:
             if task is not None and not figure.tasks:
                 raise Refused(f"task {task!r}: the figure {figure.name} has no task; leave it out")
+            if model is not None and not figure.model:
+                asked_for = _name(model)
+                raise Refused(
+                    f"model {asked_for!r}: the figure {figure.name} has no model; leave it out"
+                )
+            model = _MODEL if model is None else model
             chosen = task or (figure.tasks[0] if figure.tasks else "")
             settings: dict[str, Any] = {"full": full, "seed": seed}
             if figure.model:

@@ -99,7 +99,11 @@ class Collected(Result):
     def __str__(self) -> str:
         frame = self.to_pandas()
         strongest = frame.sort_values("effect", key=np.abs, ascending=False).head(_SHOWN)
-        shown = strongest[["task", "model", "ablation", "unit", "second_unit", "effect", "se"]]
+        # Rows that would read alike are told apart by what differs between them.
+        given = {name: {getattr(row, name) for row in self.rows} - {None} for name in _APART}
+        apart = [name for name in _APART if len(given[name]) > 1]
+        named = ["task", "model", "ablation", *apart, "unit", "second_unit"]
+        shown = strongest[[*named, "effect", "se"]]
         shown = shown.fillna({"second_unit": ""})
         lines = [self.in_short]
         if len(frame):
@@ -156,6 +160,7 @@ class Collected(Result):
         )
 
 
+_APART = ("metric", "seed", "prompts", "output")
 _COUNTED = ("run", "task", "model", "ablation")
 _KINDS = {name: str(kind) for name, kind in get_type_hints(CollectedRow).items()}
 _DTYPES = {

@@ -30,6 +30,7 @@ def test_slips(run):
     for arguments, message in (
         (["nonsense"], "no figure 'nonsense'; choose recovery"),
         (["or-gate", "--task", "ioi"], "has no task"),
+        (["or-gate", "--model", "tiny"], "has no model"),
         (["or-gate", "--out", "no/such/place"], "cannot be written"),
     ):
         code, _, err = run("figure", *arguments)

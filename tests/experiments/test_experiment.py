@@ -72,6 +72,8 @@ def test_everything_is_written(tmp_path):
 def test_what_is_not_asked_of_it_is_refused():
     with pytest.raises(Refused, match="has no task"):
         a_figure(task="ioi")
+    with pytest.raises(Refused, match="'tiny': .* has no model"):
+        a_figure(model="tiny")
     with pytest.raises(Refused, match="a row lacks"):
         points([{"panel": "p", "series": "s", "x": 1}])
 

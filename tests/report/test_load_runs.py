@@ -13,14 +13,14 @@ UNITS = mx.UnitSet(tuple(mx.Unit("head", layer, head) for layer in range(2) for 
 WEIGHTS = np.array([1.0, -2.0, 3.0, 0.5, 0.0, 4.0])
 
 
-def values(ablation, scale):
+def values(ablation, scale, seed=7):
     def value(masks):
         single = masks @ WEIGHTS
         return scale * np.stack([single + masks[:, 0] * masks[:, 1], 3 * single], axis=1)
 
     value.configuration = {  # pyright: ignore[reportFunctionMemberAccess]
-        "task": f"ioi, 2 prompts {'0' * 16}", "model": "tiny", "ablation": f"{ablation}, seed 7",
-        "metric": "logit_difference",
+        "task": f"ioi, 2 prompts {'0' * 16}", "model": "tiny",
+        "ablation": f"{ablation}, seed {seed}", "metric": "logit_difference",
     }  # fmt: skip
     return mx.FunctionValues(value, UNITS)
 
@@ -79,6 +79,16 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_there(folder):
     assert [why.split(":")[0] for why in found.unread] == ["zero", "mean"]
     assert len(found.rows) == 1
     assert "not read: zero" in str(found)
+
+
+def test_the_text_tells_runs_of_two_seeds_apart(folder):
+    assert "seed" not in str(mx.load_runs(folder))
+    mx.sweep(values("zero", 2.0, seed=8), run=folder / "eight")
+    lines = str(mx.load_runs(folder)).splitlines()
+    assert lines[2].split() == [
+        "task", "model", "ablation", "seed", "unit", "second_unit", "effect", "se"
+    ]  # fmt: skip
+    assert len({line for line in lines if " L1H2 " in line and " zero " in line}) == 2
 
 
 def test_folders_without_runs_are_refused(tmp_path):
