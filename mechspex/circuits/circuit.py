@@ -355,7 +355,8 @@ class Circuit(RunResult):
             pairs = self.links_to_pandas()
             lines += [
                 "",
-                f"{len(pairs)} pairs act together, back each other up or oppose each other:",
+                f"{counted(len(pairs), 'pair')} of units that act together, back each other up "
+                "or oppose each other:",
                 pairs.head(_SHOWN).to_string(index=False, float_format="{:+.3f}".format),
             ]
             if len(pairs) > _SHOWN:

@@ -56,8 +56,14 @@ def _salvage(folder: Path, name: str, as_json: bool) -> None:
     lines = [
         f"{one.file}: {one.n_values:,} masks, {one.n_gradients:,} gradients saved" for one in saved
     ]
-    lines.append(f"the same command with --run {name} goes on from there")
+    empty = not any(one.n_values or one.n_gradients for one in saved)
+    if empty:
+        lines.append("nothing is whole; the same command with another --run measures anew")
+    else:
+        lines.append(f"the same command with --run {name} goes on from there")
     print_answer(rows if as_json else "\n".join(lines), as_json)
+    if empty:
+        raise typer.Exit(StoreError.exit_code)
 
 
 def _machine(as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -41,9 +42,18 @@ def write_json(path: Path, content: object) -> None:
         scratch.write_text(json.dumps(content, indent=1, allow_nan=True) + "\n")
         scratch.replace(path)
     except OSError as error:
-        raise StoreError(
-            f"{path} could not be written ({error.strerror}); free some space"
-        ) from None
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """What is said of a file that could not be written, with what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        way = "free some space"
+    elif error.errno == errno.ENOENT:
+        way = f"make the folder {path.parent} first"
+    else:
+        way = "name a place that can be written"
+    return StoreError(f"{path} could not be written ({error.strerror}); {way}")
 
 
 def checked(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mechspex.core.counted import counted
 from mechspex.core.errors import MechspexError, RunError
+from mechspex.core.json_values import read_json
 from mechspex.runs.row_log import TABLES, Row, logs_in, read_log
 from mechspex.runs.store_file import VALUES, connect_to_read
 from mechspex.runs.stored import Stored
@@ -53,7 +54,7 @@ def stores_below(folder: Path) -> list[Path]:
 
 
 def check_store(folder: Path) -> Checked:
-    """Read all of a store, every page and every row; nothing is changed.
+    """Read all of a store, every page and every row, and what lies beside it; nothing is changed.
 
     Args:
         folder: the folder in which it lies.
@@ -82,6 +83,11 @@ def check_store(folder: Path) -> Checked:
         damage.append(str(error))
     for log in logs_in(folder):
         rows.update(table for table, _ in read_log(log))
+    for file in sorted(folder.glob("*.json")):
+        try:
+            read_json(file)
+        except MechspexError as error:
+            damage.append(str(error))
     # What is said twice is said once.
     return Checked(
         folder / VALUES, {table: rows[table] for table in TABLES}, tuple(dict.fromkeys(damage))

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from mechspex.core.errors import RunError, StoreError
+from mechspex.core.json_values import unwritable
 
 VALUES = "values.sqlite"
 
@@ -51,9 +52,7 @@ def write_once(folder: Path, content: bytes, *, anew: bool = False) -> None:
                 scratch.replace(folder / VALUES)
         scratch.unlink(missing_ok=True)
     except OSError as error:
-        raise StoreError(
-            f"{folder / VALUES} could not be written ({error.strerror}); free some space"
-        ) from None
+        raise unwritable(folder / VALUES, error) from None
 
 
 def may_only_be_read(folder: Path) -> bool:

@@ -70,6 +70,22 @@ def test_a_damaged_run_is_named_and_saved(two, tmp_path):
     assert mx.load("saved") == mx.load("one")
 
 
+def test_an_answer_that_is_damaged_is_named_too(two, tmp_path):
+    (tmp_path / "runs" / "one" / "sweep.json").write_text("{")
+    code, out, _ = two("doctor", "one")
+    assert code == 1
+    assert "sweep.json" in out
+
+
+def test_a_run_of_which_nothing_is_whole_is_not_said_to_go_on(two, tmp_path):
+    file = tmp_path / "runs" / "one" / VALUES
+    file.write_bytes(file.read_bytes()[:100])
+    code, out, _ = two("doctor", "one", "--salvage", "saved")
+    assert code == 1
+    assert "nothing is whole" in out
+    assert "goes on" not in out
+
+
 def test_the_machine_is_measured(run, monkeypatch):
     monkeypatch.setattr("mechspex.forward.machine._ROWS", 64)
     code, out, _ = run("doctor")
