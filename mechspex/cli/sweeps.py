@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import wraps
 from math import comb
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +31,10 @@ from mechspex.cli.search import Search
 from mechspex.cli.sweep_file import LISTS, SINGLE, Shard, cells_of, read_sweep_file
 from mechspex.core.errors import FailedMasksError, MechspexError, Refused
 
+# Entries that are one of a few words.
+_CHOICES = {"dtype": Dtype, "precision": Precision}
+# Of the command's own options, those before the ones of the file: file, --dry-run, --shard.
+_FIRST = 3
 # Masks that tell the rate, after as many that warm up.
 _TIMED = 8
 _SUMMED = ("masks", "forwards", "seconds")
@@ -53,6 +61,7 @@ class Cell:
         Args:
             options: the options of the file; ``task`` may be a file of prompts.
         """
+        options = {"device": os.environ.get("MECHSPEX_DEVICE") or "cpu"} | options
         order = options.pop("order", 1)
         if order not in (1, 2):
             raise Refused(f"order = {order}: sweep singles (1) or pairs as well (2)")
@@ -88,42 +97,45 @@ class Cell:
         return self.experiment.model, self.experiment.dtype, self.experiment.device
 
 
+def _flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Splice an option for every entry of a file into a command, whose first parameter takes what
+    is given of them: {entry: value}."""
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    flags = [_flag(entry, *of) for entry, of in (LISTS | SINGLE).items()]
+    names = {option: entry for entry, (option, _) in (LISTS | SINGLE).items()}
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        asked = {names[flag.name]: given.pop(flag.name) for flag in flags}
+        command({entry: one for entry, one in asked.items() if one is not None}, **given)
+
+    # What is spliced in stands between what is swept and what becomes of it.
+    own = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in own]
+    parameters = [*own[:_FIRST], *flags, *own[_FIRST:]]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in parameters}
+    return run
+
+
+def _flag(entry: str, option: str, holds: type) -> inspect.Parameter:
+    """The option that stands in the place of an entry of the file, spelled as in the file."""
+    told: Any = _CHOICES.get(entry, holds)
+    told = list[told] if entry in LISTS else told
+    help = typer.Option(help=f"In place of {entry}.", rich_help_panel=EXPERIMENT)
+    return inspect.Parameter(
+        option, inspect.Parameter.KEYWORD_ONLY, default=None,
+        annotation=Annotated[told | None, help],
+    )  # fmt: skip
+
+
+@_flags
 def sweeps(
+    instead: dict[str, Any],
     file: Annotated[Path, typer.Argument(help="A TOML file that declares the sweeps.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count masks and forwards, and time a few; no sweep.")
     ] = False,
     shard: Annotated[str | None, typer.Option(help="Only this part of the sweeps: 3/16.")] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help="In place of tasks.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="In place of models.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    units: Annotated[
-        list[str] | None, typer.Option(help="In place of units.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    ablation: Annotated[
-        list[str] | None, typer.Option(help="In place of ablations.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    seed: Annotated[
-        list[int] | None, typer.Option(help="In place of seeds.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    order: Annotated[
-        int | None, typer.Option(help="In place of order.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    prompts: Annotated[
-        int | None, typer.Option(help="In place of prompts.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    dtype: Annotated[
-        Dtype | None, typer.Option(help="In place of dtype.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    precision: Annotated[
-        Precision | None, typer.Option(help="In place of precision.", rich_help_panel=EXPERIMENT)
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="In place of device.", rich_help_panel=EXPERIMENT)
-    ] = None,
     csv: Annotated[
         Path | None,
         typer.Option(help="Write the table (.csv or .parquet).", rich_help_panel=OUTPUT),
@@ -139,14 +151,6 @@ def sweeps(
     """
     refuse_unwritable(csv, figure)
     refuse_picture(figure)
-    # Spelled as in the file.
-    flags = {
-        "task": task, "model": model, "units": units, "ablation": ablation, "seed": seed,
-        "order": order, "prompts": prompts, "dtype": dtype, "precision": precision,
-        "device": device,
-    }  # fmt: skip
-    named = {key: flags.get(option) for key, (option, _) in (LISTS | SINGLE).items()}
-    instead = {key: given for key, given in named.items() if given is not None}
     table = read_sweep_file(file) | instead
     cells = [Cell.of(options) for options in cells_of(table)]
     models = _Models()
