@@ -110,9 +110,7 @@ class Experiment(Search, OwnPrompts):
     ] = None
     device: Annotated[
         str,
-        typer.Option(
-            help="cpu, cuda, mps, …", envvar="MECHSPEX_DEVICE", rich_help_panel=EXPERIMENT
-        ),
+        typer.Option(help="cpu, cuda, mps …", envvar="MECHSPEX_DEVICE", rich_help_panel=EXPERIMENT),
     ] = "cpu"
     seed: Annotated[
         int, typer.Option(help="Of prompts, masks and decoder.", rich_help_panel=EXPERIMENT)
