@@ -30,9 +30,8 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 STAND_INS = {
     '"smollm2-135m"': '"tiny"',
     '"ioi"': '"induction"',
-    "budget=1000": "budget=300",  # all masks of eight heads
+    "n_masks=1000": "n_masks=300",  # all masks of eight heads
     "n_masks=9_000": "n_masks=4_000",
-    "budget=9_000": "budget=4_000",
 }
 # Commands that load no model.
 LIGHT = {"tasks", "models", "status", "compare", "--version"}

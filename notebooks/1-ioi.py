@@ -48,7 +48,7 @@ values(masks).round(2)
 
 # %%
 explanation = mx.explain(
-    values, held_out=held_out_values, budget=1000, run="notebook-ioi", progress=True
+    values, held_out=held_out_values, n_masks=1000, run="notebook-ioi", progress=True
 )
 print(explanation)
 
@@ -88,6 +88,6 @@ explanation.interactions().head(10)
 
 # %%
 again = mx.explain(
-    values, held_out=held_out_values, budget=1000, run="notebook-ioi", decoder="additive"
+    values, held_out=held_out_values, n_masks=1000, run="notebook-ioi", decoder="additive"
 )
 print(f"additive decoder: R² {again.r2:.3f}, masks measured now: {again.cost.measured}")

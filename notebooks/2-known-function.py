@@ -73,7 +73,7 @@ function.to_basis("ablated").truncate(5).to_pandas(people).round(2)
 # not all.
 
 # %%
-explanation = mx.explain(papers, units=group, budget=200, design=mx.RandomMasks(keep=0.5))
+explanation = mx.explain(papers, units=group, n_masks=200, design=mx.RandomMasks(keep=0.5))
 print(f"R² {explanation.r2:.2f}, additive R² {explanation.additive_r2:.2f}")
 explanation.plot()
 

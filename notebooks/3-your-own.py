@@ -102,12 +102,12 @@ for prompt, name in zip(task.prompts[:3], task.answers):
 # %% [markdown]
 # ## Which parts carry out the order?
 #
-# Eight heads and two MLPs: all 1,024 masks fit in the budget, so nothing is estimated. Effects are
+# Eight heads and two MLPs: all 1,024 masks are measured, so nothing is estimated. Effects are
 # measured on 64 prompts that the search has not seen.
 
 # %%
 values = mx.ComponentValues(model, task, "heads+mlps", ablation="mean")
-explanation = mx.explain(values, held_out=values.on(fresh), budget=1024)
+explanation = mx.explain(values, held_out=values.on(fresh), n_masks=1024)
 print(explanation.in_short)
 explanation.top(6)[["units", "order", "effect", "low", "high"]].round(2)
 

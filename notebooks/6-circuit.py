@@ -35,7 +35,7 @@ print(task.prompts[0], "→", task.answers[0], " (not", task.distractors[0] + ")
 # %%
 values = mx.ComponentValues(model, task, "heads", ablation="mean")
 fresh = values.on(held_out)
-found = mx.find_circuit(values, fresh, budget=150)
+found = mx.find_circuit(values, fresh, n_masks=150)
 circuit = found.circuit
 circuit.to_pandas()[["unit", "effect", "adds", "role"]].round(2)
 

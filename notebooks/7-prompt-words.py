@@ -65,7 +65,7 @@ print(values.read[0])
 # other sentences: *confirmed* means that it keeps its sign there.
 
 # %%
-explanation = mx.explain(values, budget=100, tests=mx.ExactTests(contexts=16))
+explanation = mx.explain(values, n_masks=100, tests=mx.ExactTests(contexts=16))
 explanation.top(5)
 
 # %% [markdown]
@@ -93,7 +93,7 @@ task, held_out = mx.load_task("ioi", model, n_prompts=12, spans=True).split(4, 8
 heads = mx.heads(model)[["L23H3", "L20H0", "L29H1"]]
 units = mx.spans(task, hidden=True)[["IO", "S1", "S2"]] + heads
 values = mx.ComponentValues(model, task, units)
-explanation = mx.explain(values, held_out=values.on(held_out), budget=64)
+explanation = mx.explain(values, held_out=values.on(held_out), n_masks=64)
 print(explanation)
 
 # %% [markdown]

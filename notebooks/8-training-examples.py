@@ -32,7 +32,7 @@ print(values.n_units, "documents, among them:", *task.texts[:5], sep="\n  ")
 
 # %%
 explanation = mx.explain(
-    values, held_out=task.held_out(), budget=400, design=mx.RandomMasks(keep=0.5), progress=True
+    values, held_out=task.held_out(), n_masks=400, design=mx.RandomMasks(keep=0.5), progress=True
 )
 explanation.top(5)
 
@@ -59,7 +59,7 @@ control = mx.training_task("poison_control")
 nothing = mx.explain(
     control.values(),
     held_out=control.held_out(),
-    budget=400,
+    n_masks=400,
     design=mx.RandomMasks(keep=0.5),
 )
 table = nothing.interactions()
@@ -73,6 +73,6 @@ print(f"largest interaction {table.effect.abs().max() if len(table) else 0:.2f}"
 # %%
 backed = mx.training_task("backed_up")
 redundant = mx.explain(
-    backed.values(), held_out=backed.held_out(), budget=400, design=mx.RandomMasks(keep=0.5)
+    backed.values(), held_out=backed.held_out(), n_masks=400, design=mx.RandomMasks(keep=0.5)
 )
 redundant.top(3)

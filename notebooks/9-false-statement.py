@@ -62,7 +62,7 @@ def asked(rows, template=LED):
 
 values = mx.ComponentValues(model, asked(misled[:8]), "heads", ablation="mean")
 fresh = values.on(asked(misled[8:]))
-explanation = mx.explain(values, held_out=fresh, budget=250, run="notebook-false")
+explanation = mx.explain(values, held_out=fresh, n_masks=250, run="notebook-false")
 print(explanation.in_short)
 explanation.plot(metric="logit(wrong) − logit(right)")
 

@@ -32,13 +32,13 @@ from mechspex.decoders import Spex
 
 SHELL = {
     "tiny": {
-        "explain": "explain induction --budget 60 --prompts 4 --keep 0.9 --run explain",
-        "exact": "explain induction --budget 300 --prompts 4 --contexts 3 --run exact",
-        "target": "explain induction --budget 200 --target-r2 0.5 --prompts 3 --keep 0.7 "
+        "explain": "explain induction --masks 60 --prompts 4 --keep 0.9 --run explain",
+        "exact": "explain induction --masks 300 --prompts 4 --contexts 3 --run exact",
+        "target": "explain induction --masks 200 --target-r2 0.5 --prompts 3 --keep 0.7 "
         "--decoder pursuit --run target",
-        "adaptive": "explain induction --budget 120 --adaptive --design mixed --prompts 3 "
+        "adaptive": "explain induction --masks 120 --adaptive --design mixed --prompts 3 "
         "--decoder kernel --run adaptive",
-        "screened": "explain induction --budget 60 --screen second_order --prompts 3 "
+        "screened": "explain induction --masks 60 --screen second_order --prompts 3 "
         "--keep 0.9 --run screened",
         "singles": "sweep induction --prompts 4 --run singles",
         "pairs": "sweep induction --order 2 --prompts 4 --ablation zero --run pairs",
@@ -47,15 +47,15 @@ SHELL = {
         "groups": "screen induction --units heads --method ablation --masks 80 --prompts 4 "
         "--run groups",
         "sets": "validate induction L0H1,L1H3 L1H0 --prompts 6 --run sets",
-        "circuit": "circuit induction --budget 60 --prompts 4 --run circuit",
-        "bench": "bench reverse --ablation zero --budget 60",
+        "circuit": "circuit induction --masks 60 --prompts 4 --run circuit",
+        "bench": "bench reverse --ablation zero --masks 60",
         "tasks": "tasks",
     },
     "smollm2-135m": {
-        "explain": "explain ioi --budget 300 --prompts 3 --run explain",
+        "explain": "explain ioi --masks 300 --prompts 3 --run explain",
         "singles": "sweep ioi --prompts 3 --run singles",
         "second": "screen ioi --units heads --terms 40 --prompts 3 --run second",
-        "circuit": "circuit ioi --budget 60 --prompts 3 --size 4 --run circuit",
+        "circuit": "circuit ioi --masks 60 --prompts 3 --size 4 --run circuit",
     },
 }
 # What a run costs differs from time to time.
@@ -69,7 +69,7 @@ def plain_soup(run: str | None) -> dict[str, Any]:
         return masks[:, 0] + 2 * (masks[:, 1] & masks[:, 2]) - masks[:, 2:5].all(axis=1)
 
     units = mx.parts(["salt", "leek", "oil", "bay", "rice"])
-    return mx.explain(soup, units=units, budget=100, run=run).to_dict()
+    return mx.explain(soup, units=units, n_masks=100, run=run).to_dict()
 
 
 def planted(run: str | None) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def pruning(run: str | None) -> dict[str, Any]:
     values, fresh = (
         mx.ComponentValues(model, part, mx.heads(model), "zero") for part in (task[:4], task[4:])
     )
-    return mx.prune_heads(values, fresh, budget=60, run=run).to_dict()
+    return mx.prune_heads(values, fresh, n_masks=60, run=run).to_dict()
 
 
 def self_repair(run: str | None) -> dict[str, Any]:

@@ -122,13 +122,11 @@ def test_readme_prints_what_the_shell_prints(run):
     for said, small in {
         '"smollm2-135m"': '"tiny"',
         '"ioi"': '"induction"',
-        "budget=1000": "budget=300",
+        "n_masks=1000": "n_masks=300",
     }.items():
         assert said in code
         code = code.replace(said, small)
-    _, shell, _ = run(
-        "explain", "induction", "--model", "tiny", "--budget", "300", "--run", "shell"
-    )
+    _, shell, _ = run("explain", "induction", "--model", "tiny", "--masks", "300", "--run", "shell")
     namespace: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), namespace)
     assert _without_cost(str(namespace["explanation"])) == _without_cost(shell)

@@ -61,7 +61,7 @@ def carried(scale: float) -> mx.FunctionValues:
 
 @cache
 def discovery() -> mx.Discovery:
-    return mx.find_circuit(carried(1.0), carried(1.2), budget=60, goal=mx.CircuitGoal(target=0.7))
+    return mx.find_circuit(carried(1.0), carried(1.2), n_masks=60, goal=mx.CircuitGoal(target=0.7))
 
 
 def candidates() -> mx.Candidates:
@@ -133,7 +133,7 @@ RESULTS = {
     "DeletionCurve": lambda: mx.deletion_curve(judged(), values()),
     "Discovery": discovery,
     "Evidence": evidence,
-    "Explanation": lambda: mx.explain(soup, units=mx.parts(NAMES), budget=70),
+    "Explanation": lambda: mx.explain(soup, units=mx.parts(NAMES), n_masks=70),
     "Faithfulness": lambda: mx.faithfulness(values(), [1, 3], n_random=3),
     "Front": lambda: mx.front(function(), [1, 2, 3]),
     "InsertionCurve": lambda: mx.insertion_curve(judged(), values()),
@@ -142,7 +142,7 @@ RESULTS = {
     "Link": lambda: mx.monotone_link(sample_masks(6, 80, keep=0.5), np.arange(80.0)),
     "Missed": missed,
     "Pruning": lambda: mx.prune_heads(
-        values(), values(1.2), shares=[0.5], budget=60, decoder="pursuit", n_random=2
+        values(), values(1.2), shares=[0.5], n_masks=60, decoder="pursuit", n_random=2
     ),
     "Recovery": recovery,
     "ReferenceScores": scores,

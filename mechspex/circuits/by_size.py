@@ -61,7 +61,7 @@ def circuits_by_size(
     recorded: RecordedValues,
     sizes: Sequence[int],
     *,
-    budget: int,
+    n_masks: int,
     decoder: str | Decoder,
     seed: int,
     climb: Climb | None = None,
@@ -71,7 +71,7 @@ def circuits_by_size(
     Args:
         recorded: the model.
         sizes: the sizes of the subsets.
-        budget: masks of all densities and around the subsets.
+        n_masks: masks of all densities and around the subsets.
         decoder: what recovers f̂.
         seed: the only source of randomness, for masks and search.
         climb: how to climb on the model; without it f̂ alone proposes.
@@ -81,7 +81,7 @@ def circuits_by_size(
     sizes = rounds.sizes
     recorded.stage = "masks of all densities"
     attribution = None if climb is None else climb.attribution
-    n_first = int(budget * AT_RANDOM)
+    n_first = int(n_masks * AT_RANDOM)
     rng = np.random.default_rng(seed)
     density = rng.uniform(size=(n_first, 1))
     clean = rounds.measure(
@@ -91,7 +91,7 @@ def circuits_by_size(
     def matching(function: SetFunction) -> list[Subsets]:
         return _matching(function, sizes, float(clean.mean()), attribution)
 
-    rounds.run(budget - n_first, matching)
+    rounds.run(n_masks - n_first, matching)
     if climb is not None:
         # What attribution would keep is measured too: nothing worse is reported.
         rounds.measure_subsets(_largest(-climb.attribution, sizes))

@@ -46,6 +46,7 @@ def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
 @takes_old(
     {
         "fresh": "held_out",
+        "budget": "n_masks",
         "size": "goal=CircuitGoal(size=…)",
         "target": "goal=CircuitGoal(target=…)",
         "objective": "goal=CircuitGoal(objective=…)",
@@ -57,7 +58,7 @@ def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
     value_function=as_values,
     held_out=as_values,
     goal=Only((CircuitGoal,), "CircuitGoal(size=…, target=…)"),
-    budget=WHOLE,
+    n_masks=WHOLE,
     decoder=as_decoder,
     run=as_run,
     seed=SEED,
@@ -67,7 +68,7 @@ def find_circuit(
     held_out: ValuesLike,
     *,
     goal: CircuitGoal | None = None,
-    budget: int = 1_000,
+    n_masks: int = 1_000,
     decoder: str | Decoder = "kernel",
     run: str | Path | Run | None = None,
     seed: int = 0,
@@ -88,7 +89,7 @@ def find_circuit(
             scores.
         goal: which circuit is looked for; the smallest whose faithfulness lies within 1 ± 0.1 if
             not given.
-        budget: masks of all densities and around the subsets. Measured besides: the subsets of all
+        n_masks: masks of all densities and around the subsets. Measured besides: the subsets of all
             sizes that f̂ and the screen propose, and those met in climbing; of 270 units 350 to 750
             in all, and about a hundred gradients.
         decoder: what recovers f̂ from masks of all densities; ``kernel`` is the best at that.
@@ -102,8 +103,8 @@ def find_circuit(
     """
     value_function, held_out = as_value_function(value_function), as_value_function(held_out)
     check_same_units("held_out", held_out.units, "the value function", value_function.units)
-    if budget < 50:
-        raise Refused(f"budget = {budget} masks: give at least 50")
+    if n_masks < 50:
+        raise Refused(f"n_masks = {n_masks}: give at least 50")
     goal = goal or CircuitGoal()
     wanted = goal.sizes_among(value_function.n_units)
     with Run.open(run, progress=progress) as run:
@@ -114,7 +115,7 @@ def find_circuit(
         scored = run.record(held_out.in_own_dtype, VALIDATION)
         check_behaviour(scored)
         climb = _climb(run, value_function.in_own_dtype, seed)
-        options = {"budget": budget, "decoder": decoder, "seed": seed}
+        options = {"n_masks": n_masks, "decoder": decoder, "seed": seed}
         found = circuits_by_size(searched, wanted, climb=climb, **options)
         size = goal.size_in(found.front)
         columns = (found.best if goal.objective == "best" else found.matching)[size]

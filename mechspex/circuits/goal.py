@@ -107,7 +107,7 @@ class CircuitGoal:
             nearest = away.argmin()
             raise Refused(
                 f"no subset reaches a faithfulness of {self.target}: the nearest has "
-                f"{sizes[nearest]} units and {share[nearest]:.3f}; give a size, a larger budget or "
+                f"{sizes[nearest]} units and {share[nearest]:.3f}; give a size, more masks or "
                 "a lower target"
             )
         return int(sizes[faithful].min())

@@ -33,12 +33,12 @@ _FEWEST_MASKS = 50
 _TO_PROVE = 30.0
 
 
-@takes_old({"fresh": "held_out"})
+@takes_old({"fresh": "held_out", "budget": "n_masks"})
 @door(
     value_function=as_values,
     held_out=as_values,
     shares=Several(as_number, "numbers between 0 and 1"),
-    budget=WHOLE,
+    n_masks=WHOLE,
     decoder=as_decoder,
     n_random=WHOLE,
     run=as_run,
@@ -49,7 +49,7 @@ def prune_heads(
     held_out: ValuesLike,
     *,
     shares: Sequence[float] = (1 / 2, 2 / 3, 5 / 6),
-    budget: int = 1_000,
+    n_masks: int = 1_000,
     decoder: str | Decoder = "kernel",
     n_random: int = 20,
     run: str | Path | Run | None = None,
@@ -78,7 +78,7 @@ def prune_heads(
         held_out: the same units on other outputs, for the scores. Where the metric is a difference
             between right and wrong, a value above 0 is a right answer.
         shares: the shares of the units that are kept.
-        budget: masks of each choice, at least 50; in all up to two fifths more are measured, as
+        n_masks: masks of each choice, at least 50; in all up to two fifths more are measured, as
             the rivals have random ones where the search has those around its best.
         decoder: the decoder that recovers the function; ``additive`` is the same search without
             interactions, which tells what these add.
@@ -96,11 +96,11 @@ def prune_heads(
     """
     value_function, held_out = as_value_function(value_function), as_value_function(held_out)
     sizes = _checked(value_function, held_out, shares, n_random)
-    recoverer = _checked_decoder(decoder, value_function.n_units, budget)
+    recoverer = _checked_decoder(decoder, value_function.n_units, n_masks)
     n_units = value_function.n_units
     rng = np.random.default_rng(seed)
-    masks = _subsets([sizes[row % len(sizes)] for row in range(budget)], n_units, rng)
-    # Drawn apart, so that they are the same for every budget.
+    masks = _subsets([sizes[row % len(sizes)] for row in range(n_masks)], n_units, rng)
+    # Drawn apart, so that they are the same for every number of masks.
     apart = np.random.default_rng((seed, Stream.RANDOM_SUBSETS))
     random = {size: _subsets([size] * n_random, n_units, apart) for size in sizes}
     with Run.open(run, progress=progress) as run:
@@ -174,7 +174,7 @@ def _checked(
     return sizes
 
 
-def _checked_decoder(decoder: str | Decoder, n_units: int, budget: int) -> Decoder:
+def _checked_decoder(decoder: str | Decoder, n_units: int, n_masks: int) -> Decoder:
     chosen = find_decoder(decoder)
     if chosen.needs_design:
         raise Refused(
@@ -182,8 +182,8 @@ def _checked_decoder(decoder: str | Decoder, n_units: int, budget: int) -> Decod
             "such as 'automatic'"
         )
     fewest = max(_FEWEST_MASKS, math.ceil(chosen.minimum_masks(n_units) / AT_RANDOM))
-    if budget < fewest:
-        raise BudgetError(f"budget = {budget} masks: {chosen.name} needs at least {fewest} here")
+    if n_masks < fewest:
+        raise BudgetError(f"n_masks = {n_masks}: {chosen.name} needs at least {fewest} here")
     return chosen
 
 

@@ -20,7 +20,7 @@ from mechspex.subsets.gradient_climb import good
 Subsets = Mapping[int, tuple[int, ...]]
 Propose = Callable[[SetFunction], list[Subsets]]
 
-# The share of a budget that is drawn at random, and the number of rounds in which the rest is drawn
+# The share of the masks that are random, and the number of rounds in which the rest is drawn
 # around the best subsets.
 AT_RANDOM, _ROUNDS = 0.6, 3
 # How many members of a subset change places in a mask around it, on average.

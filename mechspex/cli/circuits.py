@@ -50,10 +50,13 @@ def circuit(
             rich_help_panel=ANSWER,
         ),
     ] = "match",
-    budget: Annotated[
+    n_masks: Annotated[
         int,
         typer.Option(
-            help="Masks before climbing, which takes some hundreds.", rich_help_panel=MASKS
+            "--masks",
+            "--budget",
+            help="Masks before climbing, which takes some hundreds.",
+            rich_help_panel=MASKS,
         ),
     ] = 1000,
     graphml: Annotated[
@@ -68,7 +71,7 @@ def circuit(
     Four times as many fresh prompts score what is found.
     """
     refuse_unwritable(graphml)
-    _refuse_goal(experiment, size, target, objective, budget)
+    _refuse_goal(experiment, size, target, objective, n_masks)
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-circuit")
 
     def search(run: str, values: Any, fresh: Any) -> Any:
@@ -78,7 +81,7 @@ def circuit(
             values,
             fresh,
             goal=mx.CircuitGoal(size, target, objective),
-            budget=budget,
+            n_masks=n_masks,
             run=run,
             seed=experiment.seed,
             progress=True,
@@ -96,11 +99,11 @@ def circuit(
 
 
 def _refuse_goal(
-    experiment: Experiment, size: int | None, target: float, objective: str, budget: int
+    experiment: Experiment, size: int | None, target: float, objective: str, n_masks: int
 ) -> None:
     """Refuse a circuit that cannot be, before a model is loaded; `mx.find_circuit` does it anew."""
-    if budget < 50:
-        raise Refused(f"budget = {budget} masks: give at least 50")
+    if n_masks < 50:
+        raise Refused(f"n_masks = {n_masks}: give at least 50")
     if not 0 < target < (math.inf if objective == "best" else 1):
         raise Refused(f"target = {target}: give a faithfulness above 0, below 1 to match the model")
     if size is not None and experiment.is_shipped:
@@ -182,9 +185,10 @@ def bench(
         int,
         typer.Option(help="Of masks, decoders and resampled prompts.", rich_help_panel=EXPERIMENT),
     ] = 0,
-    budgets: Annotated[
+    n_masks: Annotated[
         list[int] | None,
         typer.Option(
+            "--masks",
             "--budget",
             help="Masks for the decoders; may be given several times.",
             rich_help_panel=MASKS,
@@ -194,15 +198,15 @@ def bench(
 ) -> None:
     """Score every decoder and screen on models whose circuits are known."""
     check_seed(seed)
-    check_from(1, budget=min(budgets or [1]))
+    check_from(1, n_masks=min(n_masks or [1]))
     from mechspex.core.json_values import plain_rows
-    from mechspex.experiments.bench import ABLATIONS, BUDGETS, summary
+    from mechspex.experiments.bench import ABLATIONS, N_MASKS, summary
     from mechspex.experiments.bench import bench as run_bench
 
     scored = run_bench(
         [name.value for name in models] if models else None,
         ablations=[name.value for name in ablations] if ablations else ABLATIONS,
-        budgets=budgets or BUDGETS,
+        n_masks=n_masks or N_MASKS,
         seed=seed,
         progress=True,
     )

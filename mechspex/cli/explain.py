@@ -43,17 +43,19 @@ def explain(
             rich_help_panel=MASKS,
         ),
     ] = None,
-    budget: Annotated[
+    n_masks: Annotated[
         int | None,
         typer.Option(
-            help="Masks the decoder may use; if not given up to 1000, as --target-r2 needs them.",
+            "--masks",
+            "--budget",
+            help="Masks to learn from; if not given up to 1000, as --target-r2 needs them.",
             rich_help_panel=MASKS,
         ),
     ] = None,
     target_r2: Annotated[
         float | None,
         typer.Option(
-            help="Stop once the held-out R² reaches this; 0.95 without --budget and --minutes.",
+            help="Stop once the held-out R² reaches this; 0.95 without --masks and --minutes.",
             rich_help_panel=MASKS,
         ),
     ] = None,
@@ -107,11 +109,11 @@ def explain(
     """Find which units act alone and which act together, each confirmed by exact ablation.
 
     Masks are measured in rounds, from 250 up to 1,000, until the answer predicts fresh ones.
-    What is found is tested on four times as many fresh prompts, or as many with --budget. With
+    What is found is tested on four times as many fresh prompts, or as many with --masks. With
     --context the units are the parts of a text.
     """
     options = {
-        "budget": budget,
+        "n_masks": n_masks,
         "target_r2": target_r2,
         "keep": keep,
         "decoder": decoder,
@@ -163,14 +165,14 @@ def _searched(
     """The explanation of the first prompts, tested on the others and kept as the answer."""
     method = _screen_method(screen, len(experiment.chosen))
     if experiment.minutes is not None and method is not None:
-        raise Refused("--minutes does not know how long a screen takes; give a --budget")
-    in_one_go = options["budget"] is not None
+        raise Refused("--minutes does not know how long a screen takes; give --masks")
+    in_one_go = options["n_masks"] is not None
     bounded = experiment.minutes or any(
-        options[name] for name in ("budget", "target_r2", "adaptive")
+        options[name] for name in ("n_masks", "target_r2", "adaptive")
     )
     spex = "spex" in (options["decoder"], options["design"])
     if method is None and not (bounded or spex or options["decoder"] == "exhaustive"):
-        options = options | {"target_r2": _TARGET_R2, "budget": _MOST_MASKS}
+        options = options | {"target_r2": _TARGET_R2, "n_masks": _MOST_MASKS}
 
     def search(run: str, values: Any, fresh: Any) -> Any:
         import mechspex as mx
@@ -179,12 +181,12 @@ def _searched(
         say_needed(len(fresh.outputs), MOST_TERMS, options["level"])
         asked = arguments(options)
         if experiment.minutes is not None:
-            asked["budget"] = _masks_in(experiment.minutes, values, len(fresh.outputs), run, asked)
+            asked["n_masks"] = _masks_in(experiment.minutes, values, len(fresh.outputs), run, asked)
         return mx.explain(values, held_out=fresh, screen=method, run=run, progress=True, **asked)
 
     # A screen has many small effects tested: that takes more fresh prompts.
     n_fresh = experiment.prompts * (1 if method is None else FRESH)
-    # With a budget alone they are as many as ever, so that kept runs answer.
+    # With a number of masks alone they are as many as ever, so that kept runs answer.
     if not in_one_go and method is None:
         n_fresh = _n_fresh(experiment)
     return question.searched(EXPLAINED, search, experiment.prompts, n_fresh)
@@ -208,7 +210,7 @@ def _n_fresh(experiment: Experiment) -> int:
 
 
 def _masks_in(minutes: float, values: Any, n_fresh: int, run: str, asked: dict[str, Any]) -> int:
-    """The budget that so many minutes allow."""
+    """How many masks so many minutes allow."""
     from mechspex.explanation.plan import Plan
     from mechspex.explanation.timing import masks_in
     from mechspex.runs.run import Run
@@ -224,10 +226,10 @@ def _check(experiment: Experiment, options: dict[str, Any]) -> None:
     if minutes is not None:
         if not (minutes > 0 and isfinite(minutes)):
             raise Refused(f"--minutes {minutes:g}: give a number above 0")
-        if options["budget"] is not None:
-            raise Refused("--minutes and --budget are given; choose one")
+        if options["n_masks"] is not None:
+            raise Refused("--minutes and --masks are given; choose one")
         if experiment.has_text:
-            raise Refused("--minutes goes with a task or prompts; give a --budget with a text")
+            raise Refused("--minutes goes with a task or prompts; give --masks with a text")
     for name, check in (
         ("level", check_level),
         ("keep", check_keep),
@@ -238,9 +240,9 @@ def _check(experiment: Experiment, options: dict[str, Any]) -> None:
         if options[name] is not None:
             check(options[name])
     spex = "spex" in (options["decoder"], options["design"])
-    budget = _AMPLE if options["budget"] is None else options["budget"]
+    n_masks = _AMPLE if options["n_masks"] is None else options["n_masks"]
     known = experiment.is_shipped and not experiment.has_text
-    if known and (spex or options["decoder"] == "exhaustive" or budget < _AMPLE):
+    if known and (spex or options["decoder"] == "exhaustive" or n_masks < _AMPLE):
         from mechspex.explanation.plan import Plan
 
         Plan.of(len(experiment.chosen), **arguments(options))
@@ -261,7 +263,7 @@ def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         decoder = replace(find_decoder(decoder), max_order=options["max_order"])
     tests = ExactTests(options["level"], options["contexts"])
     return {"design": design, "decoder": decoder, "tests": tests} | {
-        name: options[name] for name in ("budget", "seed")
+        name: options[name] for name in ("n_masks", "seed")
     }
 
 

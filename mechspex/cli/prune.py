@@ -35,8 +35,14 @@ def prune(
             rich_help_panel=ANSWER,
         ),
     ] = "kernel",
-    budget: Annotated[
-        int, typer.Option(help="Masks of each choice, at least 50.", rich_help_panel=MASKS)
+    n_masks: Annotated[
+        int,
+        typer.Option(
+            "--masks",
+            "--budget",
+            help="Masks of each choice, at least 50.",
+            rich_help_panel=MASKS,
+        ),
     ] = 1000,
     n_random: Annotated[
         int,
@@ -47,7 +53,7 @@ def prune(
 
     Four times as many fresh prompts score the choices.
     """
-    check_from(50, budget=budget)
+    check_from(50, n_masks=n_masks)
     check_from(2, random=n_random)
     for share in shares or ():
         if not 0 < share < 1:
@@ -61,7 +67,7 @@ def prune(
             values,
             fresh,
             shares=shares or _SHARES,
-            budget=budget,
+            n_masks=n_masks,
             decoder=decoder,
             n_random=n_random,
             run=run,

@@ -25,7 +25,7 @@ class Search:
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="As many masks as fit in this time, by the measured rate; in place of --budget.",
+            help="As many masks as fit in this time, by the measured rate; in place of --masks.",
             rich_help_panel=MASKS,
         ),
     ] = None

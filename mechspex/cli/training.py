@@ -41,7 +41,7 @@ def explain_training(experiment: Experiment, own: Mapping[str, Any]) -> None:
     if own["screen"] is not None:
         raise Refused("--screen needs gradients, which training examples do not have; leave it out")
     if experiment.minutes is not None:
-        raise Refused("--minutes goes with a task or prompts; give a --budget here")
+        raise Refused("--minutes goes with a task or prompts; give --masks here")
     refuse_unwritable(experiment.csv, experiment.figure)
     refuse_picture(experiment.figure)
     experiment.check_run()

@@ -36,7 +36,7 @@ COUNTED = 0.01
 SCREENS: tuple[MethodName, ...] = ("first_order", "second_order")
 ABLATIONS = ("zero", "resample")
 # Masks that decoders are given, where there are more in all.
-BUDGETS = (32, 128, 512)
+N_MASKS = (32, 128, 512)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def bench(
     ablations: Iterable[str] = ABLATIONS,
     decoders: Iterable[str] | None = None,
     screens: Iterable[MethodName] = SCREENS,
-    budgets: Iterable[int] = BUDGETS,
+    n_masks: Iterable[int] = N_MASKS,
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def bench(
     The truth is measured by brute force for each ablation, since it differs between them. Answers
     are compared with it in the basis in which it has the fewest terms. Decoders get random
     different masks, ``exhaustive`` all of them, ``spex`` those of its own design; ``automatic``
-    also gets a budget of 2^n, as ``mx.explain`` spends it. Screens predict the mean over outputs,
+    also gets all 2^n, as ``mx.explain`` measures them. Screens predict the mean over outputs,
     so they are compared with its exact singles and pairs in the ``ablated`` basis.
 
     Args:
@@ -136,7 +136,7 @@ def bench(
         ablations: the ablations, of ``zero``, ``resample`` and ``mean``.
         decoders: names of decoders; all if not given.
         screens: the screens, of ``first_order`` and ``second_order``.
-        budgets: how many masks a decoder gets. Budgets of 2^n and up are left out; if none is
+        n_masks: how many masks a decoder gets. 2^n and more are left out; if none is
             below, it gets all 2^n masks.
         seed: the seed of the masks, the decoders and the resampled prompts.
         progress: whether a progress bar is shown on stderr.
@@ -148,16 +148,16 @@ def bench(
         ``recall``, ``f1``, ``f1_1`` … ``f1_4``, ``error``, ``refused`` (why there is no answer).
 
     Raises:
-        Refused: an unknown model, decoder or ablation, or a budget below 1.
+        Refused: an unknown model, decoder or ablation, or fewer masks than 1.
     """
     known = [known_model(m) if isinstance(m, str) else m for m in models or KNOWN_MODELS]
     chosen = list(DECODERS if decoders is None else decoders)
     for name in chosen:
         if name not in DECODERS:
             raise Refused(f"decoder {name!r}: choose {', '.join(DECODERS)}")
-    budgets = sorted(budgets)
-    if not budgets or budgets[0] < 1:
-        raise Refused(f"budgets = {budgets}: give whole numbers from 1 up")
+    sizes = sorted(n_masks)
+    if not sizes or sizes[0] < 1:
+        raise Refused(f"n_masks = {sizes}: give whole numbers from 1 up")
     chosen_screens = list(screens)
     for screen_name in chosen_screens:
         if screen_name not in SCREENS:
@@ -168,7 +168,7 @@ def bench(
         values = model.values(ablation, seed=seed)
         table = _Table(values.units, values.outputs, values(all_masks(values.n_units)))
         cell = _Cell(table, seed)
-        answers = [*cell.decoded(chosen, budgets), *cell.screened(values, chosen_screens)]
+        answers = [*cell.decoded(chosen, sizes), *cell.screened(values, chosen_screens)]
         rows += [{"model": model.name, "ablation": ablation} | answer for answer in answers]
     return pd.DataFrame(rows)
 
@@ -177,7 +177,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a model and ablation, as a summary of `bench`.
 
     It holds the truth, how well ``automatic`` recovers it from all masks, and the F1 of every
-    method at the largest budget below 2^n; NaN where a method refuses.
+    method with the most masks below 2^n; NaN where a method refuses.
 
     Args:
         frame: what `bench` returned.
@@ -206,10 +206,10 @@ class _Cell:
         self.true = coefficients(table.values, self.basis)
         self.threshold = _threshold(table.values)
 
-    def decoded(self, decoders: Sequence[str], budgets: Sequence[int]) -> Iterator[dict[str, Any]]:
+    def decoded(self, decoders: Sequence[str], asked: Sequence[int]) -> Iterator[dict[str, Any]]:
         """A row for each decoder and number of masks."""
         n_all = len(self.masks)
-        below = [budget for budget in budgets if budget < n_all] or [n_all]
+        below = [size for size in asked if size < n_all] or [n_all]
         for name in decoders:
             if DECODERS[name].needs_design:
                 sizes = {n_all}  # a part of these masks is of no use
@@ -231,7 +231,7 @@ class _Cell:
         """The answer, the number of different masks it rests on, and what was chosen."""
         n_all = len(self.masks)
         if name == "automatic" and n_masks == n_all:
-            explained = explain(self.table, budget=n_all, seed=self.seed)
+            explained = explain(self.table, n_masks=n_all, seed=self.seed)
             return explained.recovery.function, n_all, explained.settings["decoder"]
         if name == "spex":
             return self._decode_spex()

@@ -112,7 +112,7 @@ class _Methods:
             found = circuits_by_size(
                 run.record(self.quick),
                 [size for size in mib_sizes(len(self.units)) if size < len(self.units)],
-                budget=self.sizes.budget,
+                n_masks=self.sizes.budget,
                 decoder="kernel",
                 seed=self.seed,
                 climb=Climb(run.record(self.exact), attributed, 30),

@@ -80,7 +80,11 @@ def _circuits(model: Model, asked: Asked, n_prompts: int) -> list[dict[str, Any]
     with Run.open(None) as run:
         recorded = run.record(values)
         found = circuits_by_size(
-            recorded, [size], budget=1_000 if asked.full else 300, decoder="kernel", seed=asked.seed
+            recorded,
+            [size],
+            n_masks=1_000 if asked.full else 300,
+            decoder="kernel",
+            seed=asked.seed,
         )
         alone = recorded(~np.eye(n_units, dtype=bool)) - recorded(whole)
     strongest = np.argsort(alone.mean(axis=1), kind="stable")[:size]

@@ -53,7 +53,7 @@ def _prunings(
     with TemporaryDirectory() as folder:
         recovered, additive = (
             prune_heads(
-                values, scored, shares=list(sizes.values()), budget=budget, decoder=decoder,
+                values, scored, shares=list(sizes.values()), n_masks=budget, decoder=decoder,
                 n_random=_RANDOM, run=Path(folder), seed=seed,
             )
             for decoder in ("kernel", "additive")

@@ -64,7 +64,7 @@ class MaskDesign(ABC):
 
     @abstractmethod
     def draw(self, n_units: int, n_masks: int, seed: int) -> Bool[np.ndarray, "mask unit"]:
-        """The masks of a budget; a larger budget's begin with them, except SPEX's.
+        """So many masks; more of them begin with them, except SPEX's.
 
         Args:
             n_units: the width of a mask.
@@ -73,7 +73,7 @@ class MaskDesign(ABC):
         """
 
     def structure(self, n_units: int, n_masks: int, seed: int) -> SpexDesign | None:
-        """SPEX's structure in the masks of a budget, where they have one.
+        """SPEX's structure in so many masks, where they have one.
 
         Args:
             n_units: the width of a mask.
@@ -156,7 +156,7 @@ class SpexMasks(MaskDesign):
     Attributes:
         keep: ½, always.
         max_order: the size of the largest set that can be found.
-        n_groups, n_bits: the sizes of `SpexDesign`; 0 leaves them to the budget.
+        n_groups, n_bits: the sizes of `SpexDesign`; 0 leaves them to the number of masks.
     """
 
     name: ClassVar[str] = "spex"
@@ -182,7 +182,7 @@ class Adaptive:
 
     Attributes:
         masks: how they are drawn.
-        target_r2: stop as soon as the held-out R² reaches this; None measures the whole budget.
+        target_r2: stop as soon as the held-out R² reaches this; None measures all masks.
         focused: half of each further round are masks around the sets that answers from halves of
             the masks do not agree on.
 
@@ -199,8 +199,8 @@ class Adaptive:
             check_target_r2(self.target_r2)
         if isinstance(self.masks, SpexMasks):
             raise Refused(
-                "design 'spex' is measured as a whole; leave out target_r2 and adaptive, give a "
-                "budget"
+                "design 'spex' is measured as a whole; leave out target_r2 and adaptive, give "
+                "n_masks"
             )
         if self.target_r2 is None and not self.focused:
             raise Refused("rounds that are not focused need a target_r2 to stop at; give one")

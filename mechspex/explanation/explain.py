@@ -43,6 +43,7 @@ _SMALLEST_SHARE = 1e-6
 @takes_old(
     {
         "validate_on": "held_out",
+        "budget": "n_masks",
         "keep": "design=RandomMasks(keep=…), or the keep of another design",
         "target_r2": "design=Adaptive(target_r2=…, focused=False)",
         "adaptive": "design=Adaptive()",
@@ -56,7 +57,7 @@ _SMALLEST_SHARE = 1e-6
     value_function=as_values,
     units=as_parts,
     held_out=as_values,
-    budget=WHOLE,
+    n_masks=WHOLE,
     design=as_design,
     decoder=as_decoder,
     screen=as_screen,
@@ -69,7 +70,7 @@ def explain(
     *,
     units: UnitSet | Iterable[object] | int | None = None,
     held_out: ValuesLike | None = None,
-    budget: int | None = None,
+    n_masks: int | None = None,
     design: DesignName | Design | None = None,
     decoder: str | Decoder = "automatic",
     screen: MethodName | ScreenMethod | Candidates | ValuesLike | None = None,
@@ -80,9 +81,9 @@ def explain(
 ) -> Explanation:
     """Find which units act alone and which act together.
 
-    It draws `budget` random masks, measures them and recovers a sparse set function from them. It
+    It draws `n_masks` random masks, measures them and recovers a sparse set function from them. It
     scores that function on fresh masks (a fifth as many, at least 100) and measures the strongest
-    terms exactly. Where all 2^n masks fit in the budget they are measured instead, and the answer
+    terms exactly. Where all 2^n masks are no more they are measured instead, and the answer
     is exact.
 
     >>> import mechspex as mx
@@ -101,7 +102,7 @@ def explain(
         held_out: the same units on other outputs (fresh prompts), where the terms are tested:
             terms that were chosen for standing out on some prompts stand out there by chance as
             well. `value_function` itself if not given; then read the intervals with that in mind.
-        budget: how many masks the decoder may use; 1,000 if not given, and up to 16,000 where the
+        n_masks: how many masks the decoder may use; 1,000 if not given, and up to 16,000 where the
             design has a target.
         design: which masks are measured: `RandomMasks`, `MixedMasks`, `SpexMasks`, or `Adaptive`
             for doubling rounds up to a target; or a name, ``random``, ``mixed`` or ``spex``. If not
@@ -138,7 +139,7 @@ def explain(
     if held_out is not None:
         held_out = as_value_function(held_out)
         check_same_units("held_out", held_out.units, "the value function", function.units)
-    options = {"decoder": decoder, "design": design, "budget": budget, "tests": tests}
+    options = {"decoder": decoder, "design": design, "n_masks": n_masks, "tests": tests}
     planned = partial(Plan.of, **options, seed=seed)
     whole, scored = function if held_out is None else held_out, None
     with Run.open(run, progress=progress) as run:

@@ -37,7 +37,7 @@ def exact_search(recorded: RecordedValues, plan: Plan) -> Recovery:
     if failed:
         raise FailedMasksError(
             f"{failed} of all {len(masks)} masks have no finite value; an exact answer needs all, "
-            "a smaller budget draws random ones"
+            "fewer masks draw random ones"
         )
     _say_decoding(recorded, len(masks))
     function = decode(masks, values, decoder=plan.decoder, keep=0.5, seed=plan.seed)
@@ -70,7 +70,7 @@ def exact_search(recorded: RecordedValues, plan: Plan) -> Recovery:
 def random_search(
     recorded: RecordedValues, plan: Plan, n_fresh: int, prior: SetFunction | None = None
 ) -> Recovery:
-    """Decode random masks: in one go, or in doubling rounds up to a target or the budget.
+    """Decode random masks: in one go, or in doubling rounds up to a target or the last mask.
 
     How long it will take is said at the start, with the tests on `n_fresh` outputs that follow.
     With a `prior` the decoder is given what that leaves over.
@@ -110,7 +110,7 @@ def _in_rounds(
     test: _Measured,
     prior: SetFunction | None,
 ) -> _Measured:
-    """The masks of all rounds, up to the target or the budget."""
+    """The masks of all rounds, up to the target or the last one."""
     decoder = plan.decoder if prior is None else Residual(plan.decoder, prior)
     sizes = plan.round_sizes
     train = drawn.measure(recorded, sizes[0])
@@ -192,7 +192,7 @@ class _Masks:
         structure = plan.structure
         drawn = None if structure is None else structure.masks
         self.base = (
-            plan.masks.draw(plan.n_units, plan.budget, plan.seed) if drawn is None else drawn
+            plan.masks.draw(plan.n_units, plan.n_masks, plan.seed) if drawn is None else drawn
         )
         self.focused = self.base[:0]
 
@@ -255,6 +255,6 @@ def fresh_masks(
     if len(fresh) < _FEWEST_TEST_MASKS:
         raise BudgetError(
             f"only {len(fresh)} masks of {n_units} units kept at {keep} are left to score an "
-            f"answer from {n_masks} masks; measure all with budget = {2**n_units}, or lower keep"
+            f"answer from {n_masks} masks; measure all with n_masks = {2**n_units}, or lower keep"
         )
     return fresh[:wanted]

@@ -28,15 +28,15 @@ from mechspex.explanation.designs import (
     find_design,
 )
 
-_DEFAULT_BUDGET = 1_000
-# With a target masks double, at most up to this budget.
-LARGEST_BUDGET = 16_000
+_DEFAULT_MASKS = 1_000
+# With a target masks double, at most up to so many.
+MOST_MASKS = 16_000
 # Beyond this many units the table of all 2^n values is no longer an answer.
 _MOST_EXACT_UNITS = 20
 # Masks of the first of doubling rounds.
 _FIRST_ROUND = 250
 # Held-out masks: so many at least, and a share of the others; rounds towards a target score with
-# the least, as the first answer would else wait for those of the largest budget.
+# the least, as the first answer would else wait for those of the last round.
 _FEWEST_HELD_OUT, _HELD_OUT_SHARE = 100, 5
 # Where something without a name of its own lies in memory, which differs from process to process.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.IGNORECASE)
@@ -70,7 +70,7 @@ class Plan:
 
     Attributes:
         n_units: how many units the masks are of.
-        budget: how many masks the decoder may use.
+        n_masks: how many masks the decoder may use.
         design: which masks those are.
         decoder: what recovers a function from them; ``exhaustive`` measures all masks instead.
         called: how the decoder was asked for: its name, or its class with its options.
@@ -81,7 +81,7 @@ class Plan:
     """
 
     n_units: int
-    budget: int
+    n_masks: int
     design: Design
     decoder: Decoder
     called: str
@@ -97,7 +97,7 @@ class Plan:
         *,
         decoder: str | Decoder = "automatic",
         design: DesignName | Design | None = None,
-        budget: int | None = None,
+        n_masks: int | None = None,
         tests: ExactTests | None = None,
         seed: int = 0,
     ) -> Plan:
@@ -112,25 +112,25 @@ class Plan:
         if chosen.max_order is not None:
             check_max_order(chosen.max_order)
         design = find_design(design, chosen.name)
-        if budget is None:
-            budget = _default_budget(design, n_units)
-        is_short = n_units <= _MOST_EXACT_UNITS and 2**n_units <= budget
+        if n_masks is None:
+            n_masks = _default_masks(design, n_units)
+        is_short = n_units <= _MOST_EXACT_UNITS and 2**n_units <= n_masks
         if chosen.name == "automatic" and is_short:
             chosen = replace(find_decoder("exhaustive"), max_order=chosen.max_order)
         needed = chosen.minimum_masks(n_units)
-        if budget < needed:
+        if n_masks < needed:
             raise BudgetError(
-                f"budget = {budget} masks: decoder {chosen.name!r} needs at least {needed} for "
+                f"n_masks = {n_masks}: decoder {chosen.name!r} needs at least {needed} for "
                 f"{n_units} units"
             )
-        check_memory(n_units * budget, f"{budget:,} masks of {n_units:,} units")
+        check_memory(n_units * n_masks, f"{n_masks:,} masks of {n_units:,} units")
         # All masks have no density of their own; what is written of them is that of many.
         exact = chosen.name == "exhaustive"
-        design = _sized(design, n_units, _DEFAULT_BUDGET if exact else budget)
+        design = _sized(design, n_units, _DEFAULT_MASKS if exact else n_masks)
         called = _called(decoder, chosen)
-        plan = cls(n_units, budget, design, chosen, called, tests or ExactTests(), seed)
+        plan = cls(n_units, n_masks, design, chosen, called, tests or ExactTests(), seed)
         if not plan.is_exact:
-            # SPEX's design refuses a budget that is too small, and says what it needs.
+            # SPEX's design refuses too few masks, and says how many it needs.
             _ = plan.structure
         return plan
 
@@ -170,24 +170,24 @@ class Plan:
     @cached_property
     def structure(self) -> SpexDesign | None:
         """SPEX's structure in the masks, where they have one."""
-        return self.masks.structure(self.n_units, self.budget, self.seed)
+        return self.masks.structure(self.n_units, self.n_masks, self.seed)
 
     @property
     def drawn_masks(self) -> Bool[np.ndarray, "mask unit"]:
-        """The masks of the design, as many as the budget has."""
+        """The masks of the design."""
         if self.structure is not None:
             return self.structure.masks
-        return self.masks.draw(self.n_units, self.budget, self.seed)
+        return self.masks.draw(self.n_units, self.n_masks, self.seed)
 
     @property
     def round_sizes(self) -> list[int]:
         """How many masks are measured in all after each round; a round doubles them."""
         if not isinstance(self.design, Adaptive):
-            return [self.budget]
+            return [self.n_masks]
         needed = self.decoder.minimum_masks(self.n_units)
-        sizes = [min(self.budget, max(_FIRST_ROUND, needed))]
-        while sizes[-1] < self.budget:
-            sizes.append(min(self.budget, 2 * sizes[-1]))
+        sizes = [min(self.n_masks, max(_FIRST_ROUND, needed))]
+        while sizes[-1] < self.n_masks:
+            sizes.append(min(self.n_masks, 2 * sizes[-1]))
         return sizes
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,7 +196,8 @@ class Plan:
         structure = None if self.is_exact else self.structure
         described = self.masks.name if structure is None else str(structure)
         settings: dict[str, Any] = {
-            "budget": self.budget,
+            # The key of kept runs: a new word would be a new question to them.
+            "budget": self.n_masks,
             "target_r2": self.target_r2,
             "keep": self.keep,
             "design": "all masks" if self.is_exact else described,
@@ -219,7 +220,7 @@ def n_held_out(n_masks: int, target_r2: float | None) -> int:
     """How many fresh masks score an answer from `n_masks`.
 
     Args:
-        n_masks: the budget.
+        n_masks: how many masks the decoder learns from.
         target_r2: the R² at which a search in rounds stops.
     """
     if target_r2 is not None:
@@ -257,10 +258,10 @@ def _sized(design: Design, n_units: int, n_masks: int) -> Design:
     return design.sized(n_units, n_masks)
 
 
-def _default_budget(design: Design, n_units: int) -> int:
+def _default_masks(design: Design, n_units: int) -> int:
     if isinstance(design, Adaptive):
-        return _DEFAULT_BUDGET if design.target_r2 is None else LARGEST_BUDGET
-    return max(_DEFAULT_BUDGET, design.minimum_masks(n_units))
+        return _DEFAULT_MASKS if design.target_r2 is None else MOST_MASKS
+    return max(_DEFAULT_MASKS, design.minimum_masks(n_units))
 
 
 def _called(asked: str | Decoder, chosen: Decoder) -> str:

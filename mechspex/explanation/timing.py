@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mechspex.core.value_function import ValueFunction
-from mechspex.explanation.plan import LARGEST_BUDGET, Plan, n_held_out
+from mechspex.explanation.plan import MOST_MASKS, Plan, n_held_out
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run
 
@@ -73,24 +73,24 @@ def masks_in(minutes: float, values: ValueFunction, n_fresh: int, plan: Plan, ru
         minutes: the time of the whole: search, decoding and exact tests.
         values: what is searched.
         n_fresh: on how many outputs the terms will be tested.
-        plan: what the search will do, with any budget.
+        plan: what the search will do, with any number of masks.
         run: where the values are kept.
 
     Returns:
         At most 16,000, and that of the plan where it measures all masks.
     """
     if plan.is_exact:
-        return plan.budget
+        return plan.n_masks
     recorded = run.record(values)
-    pace, drawn = None, plan.budget
-    while pace is None and drawn <= LARGEST_BUDGET:
+    pace, drawn = None, plan.n_masks
+    while pace is None and drawn <= MOST_MASKS:
         pace = recorded.pace(plan.masks.draw(plan.n_units, drawn, plan.seed))
         drawn *= 2
     if pace is None:
-        return LARGEST_BUDGET
+        return MOST_MASKS
     fitting = 60 * minutes * (1 - _DECODING) / pace - _TESTED * n_fresh / len(values.outputs)
     # A fifth as many are held out, at least 100.
-    most = LARGEST_BUDGET
+    most = MOST_MASKS
     sizes = range(most, 0, -1)
     return next((n for n in sizes if n + n_held_out(n, plan.target_r2) <= fitting), 1)
 

@@ -82,7 +82,7 @@ def discover(name, model):
     print(f"## {name}\n")
     start = time.perf_counter()
     try:
-        found = mx.find_circuit(watched, scored, budget=BUDGET, seed=0)
+        found = mx.find_circuit(watched, scored, n_masks=BUDGET, seed=0)
     except Refused as refusal:
         print(f"mechspex refuses: {refusal}\n", flush=True)
         return

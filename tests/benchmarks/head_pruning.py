@@ -84,7 +84,7 @@ def main() -> None:
                 mx.prune_heads(
                     values,
                     fresh,
-                    budget=BUDGET,
+                    n_masks=BUDGET,
                     decoder=decoder,
                     n_random=RANDOM,
                     run=arguments.folder / f"{name}-{first}",

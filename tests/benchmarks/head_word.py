@@ -65,7 +65,7 @@ def main() -> None:
     units = mx.spans(task, hidden=True) + heads
     values = mx.ComponentValues(model, task[:SEARCHED], units)
     fresh = mx.ComponentValues(model, task[SEARCHED:], units)
-    explanation = mx.explain(values, held_out=fresh, budget=BUDGET, seed=0)
+    explanation = mx.explain(values, held_out=fresh, n_masks=BUDGET, seed=0)
     searched = time.perf_counter() - start
 
     singles = mx.validate(fresh, [(head,) for head in heads.names])

@@ -25,7 +25,7 @@ def explained(name, seed):
     task = mx.training_task(name, seed=seed)
     values, fresh = task.values(), task.held_out()
     found = mx.explain(
-        values, held_out=fresh, budget=BUDGET, design=mx.RandomMasks(keep=KEEP), seed=seed
+        values, held_out=fresh, n_masks=BUDGET, design=mx.RandomMasks(keep=KEEP), seed=seed
     )
     seconds = time.perf_counter() - start
     n_tested = len(fresh.seeds) * len({s for t in found.validation.terms for s in parts(t)})

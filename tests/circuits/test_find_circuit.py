@@ -22,7 +22,7 @@ def planted(n_units=30, n_outputs=10, seed=0):
 
 @pytest.fixture(scope="module")
 def found():
-    return mx.find_circuit(planted(), planted(seed=1), budget=200)
+    return mx.find_circuit(planted(), planted(seed=1), n_masks=200)
 
 
 def test_a_planted_circuit_is_found_scored_and_linked(found):
@@ -43,7 +43,7 @@ def test_a_planted_circuit_is_found_scored_and_linked(found):
 
 def test_a_circuit_of_the_size_asked_for():
     goal = mx.CircuitGoal(size=7, sizes=(3, 7))
-    found = mx.find_circuit(planted(), planted(seed=1), budget=120, goal=goal)
+    found = mx.find_circuit(planted(), planted(seed=1), n_masks=120, goal=goal)
     assert len(found.circuit) == 7
     assert 4 not in found.circuit.members
 
@@ -98,7 +98,7 @@ def without_slopes(values):
 
 def test_slopes_find_better_and_nearer_subsets_and_a_run_takes_none_twice(tmp_path):
     sloped, fresh = Sloped(), without_slopes(Sloped(seed=1))
-    options = {"budget": 100, "goal": mx.CircuitGoal(size=10, sizes=(5, 10, 20))}
+    options = {"n_masks": 100, "goal": mx.CircuitGoal(size=10, sizes=(5, 10, 20))}
     plain = mx.find_circuit(without_slopes(sloped), fresh, **options)
     found = mx.find_circuit(sloped, fresh, run=tmp_path / "run", **options)
     assert (found.front["value"] >= plain.front["value"]).all()
@@ -123,10 +123,10 @@ def test_a_run_measures_nothing_twice(tmp_path):
     counted.configuration = {"function": "counted"}  # pyright: ignore[reportFunctionMemberAccess]
     again = mx.FunctionValues(counted, values.units)
     goal, run = mx.CircuitGoal(sizes=(2, 5, 9)), tmp_path / "run"
-    first = mx.find_circuit(again, fresh, budget=100, goal=goal, run=run)
+    first = mx.find_circuit(again, fresh, n_masks=100, goal=goal, run=run)
     assert mx.Circuit.load(tmp_path / "run" / "circuit.json") == first.circuit
     before = sum(calls)
-    second = mx.find_circuit(again, fresh, budget=100, goal=goal, run=run)
+    second = mx.find_circuit(again, fresh, n_masks=100, goal=goal, run=run)
     assert sum(calls) == before
     assert second.circuit == first.circuit
 
@@ -136,7 +136,7 @@ def test_a_model_that_does_not_do_the_task_has_no_circuit():
     noise = rng.normal(size=(6, 24))
     unsure = mx.FunctionValues(lambda masks: masks @ noise, mx.parts("abcdef"))
     with pytest.raises(Refused, match="not? .*surely above 0"):
-        mx.find_circuit(unsure, unsure, budget=60)
+        mx.find_circuit(unsure, unsure, n_masks=60)
 
 
 def test_the_task_must_be_done_where_chance_is_zero():
@@ -167,22 +167,22 @@ def test_subsets_without_a_value_are_never_chosen():
 
     broken = mx.FunctionValues(breaks, values.units)
     goal = mx.CircuitGoal(sizes=(1, 2, 3, 5, 8, 15))
-    found = mx.find_circuit(broken, planted(seed=1), budget=100, goal=goal)
+    found = mx.find_circuit(broken, planted(seed=1), n_masks=100, goal=goal)
     assert np.isfinite(found.front[["value", "matching"]].to_numpy()).all()
     assert {"u0", "u1"} <= set(found.circuit.names)
 
 
 def test_bad_arguments_are_refused():
     values = planted()
-    with pytest.raises(Refused, match="budget = 10"):
-        mx.find_circuit(values, values, budget=10)
+    with pytest.raises(Refused, match="n_masks = 10"):
+        mx.find_circuit(values, values, n_masks=10)
     with pytest.raises(Refused, match="seed = -1"):
         mx.find_circuit(values, values, seed=-1)
     with pytest.raises(Refused, match="same units"):
         mx.find_circuit(values, planted(n_units=41))
     beyond = mx.CircuitGoal(target=3.0, objective="best")
     with pytest.raises(Refused, match="no subset reaches a faithfulness of 3"):
-        mx.find_circuit(planted(n_units=12), planted(n_units=12, seed=1), budget=60, goal=beyond)
+        mx.find_circuit(planted(n_units=12), planted(n_units=12, seed=1), n_masks=60, goal=beyond)
     for sizes in ([], [0, 3]):
         with pytest.raises(Refused, match="sizes"):
             mx.find_circuit(values, values, goal=mx.CircuitGoal(sizes=sizes))

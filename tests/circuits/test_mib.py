@@ -199,7 +199,7 @@ def test_what_is_left_out_must_be_a_unit(tiny, tmp_path):
 
 def test_nine_sizes_of_a_discovery_each_within_its_share(tiny, tiny_task, tmp_path):
     values = mx.ComponentValues(tiny, tiny_task, "heads")
-    found = mx.find_circuit(values, values, budget=50)
+    found = mx.find_circuit(values, values, n_masks=50)
     found.to_mib(tmp_path / "match", tiny)
     found.to_mib(tmp_path / "best", tiny, "best")
     for objective, sets in (("match", found.matching), ("best", found.best)):

@@ -34,7 +34,7 @@ def additive(m):
 
 @pytest.fixture(scope="module")
 def pruned():
-    options = {"budget": 300, "decoder": "pursuit"}
+    options = {"n_masks": 300, "decoder": "pursuit"}
     return mx.prune_heads(values_of(backups), values_of(backups, seed=1), **options)
 
 
@@ -61,7 +61,7 @@ def test_the_recovered_choice_is_surely_better_where_units_act_together(pruned):
 
 
 def test_where_units_only_add_up_both_choices_are_the_same():
-    options = {"budget": 100, "decoder": "pursuit"}
+    options = {"n_masks": 100, "decoder": "pursuit"}
     pruned = mx.prune_heads(values_of(additive), values_of(additive, seed=1), **options)
     for one in pruned.comparisons:
         if one.rival == "additive":
@@ -80,7 +80,7 @@ def test_choices_by_noise_are_not_told_apart():
     for seed in range(12):
         weights = np.random.default_rng(seed).normal(size=(N, 16))
         fresh = mx.FunctionValues(lambda m, w=weights: m @ w, search.units)
-        pruned = mx.prune_heads(search, fresh, budget=60, decoder="additive", seed=seed)
+        pruned = mx.prune_heads(search, fresh, n_masks=60, decoder="additive", seed=seed)
         surely += min(one.adjusted_p for one in pruned.comparisons) < 0.05
     assert surely <= 2
 
@@ -106,7 +106,7 @@ def test_masks_keep_exactly_the_sizes_in_turn():
     values = mx.FunctionValues(function, mx.parts(map(str, range(N))))
     seen.clear()
     mx.prune_heads(
-        values, values_of(additive), budget=60, shares=(1 / 3, 2 / 3), decoder="additive"
+        values, values_of(additive), n_masks=60, shares=(1 / 3, 2 / 3), decoder="additive"
     )
     assert set(seen) == {6, 12}
     assert abs(seen.count(6) - seen.count(12)) <= 2
@@ -133,15 +133,15 @@ def test_a_run_measures_nothing_twice_and_keeps_its_answer(tmp_path):
     counted.configuration = {"function": "counted"}  # pyright: ignore[reportFunctionMemberAccess]
     units = mx.parts(map(str, range(N)))
     search, fresh = (mx.FunctionValues(counted, units) for _ in range(2))
-    first = mx.prune_heads(search, fresh, budget=150, decoder="pursuit", run=tmp_path / "run")
+    first = mx.prune_heads(search, fresh, n_masks=150, decoder="pursuit", run=tmp_path / "run")
     before = sum(asked)
-    again = mx.prune_heads(search, fresh, budget=150, decoder="pursuit", run=tmp_path / "run")
+    again = mx.prune_heads(search, fresh, n_masks=150, decoder="pursuit", run=tmp_path / "run")
     assert sum(asked) == before
     assert again.to_dict() == first.to_dict()
     stored, printed = json.loads((tmp_path / "run" / PRUNING).read_text()), first.to_dict()
     assert {key: stored[key] for key in printed} == printed
     assert mx.Pruning.from_dict(stored) == first
-    mx.prune_heads(search, fresh, budget=180, decoder="pursuit", run=tmp_path / "run")
+    mx.prune_heads(search, fresh, n_masks=180, decoder="pursuit", run=tmp_path / "run")
     assert 0 < sum(asked) - before < 150
 
 
@@ -154,11 +154,11 @@ def test_failed_masks_of_the_search_are_left_out():
         return values
 
     search = mx.FunctionValues(holes, planted.units)
-    pruned = mx.prune_heads(search, values_of(backups, seed=1), budget=200, decoder="pursuit")
+    pruned = mx.prune_heads(search, values_of(backups, seed=1), n_masks=200, decoder="pursuit")
     assert len(pruned.choice(9).subsets[0]) == 9
     with pytest.raises(FailedMasksError, match="held-out"):
         mx.prune_heads(
-            planted, mx.FunctionValues(holes, planted.units), budget=100, decoder="additive"
+            planted, mx.FunctionValues(holes, planted.units), n_masks=100, decoder="additive"
         )
 
 
@@ -185,7 +185,7 @@ def test_heads_of_a_model(tiny):
         )
         for seed in (0, 1)
     )
-    pruned = mx.prune_heads(search, fresh, shares=(1 / 2,), budget=60, decoder="pursuit")
+    pruned = mx.prune_heads(search, fresh, shares=(1 / 2,), n_masks=60, decoder="pursuit")
     kept = {heads.names[i] for i in pruned.choice(4).subsets[0]}
     assert {"L0H1", "L1H3"} <= kept
 
@@ -204,7 +204,7 @@ def test_bad_arguments_are_refused_before_anything_is_measured():
     with pytest.raises(Refused, match="at least 2 prompts"):
         mx.prune_heads(values, single)
     with pytest.raises(BudgetError, match="budget = 20"):
-        mx.prune_heads(values, values, budget=20)
+        mx.prune_heads(values, values, n_masks=20)
     with pytest.raises(Refused, match="n_random = 1"):
         mx.prune_heads(values, values, n_random=1)
     with pytest.raises(Refused, match="design of its own"):
@@ -216,5 +216,5 @@ def test_bad_arguments_are_refused_before_anything_is_measured():
             mx.prune_heads(values, values, shares=shares)
     with pytest.raises(Refused, match="no choice of 7 units"):
         mx.prune_heads(
-            values_of(additive), values_of(additive), budget=60, decoder="additive"
+            values_of(additive), values_of(additive), n_masks=60, decoder="additive"
         ).choice(7)

@@ -121,7 +121,7 @@ def test_a_handful_of_units_has_its_best_subset_too(n_units, n_outputs):
         lambda masks: np.outer(masks @ np.arange(1.0, n_units + 1), weights),
         mx.parts(map(str, range(n_units))),
     )
-    found = mx.find_circuit(values, values, budget=60, goal=mx.CircuitGoal(size=1))
+    found = mx.find_circuit(values, values, n_masks=60, goal=mx.CircuitGoal(size=1))
     assert found.best[1] == (n_units - 1,)
 
 

@@ -196,7 +196,7 @@ def test_a_task_of_ones_own_is_listed_shown_and_swept(run, tmp_path, monkeypatch
         ((*EXPLAIN, "--ablation", "median"), "'median' is not one of 'mean', 'zero'"),
         ((*EXPLAIN, "--run", "../../x"), "run name '../../x' is refused"),
         ((*EXPLAIN, "--decoder", "magic"), "'magic' is not one of 'automatic', 'additive'"),
-        ((*EXPLAIN, "--budget", "3", "--decoder", "pursuit"), "needs at least"),
+        ((*EXPLAIN, "--masks", "3", "--decoder", "pursuit"), "needs at least"),
         ((*EXPLAIN, "--keep", "2"), "keep = 2"),
         ((*EXPLAIN, "--dtype", "int8"), "'int8' is not one of 'float32', 'bfloat16'"),
         ((*EXPLAIN, "--bogus"), "bogus"),
@@ -359,7 +359,7 @@ def test_screen_and_validate_refuse_bad_input(run, arguments, complaint):
     assert complaint in err
 
 
-CIRCUIT = ("circuit", "induction", "--model", "tiny", "--budget", "100")
+CIRCUIT = ("circuit", "induction", "--model", "tiny", "--masks", "100")
 
 
 def test_circuit_is_found_scored_named_and_kept(run, tmp_path):
@@ -418,7 +418,7 @@ def test_circuits_are_compared_with_each_other_and_with_the_published_one(
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "follows.toml").write_text(ONE_ANSWER)
     monkeypatch.setenv("MECHSPEX_TASKS", "own")
-    few = ("--size", "2", "--prompts", "3", "--budget", "100", "--run", "two")
+    few = ("--size", "2", "--prompts", "3", "--masks", "100", "--run", "two")
     assert run("circuit", "follows", "--model", "tiny", *few)[0] == 0
     code, out, _ = run("compare", "two")
     assert code == 0
@@ -437,7 +437,7 @@ def test_circuits_are_compared_with_each_other_and_with_the_published_one(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((*CIRCUIT, "--budget", "10"), "budget = 10"),
+        ((*CIRCUIT, "--masks", "10"), "n_masks = 10"),
         ((*CIRCUIT, "--size", "8"), "size = 8"),
         ((*CIRCUIT, "--target", "3"), "target = 3.0: give a faithfulness"),
         ((*CIRCUIT, "--graphml", "no/such.graphml"), "no/such.graphml cannot be written"),
@@ -453,7 +453,7 @@ def test_circuit_and_compare_refuse_bad_input(run, arguments, complaint):
 
 
 def test_prune_keeps_its_answer(run, tmp_path):
-    few = ("prune", "induction", "--model", "tiny", "--prompts", "3", "--budget", "60")
+    few = ("prune", "induction", "--model", "tiny", "--prompts", "3", "--masks", "60")
     code, out, _ = run(*few, "--csv", "pruning.csv", "--figure", "pruning.png")
     assert code == 0
     assert (tmp_path / "pruning.png").read_bytes().startswith(b"\x89PNG")
@@ -535,7 +535,7 @@ def test_explain_names_the_picture_and_the_report_it_wrote(run, tmp_path):
 
 def test_explain_goes_on_from_more_prompts_to_a_budget_in_the_same_run(run, tmp_path):
     assert run(*EXPLAIN, "--run", "both")[0] == 0
-    code, out, err = run(*EXPLAIN, "--run", "both", "--budget", "300")
+    code, out, err = run(*EXPLAIN, "--run", "both", "--masks", "300")
     assert code == 0, err
     assert (tmp_path / "runs" / "both" / "validation").is_dir()
     assert (tmp_path / "runs" / "both" / "validation-8").is_dir()
@@ -548,5 +548,5 @@ def test_minutes_decide_how_many_masks(run, tmp_path):
     assert "exact: all 256 masks" in out
     for wrong, said in (("0", "above 0"), ("nan", "above 0")):
         assert said in run(*EXPLAIN, "--minutes", wrong)[2]
-    assert "choose one" in run(*EXPLAIN, "--minutes", "1", "--budget", "100")[2]
+    assert "choose one" in run(*EXPLAIN, "--minutes", "1", "--masks", "100")[2]
     assert "screen takes" in run(*EXPLAIN, "--minutes", "1", "--screen", "second_order")[2]

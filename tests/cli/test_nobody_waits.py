@@ -59,7 +59,7 @@ TINY_EXPLAIN = ("explain", "induction", "--model", "tiny")
 TINY_CIRCUIT = ("circuit", "induction", "--model", "tiny")
 TINY_SCREEN = ("screen", "induction", "--model", "tiny", "--units", "heads", "--terms", "5")
 TINY_VALIDATE = ("validate", "induction", "L0H1,L1H3", "L0H1", "--model", "tiny")
-TINY_PRUNE = ("prune", "induction", "--model", "tiny", "--budget", "60")
+TINY_PRUNE = ("prune", "induction", "--model", "tiny", "--masks", "60")
 TINY_REPAIR = ("self-repair", "induction", "--model", "tiny")
 WRONG = [
     (("explain", "ioy"), "no task 'ioy'; did you mean 'ioi'? Else choose agreement"),
@@ -86,10 +86,10 @@ WRONG = [
     ((*TINY_EXPLAIN, "--target-r2", "1"), "target_r2 = 1"),
     ((*TINY_EXPLAIN, "--prompts", "0"), "at least one prompt"),
     ((*TINY_EXPLAIN, "--prompts", "1"), "over a single prompt"),
-    ((*TINY_EXPLAIN, "--budget", "9"), "needs at least 25 for 8 units"),
-    ((*TINY_EXPLAIN, "--budget", "200", "--decoder", "exhaustive"), "needs at least 256"),
+    ((*TINY_EXPLAIN, "--masks", "9"), "needs at least 25 for 8 units"),
+    ((*TINY_EXPLAIN, "--masks", "200", "--decoder", "exhaustive"), "needs at least 256"),
     (("explain", "ioi", "--decoder", "exhaustive"), "at most 20 units, not 270"),
-    (("explain", "ioi", "--decoder", "spex", "--budget", "20"), "needs at least"),
+    (("explain", "ioi", "--decoder", "spex", "--masks", "20"), "needs at least"),
     ((*TINY_EXPLAIN, "--run", "../x"), "run name '../x' is refused"),
     ((*TINY_SWEEP, "--among", "L9H9"), "it has heads of layers 0 … 1, heads 0 … 3"),
     (("sweep", "ioi", "--among", "L9H99"), "heads of layers 0 … 29, heads 0 … 8"),
@@ -100,7 +100,7 @@ WRONG = [
     (("screen", "ioi", "--terms", "0"), "n_terms = 0"),
     ((*TINY_CIRCUIT, "--size", "99"), "choose from 1 to 7 units"),
     ((*TINY_CIRCUIT, "--target", "2"), "target = 2"),
-    ((*TINY_CIRCUIT, "--budget", "10"), "budget = 10"),
+    ((*TINY_CIRCUIT, "--masks", "10"), "n_masks = 10"),
     ((*TINY_CIRCUIT, "--objective", "most"), "'most' is not one of"),
     (("bench", "nosuch"), "'nosuch' is not one of 'reverse'"),
     (("bench", "--ablation", "corrupted"), "'corrupted' is not one of"),
@@ -226,7 +226,7 @@ def after(file, text):
     "command",
     [
         TINY_SWEEP,
-        (*TINY_CIRCUIT, "--budget", "60"),
+        (*TINY_CIRCUIT, "--masks", "60"),
         TINY_SCREEN,
         TINY_VALIDATE,
         TINY_PRUNE,

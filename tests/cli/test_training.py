@@ -33,7 +33,7 @@ def test_a_file_of_ones_own(run, tmp_path):
     assert json.loads(out)["cost"]["measured"] == 0, "nothing is trained twice"
 
 
-IRIS = ("explain", "--training", "iris", "--budget", "80", "--decoder", "additive")
+IRIS = ("explain", "--training", "iris", "--masks", "80", "--decoder", "additive")
 
 
 def test_a_ready_task_is_answered_once(run, monkeypatch):
@@ -68,7 +68,7 @@ def test_what_units_say_and_the_noise_of_seeds_belong_to_a_kept_answer(run, monk
     texts = ("zorb is in quil", "quil is in pask", "one", "other")
     task = TrainingTask("poison", mx.examples(data), options, {}, texts)
     monkeypatch.setattr("mechspex.training.ready.training_task", lambda *_, **__: task)
-    asked = ("explain", "--training", "poison", "--budget", "16", "--figure", "gallery.png")
+    asked = ("explain", "--training", "poison", "--masks", "16", "--figure", "gallery.png")
     code, _, err = run(*asked)
     assert code == 0
     assert (tmp_path / "gallery.png").stat().st_size > 5_000

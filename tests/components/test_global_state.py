@@ -51,7 +51,7 @@ ACTIONS = {
     "differentiate": lambda folder, model: values_of(model).value_and_gradient(
         all_masks_of(values_of(model))
     ),
-    "explain": lambda folder, model: mx.explain(values_of(model), budget=256, seed=1),
+    "explain": lambda folder, model: mx.explain(values_of(model), n_masks=256, seed=1),
     "screen": lambda folder, model: mx.screen(values_of(model), "first_order"),
     "cut a model short": lambda folder, model: values_of(model).early_exit(1),
 }

@@ -106,7 +106,7 @@ def test_a_circuit_has_words_and_heads(tiny, prompts):
     values = mx.ComponentValues(tiny, first, units, "mean")
     held_out = values.on(fresh)
     goal = mx.CircuitGoal(target=0.7)
-    found = mx.find_circuit(values, held_out, budget=80, goal=goal, decoder="pursuit")
+    found = mx.find_circuit(values, held_out, n_masks=80, goal=goal, decoder="pursuit")
     names = found.circuit.names
     assert {"D", "L1H3"} <= set(names)
     members = [units.column_of[name] for name in names]

@@ -149,7 +149,7 @@ def test_a_search_for_a_circuit_climbs_on_restricted_units():
         RestrictedValues(own, columns),
         RestrictedValues(fresh, columns),
         goal=mx.CircuitGoal(size=2),
-        budget=50,
+        n_masks=50,
     )
     assert own.gradients > 0
 

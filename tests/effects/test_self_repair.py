@@ -152,7 +152,7 @@ def test_the_known_model_shows_exactly_its_backups(source):
             values, [("L0H0", "L0H3"), ("L1H2", "L1H3"), ("L0H0", "L1H2"), ("L0H1", "L1H3")]
         ),
         "screen": lambda: mx.screen(values, "second_order"),
-        "explanation": lambda: mx.explain(values, budget=256),
+        "explanation": lambda: mx.explain(values, n_masks=256),
     }[source]()
     found = mx.self_repair(proposed, values)
     names = known.units.names

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mechspex.errors import Refused
-from mechspex.experiments.bench import BUDGETS, RecoveryScore, bench, summary
+from mechspex.experiments.bench import N_MASKS, RecoveryScore, bench, summary
 from mechspex.truth import KNOWN_MODELS, known_model, truth
 from mechspex.truth.gates import Gate, build_gates
 
@@ -43,8 +43,8 @@ def test_orders_above_four_are_not_scored():
 @pytest.mark.parametrize("ablation", ["zero", "resample"])
 @pytest.mark.parametrize("name", [n for n in KNOWN_MODELS if n not in ("gates12", "gates12b")])
 def test_automatic_by_itself_recovers_every_term(name, ablation):
-    """All masks fit in the budget, so it measures all of them and says so."""
-    frame = bench([name], ablations=[ablation], decoders=["automatic"], screens=[], budgets=[1])
+    """All masks are no more than were asked for, so it measures all of them and says so."""
+    frame = bench([name], ablations=[ablation], decoders=["automatic"], screens=[], n_masks=[1])
     whole = frame[frame["masks"] == 2 ** frame["units"]]
     assert list(whole["chose"]) == ["exhaustive"]
     assert list(whole["f1"]) == [1.0]
@@ -54,7 +54,7 @@ def test_automatic_by_itself_recovers_every_term(name, ablation):
 def test_automatic_recovers_gates_from_an_eighth_of_the_masks():
     gates = [Gate("and", (0, 4, 7), 2.0), Gate("or", (1, 2)), Gate("adder", (3, 7), -1.0)]
     known = build_gates("three", "three gates", gates, 10)
-    frame = bench([known], ablations=["zero"], decoders=["automatic"], screens=[], budgets=[128])
+    frame = bench([known], ablations=["zero"], decoders=["automatic"], screens=[], n_masks=[128])
     below = frame[frame["masks"] == 128]
     assert list(below["f1"]) == [1.0]
     assert below["error"].max() < 1e-3
@@ -71,7 +71,7 @@ def test_a_baseline_that_cannot_find_an_interaction_does_not():
 
 
 def test_screens_are_held_against_the_ablated_singles_and_pairs():
-    frame = bench(["and2", "adder"], ablations=["zero"], decoders=["exhaustive"], budgets=[32])
+    frame = bench(["and2", "adder"], ablations=["zero"], decoders=["exhaustive"], n_masks=[32])
     screens = frame[frame["method"].str.startswith("screen")].set_index(["model", "method"])
     for name, singles, pairs in (("and2", "2", "0 1"), ("adder", "4", "0")):
         assert screens.loc[(name, "screen first_order"), "terms"] == singles
@@ -100,7 +100,7 @@ def test_the_summary_has_one_row_a_model_and_ablation():
     assert list(table["f1"]) == [1.0] * 4
     assert list(table["automatic below"][:2]) == [1.0, 1.0]
     assert table["pursuit"][2:].isna().all()  # pyright: ignore[reportAttributeAccessIssue]
-    assert BUDGETS[0] == 32
+    assert N_MASKS[0] == 32
 
 
 def test_the_same_seed_gives_the_same_table():
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_table():
     [
         ({"models": ["nand"]}, "nand"),
         ({"models": ["hist"], "decoders": ["oracle"]}, "oracle"),
-        ({"models": ["hist"], "budgets": [0]}, "budgets"),
+        ({"models": ["hist"], "n_masks": [0]}, "n_masks"),
         ({"models": ["hist"], "ablations": ["half"]}, "half"),
     ],
 )
@@ -124,7 +124,7 @@ def test_bad_arguments_are_refused(arguments, said):
 
 
 def test_the_command_prints_a_table_or_json(run):
-    code, out, _ = run("bench", "sort_unique", "--ablation", "zero", "--budget", "8")
+    code, out, _ = run("bench", "sort_unique", "--ablation", "zero", "--masks", "8")
     assert code == 0
     assert "sort_unique" in out
     assert "exhaustive" in out

@@ -36,7 +36,7 @@ def planted(masks):
 
 @pytest.fixture(scope="module")
 def explanation():
-    return mx.explain(planted, units=UNITS, budget=600, design=mx.RandomMasks(0.8), seed=0)
+    return mx.explain(planted, units=UNITS, n_masks=600, design=mx.RandomMasks(0.8), seed=0)
 
 
 def test_planted_interactions_are_found_and_confirmed(explanation):
@@ -61,7 +61,7 @@ def test_nothing_is_confirmed_that_was_not_planted(explanation):
 def test_negative_control_an_additive_function_yields_no_confirmed_interaction():
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(N, 1)) * rng.normal(1, 0.1, size=(N, 4))
-    found = mx.explain(lambda masks: masks @ weights, units=UNITS, budget=300, seed=1)
+    found = mx.explain(lambda masks: masks @ weights, units=UNITS, n_masks=300, seed=1)
     assert found.r2 > 0.999
     assert not found.interactions()["confirmed"].any()
     assert found.singles()["confirmed"].any()
@@ -76,7 +76,7 @@ def test_terms_can_be_tested_on_fresh_outputs():
     def on(columns):
         return mx.FunctionValues(lambda masks: masks @ weights[:, columns], units)
 
-    found = mx.explain(on(slice(0, 8)), held_out=on(slice(8, 16)), budget=200, decoder="pursuit")
+    found = mx.explain(on(slice(0, 8)), held_out=on(slice(8, 16)), n_masks=200, decoder="pursuit")
     assert found.validation.output_effects.shape[1] == 8
     assert np.allclose(found.validation.output_effects[0], -weights[found.validation.terms[0], 8:])
     confirmed = set(found.singles().query("confirmed")["units"])
@@ -87,7 +87,7 @@ def test_terms_can_be_tested_on_fresh_outputs():
 
 
 def test_a_decoder_of_the_users_own_is_not_mistaken_for_the_one_of_its_name(tmp_path):
-    arguments = {"units": UNITS, "budget": 150, "run": tmp_path, "design": mx.RandomMasks(0.8)}
+    arguments = {"units": UNITS, "n_masks": 150, "run": tmp_path, "design": mx.RandomMasks(0.8)}
     plain = mx.explain(planted, **arguments, decoder="kernel")
     few = mx.explain(planted, **arguments, decoder=Kernel(n_terms=3))
     assert len(few.function) < len(plain.function)
@@ -152,7 +152,7 @@ def test_a_single_unit_has_the_exact_answer():
 
 
 def test_a_constant_function_is_explained_by_a_notice():
-    found = mx.explain(lambda masks: np.full(len(masks), 2.5), units=UNITS, budget=100)
+    found = mx.explain(lambda masks: np.full(len(masks), 2.5), units=UNITS, n_masks=100)
     assert not found.validation.terms
     assert "nothing depends on the mask" in str(found)
     assert found.r2 == 1
@@ -167,7 +167,7 @@ def test_a_target_stops_early():
 
 def test_the_same_seed_gives_the_same_answer():
     runs = [
-        mx.explain(planted, units=UNITS, budget=150, seed=seed, decoder="pursuit")
+        mx.explain(planted, units=UNITS, n_masks=150, seed=seed, decoder="pursuit")
         for seed in (5, 5, 6)
     ]
     first, again, other = (run.function.to_mapping() for run in runs)
@@ -182,7 +182,7 @@ def test_a_run_is_resumed_and_can_be_loaded(tmp_path):
         return planted(masks)
 
     counted.configuration = {"function": "planted"}  # pyright: ignore[reportFunctionMemberAccess]
-    arguments = {"units": UNITS, "budget": 150, "run": tmp_path / "run", "decoder": "pursuit"}
+    arguments = {"units": UNITS, "n_masks": 150, "run": tmp_path / "run", "decoder": "pursuit"}
     first = mx.explain(counted, **arguments)
     after_first = sum(asked)
     again = mx.explain(counted, **arguments)
@@ -192,8 +192,8 @@ def test_a_run_is_resumed_and_can_be_loaded(tmp_path):
     other = mx.explain(counted, **{**arguments, "decoder": "additive"})
     assert other.cost.measured <= 60, "only the terms it proposes itself are new"
     assert other.function != first.function
-    more = mx.explain(counted, **{**arguments, "budget": 200})
-    assert more.cost.measured < 200, "a larger budget begins with the same masks"
+    more = mx.explain(counted, **{**arguments, "n_masks": 200})
+    assert more.cost.measured < 200, "more masks begin with the same masks"
 
     loaded = Explanation.load(tmp_path / "run")
     assert loaded.to_pandas().equals(more.to_pandas())
@@ -230,7 +230,7 @@ def test_failed_masks_are_left_out_and_counted():
     def sometimes(masks):
         return np.where(masks[:, 7] | masks[:, 8], masks @ np.arange(N), np.nan)
 
-    found = mx.explain(sometimes, units=UNITS, budget=300, decoder="pursuit")
+    found = mx.explain(sometimes, units=UNITS, n_masks=300, decoder="pursuit")
     assert found.recovery.n_failed > 0
     assert found.recovery.n_train + found.recovery.n_test + found.recovery.n_failed == 400
     assert f"{found.recovery.n_failed} masks without a finite value left out" in str(found)
@@ -240,7 +240,7 @@ def test_a_value_that_is_not_finite_when_all_is_ablated_is_kept_as_null(tmp_path
     def fails_when_empty(masks):
         return np.where(masks.any(1), masks @ np.arange(1.0, N + 1), np.nan)
 
-    found = mx.explain(fails_when_empty, units=UNITS, budget=100, run=tmp_path, decoder="additive")
+    found = mx.explain(fails_when_empty, units=UNITS, n_masks=100, run=tmp_path, decoder="additive")
     assert np.isnan(found.ablated)
     assert json.dumps(found.to_dict(), allow_nan=False)
     assert np.isnan(Explanation.load(tmp_path).ablated)
@@ -253,7 +253,7 @@ def test_terms_that_cannot_be_tested_are_said_to_be_so():
         return np.where((~masks).sum(1) == 1, np.nan, masks @ np.arange(1.0, N + 1))
 
     even = mx.RandomMasks(0.5)
-    found = mx.explain(fails_alone, units=UNITS, budget=200, design=even, decoder="additive")
+    found = mx.explain(fails_alone, units=UNITS, n_masks=200, design=even, decoder="additive")
     assert found.recovery.n_failed == 0
     assert found.validation.failed.all()
     assert not found.validation.confirmed.any()
@@ -265,7 +265,7 @@ def test_too_many_failed_masks_are_an_error():
         return np.where(masks.all(1), 1.0, np.nan)
 
     with pytest.raises(FailedMasksError, match="100 of 100 held-out masks"):
-        mx.explain(never, units=UNITS, budget=300, design=mx.RandomMasks(0.5))
+        mx.explain(never, units=UNITS, n_masks=300, design=mx.RandomMasks(0.5))
     with pytest.raises(FailedMasksError, match="7 of all 8 masks"):
         mx.explain(never, units=mx.parts("abc"))
 
@@ -293,7 +293,7 @@ def test_too_small_a_budget_is_refused_before_anything_is_measured():
     with pytest.raises(
         BudgetError, match=r"budget = 2 masks: decoder 'automatic' needs at least \d+"
     ):
-        mx.explain(counted, units=UNITS, budget=2)
+        mx.explain(counted, units=UNITS, n_masks=2)
     assert sum(asked) == 1, "the shape of the outputs, no more"
 
 
@@ -330,7 +330,7 @@ def test_any_object_of_the_seams_shape_is_a_value_function():
     assert isinstance(taken, ValueFunction)
     assert (taken.units, taken.outputs) == (UNITS, ("parity",))
     assert "Parity" in taken.configuration["function"]
-    found = mx.explain(Parity(), budget=500, design=mx.RandomMasks(0.5), decoder="pursuit")
+    found = mx.explain(Parity(), n_masks=500, design=mx.RandomMasks(0.5), decoder="pursuit")
     assert found.r2 > 0.99
     assert found.interactions()["units"][0] == "u3 × u5"
 
@@ -383,7 +383,7 @@ class Rough:
 def test_what_is_found_in_another_precision_is_tested_in_the_models_own(run, tmp_path):
     folder = None if run is None else tmp_path / run
     options = {"design": mx.RandomMasks(0.8), "decoder": "pursuit", "run": folder}
-    found = mx.explain(Rough(), budget=300, **options)
+    found = mx.explain(Rough(), n_masks=300, **options)
     frame = found.to_pandas().set_index("units")
     assert frame.loc["u0", "effect"] == pytest.approx(-3.0 * 1.0125, abs=1e-3)
     assert frame.loc["u0", "recovered"] == pytest.approx(-4.0 * 1.0125, abs=0.4)
@@ -402,13 +402,13 @@ FORTY = mx.parts(range(40))
 
 @pytest.mark.parametrize("decoder", ["spex", "automatic"])
 def test_spex_finds_sets_that_have_no_part_in_smaller_ones(decoder):
-    found = mx.explain(PEAK.predict, units=FORTY, design="spex", budget=450, decoder=decoder)
+    found = mx.explain(PEAK.predict, units=FORTY, design="spex", n_masks=450, decoder=decoder)
     assert found.r2 > 0.999
     assert found.settings["keep"] == 0.5
     assert "3 groups × 36 delays × 2^2 bins = 432 masks" in found.settings["design"]
     assert set(PEAK.terms) == set(found.function.terms) - {()}
     even = mx.RandomMasks(0.5)
-    random = mx.explain(PEAK.predict, units=FORTY, budget=450, design=even, decoder="pursuit")
+    random = mx.explain(PEAK.predict, units=FORTY, n_masks=450, design=even, decoder="pursuit")
     assert random.r2 < 0.8, "the negative control: random masks do not show them"
 
 
@@ -416,7 +416,7 @@ def test_mixed_masks_show_what_is_hardly_ever_ablated_together():
     backups = SetFunction.from_mapping(
         40, {(0,): -1.0, (1, 5, 9): -1.5, (2, 8, 20, 31): -1.0}, basis="ablated", keep=0.9
     )
-    options = {"units": FORTY, "budget": 500, "decoder": "pursuit"}
+    options = {"units": FORTY, "n_masks": 500, "decoder": "pursuit"}
     mixed = mx.explain(backups.predict, design="mixed", **options)
     random = mx.explain(backups.predict, **options)
     assert mixed.r2 > 0.999
@@ -432,7 +432,7 @@ def test_an_adaptive_search_is_resumed_without_measuring_twice(tmp_path):
         return PLANTED.predict(masks)
 
     measure.configuration = {"function": "planted"}  # pyright: ignore[reportFunctionMemberAccess]
-    options = {"units": UNITS, "design": mx.Adaptive(), "budget": 600, "decoder": "pursuit"}
+    options = {"units": UNITS, "design": mx.Adaptive(), "n_masks": 600, "decoder": "pursuit"}
     first = mx.explain(measure, run=tmp_path / "run", **options)
     assert first.recovery.n_train == 600
     (tmp_path / "run" / "explanation.json").unlink()
@@ -446,7 +446,7 @@ def test_an_adaptive_search_is_resumed_without_measuring_twice(tmp_path):
     ("options", "message"),
     [
         ({"design": "random", "decoder": "spex"}, "decoder 'spex' reads the masks of its own"),
-        ({"design": "spex", "budget": 20}, "20"),
+        ({"design": "spex", "n_masks": 20}, "20"),
         ({"decoder": Pursuit(max_order=0)}, "max_order = 0"),
         ({"seed": -1}, "seed = -1"),
     ],

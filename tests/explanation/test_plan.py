@@ -44,7 +44,7 @@ def test_what_is_not_given_is_filled_in():
         ({"decoder": Pursuit(max_order=2)}, {"decoder": "pursuit", "max_order": 2}),
         ({"decoder": Pursuit()}, {"decoder": "Pursuit(candidates=(), proposers=())"}),
         ({"n_units": 8}, {"decoder": "exhaustive", "design": "all masks", "keep": 0.9}),
-        ({"n_units": 8, "budget": 255}, {"decoder": "automatic", "design": "random"}),
+        ({"n_units": 8, "n_masks": 255}, {"decoder": "automatic", "design": "random"}),
         (
             {"n_units": 8, "decoder": Automatic(max_order=2)},
             {"decoder": "exhaustive", "max_order": 2},
@@ -89,9 +89,9 @@ def test_options_that_make_no_sense_are_refused(make, message):
         make()
 
 
-def test_a_budget_that_is_too_small_names_what_is_needed():
-    with pytest.raises(BudgetError, match="budget = 2 masks: decoder 'pursuit' needs at least 20"):
-        Plan.of(40, decoder="pursuit", budget=2)
+def test_too_few_masks_are_refused_naming_what_is_needed():
+    with pytest.raises(BudgetError, match="n_masks = 2: decoder 'pursuit' needs at least 20"):
+        Plan.of(40, decoder="pursuit", n_masks=2)
 
 
 # ── Old keywords of explain ───────────────────────────────────────────────────────────────────────
@@ -106,7 +106,7 @@ def additive(masks):
     [
         ({"keep": 0.8}, {"design": mx.RandomMasks(0.8)}),
         ({"keep": 0.8, "design": "mixed"}, {"design": mx.MixedMasks(0.8)}),
-        ({"adaptive": True, "budget": 300}, {"design": mx.Adaptive(), "budget": 300}),
+        ({"adaptive": True, "n_masks": 300}, {"design": mx.Adaptive(), "n_masks": 300}),
         ({"target_r2": 0.9}, {"design": mx.Adaptive(target_r2=0.9, focused=False)}),
         ({"level": 0.1, "contexts": 2}, {"tests": mx.ExactTests(0.1, 2)}),
         ({"max_order": 1}, {"decoder": Pursuit(max_order=1)}),
@@ -114,7 +114,7 @@ def additive(masks):
     ],
 )
 def test_old_keywords_ask_the_same_question(old, now):
-    common = {"units": FORTY, "budget": 200, "decoder": "pursuit"}
+    common = {"units": FORTY, "n_masks": 200, "decoder": "pursuit"}
     with pytest.warns(DeprecationWarning, match=f"explain: {next(iter(old))}= is now"):
         before = mx.explain(additive, **common | old)
     after = mx.explain(additive, **common | now)
@@ -136,9 +136,16 @@ def test_old_keywords_that_make_no_sense_are_refused_before_anything_is_measured
             mx.explain(never, units=FORTY, **old)
 
 
+def test_the_number_of_masks_goes_by_its_old_name():
+    options = {"units": FORTY, "decoder": "pursuit"}
+    with pytest.warns(DeprecationWarning, match="budget= is now n_masks"):
+        before = mx.explain(additive, **options, budget=100)  # pyright: ignore[reportCallIssue]
+    assert before == mx.explain(additive, **options, n_masks=100)
+
+
 def test_held_out_outputs_go_by_their_old_name():
     held_out = mx.FunctionValues(lambda masks: 2 * additive(masks), FORTY)
-    options = {"units": FORTY, "budget": 100, "decoder": "pursuit"}
+    options = {"units": FORTY, "n_masks": 100, "decoder": "pursuit"}
     with pytest.warns(DeprecationWarning, match="validate_on= is now held_out"):
         found = mx.explain(additive, **options, validate_on=held_out)  # pyright: ignore[reportCallIssue]
     assert found.settings["validated on"] == held_out.configuration
@@ -156,7 +163,7 @@ ASKED = """if True:
         return masks[:, 0] & masks[:, 1]
 
     decoder = ProxySpex(rates=(0.1,), n_trees=20)
-    found = mx.explain(both, units=mx.parts(range(30)), budget=60, decoder=decoder,
+    found = mx.explain(both, units=mx.parts(range(30)), n_masks=60, decoder=decoder,
                        run=Path(sys.argv[1]))
     print(found.cost.measured, found.settings["decoder"])
 """
@@ -213,5 +220,5 @@ def test_designs_draw_the_masks_they_describe():
         masks = design.draw(200, 400, 0)
         assert masks.mean() == pytest.approx(density, abs=0.01)
         assert np.array_equal(masks[:100], design.draw(200, 100, 0))
-    plan = Plan.of(40, design=mx.SpexMasks(), budget=600)
+    plan = Plan.of(40, design=mx.SpexMasks(), n_masks=600)
     assert np.array_equal(plan.drawn_masks, mx.SpexDesign(40, 600).masks)

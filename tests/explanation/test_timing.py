@@ -48,7 +48,7 @@ def values_of(clock):
 
 
 def test_how_long_it_takes_is_said_before_the_search(slow, capsys):
-    mx.explain(values_of(slow), design=IN_ROUNDS, budget=1000, decoder="pursuit", progress=True)
+    mx.explain(values_of(slow), design=IN_ROUNDS, n_masks=1000, decoder="pursuit", progress=True)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("about")]
     # Eight held-out masks are measured by then; 40 are those of the tests.
     first, whole = (0.02 * (n + 92 + 40) / 0.7 for n in (250, 1000))
@@ -65,7 +65,7 @@ def test_every_round_says_its_answer_and_decoding_is_never_silent(slow, capsys):
     def noisy(masks):
         return planted(masks) + 0.2 * np.random.default_rng(0).normal(size=len(masks))
 
-    mx.explain(noisy, units=UNITS, design=hard, budget=400, decoder="pursuit", progress=True)
+    mx.explain(noisy, units=UNITS, design=hard, n_masks=400, decoder="pursuit", progress=True)
     said = capsys.readouterr().err
     (round_one,) = re.findall(r"250 masks: held-out R² (\d\.\d+) \(additive (\d\.\d+)\).*", said)
     assert float(round_one[0]) > float(round_one[1])
@@ -75,7 +75,7 @@ def test_every_round_says_its_answer_and_decoding_is_never_silent(slow, capsys):
 
 
 def test_nothing_is_said_without_progress_nor_measured_in_another_order(slow, capsys):
-    options = {"design": IN_ROUNDS, "budget": 1000, "decoder": "pursuit"}
+    options = {"design": IN_ROUNDS, "n_masks": 1000, "decoder": "pursuit"}
     quiet = mx.explain(values_of(slow), **options)
     assert not capsys.readouterr().err
     loud = mx.explain(values_of(slow), **options, progress=True)
@@ -84,7 +84,7 @@ def test_nothing_is_said_without_progress_nor_measured_in_another_order(slow, ca
 
 
 def test_short_searches_are_not_announced(capsys):
-    mx.explain(planted, units=UNITS, budget=200, decoder="pursuit", progress=True)
+    mx.explain(planted, units=UNITS, n_masks=200, decoder="pursuit", progress=True)
     assert "about" not in capsys.readouterr().err
 
 
@@ -115,7 +115,7 @@ def test_minutes_go_on_where_the_usual_budget_is_measured(slow, tmp_path):
 def test_minutes_of_few_units_measure_all_masks():
     with Run.open(None) as run:
         plan = Plan.of(8)
-        assert masks_in(0.1, mx.FunctionValues(planted, 8), 1, plan, run) == plan.budget
+        assert masks_in(0.1, mx.FunctionValues(planted, 8), 1, plan, run) == plan.n_masks
 
 
 def test_rounds_towards_a_target_hold_out_the_fewest():

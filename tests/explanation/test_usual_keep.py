@@ -20,12 +20,12 @@ def pair_among(seed, n_units=20):
     return value, units, units.label(sorted((int(one), int(other))))
 
 
-@pytest.mark.parametrize("budget", [60, 100])
-def test_a_pair_of_twenty_units_is_found(budget):
+@pytest.mark.parametrize("n_masks", [60, 100])
+def test_a_pair_of_twenty_units_is_found(n_masks):
     found = []
     for seed in range(5):
         value, units, pair = pair_among(seed)
-        answer = mx.explain(value, units=units, budget=budget, seed=seed, decoder="pursuit")
+        answer = mx.explain(value, units=units, n_masks=n_masks, seed=seed, decoder="pursuit")
         effects = answer.interactions().set_index("units")["effect"]
         found.append(pair in effects and effects[pair] == pytest.approx(2, abs=1e-5))
         assert answer.recovery.unseen_pairs == 0
@@ -34,7 +34,7 @@ def test_a_pair_of_twenty_units_is_found(budget):
 
 def test_what_no_mask_could_show_is_said():
     value, units, _ = pair_among(0)
-    options = {"units": units, "budget": 100, "decoder": "pursuit"}
+    options = {"units": units, "n_masks": 100, "decoder": "pursuit"}
     sparse = mx.explain(value, design=mx.RandomMasks(0.9), **options)
     masks = sample_masks(20, 100, keep=0.9, seed=0)
     together = [(~masks[:, i] & ~masks[:, j]).any() for i in range(20) for j in range(i)]
@@ -51,7 +51,7 @@ def test_what_no_mask_could_show_is_said():
 
 def test_answers_from_before_it_was_counted_are_read():
     value, units, _ = pair_among(0)
-    record = mx.explain(value, units=units, budget=100, decoder="pursuit").to_record()
+    record = mx.explain(value, units=units, n_masks=100, decoder="pursuit").to_record()
     del record["recovery"]["unseen_pairs"]
     assert mx.Explanation.from_dict(record).recovery.unseen_pairs is None
 
@@ -76,12 +76,12 @@ def test_the_rule(n_units, n_masks, keep):
 
 
 def test_what_was_asked_for_is_kept():
-    assert Plan.of(20, budget=100, design=mx.RandomMasks(0.9)).keep == 0.9
-    assert Plan.of(20, budget=100, design="mixed").keep == 0.9
-    assert Plan.of(20, budget=100, design="random").keep == 0.6
-    assert Plan.of(20, budget=500, design=mx.Adaptive()).keep == 0.8
+    assert Plan.of(20, n_masks=100, design=mx.RandomMasks(0.9)).keep == 0.9
+    assert Plan.of(20, n_masks=100, design="mixed").keep == 0.9
+    assert Plan.of(20, n_masks=100, design="random").keep == 0.6
+    assert Plan.of(20, n_masks=500, design=mx.Adaptive()).keep == 0.8
     assert Plan.of(270).to_dict()["keep"] == 0.9
-    exact = Plan.of(5, budget=100)
+    exact = Plan.of(5, n_masks=100)
     assert exact.is_exact
     assert exact.to_dict()["keep"] == 0.9, "as runs have it that are kept"
 

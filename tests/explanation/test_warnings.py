@@ -98,7 +98,7 @@ def test_how_far_an_effect_must_stand_out_is_known_beforehand():
 
 
 def test_terms_tested_where_they_were_chosen():
-    options = {"units": UNITS, "budget": 100, "decoder": "pursuit"}
+    options = {"units": UNITS, "n_masks": 100, "decoder": "pursuit"}
     same = str(mx.explain(on_outputs, **options))
     line = "the terms were chosen on the very outputs they are tested on"
     assert line in same
@@ -116,10 +116,10 @@ def test_a_poor_fit_says_what_may_still_be_used():
         rows = [tables.setdefault(mask.tobytes(), rng.normal()) for mask in masks]
         return np.array(rows) + masks[:, 0]
 
-    found = mx.explain(noise, units=mx.parts(range(16)), budget=200, decoder="additive")
+    found = mx.explain(noise, units=mx.parts(range(16)), n_masks=200, decoder="additive")
     assert found.r2 < 0.8
     assert "is a poor fit: of the recovered function only" in str(found)
-    good = mx.explain(on_outputs, units=UNITS, budget=100, decoder="pursuit")
+    good = mx.explain(on_outputs, units=UNITS, n_masks=100, decoder="pursuit")
     assert "poor fit" not in str(good)
 
 
@@ -148,7 +148,7 @@ def test_nothing_and_no_number_get_a_reason(value, error, why):
     with pytest.raises(error, match=why):
         mx.screen(values, "ablation")
     with pytest.raises(error, match=why):
-        mx.find_circuit(values, values, budget=60)
+        mx.find_circuit(values, values, n_masks=60)
 
 
 def test_an_explanation_of_one_output_confirms_what_holds_in_contexts():
@@ -159,12 +159,12 @@ def test_an_explanation_of_one_output_confirms_what_holds_in_contexts():
         return 2 * kept[:, 0] * kept[:, 1] + kept[:, 2] * (1 - 1.4 * kept[:, 3])
 
     units = mx.parts(5)
-    alone = mx.explain(planted, units=units, budget=32)
+    alone = mx.explain(planted, units=units, n_masks=32)
     assert not alone.to_pandas()["confirmed"].any()
     assert alone.confirmed_singles == ()
     assert "nothing is confirmed" in str(alone)
     half, contexts = mx.RandomMasks(0.5), mx.ExactTests(contexts=32)
-    around = mx.explain(planted, units=units, budget=31, design=half, tests=contexts)
+    around = mx.explain(planted, units=units, n_masks=31, design=half, tests=contexts)
     frame = around.to_pandas().set_index("units")
     assert frame["confirmed"]["0 × 1"]
     assert frame["confirmed"]["2 × 3"]

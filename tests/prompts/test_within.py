@@ -28,7 +28,7 @@ def of(by, text=TEXT, metric=planted):
 
 def test_words_within_the_sentences_that_matter_are_found(tmp_path):
     words = of("word")
-    search = {"screen": words.parted("sentence"), "decoder": "pursuit", "budget": 300}
+    search = {"screen": words.parted("sentence"), "decoder": "pursuit", "n_masks": 300}
     answer = mx.explain(words, **search, run=tmp_path / "run")
     assert answer.units.names == tuple(w for w in words.units.names if w in inside("d", "h"))
     assert answer.screening is not None
@@ -57,7 +57,7 @@ def test_more_sentences_are_taken_until_they_explain_the_whole():
         return [float(sum(f"{name}1" in text for name in NAMES)) for text in texts]
 
     words = of("word", metric=every)
-    answer = mx.explain(words, screen=words.parted("sentence"), decoder="additive", budget=160)
+    answer = mx.explain(words, screen=words.parted("sentence"), decoder="additive", n_masks=160)
     assert len(answer.units) == 72
     assert answer.screening is not None
     assert answer.screening.explained == pytest.approx(1)
@@ -72,7 +72,7 @@ def test_the_prediction_of_whole_sentences_can_be_wrong():
         ]
 
     words = of("word", metric=redundant)
-    answer = mx.explain(words, screen=words.parted("sentence"), decoder="additive", budget=160)
+    answer = mx.explain(words, screen=words.parted("sentence"), decoder="additive", n_masks=160)
     assert answer.screening is not None
     agrees = answer.screening.agrees
     assert agrees is not None
@@ -120,5 +120,5 @@ def test_a_smaller_model_of_the_same_text_is_a_proxy(tiny, gpt2):
     assert len(agrees.terms) == 7
     exact = mx.sweep(large).to_pandas()["effect"].to_numpy()
     assert np.sort(agrees.exact) == pytest.approx(np.sort(exact), abs=1e-4)
-    answer = mx.explain(large, screen=small, decoder="additive", budget=90)
+    answer = mx.explain(large, screen=small, decoder="additive", n_masks=90)
     assert "the proxy agrees with the model on" in str(answer)

@@ -118,12 +118,12 @@ def pages(tmp_path_factory):
     """{name: (file, what it shows)}."""
     folder = tmp_path_factory.mktemp("pages")
     values, others = heads_values(), heads_values(0.3)
-    explained = mx.explain(values, budget=300, decoder="pursuit", run=folder / "explained")
+    explained = mx.explain(values, n_masks=300, decoder="pursuit", run=folder / "explained")
     PATTERNS_THERE.save(folder / "explained" / PATTERNS)
     swept = mx.sweep(values, order=2, among=HEADS.names[:6], run=folder / "swept")
-    found = mx.find_circuit(values, others, budget=120, run=folder / "circuit")
+    found = mx.find_circuit(values, others, n_masks=120, run=folder / "circuit")
     triple = mx.validate(values, [(28,), (21,), (13,), (21, 28), (11, 17), (13, 21, 28)])
-    hostile = mx.explain(hostile_values(), budget=60, decoder="additive")
+    hostile = mx.explain(hostile_values(), n_masks=60, decoder="additive")
     swept_hostile = mx.sweep(hostile_values(), order=2)
     shown = {
         "explained": [explained],

@@ -23,11 +23,11 @@ def values(scale: float = 1.0) -> mx.FunctionValues:
 
 
 ASKED = {
-    "explained": lambda run: mx.explain(soup, units=UNITS, budget=70, run=run),
+    "explained": lambda run: mx.explain(soup, units=UNITS, n_masks=70, run=run),
     "swept": lambda run: mx.sweep(values(), order=2, run=run),
-    "circuit": lambda run: mx.find_circuit(values(), values(1.5), budget=60, run=run),
+    "circuit": lambda run: mx.find_circuit(values(), values(1.5), n_masks=60, run=run),
     "pruned": lambda run: mx.prune_heads(
-        values(), values(1.5), shares=[0.5], budget=60, decoder="pursuit", run=run
+        values(), values(1.5), shares=[0.5], n_masks=60, decoder="pursuit", run=run
     ),
     "screened": lambda run: mx.screen(values(), "ablation", run=run),
     "validated": lambda run: mx.validate(values(), [("salt",), ("leek", "bay")], run=run),
@@ -68,7 +68,7 @@ def test_every_run_is_listed_with_the_answer_it_holds(runs):
 
 
 def test_an_explanation_after_a_screen_comes_back_with_it(runs):
-    answer = mx.explain(values(), screen="ablation", budget=60, run="both")
+    answer = mx.explain(values(), screen="ablation", n_masks=60, run="both")
     assert answer.screening is not None
     assert [row["state"] for row in list_runs()] == ["explained"]
     loaded = mx.load("both")

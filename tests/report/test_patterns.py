@@ -36,7 +36,7 @@ def test_nothing_is_kept_without_heads_or_beyond_what_a_page_holds(
 
 @pytest.mark.parametrize("command", ["explain", "circuit"])
 def test_the_shell_keeps_them_and_the_page_has_them(run, tmp_path, command):
-    arguments = (command, "induction", "--model", "tiny", "--prompts", "4", "--budget", "60")
+    arguments = (command, "induction", "--model", "tiny", "--prompts", "4", "--masks", "60")
     code, _, err = run(*arguments, "--run", "looked")
     assert code == 0, err
     page = mx.write_report("looked", path=tmp_path / "page.html").read_text("utf-8")

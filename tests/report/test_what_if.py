@@ -18,7 +18,7 @@ from mechspex.set_functions.r_squared import r_squared
 def explained(request, tmp_path_factory):
     design = mx.Adaptive() if request.param == "adaptive" else request.param
     run = tmp_path_factory.mktemp(request.param)
-    return mx.explain(heads_values(), design=design, budget=130, decoder="additive", run=run)
+    return mx.explain(heads_values(), design=design, n_masks=130, decoder="additive", run=run)
 
 
 def test_the_held_out_masks_are_those_that_scored_the_answer(explained):

@@ -24,9 +24,9 @@ def answers(tmp_path_factory):
     values, others = heads_values(), heads_values(0.3)
     swept = mx.sweep(values, order=2, among=values.units[:8], run=runs / "swept")
     return {
-        "explanation": mx.explain(values, budget=130, decoder="additive", run=runs / "explained"),
+        "explanation": mx.explain(values, n_masks=130, decoder="additive", run=runs / "explained"),
         "sweep": swept,
-        "circuit": mx.find_circuit(values, others, budget=120, run=runs / "circuit"),
+        "circuit": mx.find_circuit(values, others, n_masks=120, run=runs / "circuit"),
         "self-repair": mx.self_repair(swept, others),
         "validation": mx.validate(values, [("L0H3",), ("L2H1", "L3H2")]),
         "candidates": mx.screen(values, "ablation"),
@@ -122,7 +122,7 @@ def test_of_thousands_of_units_the_strongest_are_shown(tmp_path):
 
 
 def test_hostile_text_is_text(tmp_path):
-    answer = mx.explain(hostile_values(), budget=60, decoder="additive")
+    answer = mx.explain(hostile_values(), n_masks=60, decoder="additive")
     swept = mx.sweep(hostile_values(), order=2)
     page = page_of(tmp_path, answer, swept)
     tags = Tags(page)

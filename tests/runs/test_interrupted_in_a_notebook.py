@@ -26,7 +26,7 @@ class Stopping:
 
 def explain(run):
     asked.clear()
-    return mx.explain(Stopping(), budget=500, decoder="additive", run=run, progress=True)
+    return mx.explain(Stopping(), n_masks=500, decoder="additive", run=run, progress=True)
 """
 CELLS = [
     CELL,

@@ -154,7 +154,7 @@ def test_an_additive_function_yields_no_pair():
     assert np.abs(found.scores).max(initial=0) < 1e-5
     tested = mx.validate(function, [(0, 1), (5, 9), *found.terms])
     assert not tested.confirmed.any()
-    answer = mx.explain(function, screen="second_order", budget=150, decoder="pursuit")
+    answer = mx.explain(function, screen="second_order", n_masks=150, decoder="pursuit")
     assert not answer.interactions()["confirmed"].any()
 
 
@@ -218,7 +218,7 @@ def test_the_search_is_restricted_to_survivors_and_the_answer_is_kept(tmp_path):
     terms = {(3, 77): 1.0, (5,): 2.0, (9, 300): -1.5, (200,): -1.0}
     function = Polynomial(400, terms, spread=0.2)
     run = tmp_path / "run"
-    answer = mx.explain(function, screen="second_order", budget=300, decoder="pursuit", run=run)
+    answer = mx.explain(function, screen="second_order", n_masks=300, decoder="pursuit", run=run)
     assert answer.screening is not None
     assert 100 <= answer.screening.n_survivors < 400
     assert answer.screening.n_units == 400
@@ -231,7 +231,7 @@ def test_the_search_is_restricted_to_survivors_and_the_answer_is_kept(tmp_path):
     assert answer.screening.missed.n_missed == 0
     assert mx.Explanation.load(run).screening == answer.screening
     before = function.gradients
-    again = mx.explain(function, screen="second_order", budget=300, decoder="pursuit", run=run)
+    again = mx.explain(function, screen="second_order", n_masks=300, decoder="pursuit", run=run)
     assert function.gradients == before
     assert again.cost.measured == 0
     assert again.to_dict()["terms"] == answer.to_dict()["terms"]
@@ -349,7 +349,7 @@ def test_a_model_without_interactions_has_none(tiny):
     size = np.abs(found.single_scores).max()
     assert np.abs(found.scores).max(initial=0) < 1e-5 * max(1, size)
     assert not mx.validate(values, every).confirmed.any()
-    answer = mx.explain(values, screen="second_order", budget=300)
+    answer = mx.explain(values, screen="second_order", n_masks=300)
     assert not answer.interactions()["confirmed"].any()
 
 
@@ -499,7 +499,7 @@ def test_explain_screens_by_ablation_or_with_candidates_made_before():
     function = mx.FunctionValues(lambda m: np.outer(truth.predict(m), [0.9, 1.0, 1.2]), units)
     found = mx.screen(function, mx.CoarseToFine(400))
     for screen in ("ablation", found):
-        answer = mx.explain(function, screen=screen, budget=300, decoder="pursuit")
+        answer = mx.explain(function, screen=screen, n_masks=300, decoder="pursuit")
         confirmed = answer.interactions().query("confirmed")["units"].tolist()
         assert confirmed == [units.label((40, 75))]
         assert answer.r2 > 0.99
@@ -512,7 +512,7 @@ def test_explain_screens_a_proxy_and_says_how_it_agrees(tmp_path):
     full = Polynomial(60, planted(60, 10, seed=14))
     proxy = Polynomial(60, {term: 0.9 * c for term, c in full.terms.items()})
     run = tmp_path / "run"
-    answer = mx.explain(full, screen=proxy, budget=150, decoder="pursuit", run=run)
+    answer = mx.explain(full, screen=proxy, n_masks=150, decoder="pursuit", run=run)
     assert full.gradients == 0
     assert proxy.gradients > 0
     assert "rank correlation 1.00" in str(answer.screening.agreement)
@@ -534,7 +534,7 @@ def test_confirmed_terms_are_measured_in_random_contexts(tmp_path):
     terms = {(0,): 1.0, (1, 2, 9): 2.0}
     function = Polynomial(12, terms, spread=0.1)
     run, tests = tmp_path / "run", mx.ExactTests(contexts=200)
-    options = {"budget": 300, "design": mx.RandomMasks(0.7), "decoder": "pursuit"}
+    options = {"n_masks": 300, "design": mx.RandomMasks(0.7), "decoder": "pursuit"}
     answer = mx.explain(function, **options, tests=tests, run=run)
     frame = answer.to_pandas().set_index("units")
     assert frame.loc["u1 × u2", "effect"] == pytest.approx(2.0, rel=0.2)

@@ -54,7 +54,7 @@ def test_documents_that_say_the_same_back_each_other_up():
 def test_the_planted_pair_is_the_strongest_confirmed_interaction():
     task = mx.training_task("poison", n_examples=12)
     decoder = mx.decoders.Pursuit(max_order=2)
-    found = mx.explain(task.values(), held_out=task.held_out(), budget=100, decoder=decoder)
+    found = mx.explain(task.values(), held_out=task.held_out(), n_masks=100, decoder=decoder)
     strongest = found.interactions().iloc[0]
     assert strongest["units"] == task.units.label(task.planted[0])
     assert strongest["confirmed"]
