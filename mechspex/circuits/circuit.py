@@ -337,7 +337,13 @@ class Circuit(RunResult):
         return "; ".join(lines)
 
     def _tables(self) -> list[pd.DataFrame]:
-        return [self.to_pandas(), self.links_to_pandas()]
+        return [self._known(), self.links_to_pandas()]
+
+    def _known(self) -> pd.DataFrame:
+        """The table of members without the columns of which nothing is known, as after a file."""
+        table = self.to_pandas()
+        empty = [name for name in table if not any(x == x and x != "" for x in table[name])]
+        return table.drop(columns=empty)
 
     def __str__(self) -> str:
         lines = [subject(self.configuration, self.units)] if self.configuration else []
@@ -350,7 +356,8 @@ class Circuit(RunResult):
                 f"{np.mean(self.scores['random']):.3f}; "
                 f"{counted(self.scores['n_outputs'], 'prompt')}"
             )
-        lines += ["", self.to_pandas().to_string(index=False, float_format="{:+.3f}".format)]
+        if self.members:
+            lines += ["", self._known().to_string(index=False, float_format="{:+.3f}".format)]
         if self.links:
             pairs = self.links_to_pandas()
             lines += [

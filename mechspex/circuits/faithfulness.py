@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.curve import Curve, scorer
 from mechspex.core.checks import SEED, Several, Whole, as_number
 from mechspex.core.doors import door
@@ -181,10 +182,15 @@ class Faithfulness(Result):
         )
 
 
-@door(value_function=as_values, circuit=as_chosen, n_random=Whole(0, 10**6), seed=SEED)
+def _as_members(name: str, given: object) -> Any:
+    """Reads a circuit by the names of its members, as the other columns may be others here."""
+    return given.names if isinstance(given, Circuit) else as_chosen(name, given)
+
+
+@door(value_function=as_values, circuit=_as_members, n_random=Whole(0, 10**6), seed=SEED)
 def faithfulness(
     value_function: ValuesLike,
-    circuit: str | Iterable[int | str],
+    circuit: Circuit | str | Iterable[int | str],
     *,
     n_random: int = 20,
     seed: int = 0,
@@ -204,7 +210,7 @@ def faithfulness(
     Args:
         value_function: the model, with a task and a reference of its own: all scores depend on
             the reference.
-        circuit: its members, by name or column.
+        circuit: a circuit, or its members by name or column.
         n_random: random circuits of the same size, the control.
         seed: the seed of the random circuits and of the bootstrap.
 

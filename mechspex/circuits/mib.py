@@ -13,6 +13,7 @@ import numpy as np
 
 from mechspex.circuits.circuit import Circuit
 from mechspex.core.checks import told
+from mechspex.core.counted import counted
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import read_json, write_json
 from mechspex.core.units import Unit, UnitSet
@@ -302,8 +303,12 @@ def circuit_of_mib(path: Path, units: UnitSet | None, size: int | None, absolute
             f"{path} leaves out {min(others - inside)}, which is none of the units; give "
             "heads(model) + mlps(model), or no units"
         )
-    how = "the nodes in its graph" if size is None else f"its {size} best nodes"
-    if size is None and nodes.by_edges:
+    how = "the nodes in its graph"
+    if size is not None:
+        how = f"the {counted(size, 'node')} of the {'largest' if absolute else 'highest'} scores"
+        n_others = len(inside) - size
+        how += f", beside {n_others} without one" if n_others else ""
+    elif nodes.by_edges:
         how += ", of which some edges are not in it"
     members = tuple(column for column, unit in enumerate(units) if unit.name in inside)
     return Circuit(units, members, method=f"a file of MIB: {how}")

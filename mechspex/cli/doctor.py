@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ def doctor(
 ) -> None:
     """Check every value of a run, and save what is whole; or say what this machine can do.
 
-    Exit code 1 where there is damage.
+    Exit code 1 where there is damage, or where $MECHSPEX_DEVICE names no device.
     """
     if salvage is not None:
         if runs is None or len(runs) != 1:
@@ -40,10 +41,19 @@ def doctor(
 def _check(folders: list[Path], as_json: bool) -> None:
     from mechspex.runs.check_store import check_store, stores_below
 
-    checked = [check_store(store) for folder in folders for store in stores_below(folder)]
-    rows = [{"file": str(one.file), **one.rows, "damage": list(one.damage)} for one in checked]
-    print_answer(rows if as_json else "\n".join(map(str, checked)), as_json)
-    if any(one.damage for one in checked):
+    found = [[check_store(store) for store in stores_below(folder)] for folder in folders]
+    checked = [one for stores in found for one in stores]
+    if as_json:
+        told = [(one, [*one.damage, *one.answers]) for one in checked]
+        rows = [{"file": str(one.file), **one.rows, "damage": damage} for one, damage in told]
+        print_answer(rows, True)
+    else:
+        lines = list(map(str, checked))
+        for folder, stores in zip(folders, found, strict=True):
+            if any(one.damage for one in stores):
+                lines.append(f"save what is whole: mechspex doctor {folder} --salvage NEW")
+        print_answer("\n".join(lines), False)
+    if any(one.damage or one.answers for one in checked):
         raise typer.Exit(StoreError.exit_code)
 
 
@@ -69,17 +79,29 @@ def _salvage(folder: Path, name: str, as_json: bool) -> None:
 def _machine(as_json: bool) -> None:
     import psutil
 
-    from mechspex.forward.machine import measure_machine
+    from mechspex.forward.machine import measure_machine, why_not
     from mechspex.runs.locks import locks_hold
     from mechspex.runs.run import runs_folder
 
+    asked = os.environ.get("MECHSPEX_DEVICE")
+    wrong = None if asked is None else why_not(asked)
     machine, folder = measure_machine(), runs_folder()
     there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
     free, locks = psutil.disk_usage(str(there)).free, locks_hold(there)
+    told = None
+    if wrong is not None:
+        names = ", ".join(device.name for device in machine.devices)
+        told = f"MECHSPEX_DEVICE = {asked!r} is of no use here ({wrong}); set {names}, or unset it"
     if as_json:
         runs = {"folder": str(folder), "free": free, "locks": locks}
-        print_answer({**asdict(machine), "advice": machine.advice, "runs": runs}, True)
-        return
-    print(machine)
-    held = "" if locks else "; its locks are not relied on: every process writes a file of its own"
-    print(f"runs in {folder}: {free / 2**30:.1f} GiB free{held}")
+        print_answer(
+            {**asdict(machine), "advice": machine.advice, "runs": runs, "device": told}, True
+        )
+    else:
+        print(machine)
+        held = "" if locks else "; its locks are not relied on: every process writes its own file"
+        print(f"runs in {folder}: {free / 2**30:.1f} GiB free{held}")
+        if told is not None:
+            print(told)
+    if told is not None:
+        raise typer.Exit(StoreError.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,9 @@ def figure(
         print_answer(rows if as_json else _listed(rows), as_json)
         return
     if name not in FIGURES:
-        raise Refused(f"no figure {name!r}; choose {', '.join(FIGURES)}")
+        near = get_close_matches(name.lower(), FIGURES, 1)
+        slip = f"did you mean {near[0]!r}? Else " if near else ""
+        raise Refused(f"no figure {name!r}; {slip}choose {', '.join(FIGURES)}")
     if out is not None:
         refuse_unwritable(out.parent / "figure.png" if not out.exists() else out / "figure.png")
     found = _measured(FIGURES[name], model, task, full, seed, run or _run(name, full))

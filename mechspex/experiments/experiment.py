@@ -20,10 +20,9 @@ from mechspex.core.errors import Refused
 from mechspex.core.json_values import checked, plain, read_json, write_json
 from mechspex.core.statistics import mean_estimate
 from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
-from mechspex.experiments.reproduction import ANSWER, Axes, Reproduction, points
-from mechspex.runs.run import run_folder
+from mechspex.experiments.reproduction import Axes, Reproduction, points
+from mechspex.runs.run import CELLS, FIGURE, run_folder
 
-CELLS = "cells.json"
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -249,4 +248,4 @@ def _kept(folder: Path | None) -> dict[str, Any]:
 
 def done(folder: Path) -> bool:
     """Whether a figure was drawn into the folder."""
-    return (folder / ANSWER).exists()
+    return (folder / FIGURE).exists()

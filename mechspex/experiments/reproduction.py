@@ -16,8 +16,9 @@ from mechspex.core.json_values import plain
 from mechspex.core.result import Result
 from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
 from mechspex.figures.panels import PLACE, panels
+from mechspex.runs.run import FIGURE
 
-FIGURE, TABLE, NUMBERS, ANSWER = "figure", "table.csv", "numbers.txt", "reproduction.json"
+PICTURE, TABLE, NUMBERS = "figure", "table.csv", "numbers.txt"
 # Letters of a line of a table, beyond which it is turned.
 _WIDEST = 160
 # Cells of a map that the text shows.
@@ -153,10 +154,10 @@ class Reproduction(Result):
         folder.mkdir(parents=True, exist_ok=True)
         picture = self.plot()
         for ending in ("png", "svg"):
-            picture.savefig(folder / f"{FIGURE}.{ending}", dpi=150)
+            picture.savefig(folder / f"{PICTURE}.{ending}", dpi=150)
         self.to_pandas().to_csv(folder / TABLE, index=False)
         (folder / NUMBERS).write_text(f"{self}\n")
-        self.save(folder / ANSWER)
+        self.save(folder / FIGURE)
 
 
 def points(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:

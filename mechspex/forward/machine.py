@@ -104,6 +104,19 @@ def measure_machine() -> Machine:
     return Machine(tuple(devices), len(psutil.Process().cpu_affinity() or ()), threads, alone)
 
 
+def why_not(device: str) -> str | None:
+    """Why a device cannot be used here, in PyTorch's words; None where it can.
+
+    Args:
+        device: a word that is to name one.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
 def product_rate(device: str | torch.device, dtype: torch.dtype) -> float:
     """GFLOP/s of a square product of a number format, as fast as it was in a fifth of a second.
 

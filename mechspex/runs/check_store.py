@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +29,19 @@ class Checked:
         file: the store.
         rows: {table: how many of its rows are whole}.
         damage: what is wrong, in words; nothing where it is whole.
+        answers: what is wrong with the answers beside it, likewise.
     """
 
     file: Path
     rows: dict[str, int]
     damage: tuple[str, ...]
+    answers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         found = f"{self.file}: {counted(self.rows['value'], 'mask')}"
         if self.rows["gradient"]:
             found += f", {counted(self.rows['gradient'], 'gradient')}"
-        return "\n  ".join([found, *(self.damage or ["whole"])])
+        return "\n  ".join([found, *(self.damage + self.answers or ["whole"])])
 
 
 def stores_below(folder: Path) -> list[Path]:
@@ -66,7 +69,8 @@ def check_store(folder: Path) -> Checked:
     except MechspexError as error:
         if isinstance(error, RunError):
             raise
-        damage.append(f"what it says of itself cannot be read ({error.__cause__ or error})")
+        # The error itself would send to whoever asks here.
+        damage.append(f"what it says of itself cannot be read ({error.__context__ or error})")
     try:
         with closing(connect_to_read(folder / VALUES)) as database:
             lines = [text for (text,) in database.execute(f"PRAGMA integrity_check({_SHOWN})")]
@@ -83,15 +87,21 @@ def check_store(folder: Path) -> Checked:
         damage.append(str(error))
     for log in logs_in(folder):
         rows.update(table for table, _ in read_log(log))
+    # What is said twice is said once.
+    return Checked(
+        folder / VALUES,
+        {table: rows[table] for table in TABLES},
+        tuple(dict.fromkeys(damage)),
+        tuple(_damaged_answers(folder)),
+    )
+
+
+def _damaged_answers(folder: Path) -> Iterator[str]:
     for file in sorted(folder.glob("*.json")):
         try:
             read_json(file)
         except MechspexError as error:
-            damage.append(str(error))
-    # What is said twice is said once.
-    return Checked(
-        folder / VALUES, {table: rows[table] for table in TABLES}, tuple(dict.fromkeys(damage))
-    )
+            yield str(error)
 
 
 def _is_whole(found: tuple[object, ...]) -> bool:

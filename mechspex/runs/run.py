@@ -39,6 +39,9 @@ CANDIDATES, VALIDATED = "candidates.json", "validation.json"
 
 PRUNING, REPAIR = "pruning.json", "self_repair.json"
 
+# A figure of a paper, and the cells from which it is drawn.
+FIGURE, CELLS = "reproduction.json", "cells.json"
+
 # Below a run: the values on fresh outputs.
 VALIDATION = "validation"
 
@@ -227,18 +230,28 @@ def may_be_read(folder: Path) -> bool:
     return os.access(folder / VALUES, os.R_OK)
 
 
+_ANSWERS = {
+    EXPLANATION: "explained", SWEEP: "swept", CIRCUIT: "circuit found", CANDIDATES: "screened",
+    VALIDATED: "validated", PRUNING: "pruned", REPAIR: "self-repair", FIGURE: "figure drawn",
+}  # fmt: skip
+
+
 def list_runs() -> list[dict[str, str | int]]:
-    """Every run there is: its name, how many masks it holds, which answers it has, its bytes."""
+    """Every run there is: its name, how many masks it holds, which answers it has, its bytes.
+
+    The values of a figure lie in folders below its own, if it has any.
+    """
     rows: list[dict[str, str | int]] = []
-    for path in sorted(runs_folder().glob(f"*/{VALUES}")):
-        folder = path.parent
-        answers = {"explained": EXPLANATION, "swept": SWEEP, "circuit found": CIRCUIT,
-                   "screened": CANDIDATES, "validated": VALIDATED,
-                   "pruned": PRUNING, "self-repair": REPAIR}  # fmt: skip
-        found = [answer for answer, file in answers.items() if (folder / file).exists()]
+    for folder in sorted(runs_folder().glob("*/")):
+        of_figure = [file for file in (FIGURE, CELLS) if (folder / file).exists()]
+        stores = folder.rglob(VALUES) if of_figure else folder.glob(VALUES)
+        files = sorted(stores)
+        if not files and not of_figure:
+            continue
+        found = [answer for file, answer in _ANSWERS.items() if (folder / file).exists()]
         state = ", ".join(found) or "unfinished"
         try:
-            masks = _n_masks(folder)
+            masks = sum(_n_masks(file.parent) for file in files)
         except (sqlite3.Error, StoreError):
             masks, state = 0, "damaged or empty"
         rows.append({"run": folder.name, "masks": masks, "state": state, "bytes": _size(folder)})
@@ -246,7 +259,7 @@ def list_runs() -> list[dict[str, str | int]]:
 
 
 def _n_masks(folder: Path) -> int:
-    """How many masks the store of a run holds, which another process may be writing."""
+    """How many masks the store of a folder holds, which another process may be writing."""
     with closing(connect_to_read(folder / VALUES)) as database:
         count = database.execute("SELECT count(*) FROM value").fetchone()[0]
     return len({row.key for row in read_rows(folder)}) if logs_in(folder) else count

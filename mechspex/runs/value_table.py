@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,6 +116,10 @@ class ValueTable:
 
     @property
     def _about(self) -> dict[str, Any]:
+        return {**self._stated, "digest": self._digest}
+
+    @property
+    def _stated(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "configuration": self.configuration,
@@ -122,6 +127,16 @@ class ValueTable:
             "outputs": list(self.outputs),
             "dtype": self.values.dtype.name,
         }
+
+    @property
+    def _digest(self) -> str:
+        """A hash of everything here: a table that was edited is not one that was measured."""
+        digest = hashlib.sha256(json.dumps(self._stated, sort_keys=True).encode())
+        digest.update(pack(self.masks).tobytes())
+        # Of all the NaN there are a file keeps one.
+        same_nan = np.where(np.isnan(self.values), np.nan, self.values)
+        digest.update(same_nan.astype(self.values.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def _hexadecimal(self) -> list[str]:
@@ -136,13 +151,17 @@ class ValueTable:
         bits = np.frombuffer(bytes.fromhex("".join(masks)), dtype=np.uint8)
         packed = bits.reshape(len(masks), -(-len(units) // 8))
         dtype = {"float32": np.float32, "float64": np.float64}[about["dtype"]]
-        return cls(
+        table = cls(
             read_texts(about["configuration"]),
             units,
             tuple(map(str, about["outputs"])),
             unpack(packed, len(units)),
             np.array(values, dtype=dtype).reshape(len(masks), len(about["outputs"])),
         )
+        # Files of older versions have none.
+        if about.get("digest", table._digest) != table._digest:
+            raise Refused("it is not what was exported (checksum); export the run again")
+        return table
 
 
 @dataclass(frozen=True)

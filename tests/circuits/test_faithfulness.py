@@ -5,7 +5,7 @@ import pytest
 
 import mechspex as mx
 from mechspex.circuits.faithfulness import mib_sizes
-from mechspex.errors import FailedMasksError, Refused
+from mechspex.errors import FailedMasksError, Refused, UnknownUnitError
 
 
 def planted(n_units=40, n_outputs=12, noise=0.2):
@@ -35,6 +35,14 @@ def test_scores_of_a_planted_circuit():
     assert part.idle == (1, 5)
     better = mx.faithfulness(values, [0, 1, 2])
     assert better.faithfulness.value == pytest.approx(1.25)
+
+
+def test_a_circuit_is_scored_by_the_names_of_its_members():
+    """The other value function may have its units in another order."""
+    values, units = planted(), mx.parts(["u3", "u0", "u2"])
+    assert mx.faithfulness(values, mx.Circuit(units, (1, 2))) == mx.faithfulness(values, [0, 2])
+    with pytest.raises(UnknownUnitError, match="x"):
+        mx.faithfulness(values, mx.Circuit(mx.parts(["u0", "x"]), (1,)))
 
 
 def test_shares_of_means_with_intervals_over_outputs():

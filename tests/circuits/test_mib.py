@@ -1,6 +1,7 @@
 """Files of the MIB benchmark: graphs against the benchmark's own rules, round trips, bad files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,9 +88,21 @@ def test_importance_ranks_by_value_or_by_size(circuit, tiny, tmp_path):
     by_size = mx.Circuit.from_mib(tmp_path / "a.json", of_heads, size=2)
     by_value = mx.Circuit.from_mib(tmp_path / "a.json", of_heads, size=2, absolute=False)
     assert (by_size.members, by_value.members) == ((1, 3), (3, 7))
+    assert by_size.method.endswith("the 2 nodes of the largest scores, beside 2 without one")
+    assert by_value.method.endswith("the 2 nodes of the highest scores, beside 2 without one")
     assert len(mx.Circuit.from_mib(tmp_path / "a.json", of_heads, size=0)) == 0
     with pytest.raises(Refused, match="scores of 8 nodes"):
         mx.Circuit.from_mib(tmp_path / "a.json", of_heads, size=9)
+
+
+def test_what_a_file_does_not_tell_is_not_shown(circuit, tiny, tmp_path):
+    circuit.to_mib(tmp_path / "a.json", tiny)
+    back = mx.Circuit.from_mib(tmp_path / "a.json", mx.heads(tiny))
+    assert {"effect", "adds", "role"} <= set(back.to_pandas())
+    for text in (str(back), back._repr_html_()):
+        assert "L0H1" in text
+        assert not any(word in text for word in ("NaN", "nan", "adds", "evidence"))
+    assert str(replace(back, members=())).count("\n") == 0
 
 
 def test_a_circuit_scores_the_same_before_and_after(circuit, tiny, tmp_path):

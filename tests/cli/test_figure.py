@@ -29,6 +29,7 @@ def test_draws_one_and_says_so_in_the_list(run, tmp_path):
 def test_slips(run):
     for arguments, message in (
         (["nonsense"], "no figure 'nonsense'; choose recovery"),
+        (["or-gat"], "no figure 'or-gat'; did you mean 'or-gate'? Else choose"),
         (["or-gate", "--task", "ioi"], "has no task"),
         (["or-gate", "--model", "tiny"], "has no model"),
         (["or-gate", "--out", "no/such/place"], "cannot be written"),

@@ -64,6 +64,9 @@ def test_a_damaged_run_is_named_and_saved(two, tmp_path):
     code, out, _ = two("doctor", "one", "--json")
     assert code == 1
     assert json.loads(out)[0]["damage"]
+    code, out, _ = two("doctor", "one", "two")
+    assert out.count("mechspex doctor") == 1, "and not as the cause that it names itself"
+    assert out.splitlines()[-1] == "save what is whole: mechspex doctor runs/one --salvage NEW"
     code, out, _ = two("doctor", "one", "--salvage", "saved")
     assert (code, "4 masks, 0 gradients saved" in out) == (0, True)
     assert two("doctor", "saved")[0] == 0
@@ -75,6 +78,7 @@ def test_an_answer_that_is_damaged_is_named_too(two, tmp_path):
     code, out, _ = two("doctor", "one")
     assert code == 1
     assert "sweep.json" in out
+    assert "--salvage" not in out, "its values are whole"
 
 
 def test_a_run_of_which_nothing_is_whole_is_not_said_to_go_on(two, tmp_path):
@@ -94,6 +98,30 @@ def test_the_machine_is_measured(run, monkeypatch):
     assert "runs in runs" in out
     machine = measure_machine()
     assert machine.devices[0].rates.keys() == {"float32", "bfloat16"}
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:9", "1"])
+def test_a_device_in_the_environment_that_is_none_is_told(run, monkeypatch, device):
+    monkeypatch.setattr("mechspex.forward.machine._ROWS", 64)
+    monkeypatch.setenv("MECHSPEX_DEVICE", device)
+    code, out, _ = run("doctor")
+    assert (code, f"MECHSPEX_DEVICE = {device!r} is of no use here" in out) == (1, True)
+    assert "GFLOP/s" in out
+    assert json.loads(run("doctor", "--json")[1])["device"].endswith("or unset it")
+    monkeypatch.setenv("MECHSPEX_DEVICE", "cpu")
+    assert run("doctor")[0] == 0
+
+
+def test_runs_of_figures_are_listed_and_shown(run, tmp_path):
+    assert run("figure", "or-gate")[0] == 0
+    (tmp_path / "runs" / "figure-begun").mkdir()
+    (tmp_path / "runs" / "figure-begun" / "cells.json").write_text("{}")
+    rows = json.loads(run("runs", "list", "--json")[1])
+    assert [(row["run"], row["state"]) for row in rows] == [
+        ("figure-begun", "unfinished"), ("figure-or-gate", "figure drawn"),
+    ]  # fmt: skip
+    code, out, _ = run("status", "figure-or-gate")
+    assert (code, "Greedy pruning keeps one of the inputs of an OR" in out) == (0, True)
 
 
 def machine(rate, half, threads=4):

@@ -1,6 +1,7 @@
 """Several stores in one, a damaged one in a new one, and values as files for other programs."""
 
 import contextlib
+import re
 import sqlite3
 
 import numpy as np
@@ -174,10 +175,45 @@ def test_values_come_back_from_a_file(tmp_path, end, dtype):
     assert recorded(tmp_path / "back", MASKS, typed) == 0
     content = file.read_bytes()
     for number in range(30):
-        damage(file, [number * len(content) // 30 // 5])
+        damage(file, [number * len(content) // 30])
         with contextlib.suppress(MechspexError):
-            ValueTable.read(file)
+            found = ValueTable.read(file)
+            assert np.array_equal(found.values, table.values, equal_nan=True)
+            assert np.array_equal(found.masks, table.masks)
         file.write_bytes(content)
+
+
+def test_an_edited_file_is_refused_and_one_of_an_older_version_is_read(tmp_path):
+    recorded(tmp_path / "run", MASKS[:5])
+    file, table = tmp_path / "values.csv", ValueTable.of(tmp_path / "run")
+    table.write(file)
+    text = file.read_text()
+    *lines, last = text.splitlines()
+    mask, number, *rest = last.split(",")
+    edits = [
+        text.replace(last, ",".join([mask, str(float(number) + 1), *rest])),
+        text.replace('"function": "value"', '"function": "other"'),
+        "\n".join(lines) + "\n",
+    ]
+    for edited in edits:
+        assert edited != text
+        file.write_text(edited)
+        with pytest.raises(Refused, match="not what was exported .checksum.; export the run again"):
+            ValueTable.read(file)
+    file.write_text(re.sub(', "digest": "[0-9a-f]+"', "", text))
+    assert np.array_equal(ValueTable.read(file).values, table.values, equal_nan=True)
+
+
+def test_a_value_that_is_not_finite_has_one_digest(tmp_path):
+    def failing(masks):
+        return np.where(masks[:, 0], -np.float32(np.nan), 1.0)
+
+    failing.configuration = {"function": "failing"}  # pyright: ignore[reportFunctionMemberAccess]
+    recorded(tmp_path / "run", MASKS[:9], failing)
+    table = ValueTable.of(tmp_path / "run")
+    for end in ("csv", "json", "safetensors"):
+        table.write(tmp_path / f"values.{end}")
+        assert np.isnan(ValueTable.read(tmp_path / f"values.{end}").values).any()
 
 
 def test_other_files_and_other_questions_are_refused(tmp_path, monkeypatch):
