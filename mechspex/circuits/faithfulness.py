@@ -183,8 +183,8 @@ class Faithfulness(Result):
 
 
 def _as_members(name: str, given: object) -> Any:
-    """Reads a circuit by the names of its members, as the other columns may be others here."""
-    return given.names if isinstance(given, Circuit) else as_chosen(name, given)
+    """Reads a circuit as it is, and anything else as one set of units."""
+    return given if isinstance(given, Circuit) else as_chosen(name, given)
 
 
 @door(value_function=as_values, circuit=_as_members, n_random=Whole(0, 10**6), seed=SEED)
@@ -219,7 +219,9 @@ def faithfulness(
         FailedMasksError: a mask of the circuit has no finite value.
     """
     value_function = as_value_function(value_function)
-    members = columns_of(circuit, value_function.units)
+    # Of a circuit by name: the same unit may have another column here.
+    chosen = circuit.names if isinstance(circuit, Circuit) else circuit
+    members = columns_of(chosen, value_function.units)
     n_units = value_function.n_units
     rng = np.random.default_rng(seed)
     every = range(n_units)
