@@ -203,7 +203,7 @@ def test_bad_arguments_are_refused_before_anything_is_measured():
         mx.prune_heads(values, other)
     with pytest.raises(Refused, match="at least 2 prompts"):
         mx.prune_heads(values, single)
-    with pytest.raises(BudgetError, match="budget = 20"):
+    with pytest.raises(BudgetError, match="n_masks = 20"):
         mx.prune_heads(values, values, n_masks=20)
     with pytest.raises(Refused, match="n_random = 1"):
         mx.prune_heads(values, values, n_random=1)
