@@ -25,15 +25,16 @@ from mechspex.cli.output import (
     print_answer,
     refuse_picture,
     refuse_unwritable,
+    to_stderr,
     writing,
 )
-from mechspex.cli.own_prompts import OwnPrompts, check_ablation, sizes_of
+from mechspex.cli.own_prompts import N_PROMPTS, OwnPrompts, check_ablation, say_drawing, sizes_of
 from mechspex.cli.own_texts import OwnTexts
 from mechspex.cli.run_names import keep_options, run_name
 from mechspex.cli.search import Search
 from mechspex.cli.training import explain_training
 from mechspex.core.checks import check_seed
-from mechspex.core.errors import Refused, RunError, TaskError
+from mechspex.core.errors import Refused, RunError
 
 # What torch calls its devices, a number behind a colon left out.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")
@@ -152,8 +153,7 @@ class Experiment(Search, OwnPrompts):
         if self.device.split(":")[0] not in _DEVICES:
             raise Refused(f"device {self.device!r} is unknown; choose cpu, cuda, cuda:1, mps, …")
         check_seed(self.seed)
-        if self.prompts < 1:
-            raise TaskError(f"n_prompts = {self.prompts}: a task needs at least one prompt")
+        N_PROMPTS("n_prompts", self.prompts)
         if self.has_text:
             return
         calibrated = self.calibration_texts is not None
@@ -234,6 +234,7 @@ class Experiment(Search, OwnPrompts):
 
         if self.task is None:
             return self.own_task(self.tokenizer, say)
+        say_drawing(self.task_name, n_prompts)
         name = self.model if self._light_tokenizer else self.bridge.cfg.model_name
         drawn = draw_task(self.task, self.tokenizer, name, n_prompts=n_prompts, seed=self.seed)
         return self.as_asked(drawn)
@@ -264,10 +265,10 @@ class Experiment(Search, OwnPrompts):
             *prompts: the number of prompts of each value function.
             say: prints what another precision costs; on stderr if not given.
         """
-        say = say or _to_stderr
+        say = say or to_stderr
         # Words that are no single tokens are told of before the model is loaded.
         self.task_drawn(sum(prompts))
-        _to_stderr(f"loading {self.model} and proving its ablations exact …")
+        to_stderr(f"loading {self.model} and proving its ablations exact …")
         import mechspex as mx
 
         if self.task is None:
@@ -414,7 +415,3 @@ def _options(defaults: dict[str, Any]) -> list[inspect.Parameter]:
         for option in fields(Experiment)
         if option.name != "asked"
     ]
-
-
-def _to_stderr(line: object) -> None:
-    print(line, file=sys.stderr)

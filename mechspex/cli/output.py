@@ -63,13 +63,18 @@ def writing() -> Iterator[None]:
         ) from None
 
 
+def to_stderr(line: object) -> None:
+    """Print a line on stderr, beside the answer."""
+    print(line, file=sys.stderr)
+
+
 def say_needed(n_outputs: int, n_terms: int, level: float) -> None:
     """Say on stderr how far an effect must stand out, where few prompts are to test it."""
     from mechspex.effects.validation import needed
 
     line = needed(n_outputs, n_terms, level)
     if line is not None:
-        print(line, file=sys.stderr)
+        to_stderr(line)
 
 
 def print_answer(content: Any, as_json: bool) -> None:

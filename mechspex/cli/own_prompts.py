@@ -10,13 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from mechspex.cli.choices import AnswerTokens, Metric
-from mechspex.cli.output import EXPERIMENT, PROMPTS
+from mechspex.cli.output import EXPERIMENT, PROMPTS, to_stderr
 from mechspex.cli.own_texts import OwnTexts
+from mechspex.core.checks import Whole
 from mechspex.core.errors import AblationError, Refused, TaskError
 
 # Files of prompts, and of texts alone.
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _TEXTS = ".txt"
+# More prompts are a slip, and of so many it is told that they are drawn, as that takes a while.
+N_PROMPTS = Whole(1, 10**5, "at least one prompt", error=TaskError)
+_MANY = 1_000
 # Ablations by what other prompts have.
 _OVER_PROMPTS = ("mean", "leave_one_out", "resample")
 
@@ -212,6 +216,12 @@ class OwnPrompts(OwnTexts):
         if not texts:
             raise TaskError(f"{self.calibration} has no texts; write one a line")
         return texts
+
+
+def say_drawing(task_name: str, n_prompts: int) -> None:
+    """Say of many prompts that they are drawn, which takes up to minutes."""
+    if n_prompts > _MANY:
+        to_stderr(f"drawing {n_prompts:,} prompts of {task_name} …")
 
 
 def check_ablation(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mechspex.cli.experiment import Experiment
-from mechspex.cli.output import EXPERIMENT, Json, print_answer
+from mechspex.cli.output import EXPERIMENT, Json, print_answer, to_stderr
 from mechspex.cli.own_prompts import is_table
 from mechspex.core.errors import RunError
 
@@ -95,7 +95,7 @@ def _list_tasks(as_json: bool) -> None:
 
 
 def _show_task(experiment: Experiment, as_json: bool) -> None:
-    drawn = experiment.task_drawn(experiment.prompts, _to_stderr)[: experiment.prompts]
+    drawn = experiment.task_drawn(experiment.prompts, to_stderr)[: experiment.prompts]
     absent = [None] * len(drawn)
     rows = [
         {"prompt": prompt, "answer": answer, "distractor": distractor, "corrupted": corrupted}
@@ -121,10 +121,6 @@ def _show_task(experiment: Experiment, as_json: bool) -> None:
             print(f"  corrupted: {row['corrupted']}")
         if not number:
             print(f"  read as {read_as(drawn, experiment.tokenizer)}")
-
-
-def _to_stderr(line: object) -> None:
-    print(line, file=sys.stderr)
 
 
 def _show_about(task: str | None, metric: str) -> None:

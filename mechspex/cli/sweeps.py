@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -25,6 +24,7 @@ from mechspex.cli.output import (
     print_answer,
     refuse_picture,
     refuse_unwritable,
+    to_stderr,
 )
 from mechspex.cli.own_prompts import is_table
 from mechspex.cli.search import Search
@@ -35,9 +35,11 @@ from mechspex.core.errors import FailedMasksError, MechspexError, Refused
 _CHOICES = {"dtype": Dtype, "precision": Precision}
 # Of the command's own options, those before the ones of the file: file, --dry-run, --shard.
 _FIRST = 3
-# Masks that tell the rate, after as many that warm up.
-_TIMED = 8
-_SUMMED = ("masks", "forwards", "seconds")
+# Masks that tell the rate, after as many that warm up, and prompts that are enough for it.
+_TIMED, _TIMED_PROMPTS = 8, 64
+
+_Refused = list[tuple[str, MechspexError]]
+"""(what tells a sweep from the others, why it cannot be)."""
 
 
 @dataclass
@@ -45,11 +47,13 @@ class Cell:
     """One of the sweeps.
 
     Attributes:
+        in_short: what tells it from the others.
         experiment: its options.
         order: whether pairs are swept as well.
         question: what finds its answer again.
     """
 
+    in_short: str
     experiment: Experiment
     order: int
     question: Question
@@ -61,6 +65,7 @@ class Cell:
         Args:
             options: the options of the file; ``task`` may be a file of prompts.
         """
+        in_short = _in_short(options)
         options = {"device": os.environ.get("MECHSPEX_DEVICE") or "cpu"} | options
         order = options.pop("order", 1)
         if order not in (1, 2):
@@ -74,22 +79,13 @@ class Cell:
         experiment = Experiment(**options, asked={**asked, "order": order, "among": None})
         experiment.check()
         about = f"{experiment.units}-{experiment.ablation}-sweep"
-        return cls(experiment, order, Question.of(experiment, about))
+        return cls(in_short, experiment, order, Question.of(experiment, about))
 
     @property
     def n_masks(self) -> int:
         """How many masks the sweep measures, with that which keeps all units."""
         n_units = len(self.experiment.chosen)
         return 1 + n_units + (comb(n_units, 2) if self.order == 2 else 0)
-
-    @property
-    def in_short(self) -> str:
-        """What tells the sweep from the others."""
-        one = self.experiment
-        return (
-            f"{one.task_name} · {one.model} · {one.units} · {one.ablation} · seed {one.seed} · "
-            f"order {self.order}"
-        )
 
     @property
     def loads(self) -> tuple[str, str, str]:
@@ -151,8 +147,7 @@ def sweeps(
     """
     refuse_unwritable(csv, figure)
     refuse_picture(figure)
-    table = read_sweep_file(file) | instead
-    cells = [Cell.of(options) for options in cells_of(table)]
+    cells, refused = _checked(cells_of(read_sweep_file(file) | instead))
     models = _Models()
     if shard is not None:
         part = Shard.read(shard)
@@ -160,9 +155,27 @@ def sweeps(
         taken = part.takes([cell.n_masks for cell in cells])
         cells = [cell for cell, takes in zip(cells, taken, strict=True) if takes]
     if dry_run:
-        _dry_run(cells, models, as_json)
-        return
-    _run(cells, models, (csv, figure), as_json)
+        _dry_run(cells, refused, models, as_json)
+    else:
+        _run(cells, refused, models, (csv, figure), as_json)
+
+
+def _checked(plan: list[dict[str, Any]]) -> tuple[list[Cell], _Refused]:
+    """The sweeps that can be, as far as shows without a model, and why the others cannot."""
+    cells, refused = [], []
+    for options in plan:
+        try:
+            cells.append(Cell.of(options))
+        except MechspexError as error:
+            refused.append((_in_short(options), error))
+    return cells, refused
+
+
+def _in_short(options: dict[str, Any]) -> str:
+    """What tells a sweep from the others."""
+    names = ("task", "model", "units", "ablation")
+    words = [Path(options["task"]).stem, *(options[name] for name in names[1:])]
+    return " · ".join([*words, f"seed {options['seed']}", f"order {options.get('order', 1)}"])
 
 
 class _Models:
@@ -171,13 +184,25 @@ class _Models:
     def __init__(self) -> None:
         self._key: tuple[str, str, str] | None = None
         self._bridge: Any = None
+        self._failed: dict[tuple[str, str, str], MechspexError] = {}
 
     def give(self, cell: Cell) -> None:
-        """Let a sweep have its model."""
+        """Let a sweep have its model.
+
+        Raises:
+            MechspexError: it cannot be loaded; it is not tried again.
+        """
+        if cell.loads in self._failed:
+            raise self._failed[cell.loads]
         if self._key != cell.loads:
             # The one before goes first: two may not fit.
-            self._bridge = None
-            self._bridge, self._key = cell.experiment.bridge, cell.loads
+            self._bridge = self._key = None
+            try:
+                self._bridge = cell.experiment.bridge
+            except MechspexError as error:
+                self._failed[cell.loads] = error
+                raise
+            self._key = cell.loads
         cell.experiment.__dict__["bridge"] = self._bridge
 
     def count(self, cells: list[Cell]) -> None:
@@ -194,16 +219,23 @@ class _Models:
 
 
 def _run(
-    cells: list[Cell], models: _Models, files: tuple[Path | None, Path | None], as_json: bool
+    cells: list[Cell],
+    refused: _Refused,
+    models: _Models,
+    files: tuple[Path | None, Path | None],
+    as_json: bool,
 ) -> None:
-    folders, failed, incomplete = [], [], False
+    folders, failed, incomplete = [], [error for _, error in refused], False
+    for why in dict.fromkeys(map(str, failed)):
+        # A slip in a list is one for many sweeps.
+        to_stderr(f"mechspex: {why}")
     for number, cell in enumerate(cells, 1):
-        print(f"[{number}/{len(cells)}] {cell.in_short}", file=sys.stderr)
+        to_stderr(f"[{number}/{len(cells)}] {cell.in_short}")
         try:
             answer = _answer(cell, models)
         except MechspexError as error:
             # The others go on; what failed is tried again by the same command.
-            print(f"mechspex: {error}", file=sys.stderr)
+            to_stderr(f"mechspex: {error}")
             failed.append(error)
             continue
         folders.append(cell.question.run_folder)
@@ -213,7 +245,7 @@ def _run(
 
         show_table(load_runs(folders), *files, as_json)
     if failed:
-        print(f"{len(failed)} of {len(cells)} sweeps failed", file=sys.stderr)
+        to_stderr(f"{len(failed)} of {len(cells) + len(refused)} sweeps failed")
         # 2 says that nothing was done.
         raise typer.Exit(MechspexError.exit_code if folders else failed[0].exit_code)
     if incomplete:
@@ -236,58 +268,92 @@ def _answer(cell: Cell, models: _Models) -> Any:
         models.take(cell)
 
 
-def _dry_run(cells: list[Cell], models: _Models, as_json: bool) -> None:
+def _dry_run(cells: list[Cell], refused: _Refused, models: _Models, as_json: bool) -> None:
     rates: dict[tuple[str, ...], float] = {}
-    rows = []
-    for cell in cells:
+    rows = [_planned(cell, models, rates) for cell in cells]
+    rows += [_impossible(sweep, error) for sweep, error in refused]
+    cannot = [row for row in rows if row["cannot"] is not None]
+    if as_json:
+        print_answer(rows, True)
+    else:
+        print_answer("\n".join([*map(_plan_line, rows), _plan_summary(rows, len(cannot))]), False)
+    if cannot:
+        raise typer.Exit(MechspexError.exit_code if len(cannot) < len(rows) else Refused.exit_code)
+
+
+def _planned(cell: Cell, models: _Models, rates: dict[tuple[str, ...], float]) -> dict[str, Any]:
+    """What a sweep will take.
+
+    Args:
+        cell: the sweep.
+        models: gives it its model.
+        rates: seconds a mask that were measured, by model and prompts; takes its own.
+    """
+    key = (*cell.loads, cell.experiment.task_name, str(cell.experiment.precision))
+    try:
         done = cell.question.folder(SWEPT) is not None
-        key = (*cell.loads, cell.experiment.task_name, str(cell.experiment.precision))
         if not done and key not in rates:
             models.give(cell)
             rates[key] = _seconds_a_mask(cell)
             models.take(cell)
         models.count([cell])
-        rows.append(
-            {
-                "sweep": cell.in_short,
-                "masks": cell.n_masks,
-                "forwards": cell.n_masks * cell.experiment.prompts,
-                "done": done,
-                "seconds": 0.0 if done else cell.n_masks * rates[key],
-            }
-        )
-    if as_json:
-        print_answer(rows, True)
-        return
-    for row in rows:
-        time = "done" if row["done"] else f"about {_time(row['seconds'])}"
-        print(f"{row['sweep']}: {row['masks']:,} masks, {row['forwards']:,} forwards, {time}")
-    left = [row for row in rows if not row["done"]]
+    except MechspexError as error:
+        models.take(cell)
+        return _impossible(cell.in_short, error)
+    return {
+        "sweep": cell.in_short,
+        "masks": cell.n_masks,
+        "forwards": cell.n_masks * cell.experiment.prompts,
+        "done": done,
+        "seconds": 0.0 if done else cell.n_masks * rates[key],
+        "cannot": None,
+    }
+
+
+def _impossible(sweep: str, error: MechspexError) -> dict[str, Any]:
+    nothing = {"masks": 0, "forwards": 0, "done": False, "seconds": 0.0}
+    return {"sweep": sweep, **nothing, "cannot": str(error)}
+
+
+def _plan_line(row: dict[str, Any]) -> str:
+    if row["cannot"] is not None:
+        return f"{row['sweep']}: cannot be done: {row['cannot']}"
+    time = "done" if row["done"] else f"about {_time(row['seconds'])}"
+    return f"{row['sweep']}: {row['masks']:,} masks, {row['forwards']:,} forwards, {time}"
+
+
+def _plan_summary(rows: list[dict[str, Any]], n_cannot: int) -> str:
+    left = [row for row in rows if not row["done"] and row["cannot"] is None]
     masks, forwards, seconds = (
         sum(row[k] for row in left) for k in ("masks", "forwards", "seconds")
     )
     rate = f" ({forwards / seconds:,.0f} forwards/s, measured here)" if seconds else ""
-    print(
+    others = f"; {n_cannot} cannot be done" if n_cannot else ""
+    return (
         f"{len(left)} of {len(rows)} sweeps to do: {masks:,} masks, {forwards:,} forwards, about "
-        f"{_time(seconds)}{rate}"
+        f"{_time(float(seconds))}{rate}{others}"
     )
 
 
 def _seconds_a_mask(cell: Cell) -> float:
-    """The seconds that one of the sweep's own masks takes, on its prompts."""
+    """The seconds that one of the sweep's own masks takes: on its prompts, or on some if many."""
     import numpy as np
 
     from mechspex.core.masks import ablate_sets
     from mechspex.runs.recorded import RecordedValues
 
-    (values,) = cell.experiment.values(cell.experiment.prompts)
+    n_prompts = min(cell.experiment.prompts, _TIMED_PROMPTS)
+    if n_prompts < cell.experiment.prompts:
+        # There may not be as many.
+        cell.experiment.task_drawn(cell.experiment.prompts)
+    (values,) = cell.experiment.values(n_prompts)
     columns = np.linspace(0, len(values.units) - 1, 2 * _TIMED).astype(int)
     masks = ablate_sets(len(values.units), [(int(column),) for column in np.unique(columns)])
     values(masks[1::2])
     recorded = RecordedValues(values, None)
     seconds = recorded.pace(masks[::2])
     recorded.close()
-    return seconds or 0.0
+    return (seconds or 0.0) * cell.experiment.prompts / n_prompts
 
 
 def _time(seconds: float) -> str:

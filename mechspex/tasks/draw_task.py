@@ -24,6 +24,8 @@ Spans = Mapping[str, tuple[int, int]]
 
 # Draws from which the length of a task's prompts is found, and draws a prompt may take.
 _TRIALS, _PATIENCE = 16, 100
+# Prompts that are taken to be there, before any is found, in the patience for the next.
+_FEW = 10
 
 
 def draw_task(
@@ -121,8 +123,11 @@ def draw(
     rng = np.random.default_rng(seed)
     examples: list[_Example] = []
     taken: set[str] = set()
-    refused = ""
-    for _ in range(_PATIENCE * n_prompts):
+    refused, last = "", 0
+    for drawn in range(_PATIENCE * n_prompts):
+        # The last of k prompts takes about k draws: after a hundred times as many there is none.
+        if drawn - last > _PATIENCE * (_FEW + len(examples)):
+            break
         filling = source.fill(rng)
         # Templates take turns: prompts are a fair sample of them.
         template = templates[len(examples) % len(templates)]
@@ -138,9 +143,10 @@ def draw(
         if example.prompt not in taken:
             examples.append(example)
             taken.add(example.prompt)
+            last = drawn
         if len(examples) == n_prompts:
             break
-    else:
+    if len(examples) < n_prompts:
         of_length = "" if length is None else f" of {length} tokens"
         raise TaskError(
             f"task {task_file.name!r} gave only {len(examples)} different prompts{of_length}, "

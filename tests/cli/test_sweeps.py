@@ -66,6 +66,43 @@ def test_a_dry_run_counts_and_times_and_sweeps_nothing(run, plan, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_goes_on_after_what_cannot_be_and_says_why(run, plan):
+    tasks = ("--task", "ioi", "--task", "induction", "--task", "iio")
+    asked = ("sweeps", "plan.toml", *tasks, "--ablation", "zero", "--ablation", "corrupted")
+    code, out, _ = run(*asked, "--dry-run")
+    assert code == 1
+    *lines, summary = out.splitlines()
+    told = {line.split(": ")[0].split(" · seed")[0]: line.partition(": ")[2] for line in lines}
+    assert len(told) == 6
+    assert "9 masks, 36 forwards" in told["induction · tiny · heads · zero"]
+    assert "single tokens for tiny" in told["ioi · tiny · heads · zero"]
+    assert "did you mean 'ioi'" in told["iio · tiny · heads · zero"]
+    assert all("cannot be done" in why for name, why in told.items() if "induction" not in name)
+    assert summary.startswith(f"{out.count(' masks, ') - 1} of 6 sweeps to do")
+    assert summary.endswith(f"{out.count(': cannot be done')} cannot be done")
+    rows = json.loads(run(*asked, "--dry-run", "--json")[1])
+    assert [row["cannot"] is None for row in rows].count(False) == out.count(": cannot be done")
+    assert run("sweeps", "plan.toml", "--task", "ioi", "--dry-run")[0] == 2, "nothing can be"
+
+
+def test_a_sweep_that_cannot_be_does_not_keep_the_others_from_being(run, plan):
+    """Of a product no single combination can be taken out."""
+    code, out, err = run("sweeps", "plan.toml", "--task", "induction", "--ablation", "zero",
+                         "--task", "iio")  # fmt: skip
+    assert (code, "1 answer" in out, "1 of 2 sweeps failed" in err) == (1, True, True)
+    assert err.startswith("mechspex: no task 'iio'; did you mean"), "before anything is measured"
+
+
+def test_many_prompts_are_told_of_at_once_and_more_are_refused(run, plan):
+    code, out, err = run("sweeps", "plan.toml", "--prompts", "200000", "--dry-run")
+    assert (code, err) == (2, "")
+    assert "n_prompts = 200000: give at most 100,000" in out
+    code, out, err = run("sweeps", "plan.toml", "--prompts", "1001", "--task", "induction",
+                         "--ablation", "zero", "--dry-run")  # fmt: skip
+    assert (code, err.splitlines()[0]) == (0, "drawing 1,001 prompts of induction …")
+    assert "9 masks, 9,009 forwards" in out
+
+
 def test_one_that_fails_does_not_stop_the_others(run, plan, monkeypatch):
     sweep = mx.sweep
 

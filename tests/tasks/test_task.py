@@ -242,6 +242,9 @@ def test_rows_are_drawn_whole_and_share_no_word(tiny, recipe):
         assert len({two[first], two[second], two[third]}) == 3
     with pytest.raises(TaskError, match="gave only 10 different prompts"):
         mx.load_task(recipe(ROWS), tiny, n_prompts=11)
+    with pytest.raises(TaskError, match="gave only 10 different .*, 1000000 were asked for"):
+        # Not a hundred million draws for a million prompts: after the last there are no more.
+        mx.load_task(recipe(ROWS), tiny, n_prompts=10**6)
 
 
 def test_only_the_columns_that_are_shown_must_be_single_tokens(tiny, recipe):
