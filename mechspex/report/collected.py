@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Rows that the text shows, and maps of the picture.
 _SHOWN, _MAPS = 20, 36
+# Half of the last digit that the text has.
+_NOTHING = 0.0005
 
 
 class CollectedRow(NamedTuple):
@@ -74,6 +76,7 @@ class Collected(Result):
         rows: the effects.
         n_answers: how many answers of runs were read.
         unread: runs that have an answer which cannot be read, with the reason.
+        n_copies: how many answers were left out, as they are copies of others.
     """
 
     schema: ClassVar[str] = "mechspex.collected/1"
@@ -82,6 +85,7 @@ class Collected(Result):
     rows: tuple[CollectedRow, ...]
     n_answers: int
     unread: tuple[str, ...]
+    n_copies: int = 0
 
     def to_pandas(self) -> pd.DataFrame:
         """A frame with the columns of `CollectedRow`; whole numbers that may lack are ``Int64``."""
@@ -93,12 +97,16 @@ class Collected(Result):
         """How many runs, tasks and models there are."""
         names = [{getattr(row, name) for row in self.rows} - {None} for name in _COUNTED]
         told = [counted(len(some), name) for some, name in zip(names, _COUNTED, strict=True)]
-        told = [counted(self.n_answers, "answer"), *told]
+        copies = {0: "", 1: " (a copy left out)"}
+        left_out = copies.get(self.n_copies, f" ({self.n_copies:,} copies left out)")
+        told = [counted(self.n_answers, "answer") + left_out, *told]
         return f"{', '.join(told)}; {counted(len(self.rows), 'effect')}"
 
     def __str__(self) -> str:
         frame = self.to_pandas()
-        strongest = frame.sort_values("effect", key=np.abs, ascending=False).head(_SHOWN)
+        # What reads as 0 says nothing; what has no value says that it failed.
+        seen = frame[~(frame["effect"].abs() < _NOTHING)]
+        strongest = seen.sort_values("effect", key=np.abs, ascending=False).head(_SHOWN)
         # Rows that would read alike are told apart by what differs between them.
         given = {name: {getattr(row, name) for row in self.rows} - {None} for name in _APART}
         apart = [name for name in _APART if len(given[name]) > 1]
@@ -106,10 +114,10 @@ class Collected(Result):
         shown = strongest[[*named, "effect", "se"]]
         shown = shown.fillna({"second_unit": ""})
         lines = [self.in_short]
-        if len(frame):
+        if len(shown):
             lines += ["", shown.to_string(index=False, na_rep="", float_format="%+.3f")]
-        if len(frame) > _SHOWN:
-            lines.append(f"… and {len(frame) - _SHOWN:,} weaker ones")
+        if len(frame) > len(shown):
+            lines.append(f"… and {len(frame) - len(shown):,} weaker ones")
         return "\n".join([*lines, *(f"not read: {why}" for why in self.unread)])
 
     def plot(self) -> "matplotlib.figure.Figure":
@@ -148,6 +156,7 @@ class Collected(Result):
             "columns": plain(dict(zip(CollectedRow._fields, columns, strict=True))),
             "n_answers": self.n_answers,
             "unread": list(self.unread),
+            "n_copies": self.n_copies,
         }
 
     @classmethod
@@ -156,7 +165,10 @@ class Collected(Result):
         read = [_column(name, columns[name]) for name in CollectedRow._fields]
         rows = tuple(CollectedRow(*row) for row in zip(*read, strict=True))
         return cls(
-            rows, read_whole(record["n_answers"]), tuple(read_text(why) for why in record["unread"])
+            rows,
+            read_whole(record["n_answers"]),
+            tuple(read_text(why) for why in record["unread"]),
+            read_whole(record.get("n_copies", 0)),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +44,8 @@ def load_runs(
 ) -> Collected:
     """Every exact effect of all runs in a folder, in one table: a row a set of units and run.
 
-    Sweeps, explanations and validations are read, in folders at any depth; no model is loaded.
+    Sweeps, explanations and validations are read, in folders at any depth; no model is loaded. A
+    run that was copied, or lies in two of the folders, counts once.
 
     >>> import mechspex as mx
     >>> table = mx.load_runs("runs").to_pandas()  # doctest: +SKIP
@@ -60,12 +63,16 @@ def load_runs(
     else:
         folders = [Path(one) for one in ([folder] if isinstance(folder, str | Path) else folder)]
     rows: list[CollectedRow] = []
-    unread, n_answers = [], 0
+    unread, n_answers, read = [], 0, Counter[str]()
     for place, kind, file in _answers(folders):
         run = file.parent.relative_to(place).as_posix()
         name = place.name if run == "." else run
         try:
-            rows += _rows(kind.load(file), name, file.parent, per_prompt)
+            answer = kind.load(file)
+            read[digest := hashlib.sha256(file.read_bytes()).hexdigest()] += 1
+            if read[digest] > 1:
+                continue
+            rows += _rows(answer, name, file.parent, per_prompt)
             n_answers += 1
         except MechspexError as error:
             unread.append(f"{name}: {error}")
@@ -78,7 +85,7 @@ def load_runs(
     if not rows and not unread:
         told = ", ".join(map(str, folders))
         raise RunError(f"no run in {told} holds exact effects; start one with: mechspex sweep ioi")
-    return Collected(tuple(rows), n_answers, tuple(unread))
+    return Collected(tuple(rows), n_answers, tuple(unread), read.total() - n_answers)
 
 
 def _answers(folders: list[Path]) -> Iterator[tuple[Path, Any, Path]]:
@@ -86,7 +93,7 @@ def _answers(folders: list[Path]) -> Iterator[tuple[Path, Any, Path]]:
         if not place.is_dir():
             raise RunError(f"no folder {place}; name a folder of runs")
         files = [(file, kind) for kind in _KINDS for file in place.rglob(kind.file)]
-        for file, kind in sorted(files, key=lambda found: found[0].as_posix()):
+        for file, kind in sorted(files, key=lambda found: found[0].parts):
             yield place, kind, file
 
 

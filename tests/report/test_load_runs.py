@@ -1,6 +1,7 @@
 """Many runs in one table: every effect once, with all that tells it from the others."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,26 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_there(folder):
     assert [why.split(":")[0] for why in found.unread] == ["zero", "mean"]
     assert len(found.rows) == 1
     assert "not read: zero" in str(found)
+
+
+def test_a_copied_run_counts_once(folder):
+    once = mx.load_runs(folder)
+    shutil.copytree(folder / "zero", folder / "zero again")
+    found = mx.load_runs([folder, folder / "triple"])
+    assert found.rows == once.rows
+    assert (found.n_answers, found.n_copies) == (once.n_answers, 2)
+    assert found.in_short.startswith("3 answers (2 copies left out), ")
+    assert "copies" not in once.in_short
+    assert type(found).from_dict(found.to_dict()) == found
+    mx.sweep(values("zero", 2.0, seed=8), run=folder / "eight")
+    assert mx.load_runs(folder).n_answers == 4, "another seed is no copy"
+
+
+def test_the_text_does_not_fill_up_with_zeros(folder):
+    lines = str(mx.load_runs(folder / "zero")).splitlines()
+    assert not any("0.000" in line.split()[-2] for line in lines[3:-1])
+    assert len(lines) == 3 + 5 + 1
+    assert lines[-1] == "… and 1 weaker ones"
 
 
 def test_the_text_tells_runs_of_two_seeds_apart(folder):
