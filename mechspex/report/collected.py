@@ -105,7 +105,7 @@ class Collected(Result):
     def __str__(self) -> str:
         frame = self.to_pandas()
         # What reads as 0 says nothing; what has no value says that it failed.
-        seen = frame[~(frame["effect"].abs() < _NOTHING)]
+        seen = frame.loc[~(frame["effect"].abs() < _NOTHING)]
         strongest = seen.sort_values("effect", key=np.abs, ascending=False).head(_SHOWN)
         # Rows that would read alike are told apart by what differs between them.
         given = {name: {getattr(row, name) for row in self.rows} - {None} for name in _APART}
