@@ -296,7 +296,7 @@ def test_too_small_a_budget_is_refused_before_anything_is_measured():
 
 
 def test_a_density_that_leaves_no_fresh_masks_is_refused():
-    with pytest.raises(BudgetError, match="measure all with budget = 2048"):
+    with pytest.raises(BudgetError, match="measure all with n_masks = 2048"):
         mx.explain(lambda m: m.sum(1), units=mx.parts("abcdefghijk"), design=mx.RandomMasks(0.99))
 
 
