@@ -107,7 +107,9 @@ def write_gallery() -> None:
     found = [replace(one, figure=FIGURES[one.figure.name]) for one in kept]
     lines = ["## What the papers say", "", "| claim | paper | here |", "|---|---|---|"]
     holds = {True: "holds", False: "**does not hold**", None: "not decided"}
-    for one in found:
+    # What was measured in full speaks for itself.
+    told = {one.figure.name: one for one in sorted(found, key=lambda one: one.settings["full"])}
+    for one in told.values():
         lines += [
             f"| {claim.says}{', in full' * one.settings['full']} | {one.figure.paper} "
             f"| {holds[claim.holds]}: {claim.measured} |"
