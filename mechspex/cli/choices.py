@@ -27,7 +27,7 @@ Score = Literal[
 ]
 AnswerTokens = Literal["all", "mean", "first"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Precision = Literal["bf16", "auto"]
+Precision = Literal["bf16", "fp16", "auto"]
 Decoder = Literal["automatic", "additive", "pursuit", "proxyspex", "kernel", "spex", "exhaustive"]
 Design = Literal["random", "mixed", "spex"]
 Screen = Literal["first_order", "second_order", "ablation"]

@@ -61,8 +61,9 @@ class ComponentValues(ValueFunction):
         rescale: multiply the kept heads of a layer by (heads of the layer) / (heads kept), as in
             the head pruning of ProxySPEX.
         precision: ``bf16`` measures in bfloat16, several times as fast where the processor has
-            bfloat16 matrix units, and is refused where it has none; `precision_error` says what
-            that costs. ``auto``: that where it pays. None: the model's own dtype.
+            bfloat16 matrix units, and is refused where it has none; ``fp16`` likewise, more exactly
+            and with a smaller range; `precision_error` says what that costs. ``auto``: what pays.
+            None: the model's own dtype.
         seed: the seed of ``resample``.
         calibration: texts over which ``mean``, ``position_mean`` and ``resample`` are taken instead
             of the task's prompts; one prompt alone can be ablated so.
@@ -80,7 +81,7 @@ class ComponentValues(ValueFunction):
         task=as_task,
         units=as_units,
         ablation=Only((str, Mapping), "an ablation or {hook: activations}", AblationError),
-        precision=Only((str,), "'bf16', 'auto', or None", ModelError),
+        precision=Only((str,), "'bf16', 'fp16', 'auto', or None", ModelError),
         seed=SEED,
     )
     def __init__(

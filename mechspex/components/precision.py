@@ -12,7 +12,8 @@ from jaxtyping import Float
 from mechspex.core.errors import ModelError
 from mechspex.forward.machine import product_rate
 
-PRECISIONS = {"bf16": torch.bfloat16}
+# What ``auto`` tries first has the range of float32: nothing overflows in it.
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 AUTO = "auto"
 
 
@@ -77,7 +78,17 @@ class PrecisionError:
             precision: the name of that precision.
             measured: the values in it.
             exact: the values in the model's own.
+
+        Raises:
+            ModelError: values that are not finite: half precision ends at 65,504.
         """
+        overflown = int((~np.isfinite(measured)).any(axis=1).sum())
+        if overflown:
+            raise ModelError(
+                f"{overflown} of {len(measured)} masks have no finite value in {precision}, whose "
+                "numbers end at "
+                f"{torch.finfo(PRECISIONS[precision]).max:,.6g}; choose another precision"
+            )
         return cls(
             precision=precision,
             rms=float(np.sqrt(((measured - exact) ** 2).mean())),

@@ -86,7 +86,7 @@ class Proved:
         """The same in another precision, and by how much that changes values.
 
         Raises:
-            ModelError: the model cannot be measured in it, or not faster.
+            ModelError: the model cannot be measured in it, or not faster, or overflows.
         """
         if precision == AUTO:
             return self._in_what_pays()

@@ -267,8 +267,23 @@ def test_bf16_is_measured_beside_the_models_own_dtype(deep, task):
 
 
 @pytest.mark.usefixtures("bf16_pays")
+def test_fp16_is_more_exact_and_refused_where_it_overflows(deep, task, gpt2_folder):
+    """Ten bits of a number in place of seven, and nothing beyond 65,504."""
+    half, brain = (
+        mx.ComponentValues(deep, task, mx.heads(deep), precision=name).precision_error
+        for name in ("fp16", "bf16")
+    )
+    assert 0 < half.rms < brain.rms / 3
+    large = mx.load_model(gpt2_folder)
+    with torch.no_grad():
+        large.original_model.get_parameter("transformer.wte.weight").mul_(1e5)
+    with pytest.raises(ModelError, match=r"no finite value in fp16, whose numbers end at 65,504"):
+        mx.ComponentValues(large, task, mx.heads(large), precision="fp16")
+
+
+@pytest.mark.usefixtures("bf16_pays")
 def test_precisions_that_cannot_be_had_are_refused(deep, task, tiny, tiny_task):
-    with pytest.raises(ModelError, match="'int3' is unknown; choose bf16, auto"):
+    with pytest.raises(ModelError, match="'int3' is unknown; choose bf16, fp16, auto"):
         mx.ComponentValues(deep, task, mx.heads(deep), precision="int3")
     with pytest.raises(ModelError, match="tiny cannot be measured in bf16"):
         mx.ComponentValues(tiny, tiny_task, mx.heads(tiny), precision="bf16")
