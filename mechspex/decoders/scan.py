@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from mechspex.core.units import Term
 from mechspex.set_functions.bases import Basis, affine
@@ -12,10 +14,14 @@ from mechspex.set_functions.bases import Basis, affine
 BEAM = 60
 # Pairs scanned in one round: all of them up to 2,048 units, beyond that those of the strongest.
 _PAIRS_A_ROUND = 1 << 22
-# Pairs kept of a scan of all of them, and the scores held at once while it runs.
+# Pairs, or triples, kept of a scan of all of them, and the scores held at once while it runs.
 _POOL, _BLOCK = 1_000, 1 << 24
 # Multiplications that a scan of all pairs may take: they say along how many directions it scans.
 _SCAN_WORK = 2e13
+# Columns of one product where only those above the diagonal are of use.
+_TILE = 96
+# A score is noise where the product has next to no variance.
+_NO_VARIANCE = 1e-9
 
 Columns = Float[np.ndarray, "mask term"]
 Residuals = Float[np.ndarray, "mask direction"]
@@ -30,94 +36,193 @@ class Factors:
 
     Args:
         masks: True = kept.
-        basis: ``fourier``, ``kept`` or ``ablated``.
         keep: the probability p of the Fourier basis.
     """
 
-    def __init__(self, masks: Bool[np.ndarray, "mask unit"], basis: Basis, keep: float) -> None:
-        slope, offset = affine(basis, keep)
-        self._ablated, self._kept = np.float32(offset), np.float32(slope + offset)
-        self._values = np.where(masks, self._kept, self._ablated)
-        share = masks.mean(axis=0)
-        self._first = share * self._kept + (1 - share) * self._ablated
-        self._second = share * self._kept**2 + (1 - share) * self._ablated**2
+    def __init__(self, masks: Bool[np.ndarray, "mask unit"], keep: float) -> None:
+        self._masks, self._keep = masks, keep
+        self._share = masks.mean(axis=0)
+        self._values = {"fourier": self._factors("fourier")}
         n_units = masks.shape[1]
-        self.hubs = min(n_units, max(BEAM, _PAIRS_A_ROUND // n_units))
-        self.all_pairs_a_round = self.hubs == n_units
+        self._hubs = min(n_units, max(BEAM, _PAIRS_A_ROUND // n_units))
+        self.all_pairs_a_round = self._hubs == n_units
 
-    def strengths(self, white: Residuals) -> Float[np.ndarray, " unit"]:
-        """The score of every single unit.
+    def best(
+        self, residual: Residuals, basis: Basis, order: int, present: list[Term]
+    ) -> list[Term]:
+        """The sets with the highest scores, some of each order.
 
-        Args:
-            white: the residual, its directions orthonormal.
-        """
-        variances = self._second - self._first**2
-        slopes = ((white.T @ self._values) ** 2).sum(axis=0)
-        return np.where(variances > 1e-9, slopes / np.maximum(variances, 1e-9), 0.0)
-
-    def extend(self, base: list[Term], white: Residuals) -> list[Term]:
-        """The best of all sets that are a set of `base` and one more unit.
+        All pairs are scanned, or those of the strongest units where there are too many; larger sets
+        above the best and the present ones. Pairs are looked for among the Fourier products too: a
+        product of another basis, with single units taken out of it, is a Fourier product.
 
         Args:
-            base: sets of equal size.
-            white: the residual, its directions orthonormal.
+            residual: the residual, its directions orthonormal.
+            basis: the basis of the products.
+            order: the most units of a set.
+            present: sets whose extensions are scanned too.
         """
-        if not base:
-            return []
-        products = np.ones((len(white), len(base)), dtype=np.float32)
-        for j in range(len(base[0])):
-            products *= self._values[:, [term[j] for term in base]]
-        first, second = products.mean(axis=0), (products**2).mean(axis=0)
-        scores = self._scores(products, first, second, white, slice(None))
-        for row, term in enumerate(base):
-            scores[row, list(term)] = 0.0
-        # A set of k units is met up to k times.
-        max_sets = min(BEAM * (len(base[0]) + 1), scores.size)
-        sets = (tuple(sorted((*base[row], unit))) for row, unit in _largest(scores, max_sets))
-        return list(dict.fromkeys(sets))[:BEAM]
+        white = residual.astype(np.float32)
+        units = np.argsort(-self._strengths(white), kind="stable")
+        found: list[Term] = [(unit,) for unit in units[:BEAM].tolist()]
+        if order < 2:
+            return found
+        bases: tuple[Basis, ...] = tuple(dict.fromkeys((basis, "fourier")))
+        pairs = self._pairs(np.sort(units[: self._hubs]), white, bases)
+        found += [pair for best in pairs for pair in best]
+        base = pairs[0]
+        for size in range(2, order):
+            base = list(dict.fromkeys([*base, *(term for term in present if len(term) == size)]))
+            base = self._extensions(base, white, basis)
+            found += base
+        return list(dict.fromkeys(found))
 
     def best_of_all_pairs(self, residual: Residuals) -> list[Term]:
-        """The pairs with the highest scores, block by block: memory stays bounded.
+        """The Fourier pairs with the highest scores, block by block: memory stays bounded.
 
         Args:
             residual: the residual along any directions; this makes them orthonormal.
         """
-        n_masks, n_units = self._values.shape
-        left, sizes, _ = np.linalg.svd(residual, full_matrices=False)
+        values = self._values["fourier"]
+        n_masks, n_units = values.shape
         n_directions = max(1, int(_SCAN_WORK / (n_units**2 * n_masks)))
-        white = (left * (sizes > 0))[:, :n_directions].astype(np.float32)
+        white = _directions(residual, n_directions)
+        first, second = self._moments("fourier")
         best = np.empty((0, 3))
         rows = max(1, _BLOCK // n_units)
         for start in range(0, n_units - 1, rows):
             block = slice(start, min(start + rows, n_units))
-            scores = self._scores(
-                self._values[:, block],
-                self._first[block],
-                self._second[block],
-                white,
-                slice(start, None),
-            )
+            scores = np.zeros((block.stop - start, n_units - start), dtype=np.float32)
+            for direction in white.T:
+                scores += ((values[:, block] * direction[:, None]).T @ values[:, start:]) ** 2
+            variances = _outer(first[block], first[start:], second[block], second[start:])
+            scores = _ratio(scores, variances)
             # Only pairs i < j; a unit with itself is no pair.
             scores[np.tril_indices(len(scores), 0, scores.shape[1])] = 0.0
             pairs = [(scores[i, j], start + i, start + j) for i, j in _largest(scores, _POOL)]
             best = np.array(sorted([*map(tuple, best), *pairs], reverse=True)[:_POOL])
         return [(int(i), int(j)) for _, i, j in best]
 
-    def _scores(
-        self,
-        products: Float[np.ndarray, "mask set"],
-        first: Float[np.ndarray, " set"],
-        second: Float[np.ndarray, " set"],
-        white: Residuals,
-        units: slice,
-    ) -> Float[np.ndarray, "set unit"]:
-        values = self._values[:, units]
-        scores = np.zeros((products.shape[1], values.shape[1]), dtype=np.float32)
+    def _factors(self, basis: Basis) -> Float[np.ndarray, "mask unit"]:
+        slope, offset = affine(basis, self._keep)
+        return np.where(self._masks, np.float32(slope + offset), np.float32(offset))
+
+    def _values_in(self, basis: Basis) -> Float[np.ndarray, "mask unit"]:
+        if basis not in self._values:
+            self._values[basis] = self._factors(basis)
+        return self._values[basis]
+
+    def _moments(
+        self, basis: Basis
+    ) -> tuple[Float[np.ndarray, " unit"], Float[np.ndarray, " unit"]]:
+        """The mean of φ_i and of φ_i²."""
+        slope, offset = affine(basis, self._keep)
+        kept, share = slope + offset, self._share
+        return (
+            share * kept + (1 - share) * offset,
+            share * kept**2 + (1 - share) * offset**2,
+        )
+
+    def _strengths(self, white: Residuals) -> Float[np.ndarray, " unit"]:
+        """The score of every single unit, which is the same in every basis."""
+        first, second = self._moments("fourier")
+        slopes = ((white.T @ self._values["fourier"]) ** 2).sum(axis=0)
+        return _ratio(slopes, second - first**2)
+
+    def _pairs(
+        self, hubs: Int[np.ndarray, " hub"], white: Residuals, bases: Sequence[Basis]
+    ) -> list[list[Term]]:
+        """For each basis the best pairs of a hub and any unit.
+
+        With φ = a·z + b, ⟨φ_i φ_j, r⟩ = a²⟨z_i z_j, r⟩ + ab(⟨z_i, r⟩ + ⟨z_j, r⟩) + b²⟨1, r⟩. So one
+        product of matrices serves every basis.
+        """
+        values = self._values["fourier"]
+        n_units = values.shape[1]
+        scores = [np.zeros((len(hubs), n_units), dtype=np.float32) for _ in bases]
+        slope, offset = affine("fourier", self._keep)
+        for direction in white.T:
+            if self.all_pairs_a_round:
+                products = _upper(values, direction)
+            else:
+                products = (values[:, hubs] * direction[:, None]).T @ values
+            singles, total = direction @ values, float(direction.sum())
+            for score, basis in zip(scores, bases, strict=True):
+                a, b = affine(basis, self._keep)
+                a, b = a / slope, b - a * offset / slope
+                moments = products
+                if basis != "fourier":
+                    moments = a**2 * products + a * b * singles
+                    moments += (a * b * singles[hubs] + b**2 * total)[:, None]
+                score += moments**2
+        pairs = []
+        for score, basis in zip(scores, bases, strict=True):
+            first, second = self._moments(basis)
+            score = _ratio(score, _outer(first[hubs], first, second[hubs], second))
+            if self.all_pairs_a_round:
+                score = np.triu(score, 1)
+            score[np.arange(len(hubs)), hubs] = 0.0
+            pairs.append(_sets([(hub,) for hub in hubs.tolist()], score))
+        return pairs
+
+    def _extensions(self, base: list[Term], white: Residuals, basis: Basis) -> list[Term]:
+        """The best of all sets that are a set of `base`, all of one size, and one more unit."""
+        if not base:
+            return []
+        values = self._values_in(basis)
+        products = np.ones((len(white), len(base)), dtype=np.float32)
+        for j in range(len(base[0])):
+            products *= values[:, [term[j] for term in base]]
+        scores = np.zeros((len(base), values.shape[1]), dtype=np.float32)
         for direction in white.T:
             scores += ((products * direction[:, None]).T @ values) ** 2
-        variances = np.outer(second, self._second[units])
-        variances -= np.outer(first, self._first[units]) ** 2
-        return np.where(variances > 1e-9, scores / np.maximum(variances, 1e-9), 0.0)
+        first, second = self._moments(basis)
+        means, squares = products.mean(axis=0), (products**2).mean(axis=0)
+        scores = _ratio(scores, _outer(means, first, squares, second))
+        for row, term in enumerate(base):
+            scores[row, list(term)] = 0.0
+        return _sets(base, scores)
+
+
+def _directions(residual: Residuals, most: int) -> Residuals:
+    """Orthonormal directions of the residual, those that hold most of it first."""
+    left, sizes, _ = np.linalg.svd(residual, full_matrices=False)
+    return (left * (sizes > 0))[:, :most].astype(np.float32)
+
+
+def _upper(
+    values: Float[np.ndarray, "mask unit"], weights: Float[np.ndarray, " mask"]
+) -> Float[np.ndarray, "unit other"]:
+    """Σ_m w_m z_mi z_mj for i ≤ j, tile by tile; of what lies below the diagonal most is 0."""
+    n_units = values.shape[1]
+    weighted = values * weights[:, None]
+    products = np.zeros((n_units, n_units), dtype=np.float32)
+    for start in range(0, n_units, _TILE):
+        tile = slice(start, start + _TILE)
+        products[tile, start:] = weighted[:, tile].T @ values[:, start:]
+    return products
+
+
+def _outer(
+    first: Float[np.ndarray, " set"],
+    other_first: Float[np.ndarray, " unit"],
+    second: Float[np.ndarray, " set"],
+    other_second: Float[np.ndarray, " unit"],
+) -> Float[np.ndarray, "set unit"]:
+    """Variances of products of independent factors, from the means of both and of their squares."""
+    return np.outer(second, other_second) - np.outer(first, other_first) ** 2
+
+
+def _ratio(scores: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    return np.where(variances > _NO_VARIANCE, scores / np.maximum(variances, _NO_VARIANCE), 0.0)
+
+
+def _sets(base: list[Term], scores: Float[np.ndarray, "set unit"]) -> list[Term]:
+    """The best sets of a row's units and a column's."""
+    # A set of k units is met up to k times.
+    max_sets = min(BEAM * (len(base[0]) + 1), scores.size)
+    sets = (tuple(sorted((*base[row], unit))) for row, unit in _largest(scores, max_sets))
+    return list(dict.fromkeys(sets))[:BEAM]
 
 
 def _largest(scores: Float[np.ndarray, "set unit"], max_sets: int) -> list[tuple[int, int]]:

@@ -38,7 +38,7 @@ def test_the_blocked_scan_of_all_pairs_is_brute_force(
     masks[:, 4] = True
     residual = np.random.default_rng(0).normal(size=(120, n_outputs))
     residual -= residual.mean(axis=0)
-    found = Factors(masks, "fourier", 0.6).best_of_all_pairs(residual)
+    found = Factors(masks, 0.6).best_of_all_pairs(residual)
 
     z = features(masks, [(i,) for i in range(30)], basis="fourier", keep=0.6)
     first, second = z.mean(axis=0), (z**2).mean(axis=0)
@@ -58,7 +58,7 @@ def test_a_pair_that_no_single_betrays_is_found_among_more_units_than_a_round_sc
     monkeypatch.setattr(scan, "_BLOCK", 2_000)
     monkeypatch.setattr(scan, "BEAM", 10)
     masks = sample_masks(300, 300, seed=2)
-    assert Factors(masks, "fourier", 0.5).hubs == 10
+    assert not Factors(masks, 0.5).all_pairs_a_round
     truth = SetFunction.from_mapping(300, {(7,): 1.0, (120, 277): 1.0}, basis="fourier")
     noise = 0.5 * np.random.default_rng(0).normal(size=300)
     answer = decode(masks, truth.predict(masks) + noise, decoder="pursuit", keep=0.5)
