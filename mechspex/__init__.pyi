@@ -46,6 +46,7 @@ from .components.component_values import ComponentValues as ComponentValues
 from .core.masks import pair_ablations as pair_ablations
 from .core.masks import sample_masks as sample_masks
 from .core.masks import single_ablations as single_ablations
+from .core.recipe import Recipe as Recipe
 from .core.result import Result as Result
 from .core.shapiq_game import ShapiqGame as ShapiqGame
 from .core.statistics import Estimate as Estimate
@@ -61,6 +62,7 @@ from .effects.sweep import sweep as sweep
 from .effects.sweep_table import Sweep as Sweep
 from .effects.validate import validate as validate
 from .effects.validation import Validation as Validation
+from .executors.named import executor as executor
 from .explanation.designs import Adaptive as Adaptive
 from .explanation.designs import MixedMasks as MixedMasks
 from .explanation.designs import RandomMasks as RandomMasks

@@ -14,6 +14,7 @@ from mechspex.core.errors import (
     StoreError,
     TaskError,
     UnknownUnitError,
+    WorkerError,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "StoreError",
     "TaskError",
     "UnknownUnitError",
+    "WorkerError",
 ]

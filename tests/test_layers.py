@@ -14,7 +14,7 @@ FLOORS = [
     {"core"},
     {"figures"},
     {"errors", "set_functions", "runs", "models", "training"},
-    {"decoders", "subsets", "effects", "tasks", "forward"},
+    {"decoders", "subsets", "effects", "executors", "tasks", "forward"},
     {"recovery", "screening", "components"},
     {"attribution", "explanation", "circuits", "truth", "prompts"},
     {"report", "experiments"},

@@ -23,10 +23,12 @@ from mechspex.cli.output import (
     writing,
 )
 from mechspex.cli.status import folder_of
+from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_from, check_seed
 from mechspex.core.errors import Refused
 
 
+@with_workers
 @asks()
 def circuit(
     experiment: Experiment,

@@ -15,6 +15,7 @@ from mechspex.cli.kept import EXPLAINED, FRESH, Question
 from mechspex.cli.output import ANSWER, MASKS, say_needed
 from mechspex.cli.pictures import show_pictures
 from mechspex.cli.texts import answers_about_texts, show_texts
+from mechspex.cli.workers import with_workers
 from mechspex.core.checks import (
     check_contexts,
     check_keep,
@@ -32,6 +33,7 @@ _TARGET_R2, _MOST_MASKS = 0.95, 1_000
 _AMPLE = 100
 
 
+@with_workers
 @asks(texts=True, searches=True)
 def explain(
     experiment: Experiment,

@@ -10,12 +10,14 @@ from mechspex.cli.choices import Decoder
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import FRESH, PRUNED, Question
 from mechspex.cli.output import ANSWER, MASKS
+from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_from
 from mechspex.core.errors import Refused
 
 _SHARES = (1 / 2, 2 / 3, 5 / 6)
 
 
+@with_workers
 @asks(ablation="zero")
 def prune(
     experiment: Experiment,

@@ -11,12 +11,14 @@ from mechspex.cli.choices import Screen
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SCREENED, TESTED, Question
 from mechspex.cli.output import ANSWER, MASKS, say_needed
+from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.kinds import kind_of_name, listed_kinds
 from mechspex.core.units import names_in
 
 
+@with_workers
 @asks(without={"precision"}, units="neurons")
 def screen(
     experiment: Experiment,
@@ -82,6 +84,7 @@ def _proposed(
     return found
 
 
+@with_workers
 @asks(without={"precision", "units"}, sets="sets", prompts=32, seed=1)
 def validate(
     experiment: Experiment,

@@ -10,9 +10,11 @@ from mechspex.cli.choices import RepairSource
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import FRESH, REPAIRED, Question
 from mechspex.cli.output import ANSWER, MASKS, say_needed
+from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_from, check_level
 
 
+@with_workers
 @asks(ablation="zero")
 def self_repair(
     experiment: Experiment,

@@ -10,10 +10,12 @@ from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SWEPT, Question
 from mechspex.cli.output import MASKS
 from mechspex.cli.texts import answers_about_texts, show_texts
+from mechspex.cli.workers import with_workers
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.units import names_in
 
 
+@with_workers
 @asks(texts=True)
 def sweep(
     experiment: Experiment,

@@ -29,6 +29,7 @@ from mechspex.cli.output import (
 from mechspex.cli.own_prompts import is_table
 from mechspex.cli.search import Search
 from mechspex.cli.sweep_file import LISTS, SINGLE, Shard, cells_of, read_sweep_file
+from mechspex.cli.workers import with_workers
 from mechspex.core.errors import FailedMasksError, MechspexError, Refused
 
 # Entries that are one of a few words.
@@ -124,6 +125,7 @@ def _flag(entry: str, option: str, holds: type) -> inspect.Parameter:
     )  # fmt: skip
 
 
+@with_workers
 @_flags
 def sweeps(
     instead: dict[str, Any],

@@ -21,6 +21,7 @@ from mechspex.core.checks import SEED, WHOLE, Only
 from mechspex.core.doors import door
 from mechspex.core.errors import AblationError, ModelError, Refused, ShapeError
 from mechspex.core.masks import check_masks
+from mechspex.core.recipe import Recipe
 from mechspex.core.terms import as_chosen, columns_of
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
@@ -241,6 +242,17 @@ class ComponentValues(ValueFunction):
         with lock_of(self.model):
             self._renew()
         return provenance_of(self._proved).to_configuration()
+
+    @property
+    def recipe(self) -> Recipe:
+        """How another process makes the same values: by the model's name and the task's texts.
+
+        Raises:
+            Refused: a metric of yours that cannot be imported.
+        """
+        from mechspex.components.recipe import recipe_of
+
+        return recipe_of(self)
 
     @property
     def first_batch(self) -> int:

@@ -59,3 +59,7 @@ class FetchError(MechspexError):
 
 class MeasurementError(MechspexError):
     """The model could not be measured: out of memory at one row, or no finite clean value."""
+
+
+class WorkerError(MechspexError):
+    """A worker of an executor that could not be started, was lost again and again, or failed."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from mechspex.core.errors import ShapeError
 from mechspex.core.masks import check_masks
+from mechspex.core.recipe import Recipe, import_path
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function
 
@@ -44,6 +46,12 @@ class RestrictedValues(ValueFunction):
     def configuration(self) -> dict[str, str]:
         """That of the whole, and which units it is restricted to."""
         return self._whole.configuration | {"restricted to": " ".join(self.units.names)}
+
+    @property
+    def recipe(self) -> Recipe:
+        whole = self._whole.recipe
+        given = {"whole": whole.to_dict(), "columns": self._columns.tolist()}
+        return Recipe(import_path(_restricted), given, whole.loads)
 
     @property
     def first_batch(self) -> int:
@@ -82,3 +90,8 @@ class RestrictedValues(ValueFunction):
         whole = np.ones((len(masks), self._whole.n_units), dtype=masks.dtype)
         whole[:, self._columns] = masks
         return whole
+
+
+def _restricted(whole: Mapping[str, Any], columns: list[int]) -> RestrictedValues:
+    """Follows the recipe of `RestrictedValues`."""
+    return RestrictedValues(Recipe(**whole).make(), columns)

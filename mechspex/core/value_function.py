@@ -15,6 +15,7 @@ from mechspex.core.doors import door
 from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.identity import Identity
 from mechspex.core.masks import check_masks
+from mechspex.core.recipe import Recipe, import_path, imported
 from mechspex.core.units import UnitSet, as_parts
 
 
@@ -48,6 +49,15 @@ class ValueFunction(ABC):
     def configuration(self) -> dict[str, str]:
         """Everything a value depends on but the mask, by name, so that values are kept safely."""
         return {"function": str(Identity.of(self)), "units": " ".join(self.units.names)}
+
+    @property
+    def recipe(self) -> Recipe:
+        """How another process makes the same value function.
+
+        Raises:
+            Refused: it cannot.
+        """
+        raise without_recipe(self)
 
     @property
     def in_own_dtype(self) -> ValueFunction:
@@ -91,6 +101,14 @@ def without_gradients(value_function: object) -> Refused:
     return Refused(
         f"{type(value_function).__name__} has no value_and_gradient, which this screen needs; "
         "give it one, or screen by 'ablation'"
+    )
+
+
+def without_recipe(value_function: object) -> Refused:
+    """What is raised where a value function is to be made anew that does not say how."""
+    return Refused(
+        f"{type(value_function).__name__} does not say how a worker makes it; give it a `recipe`, "
+        "a mechspex.Recipe, or measure without an executor"
     )
 
 
@@ -196,9 +214,19 @@ class FunctionValues(ValueFunction):
         told = _configuration(self._function, self.units, self._changing)
         return told | {"clean": clean}
 
+    @property
+    def recipe(self) -> Recipe:
+        given = {"function": import_path(self._function), "units": self._units.to_list()}
+        return Recipe(import_path(_function_values), given)
+
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         masks = check_masks(masks, self.n_units)
         return values_of(self._function(masks), len(masks), self._n_outputs)
+
+
+def _function_values(function: str, units: list[list[Any]]) -> FunctionValues:
+    """Follows the recipe of `FunctionValues`."""
+    return FunctionValues(imported(function), UnitSet.from_list(units))
 
 
 class _ForeignValues(ValueFunction):
@@ -219,6 +247,13 @@ class _ForeignValues(ValueFunction):
     def configuration(self) -> dict[str, str]:
         told = getattr(self._own, "configuration", None)
         return _configuration(self._own, self.units) if told is None else told
+
+    @property
+    def recipe(self) -> Recipe:
+        told = getattr(self._own, "recipe", None)
+        if told is None:
+            raise without_recipe(self._own)
+        return told
 
     @property
     def in_own_dtype(self) -> ValueFunction:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from mechspex.core.doors import door
 from mechspex.core.errors import AblationError, MeasurementError, Refused
 from mechspex.core.masks import both_ends, check_masks
+from mechspex.core.recipe import Recipe
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction, values_of, without_gradients
 from mechspex.models.load_model import Model
@@ -194,6 +195,17 @@ class PromptValues(ValueFunction):
         """Everything a value depends on but the mask; and what was read, in words."""
         self._renew()
         return provenance_of(self._asked, self._scored, self._ends).to_configuration()
+
+    @property
+    def recipe(self) -> Recipe:
+        """How another process makes the same values: by the model's name and the texts.
+
+        Raises:
+            Refused: a metric of yours that cannot be imported.
+        """
+        from mechspex.prompts.recipe import recipe_of
+
+        return recipe_of(self)
 
     @property
     def first_batch(self) -> int:

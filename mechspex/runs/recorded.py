@@ -1,4 +1,4 @@
-"""The local executor: measures batch by batch, commits each, and never measures a mask twice."""
+"""Values that are kept: measured batch by batch, each committed, and no mask measured twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from jaxtyping import Bool, Float
 from tqdm.auto import tqdm
 
 from mechspex.core.errors import RunError
+from mechspex.core.in_force import Streams, spread
 from mechspex.core.masks import check_masks, pack
+from mechspex.core.recipe import Recipe
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import (
     ValueFunction,
@@ -72,6 +74,9 @@ class RecordedValues(ValueFunction):
             self._store.close()
             raise
         self._store.describe(self.units, self.outputs)
+        # What is recorded here already is measured by the workers of its own executor.
+        if not isinstance(self._value_function, RecordedValues):
+            self._value_function = spread(self._value_function)
         self._progress = progress
         self._lock = RLock()
         self._batch = min(_FIRST, self._value_function.first_batch)
@@ -98,6 +103,10 @@ class RecordedValues(ValueFunction):
         """The same values in the model's own dtype; recorded only if they are those here."""
         exact = self._value_function.in_own_dtype
         return self if exact is self._value_function else exact
+
+    @property
+    def recipe(self) -> Recipe:
+        return self._value_function.recipe
 
     @property
     def first_batch(self) -> int:
@@ -212,18 +221,28 @@ class RecordedValues(ValueFunction):
                     if bar is None:
                         bar = stack.enter_context(self._bar(n_masks))
                     bar.total = n_masks
-                    for batch in self._batches(missing):
-                        values = _with(values, batch, self._measure(unique[batch]))
+                    for batch, measured in self._measured(unique, missing):
+                        values = _with(values, batch, measured)
                         bar.update(len(batch))
                 yield values[place]
 
     def _bar(self, n_masks: int) -> tqdm:
         return tqdm(desc=self.stage, total=n_masks, unit=" masks", disable=not self._progress)
 
-    def _batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def _measured(
+        self, masks: Bool[np.ndarray, "mask unit"], rows: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Float[np.ndarray, "row output"]]]:
+        """These rows in batches, and their values: committed. Workers give them in any order."""
+        if isinstance(self._value_function, Streams):
+            start = time.perf_counter()
+            for part, values in self._value_function.as_they_come(masks[rows]):
+                self._commit(masks[rows[part]], values, start)
+                yield rows[part], values
+                start = time.perf_counter()
+            return
         while len(rows):
             batch, rows = rows[: self._batch], rows[self._batch :]
-            yield batch
+            yield batch, self._measure(masks[batch])
 
     def _recall(
         self, masks: Bool[np.ndarray, "mask unit"]
@@ -272,13 +291,19 @@ class RecordedValues(ValueFunction):
         with self._lock:
             start = time.perf_counter()
             values = values_of(self._value_function(masks), len(masks), len(self.outputs))
+            seconds = self._commit(masks, values, start)
+            self._batch = _next_batch(self._batch, len(masks), seconds)
+        return values
+
+    def _commit(self, masks: np.ndarray, values: np.ndarray, start: float) -> float:
+        """Keep values that were measured since `start`, and say how many seconds that took."""
+        with self._lock:
             self._check_unchanged()
             self._store.put(masks, values)
             seconds = time.perf_counter() - start
             self.seconds += seconds
             self.measured += len(masks)
-            self._batch = _next_batch(self._batch, len(masks), seconds)
-        return values
+        return seconds
 
 
 def _next_batch(size: int, n_masks: int, seconds: float) -> int:

@@ -1,0 +1,1 @@
+"""Executors: who measures masks. The store stays with the process that asks."""
