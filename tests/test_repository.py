@@ -47,7 +47,7 @@ def third_parties() -> set[str]:
 def test_what_is_imported_is_declared():
     homes = packages_distributions()
     declared = {distribution(r) for r in PROJECT["dependencies"]}
-    for extra in ("trees", "report", "images", "tables"):
+    for extra in ("trees", "report", "images", "tables", "ray", "slurm"):
         declared |= {distribution(r) for r in PROJECT["optional-dependencies"][extra]}
     # What is not installed here is called as it is imported.
     used = {

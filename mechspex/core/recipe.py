@@ -69,7 +69,8 @@ def import_path(thing: Any) -> str:
     if found is not thing:
         raise Refused(
             f"{name or told(thing)} cannot be imported by a worker; write it at the top of a "
-            "module (a .py file of its own), or give its value function a `recipe`, a mechspex.Recipe"
+            "module (a .py file of its own), or give its value function a mechspex.Recipe as "
+            "`recipe`"
         )
     return path
 
