@@ -29,7 +29,7 @@ class RayActors:
 
     def __init__(self, n_workers: int, options: Mapping[str, Any]) -> None:
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise Refused("Ray is not installed; pip install 'mechspex[ray]'") from None
         self._ray: Any = ray

@@ -48,7 +48,7 @@ class SlurmJobs:
 
     def __init__(self, n_workers: int, options: Mapping[str, Any]) -> None:
         try:
-            import submitit
+            import submitit  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise Refused("submitit is not installed; pip install 'mechspex[slurm]'") from None
         self.n_workers = n_workers

@@ -118,7 +118,7 @@ def test_every_row_comes_once_whoever_measures_it(pool, tmp_path):
 def search(folder):
     """Rounds that depend on one another, and tests of what they found."""
     return mx.explain(
-        planted, units=UNITS, budget=120, design=mx.Adaptive(), decoder="additive", run=folder
+        planted, units=UNITS, n_masks=120, design=mx.Adaptive(), decoder="additive", run=folder
     )
 
 
@@ -238,11 +238,14 @@ def test_what_a_worker_cannot_make_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(Refused, match=r"lambda> cannot be imported by a worker"):
         pool.on(mx.FunctionValues(lambda masks: masks[:, 0], UNITS))
 
-    class Own(Faulty):
-        recipe = None
+    class Own:
+        units, outputs, configuration = UNITS, ("output",), {"function": "own"}  # noqa: RUF012
+
+        def __call__(self, masks):
+            return planted(masks)
 
     with pytest.raises(Refused, match="Own does not say how a worker makes it"):
-        pool.on(Own(tmp_path))
+        pool.on(Own())
     assert not pool._threads
 
 
