@@ -239,7 +239,7 @@ def test_what_a_worker_cannot_make_is_refused_before_anything_starts(tmp_path):
         pool.on(mx.FunctionValues(lambda masks: masks[:, 0], UNITS))
 
     class Own:
-        units, outputs, configuration = UNITS, ("output",), {"function": "own"}  # noqa: RUF012
+        units, outputs, configuration = UNITS, ("output",), {"function": "own"}
 
         def __call__(self, masks):
             return planted(masks)
