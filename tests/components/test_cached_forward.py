@@ -290,7 +290,7 @@ def test_precisions_that_cannot_be_had_are_refused(deep, task, tiny, tiny_task):
 
 
 def test_a_precision_that_is_slower_here_is_refused_with_both_rates(deep, task, monkeypatch):
-    rates = {torch.float32: 108.0, torch.bfloat16: 2.0}
+    rates = {torch.float32: 108.0, torch.bfloat16: 2.0, torch.float16: 3.0}
     monkeypatch.setattr(precision, "_rate", lambda device, dtype: rates[dtype])
     heads = mx.heads(deep)
     with pytest.raises(ModelError, match=r"not pay on this \w+: 2 GFLOP/s, in float32 108; .*auto"):
