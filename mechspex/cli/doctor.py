@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,10 @@ def doctor(
         str | None,
         typer.Option(help="Save what is whole of a run into a new one of this name."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model whose share of the machine's rate is measured too."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check every value of a run, and save what is whole; or say what this machine can do.
@@ -35,7 +39,7 @@ def doctor(
     elif runs:
         _check([folder_of(run) for run in runs], as_json)
     else:
-        _machine(as_json)
+        _machine(model, as_json)
 
 
 def _check(folders: list[Path], as_json: bool) -> None:
@@ -76,7 +80,7 @@ def _salvage(folder: Path, name: str, as_json: bool) -> None:
         raise typer.Exit(StoreError.exit_code)
 
 
-def _machine(as_json: bool) -> None:
+def _machine(model: str | None, as_json: bool) -> None:
     import psutil
 
     from mechspex.forward.machine import measure_machine, why_not
@@ -92,13 +96,29 @@ def _machine(as_json: bool) -> None:
     if wrong is not None:
         names = ", ".join(device.name for device in machine.devices)
         told = f"MECHSPEX_DEVICE = {asked!r} is of no use here ({wrong}); set {names}, or unset it"
+    rate = None
+    if model is not None and wrong is None:
+        from mechspex.forward.model_rate import measure_model
+        from mechspex.models.load_model import load_model
+
+        rate = replace(measure_model(load_model(model)), model=model)
     if as_json:
+        own = None if rate is None else asdict(rate)
         runs = {"folder": str(folder), "free": free, "locks": locks}
         print_answer(
-            {**asdict(machine), "advice": machine.advice, "runs": runs, "device": told}, True
+            {
+                **asdict(machine),
+                "advice": machine.advice,
+                "runs": runs,
+                "device": told,
+                "model": own,
+            },
+            True,
         )
     else:
         print(machine)
+        if rate is not None:
+            print(rate)
         held = "" if locks else "; its locks are not relied on: every process writes its own file"
         print(f"runs in {folder}: {free / 2**30:.1f} GiB free{held}")
         if told is not None:

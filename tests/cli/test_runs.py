@@ -100,6 +100,16 @@ def test_the_machine_is_measured(run, monkeypatch):
     assert machine.devices[0].rates.keys() == {"float32", "bfloat16"}
 
 
+def test_a_models_share_of_the_machine_is_measured(run, tiny):
+    code, out, _ = run("doctor", "--model", "tiny", "--json")
+    told = json.loads(out)["model"]
+    matrices = sum(p.numel() for p in tiny.blocks.parameters() if p.ndim > 1)
+    assert code == 0
+    assert told["gflops"] == pytest.approx(2e-9 * matrices * told["tokens"])
+    assert 0 < told["share"] < 2
+    assert "tiny: " in run("doctor", "--model", "tiny")[1]
+
+
 @pytest.mark.parametrize("device", ["nonsense", "cuda:9", "1"])
 def test_a_device_in_the_environment_that_is_none_is_told(run, monkeypatch, device):
     monkeypatch.setattr("mechspex.forward.machine._ROWS", 64)
