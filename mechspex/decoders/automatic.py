@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mechspex.core.units import Term
 from mechspex.decoders.additive import Additive
-from mechspex.decoders.cross_validation import folds, held_out_predictions
+from mechspex.decoders.cross_validation import folds
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.kernel import Kernel
 from mechspex.decoders.proxyspex import ProxySpex
@@ -157,7 +157,7 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> DecoderCompariso
     for decoder in decoders:
         if costly and decoder is pursuit:
             continue
-        predicted[decoder] = held_out_predictions(samples, decoder, splits)
+        predicted[decoder] = decoder.predict_held_out(samples, splits)
         if _squared_errors(truth, predicted[decoder]).sum() <= rounding:
             return _comparison(truth, predicted, (decoder,))
     comparison = _comparison(truth, predicted, _best_group(truth, predicted))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -51,24 +49,6 @@ def disjoint_parts(samples: Samples, n_parts: int) -> list[Int[np.ndarray, " row
     others = np.setdiff1d(np.arange(samples.n_masks), np.concatenate(structured))
     shares = np.array_split(rng.permutation(others), len(structured))
     return [rng.permutation(np.concatenate(both)) for both in zip(structured, shares, strict=True)]
-
-
-def held_out_predictions(
-    samples: Samples, decoder: Decoder, splits: Sequence[Split]
-) -> Float[np.ndarray, "held_out output"]:
-    """What the decoder predicts for each fold's test masks from the fold's training masks.
-
-    Args:
-        samples: the masks and values.
-        decoder: the decoder that predicts.
-        splits: (training rows, test rows) of each fold.
-    """
-    return np.concatenate(
-        [
-            decoder.decode(samples.rows(train)).predict_outputs(samples.masks[test])
-            for train, test in splits
-        ]
-    )
 
 
 def cross_fit(

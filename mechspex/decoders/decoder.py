@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
@@ -205,6 +205,22 @@ class Decoder(ABC):
             "with the values"
         )
         return replace(answer, notes=(*answer.notes, note))
+
+    def predict_held_out(
+        self, samples: Samples, splits: Sequence[tuple[np.ndarray, np.ndarray]]
+    ) -> Float[np.ndarray, "held_out output"]:
+        """What is predicted for each fold's test masks from the fold's training masks.
+
+        Args:
+            samples: the masks and values.
+            splits: (training rows, test rows) of each fold.
+        """
+        return np.concatenate(
+            [
+                self.decode(samples.rows(train)).predict_outputs(samples.masks[test])
+                for train, test in splits
+            ]
+        )
 
     def __repr__(self) -> str:
         options = [f for f in fields(self) if f.repr or getattr(self, f.name) is not None]

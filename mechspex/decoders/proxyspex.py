@@ -11,19 +11,17 @@ from jaxtyping import Float
 
 from mechspex.core.errors import Refused
 from mechspex.core.units import Term
-from mechspex.decoders.cross_validation import Split, folds
-from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.decoders.ridge import ridge
-from mechspex.decoders.trees import (
+from mechspex.decoders.boosting import (
     BoostTrees,
-    Forest,
     TreesUnavailable,
     boost_lightgbm,
     boost_scikit_learn,
-    fourier,
-    grow,
-    grow_while_better,
 )
+from mechspex.decoders.cross_validation import Split, folds
+from mechspex.decoders.decoder import Decoder, Samples
+from mechspex.decoders.fold_trees import FoldTrees, TreeTargets
+from mechspex.decoders.ridge import ridge
+from mechspex.decoders.trees import Forest, fourier
 from mechspex.set_functions.bases import features
 from mechspex.set_functions.set_function import SetFunction
 
@@ -33,15 +31,6 @@ _HELD_OUT = 150
 _SUPPORT = 8
 # The largest support that is refitted, as a share of the number of masks.
 _REFITTED = 0.25
-# Boosting ends when held-out masks have not been better for this many trees, times 1 / rate.
-_PATIENCE = 3
-# With several outputs trees are fitted to the mean and to so many principal components of the rest,
-# or to fewer if those already hold this share of the variance.
-_MOST_COMPONENTS = 3
-_VARIANCE = 0.9
-# A direction of the outputs is rounding if its standard deviation is below this share of the
-# largest one.
-_ROUNDING_OF_SPREAD = 1e-9
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,78 +91,94 @@ class ProxySpex(Decoder):
         return 20
 
     def fit(self, samples: Samples) -> SetFunction:
-        mean = samples.values.mean(axis=0)
-        directions, n_forests = _directions(samples.values - mean)
-        # LightGBM works in single precision: without their mean, and at unit scale, the values
-        # keep more digits.
-        spread = ((samples.values - mean) @ directions.T).std(axis=0)
-        main = int(np.argmax(spread[:n_forests]))
-        back = spread[:, None] * directions
-        turned = replace(samples, values=(samples.values - mean) @ directions.T / spread)
+        targets = TreeTargets.of(samples)
         try:
-            answer = self._fit(turned, n_forests, main)
+            answer = self._fit(targets)
         except TreesUnavailable as error:
             fallback = replace(self, boost=boost_scikit_learn, rates=self.rates[:1])
-            answer = fallback._fit(turned, n_forests, main)
+            answer = fallback._fit(targets)
             note = f"proxyspex: {error}; used scikit-learn's GradientBoostingRegressor instead"
             answer = replace(answer, notes=(*answer.notes, note))
-        coefficients = answer.output_coefficients @ back
-        coefficients[answer.terms.index(())] += mean
+        coefficients = answer.output_coefficients @ targets.back
+        coefficients[answer.terms.index(())] += targets.mean
         return replace(answer, output_coefficients=coefficients)
 
-    def _fit(self, samples: Samples, n_forests: int, main: int) -> SetFunction:
-        splits = folds(samples, _HELD_OUT)
-        depths = sorted({samples.order_up_to(depth) for depth in self.depths})
-        tried = [self._grow(samples, main, splits, depth, self.rates[0]) for depth in depths]
-        depth = _best(tried).depth
-        tried += [self._grow(samples, main, splits, depth, rate) for rate in self.rates[1:]]
-        best = _best(tried)
-        grown = [
-            best if target == main else self._grow(samples, target, splits, depth, best.rate)
-            for target in range(n_forests)
+    def _fit(self, targets: TreeTargets) -> SetFunction:
+        samples, splits = targets.samples, folds(targets.samples, _HELD_OUT)
+        trees = self._grow(targets, splits)
+        settings = trees.choose(range(len(splits)))
+        answer = self._read(samples, [trees.on_all_masks(setting) for setting in settings])
+        predicted = [
+            self._predictions(samples, split, trees.forests(fold, settings))
+            for fold, split in enumerate(splits)
         ]
-        forests = [
-            grow(
-                self.boost(samples.masks, target, depth=depth, rate=best.rate, seed=samples.seed),
-                chosen.n_trees,
-            )
-            for target, chosen in zip(samples.values.T, grown, strict=False)
-        ]
-        answer = self._read(samples, forests)
-        refit = self.refit and self._refit_helps(samples, splits, grown)
+        refit = self.refit and sum(_refit_gains(samples, splits, predicted)) > 0
         if refit:
             answer = _refit(samples, answer)
-        numbers = " + ".join(str(chosen.n_trees) for chosen in grown)
+        numbers = " + ".join(str(setting.n_trees) for setting in settings)
         note = (
-            f"proxyspex: {numbers} trees of depth {depth} at rate {best.rate}, coefficients "
-            + ("refitted" if refit else "as in the trees")
-            + ", chosen by cross-validation"
+            f"proxyspex: {numbers} trees of depth {settings[0].depth} at rate {settings[0].rate}, "
+            f"coefficients {'refitted' if refit else 'as in the trees'}, "
+            "chosen by cross-validation"
         )
         return replace(answer, notes=(note,))
 
-    def _grow(
-        self, samples: Samples, target: int, splits: Sequence[Split], depth: int, rate: float
-    ) -> _Grown:
-        """The trees of every fold for one target, as many as held-out masks want."""
-        masks, values = samples.masks, samples.values[:, target]
-        forests, errors = [], []
-        for train, test in splits:
-            blocks = self.boost(
-                masks[train], values[train], depth=depth, rate=rate, seed=samples.seed
-            )
-            forest, error = grow_while_better(
-                blocks, self.n_trees, round(_PATIENCE / rate), masks[test], values[test]
-            )
-            forests.append(forest)
-            errors.append(error)
-        # A forest that stopped growing early stays as it is.
-        longest = max(map(len, errors))
-        padded = [np.pad(error, (0, longest - len(error)), mode="edge") for error in errors]
-        total = np.sum(padded, axis=0)
-        n_trees = int(np.argmin(total)) + 1
-        return _Grown(
-            depth, rate, n_trees, [forest.first(n_trees) for forest in forests], total[n_trees - 1]
+    def predict_held_out(
+        self, samples: Samples, splits: Sequence[Split]
+    ) -> Float[np.ndarray, "held_out output"]:
+        """What is predicted for each fold's test masks from the fold's training masks.
+
+        Trees are grown once a fold, and their settings in a fold are those that do best in the
+        others: cross-validation within every fold would grow five times as many.
+
+        Args:
+            samples: the masks and values.
+            splits: (training rows, test rows) of each fold.
+        """
+        if len(splits) == 1 or not self._fits(samples, splits):
+            return super().predict_held_out(samples, splits)
+        if self.max_order is not None:
+            samples = replace(samples, max_order=self.max_order)
+        targets, every = TreeTargets.of(samples), range(len(splits))
+        try:
+            trees = self._grow(targets, splits)
+            settings = [trees.choose([k for k in every if k != fold]) for fold in every]
+            predicted = [
+                self._predictions(targets.samples, split, trees.forests(fold, settings[fold]))
+                for fold, split in enumerate(splits)
+            ]
+        except TreesUnavailable:
+            return super().predict_held_out(samples, splits)
+        gains = _refit_gains(targets.samples, splits, predicted)
+        turned = [
+            both[int(self.refit and sum(gains) - gain > 0)]
+            for both, gain in zip(predicted, gains, strict=True)
+        ]
+        return targets.mean + np.concatenate(turned) @ targets.back
+
+    def _fits(self, samples: Samples, splits: Sequence[Split]) -> bool:
+        """Whether there is something to fit, to all units, in every fold."""
+        fewest = min(len(train) for train, _ in splits)
+        return (
+            fewest >= self.minimum_masks(samples.n_units)
+            and 1 < samples.n_units <= (self.most_units or samples.n_units)
+            and bool(np.ptp(samples.values, axis=0).any())
         )
+
+    def _grow(self, targets: TreeTargets, splits: Sequence[Split]) -> FoldTrees:
+        depths = sorted({targets.samples.order_up_to(depth) for depth in self.depths})
+        trees = FoldTrees(self.boost, targets, splits, self.n_trees)
+        trees.try_settings(depths, self.rates)
+        return trees
+
+    def _predictions(
+        self, samples: Samples, split: Split, forests: Sequence[Forest]
+    ) -> Float[np.ndarray, "refitted held_out output"]:
+        """What the trees of a fold predict for its test masks, as they are and refitted."""
+        train, test = split
+        answer = self._read(samples, forests)
+        answers = (answer, _refit(samples.rows(train), answer) if self.refit else answer)
+        return np.stack([one.predict_outputs(samples.masks[test]) for one in answers])
 
     def _read(self, samples: Samples, forests: Sequence[Forest]) -> SetFunction:
         """The largest terms of the trees; outputs without trees have coefficients 0."""
@@ -193,55 +198,18 @@ class ProxySpex(Decoder):
         sets = (tuple(unit for unit in row if unit >= 0) for row in terms[chosen].tolist())
         return samples.function(dict(zip(sets, padded, strict=True)))
 
-    def _refit_helps(
-        self, samples: Samples, splits: Sequence[Split], grown: Sequence[_Grown]
-    ) -> bool:
-        gain = 0.0
-        for fold, (train, test) in enumerate(splits):
-            answer = self._read(samples, [target.forests[fold] for target in grown])
-            refitted = _refit(samples.rows(train), answer)
-            plain, better = (
-                samples.values[test] - function.predict_outputs(samples.masks[test])
-                for function in (answer, refitted)
-            )
-            gain += float((plain**2).sum() - (better**2).sum())
-        return gain > 0
 
-
-@dataclass(frozen=True)
-class _Grown:
-    """Cross-validated trees of one target: their number, a forest a fold, the squared error."""
-
-    depth: int
-    rate: float
-    n_trees: int
-    forests: list[Forest]
-    error: float
-
-
-def _best(tried: Sequence[_Grown]) -> _Grown:
-    return min(tried, key=lambda grown: grown.error)
-
-
-def _directions(
-    centred: Float[np.ndarray, "mask output"],
-) -> tuple[Float[np.ndarray, "direction output"], int]:
-    """Orthonormal directions of the outputs, and how many of them get trees.
-
-    The first is their mean, which so is decoded as if it were alone; then come the principal
-    components of the rest, in which what cancels in the mean shows.
-    """
-    n_outputs = centred.shape[1]
-    mean = np.full((1, n_outputs), n_outputs**-0.5)
-    rest = centred - centred @ mean.T @ mean
-    # Below zero the mean comes first, and all others are orthogonal to it.
-    _, components = np.linalg.eigh(rest.T @ rest - (centred**2).sum() * mean.T @ mean)
-    directions = np.vstack([mean, components.T[:0:-1]])
-    variances = ((centred @ directions.T) ** 2).sum(axis=0)
-    real = variances > _ROUNDING_OF_SPREAD**2 * variances.max()
-    directions, variances = directions[real], variances[real]
-    enough = np.cumsum(variances) >= _VARIANCE * variances.sum()
-    return directions, min(1 + _MOST_COMPONENTS, int(np.argmax(enough)) + 1)
+def _refit_gains(
+    samples: Samples,
+    splits: Sequence[Split],
+    predicted: Sequence[Float[np.ndarray, "refitted held_out output"]],
+) -> list[float]:
+    """By how much the refit lowers the squared error on each fold's test masks."""
+    gains = []
+    for (_, test), both in zip(splits, predicted, strict=True):
+        plain, refitted = ((samples.values[test] - both) ** 2).sum(axis=(1, 2))
+        gains.append(float(plain - refitted))
+    return gains
 
 
 def _refit(samples: Samples, answer: SetFunction) -> SetFunction:

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mechspex.core.errors import MechspexError
-
-_SMALLEST_LEAF = 5
-# Trees are boosted in blocks of this many.
-_BLOCK = 50
 # Keys of sets of units stay below this, so that they fit an int64.
 _LARGEST_KEY = 1 << 62
-
-
-class TreesUnavailable(MechspexError):
-    """LightGBM is not installed or failed; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +34,6 @@ class Forest:
     def n_trees(self) -> int:
         """How many trees the forest has."""
         return len(self.roots)
-
-    def first(self, n_trees: int) -> Forest:
-        """The same forest before it had more than `n_trees` trees."""
-        return replace(self, roots=self.roots[:n_trees])
 
     def predict_trees(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "tree mask"]:
         """The prediction of every tree for every mask; the forest predicts their sum."""
@@ -76,204 +61,6 @@ def join(forests: Sequence[Forest]) -> Forest:
         np.concatenate([f.kept for f in forests]) + starts,
         np.concatenate([f.value for f in forests]),
     )
-
-
-@runtime_checkable
-class BoostTrees(Protocol):
-    """A function that boosts trees, block by block, for as long as the caller wants more."""
-
-    def __call__(
-        self,
-        masks: Bool[np.ndarray, "mask unit"],
-        values: Float[np.ndarray, " mask"],
-        *,
-        depth: int,
-        rate: float,
-        seed: int,
-    ) -> Iterator[Forest]: ...
-
-
-def boost_lightgbm(
-    masks: Bool[np.ndarray, "mask unit"],
-    values: Float[np.ndarray, " mask"],
-    *,
-    depth: int,
-    rate: float,
-    seed: int,
-) -> Iterator[Forest]:
-    """Trees by LightGBM with one thread; they end when no split is left.
-
-    Args:
-        masks: True = kept.
-        values: the values to predict.
-        depth: the depth of every tree.
-        rate: the learning rate.
-        seed: the only source of randomness.
-
-    Raises:
-        TreesUnavailable: LightGBM cannot be imported, or fails.
-    """
-    try:
-        import lightgbm
-    except (ImportError, OSError) as error:
-        raise TreesUnavailable(f"LightGBM could not be imported ({error})") from error
-    parameters = {
-        "objective": "regression",
-        "learning_rate": rate,
-        "max_depth": depth,
-        "num_leaves": 2**depth,
-        "min_data_in_leaf": _SMALLEST_LEAF,
-        "min_data_in_bin": 1,
-        "max_bin": 3,
-        "feature_pre_filter": False,
-        "enable_bundle": False,
-        "num_threads": 1,
-        "deterministic": True,
-        # Row by row only the rarer state of a unit is counted: ten times as fast at p = 0.9.
-        "force_row_wise": True,
-        "seed": seed,
-        "verbosity": -1,
-    }
-    try:
-        data = lightgbm.Dataset(masks.astype(np.float32), values, params=parameters)
-        booster = lightgbm.Booster(parameters, data)
-        n_trees = 0
-        while True:
-            no_split_left = any(booster.update() for _ in range(_BLOCK))
-            if booster.num_trees() > n_trees:
-                yield _from_lightgbm(
-                    booster.model_to_string(num_iteration=-1, start_iteration=n_trees)
-                )
-            n_trees = booster.num_trees()
-            if no_split_left:
-                return
-    except lightgbm.basic.LightGBMError as error:
-        raise TreesUnavailable(f"LightGBM failed ({error})") from error
-
-
-def _from_lightgbm(model: str) -> Forest:
-    """LightGBM's text format: every tree has its splits and its leaves, each numbered from 0.
-
-    A child below 0 is the leaf −1 − child.
-    """
-
-    def column(name: str, dtype: type) -> np.ndarray:
-        return np.array(" ".join(re.findall(rf"^{name}=(.*)$", model, re.MULTILINE)).split(), dtype)
-
-    n_leaves = column("num_leaves", int)
-    n_splits = n_leaves - 1
-    # The nodes of a tree: its splits, then its leaves.
-    roots = np.cumsum(n_splits + n_leaves) - n_splits - n_leaves
-    is_leaf = np.repeat(
-        np.arange(2 * len(roots)) % 2 == 1, np.column_stack([n_splits, n_leaves]).ravel()
-    )
-    unit = np.full(len(is_leaf), -1)
-    unit[~is_leaf] = column("split_feature", int)
-    value = np.zeros(len(is_leaf))
-    value[is_leaf] = column("leaf_value", float)
-    first, first_leaf = np.repeat(roots, n_splits), np.repeat(roots + n_splits, n_splits)
-
-    def way(name: str) -> np.ndarray:
-        child, following = column(name, int), np.arange(len(is_leaf))
-        following[~is_leaf] = np.where(child >= 0, first + child, first_leaf - 1 - child)
-        return following
-
-    return Forest(roots, unit, way("left_child"), way("right_child"), value)
-
-
-def boost_scikit_learn(
-    masks: Bool[np.ndarray, "mask unit"],
-    values: Float[np.ndarray, " mask"],
-    *,
-    depth: int,
-    rate: float,
-    seed: int,
-) -> Iterator[Forest]:
-    """The fallback: gradient-boosted trees of scikit-learn, which are slower.
-
-    Each split looks at a random quarter of the units (but at least eight).
-
-    Args:
-        masks: True = kept.
-        values: the values to predict.
-        depth: the depth of every tree.
-        rate: the learning rate.
-        seed: the only source of randomness.
-    """
-    n_units = masks.shape[1]
-    # Loading it takes longer than most searches whose answer needs no trees.
-    from sklearn.ensemble import GradientBoostingRegressor
-
-    model = GradientBoostingRegressor(
-        init="zero",
-        learning_rate=rate,
-        max_depth=depth,
-        n_estimators=0,
-        min_samples_leaf=_SMALLEST_LEAF,
-        max_features=max(min(n_units, 8), n_units // 4),
-        random_state=seed,
-        warm_start=True,
-    )
-    mean = float(values.mean())
-    constant = mean
-    while True:
-        model.set_params(n_estimators=model.n_estimators + _BLOCK)
-        model.fit(masks, values - mean)
-        trees = [_from_scikit_learn(t.tree_, rate) for t in model.estimators_[-_BLOCK:, 0]]
-        # The first tree takes the mean of the values with it.
-        trees[0] = replace(trees[0], value=trees[0].value + constant * (trees[0].unit < 0))
-        constant = 0.0
-        yield join(trees)
-
-
-def _from_scikit_learn(tree: Any, rate: float) -> Forest:
-    itself, is_leaf = np.arange(tree.node_count), tree.children_left < 0
-    return Forest(
-        np.zeros(1, dtype=int),
-        np.where(is_leaf, -1, tree.feature).astype(int),
-        np.where(is_leaf, itself, tree.children_left).astype(int),
-        np.where(is_leaf, itself, tree.children_right).astype(int),
-        np.where(is_leaf, rate * tree.value[:, 0, 0], 0.0),
-    )
-
-
-def grow(blocks: Iterator[Forest], n_trees: int) -> Forest:
-    """The first `n_trees` trees, or fewer if the blocks end before."""
-    grown = [next(blocks)]
-    while sum(block.n_trees for block in grown) < n_trees and (block := next(blocks, None)):
-        grown.append(block)
-    return join(grown).first(n_trees)
-
-
-def grow_while_better(
-    blocks: Iterator[Forest],
-    n_trees: int,
-    patience: int,
-    masks: Bool[np.ndarray, "mask unit"],
-    values: Float[np.ndarray, " mask"],
-) -> tuple[Forest, Float[np.ndarray, " tree"]]:
-    """Grow trees for as long as they help with held-out masks.
-
-    Args:
-        blocks: the blocks of trees, as they are boosted.
-        n_trees: the most trees.
-        patience: growth ends when so many trees in a row have not lowered the error.
-        masks: the held-out masks.
-        values: their values.
-
-    Returns:
-        The forest, and the squared error Σ(f − f̂)² of its first 1, 2, 3 … trees.
-    """
-    grown: list[Forest] = []
-    residual, errors = values, np.empty(0)
-    while len(errors) < n_trees and (block := next(blocks, None)):
-        grown.append(block)
-        staged = residual - np.cumsum(block.predict_trees(masks), axis=0)
-        residual = staged[-1]
-        errors = np.append(errors, (staged**2).sum(axis=1))
-        if len(errors) - np.argmin(errors) > patience:
-            break
-    return join(grown).first(n_trees), errors[:n_trees]
 
 
 def fourier(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,13 @@ from sklearn.linear_model import Ridge
 from mechspex.core.masks import sample_masks
 from mechspex.core.units import Term
 from mechspex.decoders import decode
+from mechspex.decoders.boosting import boost_lightgbm
+from mechspex.decoders.cross_validation import folds
+from mechspex.decoders.decoder import check_samples
 from mechspex.decoders.proxyspex import ProxySpex
 from mechspex.decoders.ridge import ridge
 from mechspex.errors import Refused
+from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
 N_UNITS, N_MASKS = 12, 1000
@@ -45,6 +49,51 @@ def test_noise_is_not_explained():
     answer = decode(masks[:400], noise[:400], decoder=QUICK, keep=0.5)
     left = noise[400:].mean(axis=1) - answer.predict(masks[400:])
     assert left.var() < 1.1 * noise[400:].mean(axis=1).var()
+
+
+@dataclass
+class CountedBoosting:
+    """LightGBM, and how often it was started."""
+
+    n_started: int = 0
+
+    def __call__(self, *data: Any, **options: Any) -> Any:
+        self.n_started += 1
+        return boost_lightgbm(*data, **options)
+
+
+def test_folds_share_their_trees_and_predict_as_trees_grown_for_each_alone():
+    masks, values = planted(0.5)
+    values = np.column_stack([values, 4.0 * masks[:, 5] - values])
+    samples = check_samples(masks[:300], values[:300], keep=0.5, max_order=None, seed=0)
+    splits = folds(samples, 300)
+    truth = np.concatenate([samples.values[test] for _, test in splits])
+    counted = CountedBoosting()
+    shared = replace(QUICK, boost=counted).predict_held_out(samples, splits)
+    # Two depths of one direction; the other at the depths that folds choose.
+    assert 3 * 5 <= counted.n_started <= 4 * 5
+    alone = np.concatenate(
+        [QUICK.decode(samples.rows(train)).predict_outputs(masks[test]) for train, test in splits]
+    )
+    assert r_squared(truth, shared) == pytest.approx(r_squared(truth, alone), abs=0.01)
+    assert np.corrcoef(shared.ravel(), alone.ravel())[0, 1] > 0.99
+    # One fold has no other that could judge for it.
+    np.testing.assert_array_equal(
+        QUICK.predict_held_out(samples, splits[:1]), alone[: len(splits[0][1])]
+    )
+
+
+def test_folds_do_not_explain_noise():
+    """Negative control: settings chosen by other folds must not lift R² above zero."""
+    masks, _ = planted(0.5)
+    scores = []
+    for seed in range(6):
+        noise = np.random.default_rng(seed).normal(size=200)
+        samples = check_samples(masks[:200], noise, keep=0.5, max_order=None, seed=seed)
+        splits = folds(samples, 200)
+        truth = np.concatenate([samples.values[test] for _, test in splits])
+        scores.append(r_squared(truth, QUICK.predict_held_out(samples, splits)))
+    assert np.mean(scores) < 0.01
 
 
 def test_what_cancels_in_the_mean_is_found_and_does_not_spoil_the_mean():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -9,17 +10,15 @@ import pytest
 
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.units import Term
-from mechspex.decoders.trees import (
+from mechspex.decoders.boosting import (
+    Boosting,
     BoostTrees,
-    Forest,
     _from_lightgbm,
     boost_lightgbm,
     boost_scikit_learn,
-    fourier,
-    grow,
-    grow_while_better,
-    join,
+    cross_validated_errors,
 )
+from mechspex.decoders.trees import Forest, fourier, join
 
 N_UNITS = 6
 BOTH = pytest.mark.parametrize("boost", [boost_lightgbm, boost_scikit_learn])
@@ -30,6 +29,15 @@ def planted(keep: float, n_masks: int = 300) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     values = masks @ rng.normal(size=N_UNITS) + 2.0 * (masks[:, 0] & masks[:, 4])
     return masks, values + 0.1 * rng.normal(size=n_masks)
+
+
+def grown(
+    boost: BoostTrees, masks: np.ndarray, values: np.ndarray, n_trees: int, *, depth: int = 3
+) -> Forest:
+    """Trees of all masks, none held out."""
+    boosting = boost((masks, values), (masks[:0], values[:0]), depth=depth, rate=0.1, seed=0)
+    assert [boosting.grow() for _ in range(n_trees)] == [0.0] * n_trees
+    return boosting.forest(n_trees)
 
 
 def coefficients(forest: Forest, keep: float) -> dict[Term, float]:
@@ -45,7 +53,7 @@ def coefficients(forest: Forest, keep: float) -> dict[Term, float]:
 def test_fourier_coefficients_of_trees_equal_brute_force(
     boost: BoostTrees, keep: float, depth: int
 ):
-    forest = grow(boost(*planted(keep), depth=depth, rate=0.1, seed=0), 60)
+    forest = grown(boost, *planted(keep), 60, depth=depth)
     masks = all_masks(N_UNITS)
     values = forest.predict_trees(masks).sum(axis=0)
     # F(S) = E[f(m) ∏_{i∈S} z_i] over the design, by summing over every mask.
@@ -90,9 +98,9 @@ def test_forests_share_their_terms_and_units_far_apart_stay_apart():
 
 
 @BOTH
-def test_trees_are_those_of_the_library_whatever_the_number_of_blocks(boost: BoostTrees):
+def test_the_first_trees_of_a_larger_forest_are_the_smaller_forest(boost: BoostTrees):
     masks, values = planted(0.5)
-    short, long = (grow(boost(masks, values, depth=3, rate=0.1, seed=0), n) for n in (60, 130))
+    short, long = (grown(boost, masks, values, n_trees) for n_trees in (60, 130))
     assert (short.n_trees, long.n_trees) == (60, 130)
     predicted = long.predict_trees(masks)
     np.testing.assert_array_equal(short.predict_trees(masks), predicted[:60])
@@ -117,33 +125,69 @@ def test_lightgbm_predicts_what_its_text_says():
 def test_values_that_no_split_explains_give_a_constant(boost: BoostTrees):
     masks = np.zeros((20, 3), dtype=bool)
     masks[:2, 0] = True
-    found = coefficients(
-        grow(boost(masks, np.arange(20.0), depth=3, rate=0.1, seed=0), 10), keep=0.3
-    )
+    found = coefficients(grown(boost, masks, np.arange(20.0), 10), keep=0.3)
     assert found == pytest.approx({(): 9.5})
 
 
-def test_growing_ends_with_the_limit_or_when_held_out_masks_no_longer_profit():
-    masks, values = planted(0.5, n_masks=500)
+@BOTH
+def test_errors_are_those_of_the_staged_forest_on_held_out_masks(boost: BoostTrees):
+    masks, values = planted(0.5, n_masks=400)
+    train, held_out = (masks[:300], values[:300]), (masks[300:], values[300:])
+    boosting = boost(train, held_out, depth=3, rate=0.1, seed=0)
+    errors = [boosting.grow() for _ in range(70)]
+    staged = np.cumsum(boosting.forest(70).predict_trees(masks[300:]), axis=0)
+    np.testing.assert_allclose(errors, ((values[300:] - staged) ** 2).sum(axis=1), rtol=1e-4)
+    assert min(errors) < 0.05 * errors[0]
 
-    def grown(n_trees: int, patience: int, target: np.ndarray) -> tuple[Forest, np.ndarray]:
-        blocks = boost_lightgbm(masks[:300], target[:300], depth=3, rate=0.1, seed=0)
-        return grow_while_better(blocks, n_trees, patience, masks[300:], target[300:])
 
-    forest, errors = grown(130, 1000, values)
-    assert forest.n_trees == len(errors) == 130
-    staged = np.cumsum(forest.predict_trees(masks[300:]), axis=0)
-    np.testing.assert_allclose(errors, ((values[300:] - staged) ** 2).sum(axis=1))
-    assert errors.min() < 0.02 * errors[0]
-    # Noise: the first trees are the best.
-    forest, errors = grown(5000, 100, np.random.default_rng(1).normal(size=500))
-    assert forest.n_trees == len(errors) <= 200
+class Scripted(Boosting):
+    """Trees whose held-out errors are known beforehand."""
+
+    def __init__(self, errors: Callable[[int], float]) -> None:
+        self._errors, self.n_trees = errors, 0
+
+    def grow(self) -> float:
+        self.n_trees += 1
+        return self._errors(self.n_trees)
+
+    def forest(self, n_trees: int) -> Forest:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("errors", "to_beat", "most", "grown"),
+    [
+        (lambda t: 1 / t, np.inf, 130, 130),  # ends with the most trees
+        (lambda t: abs(t - 50) + 1.0, np.inf, 5000, 150),  # 100 trees after the last gain
+        (lambda t: 1.0 - 1e-6 * t, np.inf, 5000, 101),  # falls, but by nothing that matters
+        (lambda t: 0.999**t, 1e-30, 5000, 101),  # would need 69,000 trees
+        (lambda t: 0.999**t, 0.1, 5000, 5000),  # gets there
+    ],
+)
+def test_trees_grow_for_as_long_as_held_out_masks_profit(
+    errors: Callable[[int], float], to_beat: float, most: int, grown: int
+):
+    """Folds grow together: that of one fold rises for ever, which the sum does not notice."""
+    folds = [Scripted(errors), Scripted(lambda t: 1e-9 * t)]
+    found = cross_validated_errors(folds, most, 0.1, to_beat)
+    assert len(found) == folds[0].n_trees == folds[1].n_trees == grown
+    np.testing.assert_allclose(found[:, 0], [errors(t) for t in range(1, grown + 1)])
+
+
+def test_noise_takes_few_trees():
+    masks, _ = planted(0.5, n_masks=500)
+    values = np.random.default_rng(1).normal(size=500)
+    train, held_out = (masks[:300], values[:300]), (masks[300:], values[300:])
+    boosting = boost_lightgbm(train, held_out, depth=3, rate=0.1, seed=0)
+    errors = cross_validated_errors([boosting], 5000, 0.1)
+    assert np.argmin(errors) < 20
+    assert len(errors) < 130
 
 
 def test_joined_forests_are_the_sum_of_their_trees():
     masks, values = planted(0.6)
-    one = grow(boost_lightgbm(masks, values, depth=2, rate=0.1, seed=0), 3)
-    other = grow(boost_lightgbm(masks, -values, depth=4, rate=0.2, seed=0), 5)
+    one = grown(boost_lightgbm, masks, values, 3, depth=2)
+    other = grown(boost_lightgbm, masks, -values, 5, depth=4)
     np.testing.assert_array_equal(
         join([one, other]).predict_trees(masks),
         np.vstack([one.predict_trees(masks), other.predict_trees(masks)]),
