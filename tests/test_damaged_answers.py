@@ -1,13 +1,11 @@
 """Damaged files: a stored number is what was written, or a typed error says that it is not."""
 
-import copy
-import math
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from mutated_files import mutated
 from result_laws import through_json
 
 import mechspex as mx
@@ -20,11 +18,6 @@ from mechspex.runs.store import VALUES
 
 UNITS = mx.parts(["salt", "leek", "oil", "rice", "bay", "dill"])
 N_MUTATIONS = 500
-# What stands in the place of an entry.
-JUNK: list[Any] = [
-    None, True, -1, 0, 3, 10**30, 1.5, math.nan, math.inf, "", "x", "\ud800", [], [1], [[1]],
-    {}, {"a": 1}, ["a"], [None],
-]  # fmt: skip
 
 
 def soup(masks):
@@ -42,34 +35,6 @@ def answers() -> dict[str, Result]:
 
 
 ANSWERS = answers()
-
-
-def places(record: Any, path: tuple = ()):
-    """The path to every entry of a record."""
-    if path:
-        yield path
-    if not isinstance(record, dict | list):
-        return
-    for key, entry in record.items() if isinstance(record, dict) else enumerate(record):
-        yield from places(entry, (*path, key))
-
-
-def mutated(record: Any, rng: random.Random) -> Any:
-    """The record with one or two entries replaced, taken away or doubled."""
-    record = copy.deepcopy(record)
-    for _ in range(rng.choice([1, 1, 2])):
-        *way, last = rng.choice([path for path in places(record) if path != ("schema",)])
-        at: Any = record
-        for key in way:
-            at = at[key]
-        how = rng.random()
-        if how < 0.6:
-            at[last] = copy.deepcopy(rng.choice(JUNK))
-        elif how < 0.8:
-            del at[last]
-        elif isinstance(at, list):
-            at.append(copy.deepcopy(rng.choice([*at, *JUNK])))
-    return record
 
 
 @pytest.mark.parametrize("name", ANSWERS)

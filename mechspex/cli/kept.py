@@ -217,8 +217,19 @@ def _read(file: Path) -> dict[str, Any]:
         content = read_json(file)
     except Refused:
         return {}
-    known = isinstance(content, dict) and content.get("schema") == SCHEMA
-    return content["questions"] if known else {}
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        return {}
+    questions = content.get("questions")
+    questions = questions if isinstance(questions, dict) else {}
+    return {digest: kept for digest, kept in questions.items() if _is_kept(kept)}
+
+
+def _is_kept(entry: object) -> bool:
+    """Whether an entry of the file says which answer is kept, and what is said with it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("answer"), dict):
+        return False
+    said = entry.get("said")
+    return isinstance(said, list) and all(isinstance(line, str) for line in said)
 
 
 def _file_digest(file: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mechspex.cli.choices import Ablation, Dtype, Metric, Precision
+from mechspex.core.checks import told
 from mechspex.core.errors import Refused
 
 # {entry of the file: (the option of ``mechspex sweep``, what it holds)}; lists are combined.
@@ -78,7 +79,7 @@ def read_sweep_file(file: Path) -> dict[str, Any]:
         table = tomllib.loads(text)
     except OSError as error:
         raise Refused(f"{file} cannot be read ({error.strerror}); name a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # 5,000 digits and 1,000 brackets among them
         raise Refused(f"{file} is no TOML file: {error}") from None
     read = {}
     for key, given in table.items():
@@ -89,7 +90,7 @@ def read_sweep_file(file: Path) -> dict[str, Any]:
         entries = given if isinstance(given, list) and key in LISTS else [given]
         kind = known[1]
         if not entries or not all(type(entry) is kind for entry in entries):
-            raise Refused(f"{place}: {key!r} is {given!r}; it takes {_WANTED[kind]}")
+            raise Refused(f"{place}: {key!r} is {told(given)}; it takes {_WANTED[kind]}")
         read[key] = entries if key in LISTS else given
     return read
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mechspex.core.errors import Refused
-from mechspex.core.json_values import checked, plain, read_json, write_json
+from mechspex.core.errors import Refused, RunError
+from mechspex.core.json_values import checked, plain, read_json, read_number, write_json
 from mechspex.core.statistics import mean_estimate
 from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
 from mechspex.experiments.reproduction import Axes, Reproduction, points
@@ -240,10 +240,28 @@ def _name(model: Any) -> str:
 
 
 def _kept(folder: Path | None) -> dict[str, Any]:
-    """The cells of earlier runs in the folder."""
+    """The cells of earlier runs in the folder.
+
+    Raises:
+        RunError: what is there is none.
+    """
     if folder is None or not (folder / CELLS).exists():
         return {}
-    return dict(read_json(folder / CELLS)["cells"])
+    try:
+        cells = read_json(folder / CELLS)["cells"]
+        return {name: _read_cell(stored) for name, stored in cells.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, Refused):
+            raise
+        raise RunError(
+            f"{folder / CELLS} holds no cells of a figure ({error!r}); take it away and give the "
+            "same command again"
+        ) from None
+
+
+def _read_cell(stored: dict[str, Any]) -> dict[str, Any]:
+    rows = [dict(row) for row in stored["rows"]]
+    return {"rows": rows, "seconds": read_number(stored["seconds"])}
 
 
 def done(folder: Path) -> bool:

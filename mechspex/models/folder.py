@@ -31,7 +31,7 @@ def check_folder(folder: Path, *, needs_tokenizer: bool = True) -> None:
                 "merge_and_unload() and give that model itself, or a folder it was saved to"
             )
         raise ModelError(f"folder {folder} has no config.json; give a folder of save_pretrained()")
-    check_configuration(f"folder {folder}", _read_json(folder / "config.json"))
+    check_configuration(f"folder {folder}", read_fields(folder / "config.json"))
     for file in _weight_files(folder):
         _check_whole(file)
     if needs_tokenizer and not has_tokenizer(folder):
@@ -57,14 +57,16 @@ def check_configuration(model: str, config: Mapping[str, Any]) -> None:
         ModelError: an encoder–decoder, or quantised weights.
     """
     if config.get("is_encoder_decoder"):
-        kind = next(iter(config.get("architectures") or ()), config.get("model_type"))
+        named = config.get("architectures")
+        kind = named[0] if isinstance(named, list) and named else config.get("model_type")
         raise ModelError(
             f"{model} is an encoder–decoder ({kind}), which is not supported; give a model that "
             "reads and writes one text: a causal or a masked language model"
         )
     quantised = config.get("quantization_config")
     if quantised:
-        method = quantised.get("quant_method") or "an unknown method"
+        told = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        method = told or "an unknown method"
         raise ModelError(
             f"{model} holds weights quantised by {method}; load it with transformers where the "
             "packages for that are, and give load_model what its dequantize() returns, or the "
@@ -76,7 +78,13 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
     if (folder / _INDEX).is_file():
-        parts = set(_read_json(folder / _INDEX).get("weight_map", {}).values())
+        told = read_fields(folder / _INDEX).get("weight_map")
+        listed = list(told.values()) if isinstance(told, dict) else []
+        if not listed or not all(isinstance(part, str) for part in listed):
+            raise ModelError(
+                f"{folder / _INDEX} does not say which weights lie where; save the model anew"
+            )
+        parts = set(listed)
         missing = sorted(part for part in parts if not (folder / part).is_file())
         if missing:
             raise ModelError(
@@ -101,7 +109,7 @@ def _check_whole(file: Path) -> None:
             header = json.loads(opened.read(length)) if length < size else None
         tensors = {} if header is None else {k: v for k, v in header.items() if k[:2] != "__"}
         expected = 8 + length + max((t["data_offsets"][1] for t in tensors.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         header, expected = None, 0
     if header is None or size != expected:
         said = "is no whole safetensors file" if header is None else f"should have {expected:,}"
@@ -111,10 +119,15 @@ def _check_whole(file: Path) -> None:
         )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_fields(file: Path) -> dict[str, Any]:
+    """The fields of a JSON file of a model's folder.
+
+    Raises:
+        ModelError: no such file, or one that is none.
+    """
     try:
         read = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read as JSON ({error}); save the model anew") from None
     if not isinstance(read, dict):
         raise ModelError(f"{file} holds a {type(read).__name__}, no fields; save the model anew")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
+
+from mechspex.core.errors import ModelError
+from mechspex.models.folder import read_fields
 
 # Of these classes of transformers the file tokenizer.json is all there is; others change it.
 _PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -118,30 +120,39 @@ class FolderTokenizer:
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer as Rust
 
-        self._rust = Rust.from_file(str(folder / "tokenizer.json"))
+        file = folder / "tokenizer.json"
+        try:
+            self._rust = Rust.from_file(str(file))
+        except Exception as error:  # the library raises nothing more special
+            raise ModelError(
+                f"{file} is no tokenizer ({error}); save it there with "
+                "tokenizer.save_pretrained(folder)"
+            ) from None
         # A text is read as it is, whatever batches the file was last used for.
         self._rust.no_padding()
         self._rust.no_truncation()
-        self._config = json.loads((folder / "tokenizer_config.json").read_text())
+        self._config = read_fields(folder / "tokenizer_config.json")
         self._bos, self._unk = self._special("bos_token"), self._special("unk_token")
 
     @staticmethod
     def reads(folder: Path) -> bool:
         """Whether the folder's tokenizer is wholly told by its ``tokenizer.json``."""
         try:
-            described = json.loads((folder / "tokenizer.json").read_text())
-            config = json.loads((folder / "tokenizer_config.json").read_text())
-            model = json.loads((folder / "config.json").read_text())
-        except (OSError, ValueError):
+            described = read_fields(folder / "tokenizer.json")
+            config = read_fields(folder / "tokenizer_config.json")
+            model = read_fields(folder / "config.json")
+            if config.get("tokenizer_class") not in _PLAIN:
+                return False
+            if model.get("model_type") not in _BELIEVED:
+                return False
+            if "auto_map" in config or config.get("split_special_tokens"):
+                return False
+            # Transformers adds what is declared special and is not so in the file.
+            named = {_content(config[name]) for name in _NAMED if config.get(name) is not None}
+            named |= {_content(token) for token in config.get("extra_special_tokens") or ()}
+            return named <= {token["content"] for token in described.get("added_tokens", ())}
+        except (ModelError, TypeError, KeyError):  # transformers may know better what it says
             return False
-        if config.get("tokenizer_class") not in _PLAIN or model.get("model_type") not in _BELIEVED:
-            return False
-        if "auto_map" in config or config.get("split_special_tokens"):
-            return False
-        # Transformers adds what is declared special and is not so in the file.
-        named = {_content(config[name]) for name in _NAMED if config.get(name) is not None}
-        named |= {_content(token) for token in config.get("extra_special_tokens") or ()}
-        return named <= {token["content"] for token in described.get("added_tokens", ())}
 
     @property
     def bos_token_id(self) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mechspex.core.checks import PATH
+from mechspex.core.checks import PATH, SEED
 from mechspex.core.doors import door
 from mechspex.core.errors import MechspexError, Refused, RunError
 from mechspex.core.json_values import read_json, read_whole
@@ -155,7 +155,7 @@ def _told(
 def _seed(folder: Path, provenance: Provenance) -> int | None:
     """The seed that the command was given; of a call in Python that of the ablation, if any."""
     with suppress(MechspexError, KeyError, TypeError, ValueError):
-        return read_whole(read_json(folder / EXPERIMENT)["seed"])
+        return SEED("seed", read_whole(read_json(folder / EXPERIMENT)["seed"]))
     return provenance.seed
 
 

@@ -75,7 +75,8 @@ def _check_same(first: Stored, other: Stored) -> None:
 
 def _merge(stores: Sequence[Stored], into: Path) -> Merged:
     n_new = 0
-    target = ValueStore(into, stores[0].configuration, schema=stores[0].schema)
+    columns = next((store.columns for store in stores if store.columns is not None), None)
+    target = ValueStore(into, stores[0].configuration, schema=stores[0].schema, columns=columns)
     try:
         for store in stores:
             if store.columns is not None:

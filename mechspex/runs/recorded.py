@@ -67,7 +67,7 @@ class RecordedValues(ValueFunction):
         self._value_function = as_value_function(value_function)
         # Read once: what is in the store are values of this configuration.
         here = self._value_function.configuration
-        self._store = ValueStore(folder, here)
+        self._store = ValueStore(folder, here, columns=(self.units, self.outputs))
         try:
             self._configuration = same_function(self._store, self._value_function, here)
         except BaseException:

@@ -81,7 +81,7 @@ def _save(folder: Path, into: Path, stated: Stored) -> Salvaged:
     for row in found:
         table = "gradient" if _is_gradient(row, stated, lengths) else "value"
         rows[table].setdefault(row.key, row)
-    store = ValueStore(into, stated.configuration, schema=stated.schema)
+    store = ValueStore(into, stated.configuration, schema=stated.schema, columns=stated.columns)
     try:
         if stated.columns is not None:
             store.describe(*stated.columns)

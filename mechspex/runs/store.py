@@ -37,6 +37,7 @@ from mechspex.runs.store_tables import (
     created,
     insert,
     take_logs,
+    write_columns,
     write_configuration,
 )
 
@@ -61,6 +62,7 @@ class ValueStore:
         folder: the run's folder; None keeps the values in memory.
         configuration: everything the values depend on but the mask.
         schema: the schema of a new file, where it is to take the rows of another one.
+        columns: units and outputs, of which a new file says that they are its columns.
 
     Attributes:
         schema: the schema of the file, which its keys follow.
@@ -73,7 +75,12 @@ class ValueStore:
     """
 
     def __init__(
-        self, folder: Path | None, configuration: Mapping[str, str], *, schema: int = SCHEMA
+        self,
+        folder: Path | None,
+        configuration: Mapping[str, str],
+        *,
+        schema: int = SCHEMA,
+        columns: tuple[UnitSet, Sequence[str]] | None = None,
     ) -> None:
         self.folder = folder
         self.schema = schema
@@ -83,7 +90,7 @@ class ValueStore:
         self._log: RowLog | None = None
         given = dict(configuration)
         try:
-            self._database = self._opened(given)
+            self._database = self._opened(given, columns)
             self._file = None if folder is None else file_number(self._path)
             self.configuration = self._agreed(given)
         except _BROKEN as error:
@@ -91,23 +98,33 @@ class ValueStore:
                 raise
             raise not_opened(self._path, error) from None
 
-    def _opened(self, configuration: dict[str, str]) -> sqlite3.Connection:
+    def _opened(
+        self, configuration: dict[str, str], columns: tuple[UnitSet, Sequence[str]] | None
+    ) -> sqlite3.Connection:
         if self.folder is None:
             return created(connect(self._path), self.schema)
         if self._only_read and not logs_in(self.folder):
             return connect_to_read(self.folder / VALUES)
         if self._only_read or not locks_hold(self.folder):
-            return self._copied(self.folder, configuration)
+            return self._copied(self.folder, configuration, columns)
         database = connect(self._path)
         write_ahead(database)
         take_logs(created(database, self.schema), self.folder)
         return database
 
-    def _copied(self, folder: Path, configuration: dict[str, str]) -> sqlite3.Connection:
+    def _copied(
+        self,
+        folder: Path,
+        configuration: dict[str, str],
+        columns: tuple[UnitSet, Sequence[str]] | None,
+    ) -> sqlite3.Connection:
         """What is there in memory; what is measured goes to a log that no other process writes."""
         if not (folder / VALUES).exists():
             with closing(created(connect(":memory:"))) as empty:
                 write_configuration(empty, configuration)
+                if columns is not None:
+                    # The file that others read is not written again.
+                    write_columns(empty, *columns)
                 write_once(folder, empty.serialize())
         memory = connect(":memory:")
         with closing(connect_to_read(folder / VALUES)) as database:
@@ -143,11 +160,8 @@ class ValueStore:
             told = self._database.execute(STATED, ("columns",)).fetchone()
         if self._only_read or told:
             return
-        content = json.dumps({"units": units.to_list(), "outputs": list(outputs)})
-        with self._writing(), self._database:
-            self._database.execute(
-                "INSERT OR IGNORE INTO configuration VALUES (?, ?)", ("columns", content)
-            )
+        with self._writing():
+            write_columns(self._database, units, outputs)
 
     def rename(self, configuration: dict[str, str]) -> None:
         """Say of an empty store that it is of another function."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mechspex.core.errors import RunError
+from mechspex.core.units import UnitSet
 from mechspex.runs.row_log import TABLES, Row, logs_in, read_log
 
 # 1: the keys of values are packed masks. 2: see `mask_keys`.
@@ -63,6 +64,13 @@ def write_configuration(
             f"INSERT {how} INTO configuration VALUES (?, ?)",
             ("configuration", json.dumps(dict(configuration), sort_keys=True)),
         )
+
+
+def write_columns(database: sqlite3.Connection, units: UnitSet, outputs: Sequence[str]) -> None:
+    """Say what columns masks and values have, where that is not said yet."""
+    content = json.dumps({"units": units.to_list(), "outputs": list(outputs)})
+    with database:
+        database.execute("INSERT OR IGNORE INTO configuration VALUES (?, ?)", ("columns", content))
 
 
 def insert(database: sqlite3.Connection, table: str, rows: Iterable[Row]) -> None:

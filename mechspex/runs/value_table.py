@@ -23,7 +23,8 @@ from mechspex.runs.stored import Stored
 SCHEMA = "mechspex.values/1"
 
 # What reading a file of another program can meet.
-_BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, OSError)
+_BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, OSError,
+           RecursionError)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class ValueTable:
             there = Stored.open(folder).configuration
             if there != self.configuration:
                 raise RunError(f"{folder} holds values of another question; name another run")
-        store = ValueStore(folder, self.configuration)
+        store = ValueStore(folder, self.configuration, columns=(self.units, self.outputs))
         try:
             store.describe(self.units, self.outputs)
             before = len(store)

@@ -12,9 +12,12 @@ from mechspex.core.value_function import FunctionValues
 from mechspex.errors import RunError
 from mechspex.runs import locks, store
 from mechspex.runs.measured import measured_masks
+from mechspex.runs.merge import merge
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.row_log import Row, RowLog, logs_in, read_log
 from mechspex.runs.run import list_runs, run_folder
+from mechspex.runs.salvage import salvage
+from mechspex.runs.value_table import ValueTable
 
 MASKS = all_masks(8)
 
@@ -108,6 +111,17 @@ def test_runs_there_are_listed(tmp_path, lockless, monkeypatch):
     monkeypatch.setenv("MECHSPEX_RUNS", str(tmp_path))
     recorded(run_folder("one"))(MASKS[:7])
     assert list_runs()[0]["masks"] == 7
+
+
+def test_runs_there_are_exported_merged_and_saved(tmp_path, lockless):
+    """What the columns stand for is said as the file is made, which is not written again."""
+    recorded(tmp_path / "one")(MASKS[:7])
+    merge([tmp_path / "one"], tmp_path / "two")
+    salvage(tmp_path / "two", tmp_path / "three")
+    table = ValueTable.of(tmp_path / "three")
+    assert (len(table.masks), table.units) == (7, parts(8))
+    assert ValueTable.of(tmp_path / "one").keep(tmp_path / "four") == 7
+    assert len(ValueTable.of(tmp_path / "four").masks) == 7
 
 
 def test_a_torn_or_flipped_row_is_measured_again_and_the_others_stay(tmp_path):
