@@ -214,7 +214,7 @@ def collected(folder: Path) -> Path:
 
 def read_collected(file: Path) -> Any:
     found = mx.load_runs(file.parents[1])
-    return str(found), found.rows
+    return found.rows, found.unread
 
 
 # What people write themselves.
@@ -338,3 +338,21 @@ FILES = [
     FileKind("model: tokenizer_config.json", partial(model, name="tokenizer_config.json"),
              read_folder, b"", True),
 ]  # fmt: skip
+
+
+def whole(folder: Path, name: str) -> Path:
+    from small_models import save_gpt2
+
+    return save_gpt2(folder, n_layers=1) / name
+
+
+def read_whole(file: Path) -> Any:
+    """The model, loaded with its libraries."""
+    loaded = mx.load_model(file.parent)
+    return {name: tensor.numpy() for name, tensor in loaded.original_model.state_dict().items()}
+
+
+WHOLE = [
+    FileKind(f"{name}, the model loaded", partial(whole, name=name), read_whole, b"", end == "json")
+    for name, end in (("config.json", "json"), ("model.safetensors", ""))
+]
