@@ -71,6 +71,7 @@ from .explanation.explain import explain as explain
 from .explanation.explanation import Explanation as Explanation
 from .explanation.plan import ExactTests as ExactTests
 from .models.load_model import load_model as load_model
+from .models.units import edges as edges
 from .models.units import heads as heads
 from .models.units import mlps as mlps
 from .models.units import neurons as neurons

@@ -14,7 +14,7 @@ from mechspex.cli.output import ANSWER, MASKS, say_needed
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
-from mechspex.core.kinds import kind_of_name, listed_kinds
+from mechspex.core.kinds import as_named, kind_of_name, listed_kinds
 from mechspex.core.units import names_in
 
 
@@ -153,6 +153,6 @@ def _sets(given: list[str]) -> list[tuple[str, ...]]:
 def _kinds(terms: list[tuple[str, ...]]) -> str:
     """The kinds of units that the sets name; heads where they name none."""
     # Only kinds that are named: a mixture of experts has no neurons, and refuses.
-    named = {kind_of_name(name.upper()) for term in terms for name in term}
+    named = {kind_of_name(as_named(name)) for term in terms for name in term}
     asked = [kind.asked_for for kind in listed_kinds() if kind.kind in named]
     return "+".join(asked) or "heads"

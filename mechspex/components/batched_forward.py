@@ -60,7 +60,7 @@ class BatchedForward:
         hooks: HookWatch,
     ) -> BatchedForward:
         """Through the bridge."""
-        sizes = _size(plain), _size(plain, blocks=plain.model.cfg.n_layers)
+        sizes = _size(plain), _size(plain, with_gradients=True)
         return cls(prompts, length, metric, plain, None, hooks, *sizes)
 
     @property
@@ -249,8 +249,11 @@ def checked_values(
     return values.float()
 
 
-def _size(plain: MaskedForward, blocks: int = 1) -> BatchSize:
+def _size(plain: MaskedForward, *, with_gradients: bool = False) -> BatchSize:
     cfg, (_, length) = plain.model.cfg, plain.tokens.shape
     # The widest moment of a block: the residual stream, the MLP's inside, the scores.
     widest = 8 * cfg.d_model + 4 * (cfg.d_mlp or 4 * cfg.d_model) + 2 * cfg.n_heads * length
-    return BatchSize(plain.tokens.device, bytes_per_token=4 * widest * blocks)
+    floats = widest + plain.ablation.floats_per_token
+    if with_gradients:
+        floats = widest * cfg.n_layers + plain.ablation.floats_per_token_with_gradients
+    return BatchSize(plain.tokens.device, bytes_per_token=4 * floats)

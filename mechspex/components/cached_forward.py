@@ -10,6 +10,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechspex.components.edge_ablation import EdgeAblation
 from mechspex.components.masked_forward import Ablation, Masks, from_the_start
 from mechspex.core.units import UnitSet
 from mechspex.forward.plain_model import PlainModel, Start
@@ -37,7 +38,7 @@ class CachedForward:
 
     plain_model: PlainModel
     tokens: Int[Tensor, "row pos"]
-    ablation: Ablation
+    ablation: Ablation | EdgeAblation
     entering: dict[int, Tensor]
     cache: tuple[tuple[Tensor, Tensor], ...]
     layers: Int[np.ndarray, " unit"]
@@ -49,7 +50,7 @@ class CachedForward:
         cls,
         plain_model: PlainModel,
         tokens: Int[Tensor, "row pos"],
-        ablation: Ablation,
+        ablation: Ablation | EdgeAblation,
         units: UnitSet,
         length: int,
         n_read: int = 1,
@@ -72,7 +73,7 @@ class CachedForward:
         positions = np.array([from_the_start(unit.position or 0, length) for unit in units])
         if ablation.words is not None:
             positions += ablation.words.first_positions(len(units))
-        wanted = {site.layer for site in ablation.sites} - {0}
+        wanted = set(layers.tolist()) - {0}
         with_cache = bool(positions.any())
         parts = [
             plain_model.record(part, wanted, with_cache=with_cache) for part in in_parts(tokens)

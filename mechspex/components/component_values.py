@@ -39,7 +39,8 @@ class ComponentValues(ValueFunction):
 
     value[m, j] = metric of prompt j with unit i kept where m_i is True, and its activation
     replaced by the reference where m_i is False. Heads are ablated before the output projection
-    (``hook_z``), neurons after gating (``mlp.hook_post``), MLPs at their output.
+    (``hook_z``), neurons after gating (``mlp.hook_post``), MLPs at their output. Of an ablated edge
+    the reader alone sees the writer's reference, all others see what it writes; see `edges`.
 
     Before anything is measured it is proved that every hook fires, that all-kept is the untouched
     model, and that ablation changes the output. Values are measured on a copy of the model without
@@ -52,8 +53,8 @@ class ComponentValues(ValueFunction):
         model: a bridge, in evaluation mode, or the name of one to load. Hooks of your own stay on
             it and run first.
         task: prompts and metric, or the name of a task.
-        units: the columns of the masks, from `heads`, `neurons`, `mlps` or a sum of them; or
-            their kinds, ``"heads+mlps"``, or names.
+        units: the columns of the masks, from `heads`, `neurons`, `mlps` or a sum of them, or from
+            `edges`; or their kinds, ``"heads+mlps"``, or names.
         ablation: ``mean`` (over the task's prompts, position by position, or span by span where
             they differ in length), ``position_mean`` (over their positions as well),
             ``leave_one_out`` (the mean over the other prompts), ``zero``, ``resample`` (another
@@ -215,8 +216,8 @@ class ComponentValues(ValueFunction):
             n_blocks: how many blocks are run.
 
         Raises:
-            ModelError: the model does not have so many blocks, those hold no unit, or the model can
-                only be measured through its bridge.
+            ModelError: the model does not have so many blocks, those hold no unit, the units are
+                edges, or the model can only be measured through its bridge.
         """
         n_layers = self.model.cfg.n_layers
         first = 1 + min(unit.layer for unit in self.units)
@@ -224,6 +225,11 @@ class ComponentValues(ValueFunction):
             raise ModelError(
                 f"n_blocks = {n_blocks}: {self.model.cfg.model_name} has {n_layers} blocks, the "
                 f"first with units is block {first - 1}; give {first} … {n_layers}"
+            )
+        if self._proved.ablated.edges is not None:
+            raise ModelError(
+                "edges are read up to the output, so every block is run; take fewer prompts as the "
+                "proxy instead"
             )
         if self.through_bridge is not None:
             raise ModelError(

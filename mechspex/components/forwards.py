@@ -14,8 +14,10 @@ from torch import Tensor
 
 from mechspex.components.batched_forward import BatchedForward
 from mechspex.components.cached_forward import CachedForward
+from mechspex.components.edge_sites import EDGE, EdgeSites
 from mechspex.components.masked_forward import Site, sites_of
 from mechspex.components.words import EMBEDDING, WORD, hides_any
+from mechspex.core.errors import AblationError
 from mechspex.core.units import UnitSet
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import HookWatch, attentions
@@ -34,7 +36,8 @@ class AblatedModel:
         rescale: multiply what is kept of the heads of a layer.
         seed: the seed of ``resample``.
         calibration: texts over which means and draws are taken instead of the task's prompts.
-        sites: where the units are ablated.
+        sites: where the units are ablated; none where they are edges.
+        edges: where those lie; None of other units.
         hooks: a watch on the bridge.
         plain_model: (dtype, fused=…, n_blocks=…) → the model without its bridge, each built once.
         weights: the weights that those copies were made of.
@@ -48,6 +51,7 @@ class AblatedModel:
     seed: int
     calibration: tuple[str, ...] | None
     sites: tuple[Site, ...]
+    edges: EdgeSites | None
     hooks: HookWatch
     plain_model: Callable[..., PlainModel]
     weights: Weights
@@ -67,13 +71,17 @@ class AblatedModel:
         """Find the hook points of the units.
 
         Raises:
-            AblationError: a unit that is no part of a transformer.
-            ModelError: a model from whose attention no word can be hidden.
+            AblationError: a unit that is no part of a transformer, or edges beside others.
+            ModelError: a model from whose attention no word can be hidden, or whose residual stream
+                is wired in an unknown way.
         """
         if hides_any(units):
             attentions(model)
         copies = cache(partial(PlainModel, model))
-        sites, hooks = sites_of(model, units), HookWatch(model)
+        edges = EdgeSites.of(model, units) if any(u.kind == EDGE for u in units) else None
+        if edges is not None and rescale:
+            raise AblationError("edges are not rescaled; leave out rescale, or choose heads")
+        sites, hooks = () if edges is not None else sites_of(model, units), HookWatch(model)
         weights = weights_of(model)
         return cls(
             model=model,
@@ -83,6 +91,7 @@ class AblatedModel:
             seed=seed,
             calibration=calibration,
             sites=sites,
+            edges=edges,
             hooks=hooks,
             plain_model=copies,
             weights=weights,
@@ -92,6 +101,8 @@ class AblatedModel:
     @property
     def hooks_ablated(self) -> list[str]:
         """The hook points at which the units are ablated."""
+        if self.edges is not None:
+            return self.edges.wiring.writers
         at_words = [EMBEDDING] if any(unit.kind == WORD for unit in self.units) else []
         return [site.hook for site in self.sites] + at_words
 
@@ -179,7 +190,7 @@ class Forwards:
                     CachedForward.of(
                         copy,
                         group.plain.tokens,
-                        group.plain.ablation.in_dtype(dtype),
+                        group.plain.ablation.without_bridge(dtype),
                         ablated.units,
                         group.length,
                         group.plain.n_read,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange, repeat
@@ -19,6 +20,9 @@ from mechspex.models.bridge import Edits, edited_logits, hook_point
 from mechspex.models.hidden_keys import HiddenKeys
 from mechspex.models.load_model import Model
 from mechspex.models.units import shape_of
+
+if TYPE_CHECKING:
+    from mechspex.components.edge_ablation import EdgeAblation
 
 Masks = Bool[Tensor, "mask #row unit"] | Float[Tensor, "mask #row unit"]
 """Masks: one for all rows, or one each; soft ones lie between 0 and 1."""
@@ -190,8 +194,10 @@ class Ablation:
         at_sites = [(site.hook, site.kind) for site in self.sites]
         return at_sites + ([(EMBEDDING, WORD)] if EMBEDDING in self.references else [])
 
-    def in_dtype(self, dtype: torch.dtype) -> Ablation:
-        """The same with its references in another dtype."""
+    floats_per_token = floats_per_token_with_gradients = 0
+
+    def without_bridge(self, dtype: torch.dtype) -> Ablation:
+        """The same on a plain model, with its references in another dtype."""
         return replace(self, references={k: r.to(dtype) for k, r in self.references.items()})
 
     def edits(self, masks: Masks, rows: slice) -> Edits:
@@ -275,7 +281,7 @@ class MaskedForward:
 
     model: Model
     tokens: Int[Tensor, "row pos"]
-    ablation: Ablation
+    ablation: Ablation | EdgeAblation
     n_read: int = 1
 
     def __call__(

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from mechspex.components.batched_forward import BatchedForward, checked_values
 from mechspex.components.clean_pass import CleanPass
 from mechspex.components.context import check_context
+from mechspex.components.edge_ablation import EdgeAblation
+from mechspex.components.edge_proof import check_wiring
 from mechspex.components.forwards import AblatedModel, Forwards
 from mechspex.components.masked_forward import Ablation, MaskedForward, check_sites
 from mechspex.components.precision import (
@@ -191,8 +193,13 @@ def _through_bridge(
         placed = tuple(site.on(length) for site in ablated.sites)
         rows = rearrange(one.forced.rows, "prompt sequence pos -> (prompt sequence) pos")
         words = PlacedWords.of(ablated.units, places, one.forced, ablated.device)
-        ablation = Ablation(placed, references, rows.shape[1], words, ablated.rescale)
+        if ablated.edges is None:
+            ablation = Ablation(placed, references, rows.shape[1], words, ablated.rescale)
+        else:
+            ablation = EdgeAblation(ablated.edges, references, one.activations, rows.shape[1])
         plain = MaskedForward(model, rows.to(ablated.device), ablation, one.logits.shape[1])
+        if ablated.edges is not None and one is passes[0]:
+            check_wiring(plain)
         yield BatchedForward.of(prompts, length, metric, plain, ablated.hooks)
 
 

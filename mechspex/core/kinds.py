@@ -43,9 +43,9 @@ class UnitKind:
     """One kind of unit.
 
     A kind without `hook` is no single activation of a model: its units are measured by a value
-    function that knows them (words of a prompt, edges, training examples), and are called by their
+    function that knows them (words of a prompt, training examples), and are called by their
     labels. A kind without `count` is in no list of a model's units, as it does not follow from the
-    model's sizes alone (latents of a dictionary).
+    model's sizes alone (latents of a dictionary). Edges do, and lie between hook points.
 
     Attributes:
         kind: its name, as a `Unit` has it: ``head``.
@@ -59,6 +59,7 @@ class UnitKind:
         count: how many units a layer has; raises `ModelError` where the model has none.
         n_layers: how many layers have such units; all blocks if not given.
         rescaled: whether those kept may be multiplied by (units of the layer) / (units kept).
+        labels: what labels look like, where they are not whatever users call their units.
     """
 
     kind: Kind
@@ -70,6 +71,7 @@ class UnitKind:
     count: Callable[[Sizes], int] | None = None
     n_layers: Callable[[Sizes], int] = lambda sizes: sizes.n_layers
     rescaled: bool = False
+    labels: re.Pattern[str] | None = None
 
     @property
     def asked_for(self) -> str:
@@ -80,6 +82,11 @@ class UnitKind:
     def labelled(self) -> bool:
         """Whether a unit is known by its label alone."""
         return "{label}" in self.named
+
+    @property
+    def in_models(self) -> bool:
+        """Whether its units follow from a model's sizes."""
+        return self.count is not None or self.labels is not None
 
     @property
     def numbered(self) -> bool:
@@ -104,11 +111,15 @@ class UnitKind:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
+        if self.labels is not None:
+            return self.labels
         return re.compile(re.sub(r"\{\w+\}", r"\\d+", self.named) + r"(?:@-?\d+)?")
 
     def is_name(self, name: str) -> bool:
-        """Whether a unit of this kind may be called so; never of labels, which may be anything."""
-        return not self.labelled and self._pattern.fullmatch(name) is not None
+        """Whether a unit of this kind may be called so; never of labels that may be anything."""
+        if self.labelled and self.labels is None:
+            return False
+        return self._pattern.fullmatch(name) is not None
 
     def per_layer(self, sizes: Sizes) -> int:
         """How many units a layer of a model has.
@@ -148,6 +159,12 @@ def _neurons(sizes: Sizes) -> int:
     return sizes.d_mlp
 
 
+ARROW = "→"
+# Of a writer of the residual stream to a later reader; see `mechspex.models.edges`.
+_EDGE = re.compile(
+    rf"(embed|L\d+(H\d+|MLP)){ARROW}(output|L\d+(H\d+\.[qkv]|G\d+\.[kv]|MLP))", re.ASCII
+)
+
 # Hook points have the same names in every architecture of TransformerLens.
 KINDS: dict[Kind, UnitKind] = {
     kind.kind: kind
@@ -181,6 +198,7 @@ KINDS: dict[Kind, UnitKind] = {
             shape="row pos unit",
             count=_neurons,
         ),
+        UnitKind(kind="edge", plural="edges", labels=_EDGE),
         UnitKind(kind="part", plural="parts"),
         UnitKind(
             kind="word",
@@ -198,7 +216,7 @@ KINDS: dict[Kind, UnitKind] = {
 
 def listed_kinds() -> list[UnitKind]:
     """The kinds whose units follow from a model's sizes."""
-    return [kind for kind in KINDS.values() if kind.count is not None]
+    return [kind for kind in KINDS.values() if kind.in_models]
 
 
 def find_kind(kind: Kind) -> UnitKind:
@@ -215,3 +233,22 @@ def find_kind(kind: Kind) -> UnitKind:
 def kind_of_name(name: str) -> Kind | None:
     """The kind of the units that are called so; None of a label."""
     return next((kind.kind for kind in KINDS.values() if kind.is_name(name)), None)
+
+
+def as_named(name: str) -> str:
+    """The name of a unit of a model as it is listed, however it was typed; a label as it is.
+
+    >>> as_named("l9h6"), as_named("l9h6->L10H0.Q"), as_named("embed->output"), as_named("salt")
+    ('L9H6', 'L9H6→L10H0.q', 'embed→output', 'salt')
+    """
+    ends = re.split(rf"\s*(?:->|{ARROW})\s*", name)
+    if len(ends) == 2:
+        listed = ARROW.join(map(_end_as_named, ends))
+        return listed if kind_of_name(listed) else name
+    return name.upper() if kind_of_name(name.upper()) else name
+
+
+def _end_as_named(end: str) -> str:
+    part, dot, vector = end.partition(".")
+    plain = part.lower() in ("embed", "output")
+    return (part.lower() if plain else part.upper()) + dot + vector.lower()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 from mechspex.core.checks import Whole, told
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused, UnknownUnitError
-from mechspex.core.kinds import KINDS, Kind, find_kind, kind_of_name
+from mechspex.core.kinds import KINDS, Kind, as_named, find_kind, kind_of_name
 
 Term = tuple[int, ...]
 """A set of units, as their columns in a mask, in rising order."""
@@ -23,13 +23,13 @@ class Unit(NamedTuple):
     """One part of a model: a head, a neuron, a whole MLP; or any other part, known by its label.
 
     Attributes:
-        kind: ``head``, ``neuron``, ``mlp``, ``word``, ``example``, or ``part`` for anything else;
-            a key of `mechspex.core.kinds.KINDS`.
+        kind: ``head``, ``neuron``, ``mlp``, ``edge``, ``word``, ``example``, or ``part`` for
+            anything else; a key of `mechspex.core.kinds.KINDS`.
         layer: the block it sits in (0 for what is in no block).
         number: its place in the block (0 for an ``mlp``; its place in the list of the others).
         position: the token position at which it is ablated, from the end where it is negative;
             None for all of them.
-        label: the name of a ``part``, a word, an example.
+        label: the name of a ``part``, an edge, a word, an example.
         span: where a word lies in its text, from one character up to another; None of other kinds.
     """
 
@@ -42,7 +42,8 @@ class Unit(NamedTuple):
 
     @property
     def name(self) -> str:
-        """``L9H6``, ``L3N1021``, ``L5MLP``; with a position ``L9H6@12``; a part's label."""
+        """``L9H6``, ``L3N1021``, ``L5MLP``, ``L9H6→L10H0.q``; with a position ``L9H6@12``; a part's
+        label."""
         named = find_kind(self.kind).named
         at = "" if self.position is None else f"@{self.position}"
         return named.format(layer=self.layer, number=self.number, label=self.label) + at
@@ -129,9 +130,7 @@ class UnitSet(Sequence[Unit]):
         columns = []
         for name in names:
             # Heads and the like are also read in lower case; labels of parts are not.
-            known = name
-            if name not in self.column_of and kind_of_name(name.upper()):
-                known = name.upper()
+            known = name if name in self.column_of else as_named(name)
             if known not in self.column_of:
                 raise UnknownUnitError(f"no unit {name!r} here; {self._valid_range(name)}")
             columns.append(self.column_of[known])
@@ -163,7 +162,7 @@ class UnitSet(Sequence[Unit]):
     def _valid_range(self, name: str) -> str:
         if not self.units:
             return "the set is empty"
-        kind = kind_of_name(name.upper())
+        kind = kind_of_name(as_named(name))
         alike = [unit for unit in self.units if unit.kind == kind] or list(self.units)
         described = KINDS[alike[0].kind]
         if described.labelled:

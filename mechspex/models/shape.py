@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mechspex.core.errors import Refused, UnknownUnitError
-from mechspex.core.kinds import Kind, UnitKind, find_kind, listed_kinds
+from mechspex.core.kinds import Kind, UnitKind, as_named, find_kind, listed_kinds
 from mechspex.core.units import Unit, UnitSet, names_in
+from mechspex.models.edges import edges_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class Shape:
         architecture: the architecture's name in messages.
         absent: {kind: layers without such units}, of models whose layers differ: convolutions or
             state spaces beside attention.
+        n_groups: into how many groups of one key and value each the heads fall; None where each
+            head has its own.
+        parallel: whether an MLP reads what the heads of its layer read, not what they write.
     """
 
     name: str
@@ -33,6 +37,8 @@ class Shape:
     n_experts: int = 0
     architecture: str = ""
     absent: Mapping[Kind, frozenset[int]] = field(default_factory=dict)
+    n_groups: int | None = None
+    parallel: bool = False
 
     def units(self, named: str | Iterable[str]) -> UnitSet:
         """Units by kind (``heads+mlps``) or by name (``L0H1,L1H3``, or a list of names).
@@ -59,6 +65,10 @@ class Shape:
             UnknownUnitError: a layer that the model does not have.
             ModelError: the model has no such units.
         """
+        if kind == "edge":
+            if positions is not None:
+                raise Refused("edges are of all positions; leave out positions")
+            return edges_of(self, layers)
         described = find_kind(kind)
         per_layer, n_layers = described.per_layer(self), described.n_layers(self)
         absent = self.absent.get(kind, frozenset())
@@ -95,7 +105,7 @@ def kinds_of(units: str) -> tuple[list[UnitKind], list[str]]:
     asked = [part.strip() for part in units.split("+")]
     if all(kind in known for kind in asked):
         return [known[kind] for kind in asked], []
-    names = [name.upper() for name in names_in(units)]
+    names = [as_named(name) for name in names_in(units)]
     kinds = [kind for kind in known.values() if any(map(kind.is_name, names))]
     for name in names:
         if not any(kind.is_name(name) for kind in kinds):

@@ -16,7 +16,7 @@ SHIPPED = {
 }
 SHAPES = {
     "tiny": Shape("tiny", n_layers=2, n_heads=4, d_mlp=None, attention_only=True),
-    "smollm2-135m": Shape("smollm2-135m", n_layers=30, n_heads=9, d_mlp=1536),
+    "smollm2-135m": Shape("smollm2-135m", n_layers=30, n_heads=9, d_mlp=1536, n_groups=3),
 }
 
 TINY = Path(__file__).parent / "tiny"

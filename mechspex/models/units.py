@@ -11,6 +11,7 @@ from mechspex.core.errors import ModelError, Refused
 from mechspex.core.kinds import Kind, listed_kinds
 from mechspex.core.units import Unit, UnitSet
 from mechspex.models.bridge import hook_point
+from mechspex.models.edges import edges_of
 from mechspex.models.load_model import Model
 from mechspex.models.shape import Shape
 from mechspex.models.shipped import SHAPES
@@ -78,6 +79,35 @@ def mlps(
     return shape_of(model).of_kind("mlp", _several(layers), _several(positions))
 
 
+@door(model=_a_model, layers=NUMBERS, among=Only((UnitSet,), "units such as heads(model)"))
+def edges(
+    model: Model | str,
+    layers: int | Iterable[int] | None = None,
+    among: UnitSet | None = None,
+) -> UnitSet:
+    """The edges from what writes into the residual stream to what reads it later, reader by reader.
+
+    ``L9H6→L10H0.q`` goes from a head to another one's query. Writers are ``embed`` (all that enters
+    the first block), heads and MLPs; readers are each head's ``.q``, ``.k`` and ``.v``, MLPs and
+    ``output``. Where heads share their keys and values, ``L10G0.k`` and ``L10G0.v`` are those of
+    the first group of heads. Where attention and MLP are parallel, an MLP does not read the heads
+    of its layer.
+
+    Args:
+        model: a loaded model, or the name of a shipped one.
+        layers: the layers, or the one layer, whose readers are taken; all, and the output, if not
+            given.
+        among: heads and MLPs between which edges are taken, and from the embedding and to the
+            output; all if not given.
+
+    Raises:
+        UnknownUnitError: a layer, a head or an MLP that the model does not have.
+        ModelError: a model of whose layers some have no attention.
+    """
+    names = None if among is None else among.names
+    return edges_of(shape_of(model), _several(layers), names)
+
+
 def as_units(name: str, given: object) -> Any:
     """Reads units, their kinds, ``"heads+mlps"``, or names; `units_of` makes them units of a model.
 
@@ -126,7 +156,14 @@ def shape_of(model: Model | str) -> Shape:
         n_experts=config.num_experts or 0,
         architecture=str(config.architecture),
         absent={kind.kind: _layers_without(model, kind.kind) for kind in listed_kinds()},
+        n_groups=_n_groups(config),
+        parallel=bool(getattr(config, "parallel_attn_mlp", False)),
     )
+
+
+def _n_groups(config: Any) -> int | None:
+    n_groups = getattr(config, "n_key_value_heads", None)
+    return None if n_groups in (None, config.n_heads) else int(n_groups)
 
 
 def _layers_without(model: Model, kind: Kind) -> frozenset[int]:

@@ -1,0 +1,90 @@
+"""Where edges lie in a model: who reads which stream, and in which mask columns its edges are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from mechspex.components.wiring import Wiring
+from mechspex.core.errors import AblationError
+from mechspex.core.units import UnitSet
+from mechspex.models.edges import Reader, Wires
+from mechspex.models.load_model import Model
+from mechspex.models.units import shape_of
+
+EDGE = "edge"
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """The readers of one stream: those of a block's attention, an MLP, or the output.
+
+    Attributes:
+        readers: in order.
+        columns: the mask column of each edge into them, ``[reader, writer]``; the number of all
+            columns where it is none.
+    """
+
+    readers: tuple[Reader, ...]
+    columns: Int[np.ndarray, "reader writer"]
+
+    @property
+    def layer(self) -> int:
+        return self.readers[0].layer
+
+    @property
+    def part(self) -> str:
+        return self.readers[0].part
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeSites:
+    """Where the edges among a model's units lie.
+
+    Attributes:
+        wiring: how the model is wired.
+        stages: its readers, stream by stream.
+        written: for each block, its heads and its MLP among all writers; the embedding is the
+            first writer.
+        n_writers: how many writers there are.
+    """
+
+    wiring: Wiring
+    stages: tuple[Stage, ...]
+    written: tuple[tuple[range, int | None], ...]
+    n_writers: int
+
+    @classmethod
+    def of(cls, model: Model, edges: UnitSet) -> EdgeSites:
+        """Where some edges lie in a model.
+
+        Raises:
+            AblationError: a unit that is no edge, or an edge at one position.
+            UnknownUnitError, ModelError: what the model does not have.
+        """
+        for unit in edges:
+            if unit.kind != EDGE or unit.position is not None:
+                raise AblationError(
+                    f"unit {unit.name!r} cannot be ablated beside edges, which are ablated by "
+                    "themselves and at all positions; take units from edges(model) alone"
+                )
+        wires = Wires.of(shape_of(model))
+        stages = []
+        column_of = {ends: column for column, ends in enumerate(wires.ends(edges))}
+        for members in wires.stages:
+            readers = tuple(wires.readers[place] for place in members)
+            columns = [
+                [column_of.get((writer, place), len(edges)) for writer in range(reader.n_writers)]
+                for place, reader in zip(members, readers, strict=True)
+            ]
+            stages.append(Stage(readers, np.array(columns)))
+        n_heads, has_mlps = model.cfg.n_heads, not model.cfg.attn_only
+        per_layer = n_heads + has_mlps
+        starts = range(1, len(wires.writers), per_layer)
+        written = tuple(
+            (range(start, start + n_heads), start + n_heads if has_mlps else None)
+            for start in starts
+        )
+        return cls(Wiring.of(model), tuple(stages), written, len(wires.writers))
