@@ -6,6 +6,7 @@ TransformerLens and nothing of mechspex's forwards is used, only names of edges 
 """
 
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class EdgeOracle:
         self.config = self.model.config
         self.type = self.config.model_type
         layout = LAYOUTS.get(self.type, Layout())
-        self.blocks = self.model.get_submodule(layout.blocks)
+        self.blocks: Any = self.model.get_submodule(layout.blocks)
         self.layout, self.names = layout, names
         self.n_heads = self.config.num_attention_heads
         self.scale = getattr(self.config, "residual_multiplier", 1.0)

@@ -162,4 +162,6 @@ def test_values_of_edges_are_kept_in_a_run(build, tmp_path):
     assert values.configuration["units"] != other.configuration["units"]
     first = mx.screen(values, "second_order", n_terms=20, run=tmp_path / "run")
     assert first.terms == mx.screen(values, "second_order", n_terms=20, run=tmp_path / "run").terms
-    assert mx.load(tmp_path / "run").units == values.units
+    loaded = mx.load(tmp_path / "run")
+    assert isinstance(loaded, mx.Candidates)
+    assert loaded.units == values.units
