@@ -7,57 +7,25 @@ from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import cho_solve, get_lapack_funcs
-from scipy.optimize import minimize
 
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
+from mechspex.decoders.marginal_likelihood import (
+    Hyperparameters,
+    dual_of,
+    maximise_likelihood,
+    powers_of,
+)
 from mechspex.set_functions.bases import features
 from mechspex.set_functions.set_function import SetFunction
 
 _LARGEST_ORDER = 3
-# Prior variance of the constant, in variances of the values.
-_CONSTANT = 4.0
-# log weights, log shares of the orders, log noise stay within these bounds.
-_BOUNDS, _NOISE_BOUNDS = (-18.0, 6.0), (-12.0, 1.0)
-# L-BFGS iterations of each of the two fits.
-_STEPS = 20
+# Where the climb starts: shares of the orders, noise, and the least weight in usual ones. Triples
+# start low, since they can explain everything at once, a poor local optimum. A unit without an
+# effect of its own may act in pairs and triples, and keeps a chance.
+_SHARES, _NOISE, _LEAST_WEIGHT = (0.9, 0.3, 0.01), 0.2, 0.1
 # Triples are read off among the units with the largest weights only.
 _TRIPLE_UNITS = 96
-
-Gram = Float[np.ndarray, "mask other"]
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """The prior: a set S of k units has a coefficient of variance c_k ∏_{i∈S} w_i.
-
-    All variances are in units of the variance of the values.
-
-    Attributes:
-        weights: w, one weight a unit.
-        shares: c_1 … c_K, one share an order.
-        noise: the variance of the noise.
-    """
-
-    weights: Float[np.ndarray, " unit"]
-    shares: Float[np.ndarray, " order"]
-    noise: float
-
-    def to_log(self) -> Float[np.ndarray, " parameter"]:
-        """The logarithms of weights, shares and noise, in this order."""
-        return np.log(np.concatenate([self.weights, self.shares, [self.noise]]))
-
-    @classmethod
-    def from_log(cls, log: Float[np.ndarray, " parameter"], n_units: int) -> Hyperparameters:
-        """The hyperparameters whose logarithms `to_log` gave; the first `n_units` are weights."""
-        exp = np.exp(log)
-        return cls(exp[:n_units], exp[n_units:-1], float(exp[-1]))
-
-    def variance(self, term: Term) -> float:
-        """The prior variance of one term's coefficient."""
-        share = self.shares[len(term) - 1] if term else _CONSTANT
-        return float(share * np.prod(self.weights[list(term)]))
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,12 +75,12 @@ class Kernel(Decoder):
         scale = (samples.values - mean).std()
         values = (samples.values - mean) / scale
         order = samples.order_up_to(_LARGEST_ORDER)
-        prior = self._tune(design, values, order)
+        tuned, solved = slice(self.tuning_masks), slice(self.solved_masks)
+        start = starting_point(design[tuned], values[tuned], order)
+        prior = maximise_likelihood(powers_of(design[tuned], order), values[tuned], start)
 
-        head = design[: self.solved_masks]
-        gram = _weigh(elementary_symmetric(_powers(head, order), prior.weights), prior)
-        gram[np.diag_indices(len(head))] += prior.noise
-        dual = np.linalg.solve(gram, values[: self.solved_masks])
+        head = design[solved]
+        dual = dual_of(powers_of(head, order), values[solved], prior)
         means = read_off(head, dual, prior, max_terms=self.n_terms)
         if len(design) > self.solved_masks:
             means = _ridge(design, values, list(means), prior)
@@ -120,137 +88,22 @@ class Kernel(Decoder):
         terms[()] = terms.get((), 0.0) + mean
         return samples.function(terms)
 
-    def _tune(
-        self,
-        design: Float[np.ndarray, "mask unit"],
-        values: Float[np.ndarray, "mask output"],
-        order: int,
-    ) -> Hyperparameters:
-        """Fit singles and pairs first, then let triples in.
 
-        Triples from the start can explain everything at once, a poor local optimum. A unit may
-        act in triples only, so those that pairs switched off get a second chance.
-        """
-        n_units = design.shape[1]
-        design, values = design[: self.tuning_masks], values[: self.tuning_masks]
-        prior = Hyperparameters(
-            np.full(n_units, 1 / n_units), np.array([0.9, 0.3][:order]), noise=0.01
-        )
-        prior = maximise_likelihood(design, values, prior)
-        if order > 2:
-            shares = np.append(prior.shares, 0.1 * prior.shares[-1])
-            weights = np.maximum(prior.weights, 0.1 * prior.weights.mean())
-            prior = maximise_likelihood(
-                design, values, Hyperparameters(weights, shares, prior.noise)
-            )
-        return prior
-
-
-def maximise_likelihood(
-    design: Float[np.ndarray, "mask unit"],
-    values: Float[np.ndarray, "mask output"],
-    start: Hyperparameters,
+def starting_point(
+    design: Float[np.ndarray, "mask unit"], values: Float[np.ndarray, "mask output"], order: int
 ) -> Hyperparameters:
-    """Climb the marginal likelihood by L-BFGS; stopping early guards against fitting its noise.
+    """Weights in proportion to squared effects, (z′f / N)², whose sum is 1.
 
     Args:
         design: the Fourier factors z.
         values: values of mean 0 and variance 1.
-        start: the hyperparameters to start from; its shares say how many orders there are.
+        order: how many orders there are.
     """
-    n_units = design.shape[1]
-    powers = _powers(design, len(start.shares))
-
-    def objective(log: np.ndarray) -> tuple[float, np.ndarray]:
-        return negative_log_likelihood(powers, values, Hyperparameters.from_log(log, n_units))
-
-    bounds = [_BOUNDS] * (n_units + len(start.shares)) + [_NOISE_BOUNDS]
-    lower, upper = np.array(bounds).T
-    optimum = minimize(
-        objective,
-        np.clip(start.to_log(), lower, upper),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": _STEPS},
-    )
-    return Hyperparameters.from_log(optimum.x, n_units)
-
-
-def negative_log_likelihood(
-    powers: list[Float[np.ndarray, "mask unit"]],
-    values: Float[np.ndarray, "mask output"],
-    prior: Hyperparameters,
-) -> tuple[float, Float[np.ndarray, " parameter"]]:
-    """−log p(values | prior) − log p(weights) up to a constant, and its gradient in the logs.
-
-    Several outputs share one prior. Their likelihoods are averaged and not multiplied, since they
-    are far from independent. The weights have an exponential prior of mean 1: it holds back weights
-    that grow only to make up for a share that shrinks. With G = ½(K⁻¹ − αα′), the gradient in w_i
-    is Σ_nm G_nm ∂K_nm/∂w_i, where ∂e_k/∂w_i = z z′ (e_{k−1} − w z z′ e_{k−2} + …): one matrix
-    product for each power of z.
-
-    Args:
-        powers: z, z², … z^K, the powers of the Fourier factors.
-        values: values of mean 0 and variance 1.
-        prior: the hyperparameters.
-
-    Returns:
-        The negative logarithm and its gradient, in the order of `Hyperparameters.to_log`; infinity
-        and zeros where the kernel matrix is not positive definite.
-    """
-    (n_masks, n_outputs), order = values.shape, len(prior.shares)
-    polynomials = elementary_symmetric(powers, prior.weights)
-    gram = _weigh(polynomials, prior)
-    gram[np.diag_indices(n_masks)] += prior.noise
-    potrf, potri = get_lapack_funcs(("potrf", "potri"), (gram,))
-    factor, failed = potrf(gram, lower=1, clean=1)
-    if failed:
-        return np.inf, np.zeros(len(prior.weights) + order + 1)
-    dual = cho_solve((factor, True), values)
-    inverse, _ = potri(factor, lower=1)
-    inverse += np.tril(inverse, -1).T
-    fit = 0.5 * (values * dual).sum() / n_outputs
-    likelihood = fit + np.log(np.diag(factor)).sum() + prior.weights.sum()
-
-    slope = 0.5 * (inverse - dual @ dual.T / n_outputs)
-    by_weight = np.ones_like(prior.weights)
-    for j, power in enumerate(powers):
-        inner = sum(prior.shares[k - 1] * polynomials[k - 1 - j] for k in range(j + 1, order + 1))
-        column_sums = np.einsum("mi,mi->i", power, (slope * inner) @ power)
-        by_weight += (-prior.weights) ** j * column_sums
-    by_share = [np.vdot(slope, e) for e in polynomials[1:]]
-    gradient = np.concatenate([by_weight, by_share, [np.trace(slope)]])
-    return float(likelihood), gradient * np.exp(prior.to_log())
-
-
-def elementary_symmetric(
-    powers: list[Float[np.ndarray, "mask unit"]],
-    weights: Float[np.ndarray, " unit"],
-    others: list[Float[np.ndarray, "other unit"]] | None = None,
-) -> list[Gram]:
-    """e_0 … e_K of (w_i z_i z′_i)_i for every two masks, by Newton's identities.
-
-    k·e_k = Σ_{j=1…k} (−1)^{j−1} e_{k−j} P_j with the power sums P_j = Σ_i (w_i z_i z′_i)^j.
-
-    Args:
-        powers: z, z², … z^K of some masks.
-        weights: w.
-        others: the powers z′, z′², … of other masks; those of the same masks if not given.
-    """
-    others = powers if others is None else others
-    sums = [
-        (z * weights**j) @ other.T
-        for j, (z, other) in enumerate(zip(powers, others, strict=True), start=1)
-    ]
-    polynomials: list[Gram] = [np.ones_like(sums[0]), sums[0]]
-    for k in range(2, len(sums) + 1):
-        polynomial = polynomials[k - 1] * sums[0]
-        for j in range(2, k):
-            polynomial += (-1) ** (j - 1) * (polynomials[k - j] * sums[j - 1])
-        polynomial += (-1) ** (k - 1) * sums[k - 1]
-        polynomials.append(polynomial / k)
-    return polynomials
+    squares = ((design.T @ values / len(design)) ** 2).mean(axis=1)
+    # By chance alone a square is 1 / N.
+    usual = max(squares.mean(), 1 / len(design))
+    weights = np.maximum(squares, _LEAST_WEIGHT * usual)
+    return Hyperparameters(weights / weights.sum(), np.array(_SHARES[:order]), _NOISE)
 
 
 def read_off(
@@ -288,7 +141,7 @@ def read_off(
     sizes = np.concatenate([(block**2).sum(axis=1) for block in means])
     largest = np.argsort(-sizes, kind="stable")[:max_terms]
     ends = np.cumsum([len(block) for block in means])
-    largest_means: dict[Term, np.ndarray] = {(): _CONSTANT * dual.sum(axis=0)}
+    largest_means: dict[Term, np.ndarray] = {(): prior.variance(()) * dual.sum(axis=0)}
     for place in largest[sizes[largest] > 0]:
         block = int(np.searchsorted(ends, place, side="right"))
         row = place - (ends[block] - len(means[block]))
@@ -318,15 +171,3 @@ def _ridge(
     normal[np.diag_indices(len(terms))] += prior.noise
     coefficients = scale[:, None] * np.linalg.solve(normal, products.T @ values)
     return dict(zip(terms, coefficients, strict=True))
-
-
-def _powers(design: Float[np.ndarray, "mask unit"], order: int) -> list[np.ndarray]:
-    return [design**k for k in range(1, order + 1)]
-
-
-def _weigh(polynomials: list[Gram], prior: Hyperparameters) -> Gram:
-    """Σ_k c_k e_k, the kernel."""
-    gram = np.full_like(polynomials[0], _CONSTANT)
-    for share, polynomial in zip(prior.shares, polynomials[1:], strict=True):
-        gram += share * polynomial
-    return gram

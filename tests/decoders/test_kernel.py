@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, product
 
 import numpy as np
-from scipy.optimize import approx_fprime
+import pytest
+from scipy.optimize import approx_fprime, minimize
 
 from mechspex.decoders import decode
-from mechspex.decoders.kernel import (
+from mechspex.decoders.kernel import Kernel, read_off, starting_point
+from mechspex.decoders.marginal_likelihood import (
     Hyperparameters,
-    Kernel,
+    dual_of,
     elementary_symmetric,
+    maximise_likelihood,
     negative_log_likelihood,
-    read_off,
+    powers_of,
 )
 from mechspex.set_functions.set_function import SetFunction
 
@@ -28,7 +32,7 @@ TERMS = [t for k in range(4) for t in combinations(range(N_UNITS), k)]
 
 
 def test_elementary_symmetric_polynomials_are_sums_over_sets():
-    polynomials = elementary_symmetric(POWERS, PRIOR.weights)
+    polynomials = elementary_symmetric(POWERS, PRIOR.weights, POWERS)
     for order, polynomial in enumerate(polynomials):
         brute = np.zeros_like(polynomial)
         for term in combinations(range(N_UNITS), order):
@@ -39,10 +43,10 @@ def test_elementary_symmetric_polynomials_are_sums_over_sets():
 
 def test_the_gradient_of_the_likelihood_is_that_of_finite_differences():
     def objective(log: np.ndarray) -> float:
-        return negative_log_likelihood(POWERS, VALUES, Hyperparameters.from_log(log, N_UNITS))[0]
+        return negative_log_likelihood(POWERS, VALUES, Hyperparameters.from_log(log, N_UNITS)).value
 
     log = PRIOR.to_log()
-    gradient = negative_log_likelihood(POWERS, VALUES, PRIOR)[1]
+    gradient = negative_log_likelihood(POWERS, VALUES, PRIOR).gradient
     numerical = np.asarray(approx_fprime(log, objective, 1e-6))
     np.testing.assert_allclose(gradient, numerical, atol=1e-4)
 
@@ -82,3 +86,89 @@ def test_the_largest_terms_are_kept():
     assert len(few) == 5
     assert few.terms == every.truncate(4).terms
     assert set(few.terms) == {(), (0,), (2,), (5,), (2, 5)}
+
+
+def _problem(n_masks: int, noise: float):
+    """Masks, standardised values and powers: singles, a pair and a triple among 12 units."""
+    rng = np.random.default_rng(3)
+    masks = rng.random((n_masks, 12)) < 0.7
+    values = 1.0 * masks[:, 0] - 2.0 * masks[:, 1] * masks[:, 2] + masks[:, 3:6].all(axis=1)
+    values = values + noise * rng.normal(size=n_masks)
+    design = (masks - 0.7) / np.sqrt(0.21)
+    values = ((values - values.mean()) / values.std())[:, None]
+    return design, values, powers_of(design, 3)
+
+
+def test_the_slopes_are_traces_and_squares_of_derivatives():
+    """½ tr(K⁻¹ ∂K) and ½ α′ ∂K α on more masks than a block of rows, the kernel by brute force."""
+    design, values, powers = _problem(150, 0.3)
+    prior = Hyperparameters(np.linspace(0.02, 0.3, 12), np.array([0.8, 0.3, 0.1]), noise=0.1)
+
+    def kernel(log: np.ndarray) -> np.ndarray:
+        at = Hyperparameters.from_log(log, 12)
+        terms = [t for k in range(4) for t in combinations(range(12), k)]
+        columns = np.stack([design[:, list(t)].prod(axis=1) for t in terms], axis=1)
+        variances = np.array([at.variance(t) for t in terms])
+        return (columns * variances) @ columns.T + at.noise * np.eye(len(design))
+
+    log, inverse = prior.to_log(), np.linalg.inv(kernel(prior.to_log()))
+    found = negative_log_likelihood(powers, values, prior)
+    dual = inverse @ values
+    np.testing.assert_allclose(dual_of(powers, values, prior), dual, atol=1e-8)
+    exact = -0.5 * np.linalg.slogdet(inverse)[1] + 0.5 * (values * dual).sum() + prior.weights.sum()
+    assert abs(found.value - exact) < 1e-8
+    for place in (0, 7, 11, 12, 13, 14, 15):
+        step = np.zeros(16)
+        step[place] = 1e-5
+        change = (kernel(log + step) - kernel(log - step)) / 2e-5
+        grows = 0.5 * np.vdot(inverse, change) + (prior.weights[place] if place < 12 else 0.0)
+        np.testing.assert_allclose(found.complexity[place], grows, rtol=1e-6)
+        np.testing.assert_allclose(found.misfit[place], 0.5 * dual.T @ change @ dual, rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_the_climb_is_as_good_as_a_long_one_of_lbfgs(noise: float):
+    """The maximum that a general optimiser reaches from the same start in 200 iterations."""
+    design, values, powers = _problem(200, noise)
+    start = starting_point(design, values, 3)
+
+    def objective(log: np.ndarray) -> tuple[float, np.ndarray]:
+        found = negative_log_likelihood(powers, values, Hyperparameters.from_log(log, 12))
+        return found.value, found.gradient
+
+    bounds = [(-18.0, 6.0)] * 15 + [(-12.0, 1.0)]
+    long = minimize(
+        objective, start.to_log(), jac=True, method="L-BFGS-B", bounds=bounds,
+        options={"maxiter": 200},
+    )  # fmt: skip
+    climbed = maximise_likelihood(powers, values, start)
+    value = negative_log_likelihood(powers, values, climbed).value
+    assert value < long.fun + 0.01 * len(values)
+    fresh = RNG.random((100, 12)) < 0.7
+    found = [
+        read_off(design, dual_of(powers, values, prior), prior, max_terms=300)
+        for prior in (climbed, Hyperparameters.from_log(long.x, 12))
+    ]
+    first, second = (
+        SetFunction.from_mapping(12, of_it, basis="fourier", keep=0.7).predict(fresh)
+        for of_it in found
+    )
+    assert np.mean((first - second) ** 2) < 0.01 * np.var(second)
+
+
+def test_a_singular_kernel_gets_more_noise():
+    """Every mask twice: without noise there is no inverse, and the dual is still finite."""
+    masks = np.repeat(MASKS, 2, axis=0)
+    powers = powers_of((masks - 0.7) / np.sqrt(0.21), 3)
+    dual = dual_of(powers, np.repeat(VALUES, 2, axis=0), replace(PRIOR, noise=1e-30))
+    assert np.isfinite(dual).all()
+
+
+def test_a_parity_over_all_masks_has_no_single_to_start_from():
+    masks = np.array(list(product([False, True], repeat=5)))
+    values = np.prod(2.0 * masks[:, :3] - 1, axis=1)
+    design = 2.0 * masks - 1
+    start = starting_point(design, values[:, None], 3)
+    np.testing.assert_allclose(start.weights, 0.2)
+    found = decode(masks, values, decoder="kernel", keep=0.5).to_mapping()
+    assert max(found, key=lambda term: abs(found[term])) == (0, 1, 2)

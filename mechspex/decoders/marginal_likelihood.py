@@ -1,0 +1,293 @@
+"""Marginal likelihood of the ANOVA kernel: its value, its slopes, and its maximum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import cho_solve, get_lapack_funcs
+
+from mechspex.core.units import Term
+
+# Prior variance of the constant, in variances of the values.
+_CONSTANT = 4.0
+# log weights, log shares of the orders, log noise stay within these bounds.
+_BOUNDS, _NOISE_BOUNDS = (-18.0, 6.0), (-12.0, 1.0)
+# Rows of the kernel matrix that are held at once: they and their polynomials stay in cache.
+_ROWS = 128
+# Evaluations at most, and nats a mask: two gains in a row below this end the climb.
+_EVALUATIONS, _SMALL_GAIN = 20, 1e-3
+# A step multiplies each variance by (misfit / complexity)^_EXPONENT. ½ cannot lose where one
+# variance moves alone; all move together, and more is faster. Losses are taken back.
+_EXPONENT = 0.75
+# Nats by which a variance must change the likelihood to be moved; there may be rounding below that.
+_NEGLIGIBLE = 1e-6
+# The most that a plain and an accelerated step add to a logarithm, and steps that are remembered.
+_PLAIN, _ACCELERATED, _REMEMBERED = 2.0, 4.0, 3
+
+Gram = Float[np.ndarray, "row other"]
+Square = Float[np.ndarray, "mask mask"]
+Powers = list[Float[np.ndarray, "mask unit"]]
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The prior: a set S of k units has a coefficient of variance c_k ∏_{i∈S} w_i.
+
+    All variances are in units of the variance of the values.
+
+    Attributes:
+        weights: w, one weight a unit.
+        shares: c_1 … c_K, one share an order.
+        noise: the variance of the noise.
+    """
+
+    weights: Float[np.ndarray, " unit"]
+    shares: Float[np.ndarray, " order"]
+    noise: float
+
+    def to_log(self) -> Float[np.ndarray, " parameter"]:
+        """The logarithms of weights, shares and noise, in this order."""
+        return np.log(np.concatenate([self.weights, self.shares, [self.noise]]))
+
+    @classmethod
+    def from_log(cls, log: Float[np.ndarray, " parameter"], n_units: int) -> Hyperparameters:
+        """The hyperparameters whose logarithms `to_log` gave; the first `n_units` are weights."""
+        exp = np.exp(log)
+        return cls(exp[:n_units], exp[n_units:-1], float(exp[-1]))
+
+    def variance(self, term: Term) -> float:
+        """The prior variance of one term's coefficient."""
+        share = self.shares[len(term) - 1] if term else _CONSTANT
+        return float(share * np.prod(self.weights[list(term)]))
+
+
+def powers_of(design: Float[np.ndarray, "mask unit"], order: int) -> Powers:
+    """z, z², … z^K of the Fourier factors z, from which power sums are made."""
+    return [design**k for k in range(1, order + 1)]
+
+
+def elementary_symmetric(
+    powers: list[Float[np.ndarray, "row unit"]],
+    weights: Float[np.ndarray, " unit"],
+    others: list[Float[np.ndarray, "other unit"]],
+) -> list[Gram]:
+    """e_0 … e_K of (w_i z_i z′_i)_i for every two masks, by Newton's identities.
+
+    k·e_k = Σ_{j=1…k} (−1)^{j−1} e_{k−j} P_j with the power sums P_j = Σ_i (w_i z_i z′_i)^j.
+
+    Args:
+        powers: z, z², … z^K of some masks.
+        weights: w.
+        others: z′, z′², … z′^K of other masks.
+    """
+    sums = [
+        (z * weights**j) @ other.T
+        for j, (z, other) in enumerate(zip(powers, others, strict=True), start=1)
+    ]
+    polynomials: list[Gram] = [np.ones_like(sums[0]), sums[0]]
+    for k in range(2, len(sums) + 1):
+        polynomial = polynomials[k - 1] * sums[0]
+        for j in range(2, k):
+            polynomial += (-1) ** (j - 1) * (polynomials[k - j] * sums[j - 1])
+        polynomial += (-1) ** (k - 1) * sums[k - 1]
+        polynomials.append(polynomial / k)
+    return polynomials
+
+
+def _triangle(powers: Powers, weights: np.ndarray) -> Iterator[tuple[slice, list[Gram]]]:
+    """Rows of masks, and e_0 … e_K between them and all masks up to the last of them.
+
+    The kernel is symmetric: what lies right of these blocks need not be computed.
+    """
+    n_masks = len(powers[0])
+    for start in range(0, n_masks, _ROWS):
+        rows = slice(start, min(start + _ROWS, n_masks))
+        some, others = [z[rows] for z in powers], [z[: rows.stop] for z in powers]
+        yield rows, elementary_symmetric(some, weights, others)
+
+
+def _fill(gram: Square, rows: slice, polynomials: list[Gram], prior: Hyperparameters) -> None:
+    """Write Σ_k c_k e_k, and the noise on the diagonal, into some rows."""
+    block = gram[rows, : rows.stop]
+    block[:] = _CONSTANT
+    for share, polynomial in zip(prior.shares, polynomials[1:], strict=True):
+        block += share * polynomial
+    block[np.arange(len(block)), np.arange(rows.start, rows.stop)] += prior.noise
+
+
+def _cholesky(gram: Square) -> np.ndarray | None:
+    """The factor in place of the lower triangle; None where there is none.
+
+    LAPACK counts columns first: what is below the diagonal here is above it there.
+    """
+    (potrf,) = get_lapack_funcs(("potrf",), (gram,))
+    factor, failed = potrf(gram.T, lower=0, clean=0, overwrite_a=1)
+    return None if failed else factor
+
+
+def dual_of(
+    powers: Powers, values: Float[np.ndarray, "mask output"], prior: Hyperparameters
+) -> Float[np.ndarray, "mask output"]:
+    """α = (K + noise)⁻¹ f; a matrix that is singular to rounding gets more noise.
+
+    Args:
+        powers: z, z², … z^K, the powers of the Fourier factors.
+        values: f.
+        prior: the hyperparameters.
+    """
+    gram = np.zeros((len(values), len(values)))
+    for rows, polynomials in _triangle(powers, prior.weights):
+        _fill(gram, rows, polynomials, prior)
+    factor = _cholesky(gram)
+    if factor is None:
+        return dual_of(powers, values, replace(prior, noise=10 * prior.noise))
+    return cho_solve((factor, False), values)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """−log p(values | prior) − log p(weights) up to a constant, and its slopes in the logs.
+
+    The slopes are in the order of `Hyperparameters.to_log`.
+
+    Attributes:
+        value: ½ log|K| + Σ_i w_i, the complexity, and ½ f′K⁻¹f, the misfit; infinity where the
+            kernel matrix is not positive definite, with slopes of 0.
+        complexity: how fast the complexity grows, ½ tr(K⁻¹ ∂K), and w_i more for a weight.
+        misfit: how fast the misfit falls, ½ α′ ∂K α.
+    """
+
+    value: float
+    complexity: Float[np.ndarray, " parameter"]
+    misfit: Float[np.ndarray, " parameter"]
+
+    @property
+    def gradient(self) -> Float[np.ndarray, " parameter"]:
+        return self.complexity - self.misfit
+
+
+def negative_log_likelihood(
+    powers: Powers, values: Float[np.ndarray, "mask output"], prior: Hyperparameters
+) -> Likelihood:
+    """−log p(values | prior) − log p(weights) up to a constant, and its slopes in the logs.
+
+    Several outputs share one prior. Their likelihoods are averaged and not multiplied, since they
+    are far from independent. The weights have an exponential prior of mean 1: it holds back weights
+    that grow only to make up for a share that shrinks. Only lower triangles are computed: with N
+    masks, n units and order K, about 3 K n N² + 2 N³ operations, and (K + 2) N² numbers are held.
+
+    Args:
+        powers: z, z², … z^K, the powers of the Fourier factors.
+        values: values of mean 0 and variance 1.
+        prior: the hyperparameters.
+    """
+    (n_masks, n_outputs), n_units = values.shape, len(prior.weights)
+    gram, blocks = np.zeros((n_masks, n_masks)), []
+    for rows, polynomials in _triangle(powers, prior.weights):
+        _fill(gram, rows, polynomials, prior)
+        blocks.append((rows, polynomials))
+    factor = _cholesky(gram)
+    if factor is None:
+        none = np.zeros(n_units + len(prior.shares) + 1)
+        return Likelihood(np.inf, none, none)
+    dual = cho_solve((factor, False), values)
+    value = 0.5 * (values * dual).sum() / n_outputs + np.log(np.diag(factor)).sum()
+    (potri,) = get_lapack_funcs(("potri",), (factor,))
+    inverse = potri(factor, lower=0, overwrite_c=1)[0].T
+
+    slopes = np.zeros((2, n_units + len(prior.shares) + 1))
+    for rows, polynomials in blocks:
+        below = inverse[rows, : rows.stop], dual[rows] @ dual[: rows.stop].T / n_outputs
+        slopes += _slopes(np.stack(below), powers, rows, polynomials, prior)
+    complexity, misfit = 0.5 * slopes * np.exp(prior.to_log())
+    complexity[:n_units] += prior.weights
+    return Likelihood(float(value + prior.weights.sum()), complexity, misfit)
+
+
+def _slopes(
+    matrices: Float[np.ndarray, "matrix row other"],
+    powers: Powers,
+    rows: slice,
+    polynomials: list[Gram],
+    prior: Hyperparameters,
+) -> Float[np.ndarray, "matrix parameter"]:
+    """What some rows add to Σ_nm M_nm ∂K_nm/∂θ, for symmetric matrices M and every θ.
+
+    ∂e_k/∂w_i = z z′ (e_{k−1} − w z z′ e_{k−2} + …): one matrix product for each power of z.
+    """
+    order = len(prior.shares)
+    # Entries below the diagonal stand for those above it too.
+    twice = np.tril(2.0 * matrices, rows.start)
+    diagonal = np.arange(rows.stop - rows.start), np.arange(rows.start, rows.stop)
+    twice[:, *diagonal] *= 0.5
+    by_weight = np.zeros((len(matrices), len(prior.weights)))
+    for j, power in enumerate(powers):
+        inner = sum(prior.shares[k - 1] * polynomials[k - 1 - j] for k in range(j + 1, order + 1))
+        products = (twice * inner) @ power[: rows.stop]
+        by_weight += (-prior.weights) ** j * np.einsum("mi,bmi->bi", power[rows], products)
+    by_share = np.stack([np.tensordot(twice, e, axes=2) for e in polynomials[1:]], axis=1)
+    by_noise = twice[:, *diagonal].sum(axis=1, keepdims=True)
+    return np.concatenate([by_weight, by_share, by_noise], axis=1)
+
+
+def maximise_likelihood(
+    powers: Powers, values: Float[np.ndarray, "mask output"], start: Hyperparameters
+) -> Hyperparameters:
+    """Climb the marginal likelihood; stopping early guards against fitting its noise.
+
+    At the maximum the misfit falls as fast as the complexity grows, for every variance. So a step
+    multiplies each by a power of misfit / complexity. With the power ½ and one variance at a time
+    this is the MM algorithm of Zhou, Hu, Zhou & Lange, "MM Algorithms for Variance Components
+    Models" (2019), which cannot lose. Anderson acceleration (Walker & Ni 2011) looks for the
+    combination of the last steps after which nothing would move, in the metric of the complexity.
+    After a loss it starts anew from the best point. At most 20 evaluations.
+
+    Args:
+        powers: z, z², … z^K, the powers of the Fourier factors.
+        values: values of mean 0 and variance 1.
+        start: the hyperparameters to start from; its shares say how many orders there are.
+    """
+    n_units = len(start.weights)
+    bounds = [_BOUNDS] * (n_units + len(start.shares)) + [_NOISE_BOUNDS]
+    lower, upper = np.array(bounds).T
+    at = best = np.clip(start.to_log(), lower, upper)
+    least, small_gains = np.inf, 0
+    history: list[tuple[np.ndarray, np.ndarray]] = []
+    step = np.zeros_like(at)
+    for _ in range(_EVALUATIONS):
+        found = negative_log_likelihood(powers, values, Hyperparameters.from_log(at, n_units))
+        if found.value < least:
+            small_gains = small_gains + 1 if least - found.value < _SMALL_GAIN * len(values) else 0
+            if small_gains == 2:
+                return Hyperparameters.from_log(at, n_units)
+            least, best = found.value, at
+            step_of_each = _EXPONENT * np.log(_nats(found.misfit) / _nats(found.complexity))
+            plain = np.clip(step_of_each, -_PLAIN, _PLAIN)
+            history = [*history[-_REMEMBERED:], (best, plain)]
+            step = _accelerated(history, _nats(found.complexity))
+        else:
+            step = history[-1][1] if len(history) > 1 else 0.5 * step
+            history = history[-1:]
+        at = np.clip(best + step, lower, upper)
+    return Hyperparameters.from_log(best, n_units)
+
+
+def _nats(slopes: Float[np.ndarray, " parameter"]) -> Float[np.ndarray, " parameter"]:
+    """The slopes, none below what matters: a variance that changes nothing stays where it is."""
+    return np.maximum(slopes, 0.0) + _NEGLIGIBLE
+
+
+def _accelerated(
+    history: list[tuple[np.ndarray, np.ndarray]], metric: np.ndarray
+) -> Float[np.ndarray, " parameter"]:
+    """Anderson's step from the last of some (point, plain step); the plain step of one alone."""
+    points, steps = (np.array(of_each) for of_each in zip(*history, strict=True))
+    if len(points) == 1:
+        return steps[0]
+    moved, changed = np.diff(points, axis=0).T, np.diff(steps, axis=0).T
+    root = np.sqrt(metric)
+    mix = np.linalg.lstsq(changed * root[:, None], steps[-1] * root, rcond=1e-3)[0]
+    return np.clip(steps[-1] - (moved + changed) @ mix, -_ACCELERATED, _ACCELERATED)
