@@ -20,10 +20,12 @@ from mechspex.set_functions.bases import features
 from mechspex.set_functions.set_function import SetFunction
 
 _LARGEST_ORDER = 3
-# Where the climb starts: shares of the orders, noise, and the least weight in usual ones. Triples
-# start low, since they can explain everything at once, a poor local optimum. A unit without an
-# effect of its own may act in pairs and triples, and keeps a chance.
-_SHARES, _NOISE, _LEAST_WEIGHT = (0.9, 0.3, 0.01), 0.2, 0.1
+# Where the climb starts: shares of singles and pairs, noise, and the least weight in usual ones.
+_SHARES, _NOISE, _LEAST_WEIGHT = (0.9, 0.3), 0.2, 0.1
+# The first fit is rough: on this part of the masks, until gains fall below so many nats a mask.
+_PAIR_MASKS, _PAIR_GAIN = 2 / 3, 1.5e-2
+# The share of triples at first, in shares of pairs, and the gain that ends the second fit.
+_TRIPLE_SHARE, _GAIN = 0.1, 1e-3
 # Triples are read off among the units with the largest weights only.
 _TRIPLE_UNITS = 96
 
@@ -44,6 +46,11 @@ class Kernel(Decoder):
     alone is expected in interactions, and one that does not matter is switched off. The kernel of
     pairs and the read-off follow Agrawal, Trippe, Huggins & Broderick, "The Kernel Interaction
     Trick" (ICML 2019).
+
+    With N masks, n units and order K, an evaluation of the likelihood takes about
+    3 K n N² + 2 N³ operations and holds (K + 2) N² numbers, N at most `tuning_masks`. There are at
+    most 40 of them, about 17 on measured values. The system holds N² numbers, N at most
+    `solved_masks`, 0.2 GB. More masks than that cost no more, but for the last ridge.
 
     The many small coefficients predict well together, and are no evidence one by one. With noisy
     values some interactions are reported where there are none; `automatic` guards against that.
@@ -76,8 +83,7 @@ class Kernel(Decoder):
         values = (samples.values - mean) / scale
         order = samples.order_up_to(_LARGEST_ORDER)
         tuned, solved = slice(self.tuning_masks), slice(self.solved_masks)
-        start = starting_point(design[tuned], values[tuned], order)
-        prior = maximise_likelihood(powers_of(design[tuned], order), values[tuned], start)
+        prior = tune(powers_of(design[tuned], order), values[tuned])
 
         head = design[solved]
         dual = dual_of(powers_of(head, order), values[solved], prior)
@@ -87,6 +93,31 @@ class Kernel(Decoder):
         terms = {term: scale * coefficients for term, coefficients in means.items()}
         terms[()] = terms.get((), 0.0) + mean
         return samples.function(terms)
+
+
+def tune(
+    powers: list[Float[np.ndarray, "mask unit"]], values: Float[np.ndarray, "mask output"]
+) -> Hyperparameters:
+    """Fit singles and pairs first, then let triples in.
+
+    Triples from the start can explain everything at once, a poor local optimum. A unit may
+    act in triples only, so those that pairs switched off get a second chance. So the first fit can
+    be rough.
+
+    Args:
+        powers: z, z², … z^K, the powers of the Fourier factors.
+        values: values of mean 0 and variance 1.
+    """
+    start = starting_point(powers[0], values, min(len(powers), 2))
+    if len(powers) < 3:
+        return maximise_likelihood(powers, values, start, small_gain=_GAIN)
+    few = slice(int(_PAIR_MASKS * len(values)))
+    some = [z[few] for z in powers[:2]]
+    pairs = maximise_likelihood(some, values[few], start, small_gain=_PAIR_GAIN)
+    weights = np.maximum(pairs.weights, _LEAST_WEIGHT * pairs.weights.mean())
+    shares = np.append(pairs.shares, _TRIPLE_SHARE * pairs.shares[-1])
+    start = Hyperparameters(weights, shares, pairs.noise)
+    return maximise_likelihood(powers, values, start, small_gain=_GAIN)
 
 
 def starting_point(

@@ -17,8 +17,8 @@ _CONSTANT = 4.0
 _BOUNDS, _NOISE_BOUNDS = (-18.0, 6.0), (-12.0, 1.0)
 # Rows of the kernel matrix that are held at once: they and their polynomials stay in cache.
 _ROWS = 128
-# Evaluations at most, and nats a mask: two gains in a row below this end the climb.
-_EVALUATIONS, _SMALL_GAIN = 20, 1e-3
+# Evaluations of a climb at most.
+_EVALUATIONS = 20
 # A step multiplies each variance by (misfit / complexity)^_EXPONENT. ½ cannot lose where one
 # variance moves alone; all move together, and more is faster. Losses are taken back.
 _EXPONENT = 0.75
@@ -234,7 +234,11 @@ def _slopes(
 
 
 def maximise_likelihood(
-    powers: Powers, values: Float[np.ndarray, "mask output"], start: Hyperparameters
+    powers: Powers,
+    values: Float[np.ndarray, "mask output"],
+    start: Hyperparameters,
+    *,
+    small_gain: float,
 ) -> Hyperparameters:
     """Climb the marginal likelihood; stopping early guards against fitting its noise.
 
@@ -249,6 +253,7 @@ def maximise_likelihood(
         powers: z, z², … z^K, the powers of the Fourier factors.
         values: values of mean 0 and variance 1.
         start: the hyperparameters to start from; its shares say how many orders there are.
+        small_gain: nats a mask; two gains in a row below this end the climb.
     """
     n_units = len(start.weights)
     bounds = [_BOUNDS] * (n_units + len(start.shares)) + [_NOISE_BOUNDS]
@@ -260,7 +265,7 @@ def maximise_likelihood(
     for _ in range(_EVALUATIONS):
         found = negative_log_likelihood(powers, values, Hyperparameters.from_log(at, n_units))
         if found.value < least:
-            small_gains = small_gains + 1 if least - found.value < _SMALL_GAIN * len(values) else 0
+            small_gains = small_gains + 1 if least - found.value < small_gain * len(values) else 0
             if small_gains == 2:
                 return Hyperparameters.from_log(at, n_units)
             least, best = found.value, at
