@@ -129,6 +129,7 @@ def decode(
     return replace(answer, notes=(*answer.notes, note))
 
 
+@on_one_thread
 def compare(
     masks: Bool[np.ndarray, "mask unit"] | np.ndarray,
     values: Float[np.ndarray, " mask *output"] | np.ndarray,

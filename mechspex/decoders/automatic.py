@@ -25,6 +25,8 @@ _HELD_OUT = 250
 # A decoder is exact, and no other can be better, if its squared error on held-out masks is below
 # this share of Σ(f − mean f)².
 _ROUNDING_OF_VARIANCE = 1e-12
+# A decoder that reaches this R² on held-out masks leaves others nothing that anyone would notice.
+_PERFECT = 0.9995
 # Entries of the masks beyond which pursuit takes minutes, and is not cross-validated.
 _COSTLY = 1 << 26
 # Recovery has not failed if the choice reaches this R² on held-out masks.
@@ -139,10 +141,10 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> DecoderCompariso
     """Cross-validate `decoders` on the same folds and choose one, or a mean of two or three.
 
     The first decoder is the simplest, and stays the choice unless the evidence is for another. A
-    mean needs evidence over a single decoder in the same way. A decoder that is exact on held-out
-    masks ends the comparison. Where no decoder does well, pursuit is tried on all masks: sparse
-    recovery succeeds at a threshold, which the training masks of a fold can miss. Where a fit of
-    pursuit takes minutes, that fit is its only one.
+    mean needs evidence over a single decoder in the same way. A decoder that is as good as exact on
+    held-out masks ends the comparison. Where no decoder does well, pursuit is tried on all masks:
+    sparse recovery succeeds at a threshold, which the training masks of a fold can miss. Where a
+    fit of pursuit takes minutes, that fit is its only one.
 
     Args:
         samples: the masks and values to compare on.
@@ -152,14 +154,17 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> DecoderCompariso
     costly = samples.masks.size > _COSTLY
     splits = folds(samples, _HELD_OUT)
     truth = np.concatenate([samples.values[test] for _, test in splits])
-    rounding = _ROUNDING_OF_VARIANCE * float(((truth - truth.mean(axis=0)) ** 2).sum())
+    energy = float(((truth - truth.mean(axis=0)) ** 2).sum())
     predicted: dict[Decoder, np.ndarray] = {}
     for decoder in decoders:
         if costly and decoder is pursuit:
             continue
         predicted[decoder] = decoder.predict_held_out(samples, splits)
-        if _squared_errors(truth, predicted[decoder]).sum() <= rounding:
+        error = float(_squared_errors(truth, predicted[decoder]).sum())
+        if error <= _ROUNDING_OF_VARIANCE * energy:
             return _comparison(truth, predicted, (decoder,))
+        if error <= (1 - _PERFECT) * energy:
+            break
     comparison = _comparison(truth, predicted, _best_group(truth, predicted))
     if pursuit is None or (comparison.r2 >= _WELL and not costly):
         return comparison

@@ -348,6 +348,17 @@ def test_the_choice_of_automatic_is_explained():
     assert answer.terms == decode(*samples, decoder=comparison.chosen).terms
 
 
+@pytest.mark.parametrize(("noise", "others_asked"), [(0.01, False), (0.2, True)])
+def test_a_decoder_that_is_as_good_as_exact_ends_the_comparison(noise: float, others_asked: bool):
+    masks = sample_masks(8, 200)
+    values = 2.0 * masks[:, 1] - 3.0 * (masks[:, 4] & masks[:, 6])
+    values = values + noise * np.random.default_rng(0).normal(size=200)
+    comparison = compare(masks, values, decoders=("additive", "pursuit", FEW_TREES))
+    assert ("proxyspex" in comparison.scores) is others_asked
+    assert comparison.chosen.name == "pursuit"
+    assert comparison.scores["additive"] < 0.95
+
+
 def test_a_mean_of_decoders_is_the_mean_of_their_functions():
     truth, (masks, _) = planted("pursuit"), training("pursuit")
     values = truth.predict(masks) + np.random.default_rng(0).normal(size=len(masks))
