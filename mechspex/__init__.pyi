@@ -43,6 +43,7 @@ from .circuits.score_table import ReferenceScores as ReferenceScores
 from .components.attention_patterns import AttentionPatterns as AttentionPatterns
 from .components.attention_patterns import attention_patterns as attention_patterns
 from .components.component_values import ComponentValues as ComponentValues
+from .components.masked_model import MaskedModel as MaskedModel
 from .core.masks import pair_ablations as pair_ablations
 from .core.masks import sample_masks as sample_masks
 from .core.masks import single_ablations as single_ablations

@@ -26,7 +26,7 @@ from mechspex.core.json_values import (
 )
 from mechspex.core.masks import keep_only
 from mechspex.core.statistics import Estimate
-from mechspex.core.units import Term, UnitSet
+from mechspex.core.units import Term, UnitSet, check_same_units
 from mechspex.effects.validation import Validation
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import CIRCUIT
@@ -35,6 +35,8 @@ from mechspex.runs.text import subject
 if TYPE_CHECKING:
     import matplotlib.figure
 
+    from mechspex.components.component_values import ComponentValues
+    from mechspex.components.masked_model import MaskedModel
     from mechspex.models.load_model import Model
 
 SCHEMA = "mechspex.circuit/1"
@@ -209,6 +211,19 @@ class Circuit(RunResult):
         from mechspex.figures.circuit import circuit_graph
 
         return circuit_graph(self, metric=metric)
+
+    def model(self, values: ComponentValues) -> MaskedModel:
+        """The model under the circuit, all other units ablated: to generate with, hook in or save.
+
+        Args:
+            values: the model with these units, ablated by ``zero`` or ``position_mean``.
+
+        Raises:
+            Refused: other units than the circuit was chosen from.
+            AblationError: references that texts of another length do not have.
+        """
+        check_same_units("values", values.units, "the circuit", self.units)
+        return values.masked_model(set(range(len(self.units))) - set(self.members))
 
     def to_graph(self) -> nx.Graph:
         """Members as nodes, confirmed pairs as edges, with attributes that GraphML holds."""

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechspex.components.forwards import AblatedModel
+from mechspex.components.masked_model import MaskedModel
 from mechspex.components.next_tokens import likeliest_tokens
 from mechspex.components.precision import AUTO, PRECISIONS, PrecisionError
 from mechspex.components.proof import Proved, proved
@@ -333,6 +334,23 @@ class ComponentValues(ValueFunction):
         with lock_of(self.model):
             self._renew()
             return likeliest_tokens(self._proved, columns, n_tokens)
+
+    @door(ablated=as_chosen)
+    def masked_model(self, ablated: str | Iterable[int | str]) -> MaskedModel:
+        """The model with some units ablated, on any text: to generate with, to hook in, to save.
+
+        Args:
+            ablated: units by name or column. All others are kept.
+
+        Raises:
+            Refused: a column out of range.
+            UnknownUnitError: an unknown name.
+            AblationError: references of the task's own positions, which other texts do not have:
+                take ``zero`` or ``position_mean``.
+        """
+        with lock_of(self.model):
+            self._renew()
+            return MaskedModel.of(self._proved, columns_of(ablated, self.units))
 
     def _renew(self) -> None:
         """Prepare and prove anew where the model's weights or hooks have changed since."""

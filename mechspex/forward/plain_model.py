@@ -106,7 +106,7 @@ class PlainModel:
         if dtype == torch.float32:
             multiply_by_the_faster_library(self.module)
         self._paths = {id(module): path for path, module in bare.items()}
-        self._owners = _hook_owners(model)
+        self._owners = hook_owners(model)
         self._sizes = shape_of(model)
         self._attached: set[str] = set()
         self._pass = _Pass()
@@ -323,8 +323,12 @@ class PlainModel:
         head.forward = forward
 
 
-def _hook_owners(model: Model) -> dict[str, tuple[nn.Module, bool]]:
-    """{hook point: (the component it belongs to, whether it is at its input)}."""
+def hook_owners(model: Model) -> dict[str, tuple[nn.Module, bool]]:
+    """{hook point: (the component it belongs to, whether it is at its input)}.
+
+    Args:
+        model: the bridge.
+    """
     place = {}
     for component in model.modules():
         for name, at_input in (("hook_in", True), ("hook_out", False)):
