@@ -56,15 +56,21 @@ class MaskedModel:
     def of(cls, proved: Proved, ablated: Term) -> MaskedModel:
         """A model with some columns of its units ablated.
 
+        Args:
+            proved: the model, its units and what replaces them.
+            ablated: the columns.
+
         Raises:
             AblationError: references of the task's own positions, which another text does not have,
                 or units that are at single positions of it.
         """
         units = proved.ablated.units
-        if any(is_word(unit) or unit.position is not None for unit in units):
+        ablation = proved.exact.groups[0].plain.ablation
+        placed = any(is_word(unit) or unit.position is not None for unit in units)
+        if placed or not isinstance(ablation, Ablation):
             raise AblationError(
-                "words and units at one position belong to the task's prompts; take heads(model), "
-                "neurons(model) or mlps(model) for a model that reads any text"
+                "edges, words and units at one position are of the task's prompts; for a model that "
+                "reads any text take heads(model), neurons(model) or mlps(model)"
             )
         if proved.ablated.rescale:
             raise AblationError(
@@ -77,7 +83,6 @@ class MaskedModel:
                 f"ablation {name!r} has a reference for each position of the task's prompts, which "
                 "another text does not have; measure with 'zero' or 'position_mean'"
             )
-        ablation = proved.exact.groups[0].plain.ablation
         mask = torch.from_numpy(ablate_sets(len(units), [ablated])[:, None])
         names = tuple(units.names[column] for column in ablated)
         return cls(proved.ablated.model, names, replace(ablation, words=None), mask)

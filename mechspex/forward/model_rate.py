@@ -24,7 +24,7 @@ class ModelRate:
         tokens: tokens a second.
         gflops: GFLOP/s in the products with its weights, 2 FLOP a weight and token; attention
             scores and the unembedding, of one position a row, are not counted.
-        share: that as a share of what a square product of this format reaches here.
+        share: `gflops` over the rate of square products of this format here.
     """
 
     model: str

@@ -92,7 +92,7 @@ def test_what_another_text_does_not_have_is_refused(gpt2, task, tmp_path):
     with pytest.raises(AblationError, match="'mean' has a reference for each position.*'zero' or"):
         mx.ComponentValues(gpt2, task, heads, "mean").masked_model(["L0H0"])
     placed = mx.ComponentValues(gpt2, task, mx.heads(gpt2, positions=1), "zero")
-    with pytest.raises(AblationError, match="units at one position belong to the task's prompts"):
+    with pytest.raises(AblationError, match="units at one position are of the task's prompts"):
         placed.masked_model([0])
     rescaled = mx.ComponentValues(gpt2, task, heads, "zero", rescale=True)
     with pytest.raises(AblationError, match="rescale counts"):
