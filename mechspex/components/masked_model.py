@@ -43,8 +43,6 @@ class MaskedModel:
     Attributes:
         model: the bridge.
         ablated: the names of the ablated units.
-        hooks: for TransformerLens: ``model.hooks(fwd_hooks=masked.hooks)``, or the same of
-            ``run_with_hooks`` and ``run_with_cache``.
     """
 
     model: Model
@@ -69,8 +67,8 @@ class MaskedModel:
         placed = any(is_word(unit) or unit.position is not None for unit in units)
         if placed or not isinstance(ablation, Ablation):
             raise AblationError(
-                "edges, words and units at one position are of the task's prompts; for a model that "
-                "reads any text take heads(model), neurons(model) or mlps(model)"
+                "edges, words and units at one position are of the task's prompts; for a model "
+                "that reads any text take heads(model), neurons(model) or mlps(model)"
             )
         if proved.ablated.rescale:
             raise AblationError(
@@ -89,6 +87,10 @@ class MaskedModel:
 
     @property
     def hooks(self) -> list[tuple[str, Hook]]:
+        """Hook points of TransformerLens, each with what is done to its activation.
+
+        For ``model.hooks(fwd_hooks=…)``, ``run_with_hooks`` and ``run_with_cache``.
+        """
         return [(site.hook, partial(self._edit, site.hook)) for site in self._ablation.sites]
 
     def _edit(self, name: str, activation: Tensor, hook: object = None) -> Tensor:
