@@ -10,14 +10,13 @@ from mechspex.core.units import Term
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.spex.decoder import Spex
 from mechspex.decoders.stepwise import LARGEST_ORDER, Search
+from mechspex.decoders.triples import fewest_masks, scan_triples
 from mechspex.set_functions.bases import Basis
 from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
 # Interactions after which the bases are compared and only the best one goes on.
 _HEAD_START = 40
-# Shares of kept entries beyond which a Fourier product takes its variance from a few rare masks.
-_FOURIER_DENSITIES = (0.25, 0.75)
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,9 +40,10 @@ class Pursuit(Decoder):
     An AND is one term in the `kept` basis, an OR one in `ablated`, a parity one in `fourier`. All
     bases that suit the design are tried. The one with the lowest EBIC of leave-one-out residuals
     after some forty interactions goes on to the end. A pair is found even if neither of its units
-    acts alone: all pairs are scanned, in blocks, also where there are a billion. A larger set is
-    found above a smaller set that shows, or if it is proposed: by SPEX where the masks are SPEX's,
-    by other decoders, or by the user.
+    acts alone: all pairs are scanned, in blocks, also where there are a billion. So is a triple,
+    where `scan_triples` can scan them all; the notes say where it could not. A larger set is found
+    above a smaller set that shows, or if it is proposed: by SPEX where the masks are SPEX's, by
+    other decoders, or by the user.
 
     Attributes:
         candidates: sets that are tried in every round, such as those of a screen.
@@ -60,8 +60,8 @@ class Pursuit(Decoder):
 
     def fit(self, samples: Samples) -> SetFunction:
         bases: list[Basis] = ["ablated", "kept"]
-        lowest, highest = _FOURIER_DENSITIES
-        if lowest <= samples.masks.mean() <= highest:
+        # Elsewhere a Fourier product takes its variance from a few rare masks.
+        if samples.n_masks >= fewest_masks(samples):
             bases.append("fourier")
         start = Search(samples, self._proposed(samples))
         searches = [start.in_basis(basis) for basis in bases]
@@ -70,16 +70,12 @@ class Pursuit(Decoder):
         best = min(searches, key=lambda search: search.score)
         best.climb(best.order)
         _scan_all_pairs(best)
+        best, searched = scan_triples(samples, searches, best)
         coefficients = best.output_coefficients()
         coefficients[0] += samples.values.mean(axis=0)
-        assumed = (
-            "sets without structure come from SPEX's design"
-            if samples.groups
-            else "sets of three and more are looked for above sets that show"
-        )
         note = (
             f"pursuit: {len(best.terms) - 1} terms, fewest in the {best.basis} basis; all pairs "
-            f"searched, {assumed}"
+            f"{searched}"
         )
         terms = dict(zip(best.terms, coefficients, strict=True))
         return samples.function(terms, basis=best.basis, notes=(note,))

@@ -103,6 +103,41 @@ class Factors:
             best = np.array(sorted([*map(tuple, best), *pairs], reverse=True)[:_POOL])
         return [(int(i), int(j)) for _, i, j in best]
 
+    def best_of_all_triples(
+        self, residual: Residuals, units: Int[np.ndarray, " unit"], least: float, most: int
+    ) -> tuple[list[Term], Float[np.ndarray, " term"]]:
+        """The Fourier triples with the highest scores, and these scores, the highest first.
+
+        For each unit i a product Zᵀ diag(z_i r) Z gives ⟨z_i z_j z_k, r⟩ for all j and k. Its part
+        above the diagonal takes N·n³/6 multiplications over all i, for each direction.
+
+        Args:
+            residual: the residual along any directions; this makes them orthonormal.
+            units: the units among which all triples are scanned, in ascending order.
+            least: triples of a lower score are left out; a score is at most the number of masks.
+            most: along how many directions of the residual, the largest first.
+        """
+        values = np.ascontiguousarray(self._values["fourier"][:, units])
+        white = _directions(residual, most)
+        first, second = (moment[units] for moment in self._moments("fourier"))
+        triples, best = np.empty((0, 3), dtype=np.int64), np.empty(0)
+        for i in range(len(units) - 2):
+            rest = values[:, i + 1 :]
+            squares = np.zeros((rest.shape[1], rest.shape[1]), dtype=np.float32)
+            for direction in white.T:
+                squares += _upper(rest, values[:, i] * direction) ** 2
+            means, powers = first[i] * first[i + 1 :], second[i] * second[i + 1 :]
+            variances = _outer(means, first[i + 1 :], powers, second[i + 1 :])
+            scores = np.triu(_ratio(squares, variances), 1)
+            j, k = np.nonzero(scores > least)
+            found = np.stack([np.full_like(j, i), j + i + 1, k + i + 1], axis=1)
+            triples, best = np.concatenate([triples, found]), np.concatenate([best, scores[j, k]])
+            order = np.argsort(-best, kind="stable")[:_POOL]
+            triples, best = triples[order], best[order]
+            if len(best) == _POOL:
+                least = max(least, float(best[-1]))
+        return [tuple(units[triple].tolist()) for triple in triples], best
+
     def _factors(self, basis: Basis) -> Float[np.ndarray, "mask unit"]:
         slope, offset = affine(basis, self._keep)
         return np.where(self._masks, np.float32(slope + offset), np.float32(offset))
