@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,8 +26,9 @@ _SINGULAR = 1e-14
 _NEW = 1e-8
 # Directions of the outputs that together hold less than this share of the variance are noise.
 _REST = 1e-3
-# Terms that may be added since a survey, as a share of the present ones, before the next survey.
-_STALE = 0.25
+# One survey serves until it was followed by terms of this share of the present ones, above so many:
+# the first few decide where the search ends, and each is chosen from a survey of its own.
+_STALE, _FEW = 0.25, 24
 
 
 @dataclass
@@ -43,6 +44,7 @@ class _Pool:
         rest: the part of each column outside the span of the present terms.
         sizes: the squared length of each column of `rest`.
         added: how many terms were added since the survey.
+        visited: the present terms of each round since the survey.
     """
 
     terms: list[Term]
@@ -51,6 +53,7 @@ class _Pool:
     rest: Columns
     sizes: Float[np.ndarray, " term"]
     added: int = 0
+    visited: set[frozenset[Term]] = field(default_factory=set)
 
     def without(self, directions: Columns) -> None:
         """Keep what is orthogonal to more directions, which are orthonormal, as well."""
@@ -150,22 +153,28 @@ class Search:
             max_terms: interactions after which to stop; no such bound if not given.
         """
         max_terms = len(self._design) if max_terms is None else max_terms
-        seen: set[frozenset[Term]] = set()
+        surveyed: set[frozenset[Term]] = set()
         pool: _Pool | None = None
-        while not self.is_exact and frozenset(self.terms) not in seen:
-            if sum(len(term) > 1 for term in self.terms) >= max_terms:
-                return
-            if pool is None or pool.added > _STALE * len(self.terms):
+        while not self.is_exact and sum(len(term) > 1 for term in self.terms) < max_terms:
+            present = frozenset(self.terms)
+            # What was there before would come again, unless the survey is a new one.
+            if pool is None or present in pool.visited or self._is_stale(pool):
+                if present in surveyed:
+                    return
+                surveyed.add(present)
                 pool = self._survey(order)
+            pool.visited.add(present)
             chosen = self._choose(pool)
-            if not chosen and not pool.added:
-                return
-            if not chosen:
+            if chosen:
+                self._add([pool.terms[j] for j in chosen], pool)
+                self._prune(pool)
+            elif pool.added:
                 pool = None
-                continue
-            seen.add(frozenset(self.terms))
-            self._add([pool.terms[j] for j in chosen], pool)
-            self._prune(pool)
+            else:
+                return
+
+    def _is_stale(self, pool: _Pool) -> bool:
+        return pool.added > _STALE * max(0, len(self.terms) - _FEW)
 
     # ── Least squares ─────────────────────────────────────────────────────────────────────────────
 
