@@ -15,6 +15,7 @@ from mechspex.cli.output import (
     refuse_unwritable,
     writing,
 )
+from mechspex.core.csv_tables import write_csv
 
 
 def collect(
@@ -57,7 +58,7 @@ def show_table(found: Any, csv: Path | None, figure: Path | None, as_json: bool)
         if csv is not None and csv.suffix == ".parquet":
             found.to_pandas().to_parquet(csv)
         elif csv is not None:
-            found.to_pandas().to_csv(csv, index=False)
+            write_csv(csv, found.to_pandas())
         if figure is not None:
             found.plot().savefig(figure, dpi=150)
     print_answer(found.to_dict() if as_json else str(found), as_json)

@@ -34,6 +34,7 @@ from mechspex.cli.run_names import keep_options, run_name
 from mechspex.cli.search import Search
 from mechspex.cli.training import explain_training
 from mechspex.core.checks import check_seed
+from mechspex.core.csv_tables import write_csv
 from mechspex.core.errors import Refused, RunError
 
 # What torch calls its devices, a number behind a colon left out.
@@ -314,7 +315,7 @@ class Experiment(Search, OwnPrompts):
         """Write the table and the picture that the options name."""
         with writing():
             if self.csv is not None:
-                answer.to_pandas().to_csv(self.csv, index=False)
+                write_csv(self.csv, answer.to_pandas())
             if self.figure is not None:
                 answer.plot().savefig(self.figure, dpi=150)
 

@@ -26,8 +26,12 @@ Json = Annotated[
 ]
 
 
-class Terminated(Exception):
-    """SIGTERM, as schedulers send it before they take a machine away."""
+class Terminated(BaseException):
+    """SIGTERM, as schedulers send it before they take a machine away.
+
+    Whatever stumbles over a model or a training and goes on another way must not take this for
+    what it stumbled over.
+    """
 
 
 _PICTURES = (".png", ".svg", ".pdf")

@@ -54,8 +54,10 @@ def show_texts(experiment: Experiment, answers: list[Any]) -> None:
         if experiment.csv is not None:
             import pandas as pd
 
+            from mechspex.core.csv_tables import write_csv
+
             frames = [answer.to_pandas().assign(context=n) for n, answer in enumerate(answers)]
-            pd.concat(frames).to_csv(experiment.csv, index=False)
+            write_csv(experiment.csv, pd.concat(frames))
     if experiment.as_json:
         print_answer([answer.to_dict() for answer in answers], as_json=True)
     else:

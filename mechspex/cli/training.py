@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechspex.cli.output import refuse_picture, refuse_unwritable, writing
+from mechspex.core.csv_tables import write_csv
 from mechspex.core.errors import MechspexError, Refused
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def explain_training(experiment: Experiment, own: Mapping[str, Any]) -> None:
         explanation, shown = _searched(experiment, question, own)
     with writing():
         if experiment.csv is not None:
-            explanation.to_pandas().to_csv(experiment.csv, index=False)
+            write_csv(experiment.csv, explanation.to_pandas())
         if experiment.figure is not None:
             _draw(explanation, experiment, shown)
     experiment.show(explanation)

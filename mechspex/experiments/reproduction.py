@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mechspex.core.csv_tables import write_csv
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain
 from mechspex.core.result import Result
@@ -155,7 +156,7 @@ class Reproduction(Result):
         picture = self.plot()
         for ending in ("png", "svg"):
             picture.savefig(folder / f"{PICTURE}.{ending}", dpi=150)
-        self.to_pandas().to_csv(folder / TABLE, index=False)
+        write_csv(folder / TABLE, self.to_pandas())
         (folder / NUMBERS).write_text(f"{self}\n")
         self.save(folder / FIGURE)
 

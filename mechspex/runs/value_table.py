@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.checks import check_memory
 from mechspex.core.errors import Refused, RunError, StoreError
 from mechspex.core.json_values import checked, read_json, read_texts, write_json
 from mechspex.core.masks import pack, unpack
@@ -21,6 +22,9 @@ from mechspex.runs.store_file import VALUES
 from mechspex.runs.stored import Stored
 
 SCHEMA = "mechspex.values/1"
+
+# Bytes that a mask in digits takes about.
+_MASK = 200
 
 # What reading a file of another program can meet.
 _BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, OSError,
@@ -243,6 +247,9 @@ def _write_parquet(table: ValueTable, file: Path) -> None:
 def _read_parquet(file: Path) -> ValueTable:
     pa, parquet = _arrow()
     try:
+        about = parquet.read_metadata(file)
+        # A few thousand bytes can say the same number a billion times.
+        check_memory(about.num_rows * (8 * about.num_columns + _MASK), f"the values in {file}")
         found = parquet.read_table(file)
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None

@@ -290,6 +290,18 @@ def test_a_terminated_run_keeps_its_values_as_well(run, monkeypatch):
     assert json.loads(run("status", "--json")[1])[0]["masks"] == sum(batches[:-1])
 
 
+def test_a_termination_is_not_what_a_model_stumbles_over(run, monkeypatch):
+    """Proving a value function goes on another way after any error of a foreign model."""
+    from mechspex.components.forwards import Forwards
+
+    def stopped(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Forwards, "without_bridge", stopped)
+    code, out, _ = run("sweep", "induction", "--model", "tiny", "--ablation", "zero")
+    assert (code, out) == (143, "")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", [("tasks",), ("tasks", "list", "--json")])
 def test_a_closed_stdout_ends_quietly(tmp_path, command, unbuffered):

@@ -26,3 +26,15 @@ def test_what_cannot_be_written_is_said(tmp_path):
     (tmp_path / "table.csv").mkdir()
     with pytest.raises(StoreError, match="could not be written"):
         write_csv(tmp_path / "table.csv", FRAME)
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    texts = ["=1+1", '=HYPERLINK("x")', "+cmd", "-a", "@SUM(1)", "\t=1", "a=1", "-1.5", "", "é"]
+    frame = pd.DataFrame({"unit": texts, "effect": [-1.0] * len(texts), "n": range(len(texts))})
+    write_csv(tmp_path / "table.csv", frame)
+    back = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    wanted = [f"'{text}" if text.strip()[:1] in tuple("=+-@") and text != "-1.5" else text
+              for text in texts[:-1]]  # fmt: skip
+    assert back.unit.tolist() == [*wanted[:-1], "", "é"]
+    assert back.effect.tolist() == frame.effect.tolist(), "numbers stay numbers"
+    assert back.n.tolist() == frame.n.tolist()

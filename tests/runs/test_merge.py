@@ -1,6 +1,7 @@
 """Several stores in one, a damaged one in a new one, and values as files for other programs."""
 
 import contextlib
+import json
 import re
 import sqlite3
 
@@ -214,6 +215,20 @@ def test_a_value_that_is_not_finite_has_one_digest(tmp_path):
     for end in ("csv", "json", "safetensors"):
         table.write(tmp_path / f"values.{end}")
         assert np.isnan(ValueTable.read(tmp_path / f"values.{end}").values).any()
+
+
+def test_a_small_file_of_more_values_than_memory_holds_is_not_read(tmp_path, monkeypatch):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    recorded(tmp_path / "run", MASKS[:5])
+    told = {"mechspex": json.dumps(ValueTable.of(tmp_path / "run")._about)}
+    column = pa.DictionaryArray.from_arrays(np.zeros(10**6, dtype=np.int8), pa.array(["00"]))
+    file = tmp_path / "values.parquet"
+    parquet.write_table(pa.table({"mask": column}).replace_schema_metadata(told), file)
+    assert file.stat().st_size < 10_000, "the same mask a million times"
+    monkeypatch.setattr(parquet, "read_table", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr("os.sysconf", lambda _: 10_000)  # a machine of 100 MB
+    with pytest.raises(Refused, match="GiB, and this machine has"):
+        ValueTable.read(file)
 
 
 def test_other_files_and_other_questions_are_refused(tmp_path, monkeypatch):
