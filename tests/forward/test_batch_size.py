@@ -41,3 +41,14 @@ def test_out_of_memory_halves_until_one_row_is_left():
     assert size.tokens == 32 * 15
     with pytest.raises(MeasurementError, match="one row of 15 tokens"):
         size.ran_out(rows=1, length=15)
+
+
+def test_a_longer_prompt_after_the_size_was_found_finds_its_own():
+    size = BatchSize(torch.device("cpu"), bytes_per_token=1)
+    size.ran_out(rows=64, length=15)
+    assert size.tokens // 15 == 32
+    assert size.tokens // 60 == 8, "as many tokens are fewer rows"
+    size.ran_out(rows=8, length=60)
+    assert size.tokens // 60 == 4, "and fewer where attention needs more"
+    size.ran_out(rows=2, length=300)
+    assert size.tokens // 300 == 1, "never less than a row"

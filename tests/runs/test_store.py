@@ -1,3 +1,4 @@
+import itertools
 import sqlite3
 import time
 from typing import ClassVar
@@ -126,6 +127,22 @@ def test_the_first_batch_of_a_model_is_small_and_grows_by_time(monkeypatch, pace
     values, function = clocked(monkeypatch, pace)
     values(all_masks(12)[:256])
     assert function.batches == batches
+
+
+def test_a_clock_that_jumps_changes_no_value_and_stops_nothing(monkeypatch, tmp_path):
+    """Back by a day, and on by a week while a machine sleeps."""
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    function = Clocked(12, monkeypatch)
+    values = RecordedValues(FunctionValues(function, parts(range(12))), tmp_path)
+    masks, jumps = all_masks(12), itertools.cycle([0.01, -86_400.0, 0.02, 604_800.0, 0.0])
+    function.batches.clear()
+    for block in np.array_split(masks, 40):
+        function.pace = next(jumps) / len(block)
+        assert np.array_equal(values(block), Counted(12)(block))
+    assert sum(function.batches) == len(masks), "each once"
+    assert values.measured == len(masks)
+    values.close()
+    assert np.array_equal(recorded(tmp_path)[0](masks), Counted(12)(masks))
 
 
 def test_a_batch_that_was_not_full_is_not_taken_for_fast(monkeypatch):
