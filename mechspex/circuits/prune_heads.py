@@ -165,6 +165,8 @@ def _checked(
     if not np.isfinite(shares).all():
         raise Refused(f"shares = {list(shares)}: give numbers between 0 and 1")
     n_units = value_function.n_units
+    if n_units < 2:
+        raise Refused(f"there is {n_units} unit; pruning chooses among at least two units")
     sizes = sorted(round(share * n_units) for share in shares)
     if not sizes or not 1 <= sizes[0] <= sizes[-1] < n_units or len(set(sizes)) < len(sizes):
         raise Refused(
