@@ -206,10 +206,9 @@ def read_cells(file: Path) -> Any:
 
 def collected(folder: Path) -> Path:
     mx.sweep(values(), units=values().units, run=folder / "runs" / "one")
-    write_json(
-        folder / "runs" / "one" / "experiment.json", checked({"seed": 3, "command": "sweep"})
-    )
-    return folder / "runs" / "one" / "experiment.json"
+    file = folder / "runs" / "one" / EXPERIMENT
+    write_json(file, checked({"seed": 3, "command": "sweep"}))
+    return file
 
 
 def read_collected(file: Path) -> Any:

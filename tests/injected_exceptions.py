@@ -18,7 +18,7 @@ class Injected(ArithmeticError):
 class RaisingAt(TorchDispatchMode):
     """Counts the operations of torch, and raises at one of them."""
 
-    def __init__(self, at=None, error=Injected):
+    def __init__(self, at: int = 0, error: type[BaseException] = Injected):
         super().__init__()
         self.at, self.error, self.count = at, error, 0
 
