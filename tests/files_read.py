@@ -30,7 +30,7 @@ from mechspex.runs.check_store import check_store
 from mechspex.runs.merge import merge
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.row_log import logs_in
-from mechspex.runs.run import CELLS
+from mechspex.runs.run import CELLS, EXPERIMENT
 from mechspex.runs.salvage import salvage
 from mechspex.runs.store_file import VALUES
 from mechspex.runs.value_table import ValueTable
