@@ -16,6 +16,11 @@ from mechspex.core.value_function import ValueFunction
 class Streams(Protocol):
     """A value function whose answers come in any order, as its workers are done with them."""
 
+    @property
+    def seconds_a_mask(self) -> float:
+        """The seconds a mask takes once all workers are there, by the last answer."""
+        ...
+
     def as_they_come(
         self, masks: Bool[np.ndarray, "mask unit"]
     ) -> Iterator[tuple[Int[np.ndarray, " row"], Float[np.ndarray, "row output"]]]:

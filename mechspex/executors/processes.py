@@ -48,7 +48,10 @@ class Processes:
             )
         self.n_workers = n_workers
         self._environments = environments or [{}] * n_workers
-        self._n_threads = n_cores // n_workers
+        own = os.environ.get("OMP_NUM_THREADS", "")
+        self._n_threads = min(
+            n_cores // n_workers, int(own) if own.isdecimal() and int(own) else n_cores
+        )
 
     def start(self, number: int) -> Process:
         """Start a process; whether it lives shows when it is asked."""

@@ -24,6 +24,9 @@ from mechspex.executors.work import Pace, Work
 class Answers(Protocol):
     """What measures: `mechspex.executors.pool.Pool`."""
 
+    @property
+    def n_workers(self) -> int: ...
+
     def answers(self, work: Work) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]: ...
 
 
@@ -80,6 +83,11 @@ class SpreadValues(ValueFunction):
     @property
     def differentiable(self) -> bool:
         return self._values.differentiable
+
+    @property
+    def seconds_a_mask(self) -> float:
+        """The seconds a mask when all workers measure, by the last answer; 0 before the first."""
+        return self._paces[VALUES].each / self._pool.n_workers
 
     def as_they_come(
         self, masks: Bool[np.ndarray, "mask unit"]

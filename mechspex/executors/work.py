@@ -29,14 +29,16 @@ class Pace:
     Attributes:
         size: how many.
         slowest: the seconds of the slowest answer.
+        each: the seconds that a mask took a worker, in the last answer.
     """
 
     size: int
     slowest: float = 0.0
+    each: float = 0.0
 
     def see(self, n_masks: int, seconds: float) -> None:
         """Size the next request by an answer."""
-        self.slowest = max(self.slowest, seconds)
+        self.slowest, self.each = max(self.slowest, seconds), seconds / n_masks
         if seconds > 1.5 * _SECONDS:
             self.size = max(1, min(self.size, int(n_masks * _SECONDS / seconds)))
         elif seconds < 0.5 * _SECONDS and n_masks == self.size:

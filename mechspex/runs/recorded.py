@@ -144,6 +144,9 @@ class RecordedValues(ValueFunction):
             return None
         before = self.seconds
         self(masks[missing])
+        if isinstance(self._value_function, Streams):
+            # Workers that are being started tell nothing of those that are there.
+            return self._value_function.seconds_a_mask
         return (self.seconds - before) / len(missing)
 
     def close(self) -> None:

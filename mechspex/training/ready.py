@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from mechspex.core.checks import SEED, Only, Whole
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused
+from mechspex.core.recipe import Recipe, import_path
 from mechspex.core.units import Term
 from mechspex.training.examples import Examples, examples
 from mechspex.training.optimisers import Training
@@ -38,6 +39,7 @@ class TrainingTask:
         fresh: how that differs for outputs which the search has not seen.
         images: what each unit is where units are images, ``[unit, row, column]``.
         planted: the sets that are known to act together, where that is known.
+        asked: what `training_task` was given.
     """
 
     name: str
@@ -47,6 +49,7 @@ class TrainingTask:
     texts: tuple[str, ...] = ()
     images: np.ndarray | None = None
     planted: tuple[Term, ...] = field(default=())
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shown(self) -> Sequence[str] | np.ndarray:
@@ -55,11 +58,24 @@ class TrainingTask:
 
     def values(self) -> TrainingValues:
         """The value function with which to search."""
-        return TrainingValues(**{**self.options, "units": self.units})
+        return self._values(held_out=False)
 
     def held_out(self) -> TrainingValues:
         """The same units on fresh targets or seeds, with which to test what was found."""
-        return TrainingValues(**{**self.options, "units": self.units, **self.fresh})
+        return self._values(held_out=True)
+
+    def _values(self, *, held_out: bool) -> TrainingValues:
+        fresh = self.fresh if held_out else {}
+        values = TrainingValues(**{**self.options, "units": self.units, **fresh})
+        return values.with_recipe(
+            Recipe(import_path(_values_of), {"asked": dict(self.asked), "held_out": held_out})
+        )
+
+
+def _values_of(asked: Mapping[str, Any], held_out: bool) -> TrainingValues:
+    """Follows the recipe of a ready task."""
+    task = training_task(**asked)
+    return task.held_out() if held_out else task.values()
 
 
 @door(
@@ -88,7 +104,8 @@ def training_task(name: str, *, n_examples: int | None = None, seed: int = 0) ->
     """
     if name not in TRAINING_TASKS:
         raise Refused(f"no training task is called {name!r}; choose {', '.join(TRAINING_TASKS)}")
-    return TRAINING_TASKS[name](name, n_examples, seed)
+    asked = {"name": name, "n_examples": n_examples, "seed": seed}
+    return replace(TRAINING_TASKS[name](name, n_examples, seed), asked=asked)
 
 
 def _of_documents(name: str, n_examples: int | None, seed: int) -> TrainingTask:

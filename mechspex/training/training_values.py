@@ -17,8 +17,9 @@ from mechspex.core.checks import SEED, Only, Several, Whole, number_in, told
 from mechspex.core.doors import door
 from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import check_masks, sample_masks
+from mechspex.core.recipe import Recipe
 from mechspex.core.units import UnitSet
-from mechspex.core.value_function import ValueFunction
+from mechspex.core.value_function import ValueFunction, without_recipe
 from mechspex.training.examples import Examples, examples
 from mechspex.training.gradient_descent import GradientDescent
 from mechspex.training.labelled_data import LabelledData, check_alike
@@ -180,6 +181,7 @@ class TrainingValues(ValueFunction):
             check_alike(data, asked)
             chosen = check_outcome(outcome, regression=data.is_regression)
         self._names = names
+        self._recipe: Recipe | None = None
         self._problem = Problem(data, asked, chosen, _as_device("device", device))
         self._train = self._learner.prepare(self._problem)
         self._told = self._configuration()
@@ -230,6 +232,26 @@ class TrainingValues(ValueFunction):
     def configuration(self) -> dict[str, str]:
         """Everything a value depends on but the mask."""
         return dict(self._told)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How another process makes the same trainings: of ready tasks, and where it was given.
+
+        Raises:
+            Refused: it is not known.
+        """
+        if self._recipe is None:
+            raise without_recipe(self)
+        return self._recipe
+
+    def with_recipe(self, recipe: Recipe) -> TrainingValues:
+        """The same, and how another process makes it, for `mechspex.executor`.
+
+        Args:
+            recipe: what makes this very value function.
+        """
+        self._recipe = recipe
+        return self
 
     @property
     def first_batch(self) -> int:

@@ -129,6 +129,12 @@ def serial(tmp_path_factory):
     return search(folder), rows_of(folder)
 
 
+def test_the_time_of_a_mask_is_that_of_workers_which_are_there(pool, tmp_path):
+    with in_force(pool):
+        values = RecordedValues(Faulty(tmp_path, seconds=0.02), None)
+    assert values.pace(MASKS) == pytest.approx(0.02 / pool.n_workers, rel=0.5)
+
+
 def test_an_adaptive_search_and_its_store_are_those_of_one_process(pool, serial, tmp_path):
     with in_force(pool):
         spread = search(tmp_path)

@@ -182,6 +182,16 @@ def test_a_model_that_was_changed_in_memory_is_refused(pool):
         pool.on(values)(sample_masks(8, 2, seed=0))
 
 
+@pytest.mark.parametrize("name", ["iris", "poison"])
+def test_ready_trainings(name, pool):
+    task = mx.training_task(name, n_examples=20, seed=2)
+    for values in (task.values(), task.held_out()):
+        masks = sample_masks(values.n_units, 6, seed=0)
+        assert_close(pool.on(values)(masks), values(masks))
+    with pytest.raises(Refused, match="does not say how a worker makes it"):
+        pool.on(task.values().with_seeds([5]))
+
+
 def test_a_metric_that_cannot_be_imported_is_refused(model, pool):
     assert pool.on(mx.ComponentValues(model, task(metric=first_logit), "heads"))
     with pytest.raises(Refused, match="lambda.* cannot be imported by a worker"):
