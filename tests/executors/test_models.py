@@ -198,6 +198,12 @@ def test_a_metric_that_cannot_be_imported_is_refused(model, pool):
         pool.on(mx.ComponentValues(model, task(metric=lambda logits, _: logits[:, 0]), "heads"))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_none_is_asked():
+    with pytest.raises(Refused, match="0 CUDA devices here, 2 asked for; take processes:N"):
+        mx.executor("gpus:2")
+
+
 def test_the_shell_gives_the_same_answer(tmp_path, monkeypatch):
     monkeypatch.setenv("MECHSPEX_RUNS", str(tmp_path))
     shell = ["sweep", "induction", "--model", "tiny", "--prompts", "4"]
