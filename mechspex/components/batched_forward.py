@@ -79,13 +79,20 @@ class BatchedForward:
             MeasurementError: out of memory even for one mask on one prompt.
         """
         cached = self.usable()
-        blocks = positions = np.zeros(len(masks), dtype=int)
-        if cached is not None:
-            blocks, positions = cached.starts(masks)
         values = np.empty((len(masks), len(self.prompts)), dtype=np.float32)
-        return self._fill(
-            values, masks, blocks, positions, self.size, partial(self._forward, cached)
-        )
+        if cached is None:
+            start = np.zeros(len(masks), dtype=int)
+            return self._fill(values, masks, start, start, self.size, partial(self._forward, None))
+        for way in cached.ways(masks):
+            values[way.masks] = self._fill(
+                values[way.masks],
+                masks[way.masks],
+                way.blocks,
+                way.positions,
+                self.size,
+                partial(self._forward, way.forward),
+            )
+        return values
 
     def values_and_gradients(
         self, masks: Float[np.ndarray, "mask unit"]

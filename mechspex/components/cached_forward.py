@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,12 +19,29 @@ from mechspex.models.bridge import in_parts
 
 
 @dataclass(frozen=True)
+class Way:
+    """Masks that are measured by one forward.
+
+    Attributes:
+        forward: the forward.
+        masks: their numbers.
+        blocks, positions: the first block and the first position that each of them changes.
+    """
+
+    forward: CachedForward
+    masks: Int[np.ndarray, " mask"]
+    blocks: Int[np.ndarray, " mask"]
+    positions: Int[np.ndarray, " mask"]
+
+
+@dataclass(frozen=True)
 class CachedForward:
     """The masked forward on a plain model, from the first thing that an ablation changes.
 
     Blocks below the first ablated unit are taken from the clean pass; so are, in a causal model,
-    the keys and values of the positions before the first ablated one. The last MLP and the
-    unembedding run where the metric reads, and only for the tokens it reads.
+    the keys and values of the positions before the first ablated one. (Those of `from_ablated` are
+    taken from the pass in which every unit is ablated, up to the first kept one.) The last MLP and
+    the unembedding run where the metric reads, and only for the tokens it reads.
 
     Attributes:
         plain_model: the model without its bridge.
@@ -85,6 +103,47 @@ class CachedForward:
             for pair in pairs
         )
         return cls(plain_model, tokens, ablation, entering, cache, layers, positions, n_read)
+
+    @cached_property
+    def from_ablated(self) -> CachedForward | None:
+        """The same, which begins at the first unit that a mask keeps.
+
+        None where units are edges or words or have a position: there it would seldom pay.
+        """
+        ablation = self.ablation
+        if (
+            isinstance(ablation, EdgeAblation)
+            or self.cache
+            or (ablation.words and ablation.words.at)
+        ):
+            return None
+        none_kept = torch.zeros(1, 1, len(self.layers), dtype=torch.bool)
+        entering: dict[int, list[Tensor]] = {block: [] for block in self.entering}
+        done = 0
+        for part in in_parts(self.tokens):
+            rows = slice(done, done + len(part))
+            edits = ablation.edits(none_kept, rows)
+            recorded, _ = self.plain_model.record(part, entering, with_cache=False, edits=edits)
+            for block, found in recorded.items():
+                entering[block].append(found)
+            done = rows.stop
+        return replace(
+            self, entering={block: torch.cat(found) for block, found in entering.items()}
+        )
+
+    def ways(self, masks: Bool[np.ndarray, "mask unit"]) -> list[Way]:
+        """Each mask from one of the two passes, whichever lets it begin later."""
+        blocks, positions = self.starts(masks)
+        kept_blocks, _ = self.starts(~masks)
+        later = kept_blocks > blocks
+        ablated = self.from_ablated if later.any() else None
+        if ablated is None:
+            return [Way(self, np.arange(len(masks)), blocks, positions)]
+        first, second = np.flatnonzero(~later), np.flatnonzero(later)
+        return [
+            Way(self, first, blocks[first], positions[first]),
+            Way(ablated, second, kept_blocks[second], positions[second]),
+        ]
 
     @property
     def first_block(self) -> int:

@@ -26,7 +26,7 @@ from mechspex.models.units import shape_of
 
 @dataclass(frozen=True)
 class Start:
-    """Where a forward may begin, because all before it is as in the clean pass.
+    """Where a forward may begin, because all before it is as in a pass that was recorded.
 
     Attributes:
         block: the first block that is run.
@@ -182,10 +182,22 @@ class PlainModel:
         return [(layer.keys, layer.values) for layer in layers]
 
     def record(
-        self, tokens: Int[Tensor, "prompt pos"], blocks: Collection[int], *, with_cache: bool
+        self,
+        tokens: Int[Tensor, "prompt pos"],
+        blocks: Collection[int],
+        *,
+        with_cache: bool,
+        edits: Edits | None = None,
     ) -> tuple[dict[int, Tensor], list[tuple[Tensor, Tensor]]]:
-        """What enters each of `blocks` in a clean pass, and every block's keys and values."""
-        run = _Pass(wanted=blocks)
+        """What enters each of `blocks`, and every block's keys and values.
+
+        Args:
+            tokens: the token ids.
+            blocks: the numbers of the blocks.
+            with_cache: whether keys and values are kept.
+            edits: made to the activations on the way; none is the clean pass.
+        """
+        run = _Pass(edits or {}, len(tokens), wanted=blocks)
         cache = DynamicCache() if with_cache else None
         self._run(run, tokens, use_cache=with_cache, past_key_values=cache)
         layers: list[Any] = [] if cache is None else cache.layers

@@ -162,6 +162,34 @@ def test_blocks_below_the_first_ablated_unit_are_not_run(deep, task):
     assert first == [(12, 5, 24)]
 
 
+def test_blocks_below_the_first_kept_unit_are_not_run(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    masks = np.zeros((4, 18), dtype=bool)
+    masks[[0, 1, 2], [13, 14, 16]] = True
+    values(masks)
+    # The pass in which all are ablated was run by now.
+    first, fifth = calls_of(values, "transformer.h.0.mlp"), calls_of(values, "transformer.h.4.mlp")
+    values(masks)
+    assert (first, fifth) == ([], [(12, 5, 24)])
+    masks[0, 1] = True
+    values(masks)
+    assert (first, fifth[1:]) == ([(3, 5, 24)], [(3, 5, 24), (9, 5, 24)])
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample", "corrupted"])
+@pytest.mark.parametrize("units", ["heads", "neurons", "late heads", "a sum"])
+def test_masks_that_keep_late_units_alone_are_as_in_the_plain_forward(
+    deep, task, units, ablation, rescale
+):
+    values = mx.ComponentValues(deep, task, UNITS[units](deep), ablation, rescale=rescale)
+    layers = np.array([unit.layer for unit in values.units])
+    masks = sample_masks(values.n_units, 12, keep=0.5, seed=3)
+    for mask, layer in zip(masks, [0, 1, 2, 3, 4, 5] * 2, strict=True):
+        mask[layers < layer] = False
+    assert np.allclose(values(masks), plainly(values, masks), atol=2e-4)
+
+
 def test_positions_before_the_first_ablated_one_are_not_run(deep, task):
     values = mx.ComponentValues(deep, task, mx.heads(deep, positions=[1, 4]))
     inner = calls_of(values, "transformer.h.2.mlp")
@@ -172,6 +200,7 @@ def test_positions_before_the_first_ablated_one_are_not_run(deep, task):
 
 def test_the_last_mlp_runs_where_it_is_read(deep, task):
     values = mx.ComponentValues(deep, task, mx.heads(deep))
+    values(np.zeros((2, 18), dtype=bool))
     inside = calls_of(values, "transformer.h.5.mlp.c_fc")
     values(np.zeros((2, 18), dtype=bool))
     assert inside == [(6, 1, 24)]
