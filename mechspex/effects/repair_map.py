@@ -63,9 +63,9 @@ class Repair:
     def share(self) -> float:
         """The share of i's direct effect that j makes up for: a_ij / a_{i|j}.
 
-        1 is all of it, above 1 more than all. NaN where nothing is repaired.
+        1 is all of it, above 1 more than all. NaN where nothing is repaired, or a_{i|j} is 0.
         """
-        if self.relation == "no repair":
+        if self.relation == "no repair" or not self.direct.value:
             return float("nan")
         return self.interaction.value / self.direct.value
 
@@ -100,7 +100,8 @@ class Repaired:
 
         NaN where the interval of a_{i|B} does not leave out zero.
         """
-        if not self.direct.leaves_out_zero:
+        # An interval that leaves out 0 has its value outside of it, if a file says so.
+        if not self.direct.leaves_out_zero or not self.direct.value:
             return float("nan")
         return 1 - self.loss.value / self.direct.value
 

@@ -1,6 +1,7 @@
 """Self-repair: planted backups of both signs, what is none, and the known model with backups."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,16 @@ def test_an_or_is_a_full_backup_in_both_directions():
         assert repair.before.value == pytest.approx(0, abs=1e-6)
         assert repair.after.value == pytest.approx(-1, abs=0.1)
         assert repair.after.high < 0
+
+
+def test_of_no_direct_effect_there_is_no_share():
+    """As a file may say it: what is measured has a direct effect where there is a repair."""
+    found = found_in({(): 1.0, (0, 1): -1.0, (2,): -0.5})
+    nothing = mx.Estimate(0.0, 0.1, 0.2)
+    repair, joint = replace(found.confirmed[0], direct=nothing), found.repaired[0]
+    assert repair.relation != "no repair"
+    assert np.isnan(repair.share)
+    assert np.isnan(replace(joint, direct=nothing).share)
 
 
 def test_backups_of_units_that_work_against_the_behaviour():
