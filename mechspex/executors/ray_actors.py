@@ -66,7 +66,7 @@ def _connect(ray: Any) -> None:
             ray.init(**quiet)
         else:
             ray.init(address="local", include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises nearly everything, plain exceptions among it
         where = os.environ.get("RAY_ADDRESS") or "this machine"
         raise Refused(f"no Ray on {where} ({error}); RAY_ADDRESS names a cluster") from None
 
