@@ -87,8 +87,8 @@ class CachedForward:
             ModelError: a hook point that the plain model does not have.
         """
         plain_model.attach(ablation.hooks)
-        layers = np.array([unit.layer for unit in units])
-        positions = np.array([from_the_start(unit.position or 0, length) for unit in units])
+        layers = np.array([unit.layer for unit in units.units])
+        positions = np.array([from_the_start(u.position or 0, length) for u in units.units])
         if ablation.words is not None:
             positions += ablation.words.first_positions(len(units))
         wanted = set(layers.tolist()) - {0}

@@ -153,16 +153,17 @@ class EdgeFlow:
             off = (base - block.scale * _through(norm, live))[None]
         self._base = base if self._base is None else self._base + base
         self._bases[self._n_writers(chunk)] = self._base
-        n_rows = off.shape[2]
+        _, _, n_rows, n_positions, d_model = off.shape
         if self._recorded is None:
-            shape = (int(self._flows.sum()), self._n_masks, *off.shape[2:])
+            shape = (self._n_rows, int(self._flows.sum()), n_positions * d_model)
             self._recorded = off.new_empty(shape)
-        end = self._n_recorded + len(writers)
-        self._recorded[self._n_recorded : end] = off.detach()
-        self._n_recorded = end
+        places = slice(self._n_recorded, self._n_recorded + len(writers))
+        self._n_recorded = places.stop
+        rows = self._recorded.view(self._n_masks, n_rows, -1, n_positions, d_model)
+        rows[:, :, places] = off.detach().permute(1, 2, 0, 3, 4)
         if self._keeps_history:
-            whole = off.expand(-1, self._n_masks, n_rows, -1, -1)
-            self._pieces.append(whole.flatten(1, 2).flatten(2))
+            each = off.expand(-1, self._n_masks, -1, -1, -1).permute(1, 2, 0, 3, 4)
+            self._pieces.append(each.flatten(3).flatten(0, 1))
 
     def _off_by_heads(
         self, block: Block, live: Tensor, reference: Tensor, heads: list[int]
@@ -191,7 +192,7 @@ class EdgeFlow:
             base = self._of_each_mask(self._bases[n_writers])
         begin = _chosen(turned, base, stream)
         assert self._recorded is not None
-        recorded = self._recorded[: len(writers)].flatten(1, 2).flatten(2)
+        recorded = self._recorded[:, : len(writers)]
         weights = absent - turned[..., None].to(absent.dtype)
         with_norm = self._chunks_with_norm(writers)
         for _, places in with_norm:
@@ -250,7 +251,7 @@ class EdgeFlow:
         changed = _mixed(
             _chosen(turned_here, at_reference, live),
             inside - turned_here[..., None].to(inside.dtype),
-            recorded[start:stop],
+            recorded[:, start:stop],
             self._history(start, stop),
         )
         norm, before = block.norm_after, _chosen(turned, at_reference, live)
@@ -262,7 +263,7 @@ class EdgeFlow:
         for piece in self._pieces:
             if start <= at < stop:
                 found.append(piece)
-            at += len(piece)
+            at += piece.shape[1]
         return found
 
     def _keep_stream(self, layer: int, stream: Tensor) -> Tensor:
@@ -369,25 +370,25 @@ class _Mixture(torch.autograd.Function):
         ctx: Any,
         begin: Float[Tensor, "row reader d"],
         weights: Float[Tensor, "row reader writer"],
-        recorded: Float[Tensor, "writer row d"],
-        *pieces: Float[Tensor, "_ row d"],
+        recorded: Float[Tensor, "row writer d"],
+        *pieces: Float[Tensor, "row _ d"],
     ) -> Float[Tensor, "row reader d"]:
         ctx.save_for_backward(weights)
-        ctx.recorded, ctx.sizes = recorded, [len(piece) for piece in pieces]
-        return torch.baddbmm(begin, weights, recorded.transpose(0, 1))
+        ctx.recorded, ctx.sizes = recorded, [piece.shape[1] for piece in pieces]
+        return torch.baddbmm(begin, weights, recorded)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weights,), (gradient,) = ctx.saved_tensors, gradients
-        of_weights = torch.bmm(gradient, ctx.recorded.permute(1, 2, 0))
-        of_recorded = torch.bmm(weights.transpose(1, 2), gradient).transpose(0, 1)
-        return gradient, of_weights, None, *of_recorded.split(ctx.sizes)
+        of_weights = torch.bmm(gradient, ctx.recorded.transpose(1, 2))
+        of_recorded = torch.bmm(weights.transpose(1, 2), gradient)
+        return gradient, of_weights, None, *of_recorded.split(ctx.sizes, dim=1)
 
 
 def _mixed(
     begin: Float[Tensor, "row reader pos d_model"],
     weights: Float[Tensor, "row reader writer"],
-    recorded: Float[Tensor, "writer row d"],
+    recorded: Float[Tensor, "row writer d"],
     pieces: list[Tensor],
 ) -> Float[Tensor, "row reader pos d_model"]:
     """begin + weights · recorded; `pieces` are the record with its history, where it is kept."""

@@ -66,5 +66,5 @@ def out_of(edges: UnitSet, parts: UnitSet, kept: np.ndarray) -> np.ndarray:
         parts: heads and MLPs, the columns of `kept`.
         kept: masks of those, ``[mask, part]``.
     """
-    columns = [parts.column_of.get(ends_of(edge)[0], len(parts)) for edge in edges]
+    columns = [parts.column_of.get(ends_of(edge)[0], len(parts)) for edge in edges.units]
     return np.pad(kept, ((0, 0), (0, 1)), constant_values=True)[:, columns]

@@ -64,7 +64,7 @@ class EdgeSites:
             AblationError: a unit that is no edge, or an edge at one position.
             UnknownUnitError, ModelError: what the model does not have.
         """
-        for unit in edges:
+        for unit in edges.units:
             if unit.kind != EDGE or unit.position is not None:
                 raise AblationError(
                     f"unit {unit.name!r} cannot be ablated beside edges, which are ablated by "

@@ -78,7 +78,7 @@ class AblatedModel:
         if hides_any(units):
             attentions(model)
         copies = cache(partial(PlainModel, model))
-        edges = EdgeSites.of(model, units) if any(u.kind == EDGE for u in units) else None
+        edges = EdgeSites.of(model, units) if any(u.kind == EDGE for u in units.units) else None
         if edges is not None and rescale:
             raise AblationError("edges are not rescaled; leave out rescale, or choose heads")
         sites, hooks = () if edges is not None else sites_of(model, units), HookWatch(model)

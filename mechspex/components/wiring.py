@@ -94,7 +94,9 @@ class Block:
         Raises:
             ModelError: heads whose queries, keys and values are no linear maps of one stream.
         """
-        block, name, config = model.blocks[layer], f"blocks.{layer}", model.original_model.config
+        block, name = model.blocks[layer], f"blocks.{layer}"
+        # TransformerLens' own models have no configuration of transformers.
+        config = getattr(model.original_model, "config", None)
         norm, own_norm = _part(block, "ln1"), _part(block, "ln2")
         attention: Any = block.attn
         output = _linear(model, attention, "o")

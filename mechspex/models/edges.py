@@ -98,7 +98,7 @@ class Wires:
         writer_of = {name: place for place, name in enumerate(self.writers)}
         reader_of = {reader.name: place for place, reader in enumerate(self.readers)}
         found = []
-        for edge in edges:
+        for edge in edges.units:
             writer, reader = ends_of(edge)
             if writer not in writer_of or reader not in reader_of:
                 raise UnknownUnitError(
