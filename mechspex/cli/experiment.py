@@ -67,7 +67,7 @@ class Experiment(Search, OwnPrompts):
     units: Annotated[
         str,
         typer.Option(
-            help="heads, mlps, neurons, or a sum: heads+mlps; or some by name: L0H1,L1H3.",
+            help="heads, mlps, neurons, or a sum: heads+mlps; edges; or some by name: L0H1,L1H3.",
             rich_help_panel=EXPERIMENT,
         ),
     ] = "heads"

@@ -87,9 +87,8 @@ def show_screens(edges, found):
         f"Against the exact effects of {len(chosen)} edges, the best {N_EXACT} of each screen. "
         f"Memory of the whole process: {gigabytes():.1f} GB.\n"
     )
-    print(
-        "| screen | gradients | CPU seconds | rank correlation | best edges |\n|---|---|---|---|---|"
-    )
+    print("| screen | gradients | CPU seconds | rank correlation | best edges |")
+    print("|---|---|---|---|---|")
     for name, (scores, taken, number) in found.items():
         order = np.argsort(-np.abs(scores))[:4]
         listed = ", ".join(f"`{names[column]}` {scores[column]:+.2f}" for column in order)

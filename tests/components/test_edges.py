@@ -165,3 +165,25 @@ def test_values_of_edges_are_kept_in_a_run(build, tmp_path):
     loaded = mx.load(tmp_path / "run")
     assert isinstance(loaded, mx.Candidates)
     assert loaded.units == values.units
+
+
+def test_six_edges_of_tiny_are_the_induction_circuit():
+    """L0H1 tells each position what stood before it, L1H3 looks for that: K-composition."""
+    model = mx.load_model("tiny")
+    values = mx.ComponentValues(
+        model, mx.load_task("induction", model, n_prompts=8, seed=1), "edges"
+    )
+    circuit = (
+        "embed→L0H1.v", "L0H1→L1H3.k", "embed→L1H3.q", "embed→L1H3.v", "L1H3→output",
+        "embed→output",
+    )  # fmt: skip
+    masks = np.zeros((3, values.n_units), dtype=bool)
+    masks[0] = True
+    masks[1:, list(values.units.columns(circuit))] = True
+    masks[2, values.units.columns(["L0H1→L1H3.k"])] = False
+    clean, kept, without = values(masks).mean(axis=1)
+    empty = values(~masks[:1]).mean()
+    assert 0.9 < (kept - empty) / (clean - empty) < 1.1
+    assert (without - empty) / (clean - empty) < 0.3
+    scores = mx.screen(values, "first_order", n_terms=10)
+    assert set(values.units.columns(circuit[:5])) <= {term[0] for term in scores.terms}
