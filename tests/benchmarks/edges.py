@@ -92,7 +92,7 @@ def show_screens(edges, found):
     for name, (scores, taken, number) in found.items():
         order = np.argsort(-np.abs(scores))[:4]
         listed = ", ".join(f"`{names[column]}` {scores[column]:+.2f}" for column in order)
-        correlation = stats.spearmanr(scores[chosen], exact).statistic
+        correlation = stats.spearmanr(scores[chosen], exact)[0]
         print(f"| {name} | {number} | {taken:.0f} | {correlation:.2f} | {listed} |", flush=True)
     strongest = chosen[np.argsort(-np.abs(exact))][:N_PAIRED]
     columns = [int(column) for column in strongest]
