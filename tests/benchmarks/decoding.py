@@ -25,8 +25,10 @@ from planted import Cell, measurement_of
 
 import mechspex as mx
 from mechspex.core.masks import all_masks, sample_masks
+from mechspex.core.units import Term
 from mechspex.decoders import decode
 from mechspex.set_functions.r_squared import r_squared
+from mechspex.set_functions.set_function import SetFunction
 
 HERE = Path(__file__).resolve()
 IOI = HERE.parents[1] / "data" / "ioi_heads_p90.npz"
@@ -52,14 +54,34 @@ def planted(*cells: Cell) -> Iterator[Problem]:
         yield name, masks, measurement(masks), fresh, measurement.function.predict(fresh)
 
 
-def recorded_heads(*numbers: int) -> Iterator[Problem]:
-    """Recorded IOI values of 270 heads; the last 1,000 are fresh."""
+def recorded_heads(*numbers: int, first: int = 0) -> Iterator[Problem]:
+    """Recorded IOI values of 270 heads, from row `first` on; the last 1,000 are fresh."""
     with np.load(IOI) as data:
         masks = np.unpackbits(data["masks_packed"], axis=1, count=270).astype(bool)
         values = data["values"].astype(np.float64)
     for number in numbers:
         name = f"recorded heads, 8 prompts, p = 0.9, N = {number:,}"
-        yield name, masks[:number], values[:number], masks[-1000:], values[-1000:]
+        name += f" from row {first:,}" if first else ""
+        rows = slice(first, first + number)
+        yield name, masks[rows], values[rows], masks[-1000:], values[-1000:]
+
+
+def parities(n_units: int, n_masks: int, keep: float, noise_db: float | None) -> Iterator[Problem]:
+    """40 centred products of one, two and three units in turn, unrelated to each other."""
+    rng = np.random.default_rng(0)
+    terms: dict[Term, float] = {}
+    while len(terms) < 40:
+        units = rng.choice(n_units, 1 + len(terms) % 3, replace=False)
+        terms[tuple(sorted(units.tolist()))] = rng.uniform(0.5, 1.5) * rng.choice([-1, 1])
+    truth = SetFunction.from_mapping(n_units, terms, basis="fourier", keep=keep)
+    masks = sample_masks(n_units, n_masks, keep=keep, seed=0)
+    fresh = sample_masks(n_units, FRESH, keep=keep, seed=10_000)
+    values = truth.predict(masks)
+    share = 0.0 if noise_db is None else 10 ** (-noise_db / 20)
+    shown = "no noise" if noise_db is None else f"{noise_db:.0f} dB"
+    name = f"40 parities of {n_units}, {shown}, p = {keep}, N = {n_masks}"
+    noise = share * values.std() * rng.normal(size=n_masks)
+    yield name, masks, values + noise, fresh, truth.predict(fresh)
 
 
 def plain_functions(n_units: int, n_masks: int) -> Iterator[Problem]:
@@ -87,6 +109,58 @@ def plain_functions(n_units: int, n_masks: int) -> Iterator[Problem]:
 
 
 # ── Parts: each yields a row a problem ────────────────────────────────────────────────────────────
+
+
+def pursuit() -> Iterator[Row]:
+    """Pursuit alone, then its part of one `mx.recover` of 1,000 masks; held-out R²."""
+    heads = (
+        recorded_heads(number, first=first)
+        for number in (250, 500, 1000, 2000)
+        for first in ((0, 1000, 2000, 3000) if number < 2000 else (0, 2000))
+    )
+    draws = planted(
+        Cell(64, "and", "peak", 20, None, 0.5, 500),
+        Cell(64, "and", "peak", 20, 10.0, 0.5, 2000, seed=1),
+        Cell(64, "walsh", "hierarchical", 100, 20.0, 0.5, 2000, seed=2),
+        Cell(64, "and", "peak", 100, None, 0.5, 2000, seed=3),
+        Cell(64, "or", "peak", 20, 20.0, 0.9, 2000, seed=4),
+        Cell(64, "walsh", "hierarchical", 50, 10.0, 0.9, 2000, seed=5),
+        Cell(64, "or", "peak", 200, 10.0, 0.5, 2000, seed=6),
+        Cell(270, "and", "peak", 20, None, 0.5, 500, seed=7),
+        Cell(270, "and", "hierarchical", 50, None, 0.9, 2000, seed=8),
+        Cell(270, "or", "hierarchical", 20, 20.0, 0.5, 2000, seed=9),
+        Cell(1024, "and", "peak", 20, 10.0, 0.5, 4000, seed=10),
+    )
+    for problems in (*heads, draws):
+        yield from decoded(problems, "pursuit")
+    spent = []
+    decode_all = mx.decoders.Pursuit.decode
+
+    def timed(self: Any, samples: Any) -> SetFunction:
+        start = time.process_time()
+        answer = decode_all(self, samples)
+        spent.append(time.process_time() - start)
+        return answer
+
+    mx.decoders.Pursuit.decode = timed
+    for name, masks, values, fresh, truth in recorded_heads(1000):
+        function = mx.recover(masks, values, fresh, truth).function
+        yield row(f"pursuit in recover: {name}", sum(spent), truth, function.predict(fresh))
+    mx.decoders.Pursuit.decode = decode_all
+
+
+def triples() -> Iterator[Row]:
+    """Parities that no smaller set betrays, by density and by size; held-out R²."""
+    for decoder in ("pursuit", "automatic"):
+        yield from decoded(parities(128, 3000, 0.5, None), decoder)
+        yield from decoded(parities(128, 3000, 0.5, 10.0), decoder)
+    for keep in (0.3, 0.7, 0.8, 0.85, 0.9):
+        yield from decoded(parities(128, 3000, keep, 10.0), "pursuit")
+    yield from decoded(parities(128, 1000, 0.5, 10.0), "pursuit")
+    yield from decoded(parities(128, 10_000, 0.9, 10.0), "pursuit")
+    yield from decoded(parities(270, 3000, 0.5, 10.0), "pursuit")
+    yield from decoded(parities(500, 3000, 0.5, 10.0), "pursuit")
+    yield from decoded(parities(1000, 3000, 0.5, 10.0), "pursuit")
 
 
 def trees() -> Iterator[Row]:
@@ -122,12 +196,20 @@ def small() -> Iterator[Row]:
         yield row(name, seconds, truth, recovery.function.predict(fresh))
 
 
+def decoded(problems: Iterator[Problem], decoder: str) -> Iterator[Row]:
+    for name, masks, values, fresh, truth in problems:
+        start = time.process_time()
+        answer = decode(masks, values, decoder=decoder)
+        seconds = time.process_time() - start
+        yield row(f"{decoder}: {name}", seconds, truth, answer.predict(fresh))
+
+
 def row(name: str, seconds: float, truth: np.ndarray, predicted: np.ndarray) -> Row:
     mean = truth.reshape(len(truth), -1).mean(axis=1)
     return {"problem": name, "seconds": seconds, "r2": r_squared(mean, predicted)}
 
 
-PARTS = {"trees": trees, "small": small}
+PARTS = {"pursuit": pursuit, "triples": triples, "trees": trees, "small": small}
 
 
 # ── Both sides ────────────────────────────────────────────────────────────────────────────────────
