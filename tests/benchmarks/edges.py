@@ -111,7 +111,10 @@ def show_screens(edges, found):
 
 def show_circuits(fresh, found):
     print("\n## Circuits, on fresh prompts\n")
-    print("The edges whose ablation is predicted to cost most, all others ablated.\n")
+    print(
+        "The edges whose ablation is predicted to cost most, all others ablated. Above 1 a circuit "
+        "leaves out\nwhat works against the answer: that raises CPR, and CMD with it.\n"
+    )
     header = None
     for name, (scores, _, _) in found.items():
         curve = mx.faithfulness_curve(fresh, [int(c) for c in np.argsort(scores, kind="stable")])
