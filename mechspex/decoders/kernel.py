@@ -22,10 +22,10 @@ from mechspex.set_functions.set_function import SetFunction
 _LARGEST_ORDER = 3
 # Where the climb starts: shares of singles and pairs, noise, and the least weight in usual ones.
 _SHARES, _NOISE, _LEAST_WEIGHT = (0.9, 0.3), 0.2, 0.1
-# The first fit is rough: on this part of the masks, until gains fall below so many nats a mask.
-_PAIR_MASKS, _PAIR_GAIN = 2 / 3, 1.5e-2
-# The share of triples at first, in shares of pairs, and the gain that ends the second fit.
-_TRIPLE_SHARE, _GAIN = 0.1, 1e-3
+# The share of triples at first, in shares of pairs.
+_TRIPLE_SHARE = 0.1
+# The gains, in nats a mask, that end the fit of pairs, which is rough, and that of triples.
+_PAIR_GAIN, _GAIN = 5e-3, 5e-4
 # Triples are read off among the units with the largest weights only.
 _TRIPLE_UNITS = 96
 
@@ -47,10 +47,10 @@ class Kernel(Decoder):
     pairs and the read-off follow Agrawal, Trippe, Huggins & Broderick, "The Kernel Interaction
     Trick" (ICML 2019).
 
-    With N masks, n units and order K, an evaluation of the likelihood takes about
-    3 K n N² + 2 N³ operations and holds (K + 2) N² numbers, N at most `tuning_masks`. There are at
-    most 40 of them, about 17 on measured values. The system holds N² numbers, N at most
-    `solved_masks`, 0.2 GB. More masks than that cost no more, but for the last ridge.
+    With N masks, n units and order K, an evaluation of the likelihood takes about 2 K n N² + N³
+    operations and holds (K + 2) N² numbers, N at most `tuning_masks`. About 23 are needed on
+    measured values, at most some 50. The system holds N² numbers, N at most `solved_masks`, 0.2 GB.
+    More masks than that cost no more, but for the last ridge.
 
     The many small coefficients predict well together, and are no evidence one by one. With noisy
     values some interactions are reported where there are none; `automatic` guards against that.
@@ -111,9 +111,7 @@ def tune(
     start = starting_point(powers[0], values, min(len(powers), 2))
     if len(powers) < 3:
         return maximise_likelihood(powers, values, start, small_gain=_GAIN)
-    few = slice(int(_PAIR_MASKS * len(values)))
-    some = [z[few] for z in powers[:2]]
-    pairs = maximise_likelihood(some, values[few], start, small_gain=_PAIR_GAIN)
+    pairs = maximise_likelihood(powers[:2], values, start, small_gain=_PAIR_GAIN)
     weights = np.maximum(pairs.weights, _LEAST_WEIGHT * pairs.weights.mean())
     shares = np.append(pairs.shares, _TRIPLE_SHARE * pairs.shares[-1])
     start = Hyperparameters(weights, shares, pairs.noise)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cho_solve, get_lapack_funcs
+from scipy.optimize import OptimizeResult, minimize
 
 from mechspex.core.units import Term
 
@@ -17,15 +18,13 @@ _CONSTANT = 4.0
 _BOUNDS, _NOISE_BOUNDS = (-18.0, 6.0), (-12.0, 1.0)
 # Rows of the kernel matrix that are held at once: they and their polynomials stay in cache.
 _ROWS = 128
-# Evaluations of a climb at most.
-_EVALUATIONS = 20
-# A step multiplies each variance by (misfit / complexity)^_EXPONENT. ½ cannot lose where one
-# variance moves alone; all move together, and more is faster. Losses are taken back.
-_EXPONENT = 0.75
+# Plain steps at first. Each multiplies every variance by (misfit / complexity)^_EXPONENT, by e² at
+# most. ½ cannot lose where one variance moves alone; all move together, and more is faster.
+_PLAIN_STEPS, _EXPONENT, _LONGEST = 4, 0.75, 2.0
+# Iterations of L-BFGS after them.
+_ITERATIONS = 16
 # Nats by which a variance must change the likelihood to be moved; there may be rounding below that.
 _NEGLIGIBLE = 1e-6
-# The most that a plain and an accelerated step add to a logarithm, and steps that are remembered.
-_PLAIN, _ACCELERATED, _REMEMBERED = 2.0, 4.0, 3
 
 Gram = Float[np.ndarray, "row other"]
 Square = Float[np.ndarray, "mask mask"]
@@ -147,64 +146,71 @@ def dual_of(
     return cho_solve((factor, False), values)
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """−log p(values | prior) − log p(weights) up to a constant, and its slopes in the logs.
-
-    The slopes are in the order of `Hyperparameters.to_log`.
-
-    Attributes:
-        value: ½ log|K| + Σ_i w_i, the complexity, and ½ f′K⁻¹f, the misfit; infinity where the
-            kernel matrix is not positive definite, with slopes of 0.
-        complexity: how fast the complexity grows, ½ tr(K⁻¹ ∂K), and w_i more for a weight.
-        misfit: how fast the misfit falls, ½ α′ ∂K α.
-    """
-
-    value: float
-    complexity: Float[np.ndarray, " parameter"]
-    misfit: Float[np.ndarray, " parameter"]
-
-    @property
-    def gradient(self) -> Float[np.ndarray, " parameter"]:
-        return self.complexity - self.misfit
-
-
 def negative_log_likelihood(
     powers: Powers, values: Float[np.ndarray, "mask output"], prior: Hyperparameters
-) -> Likelihood:
-    """−log p(values | prior) − log p(weights) up to a constant, and its slopes in the logs.
+) -> tuple[float, Float[np.ndarray, " parameter"]]:
+    """−log p(values | prior) − log p(weights) up to a constant, and its gradient in the logs.
 
-    Several outputs share one prior. Their likelihoods are averaged and not multiplied, since they
-    are far from independent. The weights have an exponential prior of mean 1: it holds back weights
-    that grow only to make up for a share that shrinks. Only lower triangles are computed: with N
-    masks, n units and order K, about 3 K n N² + 2 N³ operations, and (K + 2) N² numbers are held.
+    It is the complexity ½ log|K| + Σ_i w_i and the misfit ½ f′K⁻¹f. Several outputs share one
+    prior. Their likelihoods are averaged and not multiplied, since they are far from independent.
+    The weights have an exponential prior of mean 1: it holds back weights that grow only to make up
+    for a share that shrinks. Only lower triangles are computed: with N masks, n units and order K,
+    about 2 K n N² + N³ operations, and (K + 2) N² numbers are held.
+
+    Args:
+        powers: z, z², … z^K, the powers of the Fourier factors.
+        values: values of mean 0 and variance 1.
+        prior: the hyperparameters.
+
+    Returns:
+        The negative logarithm and its gradient, in the order of `Hyperparameters.to_log`; infinity
+        and zeros where the kernel matrix is not positive definite.
+    """
+    value, slopes = _evaluate(powers, values, prior, apart=False)
+    return value, slopes[0]
+
+
+def complexity_and_misfit(
+    powers: Powers, values: Float[np.ndarray, "mask output"], prior: Hyperparameters
+) -> tuple[Float[np.ndarray, " parameter"], Float[np.ndarray, " parameter"]]:
+    """How fast the complexity grows, ½ tr(K⁻¹ ∂K), and how fast the misfit falls, ½ α′ ∂K α.
+
+    Their difference is the gradient of `negative_log_likelihood`. For a weight w_i the complexity
+    includes its prior.
 
     Args:
         powers: z, z², … z^K, the powers of the Fourier factors.
         values: values of mean 0 and variance 1.
         prior: the hyperparameters.
     """
+    _, slopes = _evaluate(powers, values, prior, apart=True)
+    return slopes[0], slopes[1]
+
+
+def _evaluate(
+    powers: Powers, values: np.ndarray, prior: Hyperparameters, *, apart: bool
+) -> tuple[float, Float[np.ndarray, "part parameter"]]:
+    """The negative logarithm, and its gradient whole or apart as complexity and misfit."""
     (n_masks, n_outputs), n_units = values.shape, len(prior.weights)
     gram, blocks = np.zeros((n_masks, n_masks)), []
     for rows, polynomials in _triangle(powers, prior.weights):
         _fill(gram, rows, polynomials, prior)
         blocks.append((rows, polynomials))
+    slopes = np.zeros((1 + apart, n_units + len(prior.shares) + 1))
     factor = _cholesky(gram)
     if factor is None:
-        none = np.zeros(n_units + len(prior.shares) + 1)
-        return Likelihood(np.inf, none, none)
+        return np.inf, slopes
     dual = cho_solve((factor, False), values)
     value = 0.5 * (values * dual).sum() / n_outputs + np.log(np.diag(factor)).sum()
     (potri,) = get_lapack_funcs(("potri",), (factor,))
     inverse = potri(factor, lower=0, overwrite_c=1)[0].T
-
-    slopes = np.zeros((2, n_units + len(prior.shares) + 1))
     for rows, polynomials in blocks:
-        below = inverse[rows, : rows.stop], dual[rows] @ dual[: rows.stop].T / n_outputs
-        slopes += _slopes(np.stack(below), powers, rows, polynomials, prior)
-    complexity, misfit = 0.5 * slopes * np.exp(prior.to_log())
-    complexity[:n_units] += prior.weights
-    return Likelihood(float(value + prior.weights.sum()), complexity, misfit)
+        trace, square = inverse[rows, : rows.stop], dual[rows] @ dual[: rows.stop].T / n_outputs
+        matrices = np.stack([trace, square]) if apart else (trace - square)[None]
+        slopes += _slopes(matrices, powers, rows, polynomials, prior)
+    slopes *= 0.5 * np.exp(prior.to_log())
+    slopes[0, :n_units] += prior.weights
+    return float(value + prior.weights.sum()), slopes
 
 
 def _slopes(
@@ -242,57 +248,48 @@ def maximise_likelihood(
 ) -> Hyperparameters:
     """Climb the marginal likelihood; stopping early guards against fitting its noise.
 
-    At the maximum the misfit falls as fast as the complexity grows, for every variance. So a step
-    multiplies each by a power of misfit / complexity. With the power ½ and one variance at a time
-    this is the MM algorithm of Zhou, Hu, Zhou & Lange, "MM Algorithms for Variance Components
-    Models" (2019), which cannot lose. Anderson acceleration (Walker & Ni 2011) looks for the
-    combination of the last steps after which nothing would move, in the metric of the complexity.
-    After a loss it starts anew from the best point. At most 20 evaluations.
+    At the maximum the misfit falls as fast as the complexity grows, for every variance. So the
+    first steps multiply each by a power of misfit / complexity. With the power ½ and one variance
+    at a time this is the MM algorithm of Zhou, Hu, Zhou & Lange, "MM Algorithms for Variance
+    Components Models" (2019). L-BFGS goes on from there. Logarithms are scaled to it by the roots
+    of these slopes, so that its first steps are of the same kind.
 
     Args:
         powers: z, z², … z^K, the powers of the Fourier factors.
         values: values of mean 0 and variance 1.
         start: the hyperparameters to start from; its shares say how many orders there are.
-        small_gain: nats a mask; two gains in a row below this end the climb.
+        small_gain: nats a mask; two iterations that gain less in the mean end the climb.
     """
     n_units = len(start.weights)
     bounds = [_BOUNDS] * (n_units + len(start.shares)) + [_NOISE_BOUNDS]
     lower, upper = np.array(bounds).T
-    at = best = np.clip(start.to_log(), lower, upper)
-    least, small_gains = np.inf, 0
-    history: list[tuple[np.ndarray, np.ndarray]] = []
-    step = np.zeros_like(at)
-    for _ in range(_EVALUATIONS):
-        found = negative_log_likelihood(powers, values, Hyperparameters.from_log(at, n_units))
-        if found.value < least:
-            small_gains = small_gains + 1 if least - found.value < small_gain * len(values) else 0
-            if small_gains == 2:
-                return Hyperparameters.from_log(at, n_units)
-            least, best = found.value, at
-            step_of_each = _EXPONENT * np.log(_nats(found.misfit) / _nats(found.complexity))
-            plain = np.clip(step_of_each, -_PLAIN, _PLAIN)
-            history = [*history[-_REMEMBERED:], (best, plain)]
-            step = _accelerated(history, _nats(found.complexity))
-        else:
-            step = history[-1][1] if len(history) > 1 else 0.5 * step
-            history = history[-1:]
-        at = np.clip(best + step, lower, upper)
-    return Hyperparameters.from_log(best, n_units)
+    log = np.clip(start.to_log(), lower, upper)
+    for _ in range(_PLAIN_STEPS):
+        at = Hyperparameters.from_log(log, n_units)
+        slopes = np.maximum(complexity_and_misfit(powers, values, at), 0.0) + _NEGLIGIBLE
+        step = _EXPONENT * np.log(slopes[1] / slopes[0])
+        log = np.clip(log + np.clip(step, -_LONGEST, _LONGEST), lower, upper)
+    scale = np.sqrt(slopes.max(axis=0) / _EXPONENT)
 
+    def objective(scaled: np.ndarray) -> tuple[float, np.ndarray]:
+        at = Hyperparameters.from_log(scaled / scale, n_units)
+        value, gradient = negative_log_likelihood(powers, values, at)
+        return value, gradient / scale
 
-def _nats(slopes: Float[np.ndarray, " parameter"]) -> Float[np.ndarray, " parameter"]:
-    """The slopes, none below what matters: a variance that changes nothing stays where it is."""
-    return np.maximum(slopes, 0.0) + _NEGLIGIBLE
+    reached: list[float] = []
 
+    def stop_early(intermediate_result: OptimizeResult) -> None:
+        reached.append(intermediate_result.fun)
+        if len(reached) > 2 and reached[-3] - reached[-1] < 2 * small_gain * len(values):
+            raise StopIteration
 
-def _accelerated(
-    history: list[tuple[np.ndarray, np.ndarray]], metric: np.ndarray
-) -> Float[np.ndarray, " parameter"]:
-    """Anderson's step from the last of some (point, plain step); the plain step of one alone."""
-    points, steps = (np.array(of_each) for of_each in zip(*history, strict=True))
-    if len(points) == 1:
-        return steps[0]
-    moved, changed = np.diff(points, axis=0).T, np.diff(steps, axis=0).T
-    root = np.sqrt(metric)
-    mix = np.linalg.lstsq(changed * root[:, None], steps[-1] * root, rcond=1e-3)[0]
-    return np.clip(steps[-1] - (moved + changed) @ mix, -_ACCELERATED, _ACCELERATED)
+    optimum = minimize(
+        objective,
+        log * scale,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(lower * scale, upper * scale, strict=True)),
+        options={"maxiter": _ITERATIONS},
+        callback=stop_early,
+    )
+    return Hyperparameters.from_log(optimum.x / scale, n_units)

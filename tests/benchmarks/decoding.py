@@ -133,20 +133,35 @@ def pursuit() -> Iterator[Row]:
     )
     for problems in (*heads, draws):
         yield from decoded(problems, "pursuit")
-    spent = []
-    decode_all = mx.decoders.Pursuit.decode
+    yield from share_of_recover(mx.decoders.Pursuit)
 
-    def timed(self: Any, samples: Any) -> SetFunction:
-        start = time.process_time()
-        answer = decode_all(self, samples)
-        spent.append(time.process_time() - start)
-        return answer
 
-    mx.decoders.Pursuit.decode = timed
-    for name, masks, values, fresh, truth in recorded_heads(1000):
-        function = mx.recover(masks, values, fresh, truth).function
-        yield row(f"pursuit in recover: {name}", sum(spent), truth, function.predict(fresh))
-    mx.decoders.Pursuit.decode = decode_all
+def kernel() -> Iterator[Row]:
+    """The kernel decoder alone, then its part of one `mx.recover`; held-out R²."""
+    heads = (
+        recorded_heads(number, first=first)
+        for number in (250, 500, 1000, 4000)
+        for first in ((0, 1000, 2000, 3000) if number < 4000 else (0,))
+    )
+    draws = planted(
+        Cell(64, "walsh", "peak", 20, None, 0.5, 500),
+        Cell(64, "and", "peak", 20, None, 0.5, 500, seed=1),
+        Cell(64, "or", "hierarchical", 20, 20.0, 0.5, 500, seed=2),
+        Cell(64, "and", "peak", 20, 10.0, 0.5, 1000, seed=3),
+        Cell(64, "walsh", "hierarchical", 100, 20.0, 0.5, 1500, seed=4),
+        Cell(64, "and", "peak", 100, None, 0.5, 500, seed=5),
+        Cell(64, "and", "hierarchical", 100, 10.0, 0.5, 500, seed=6),
+        Cell(64, "or", "peak", 20, 20.0, 0.9, 500, seed=7),
+        Cell(64, "or", "peak", 200, 10.0, 0.5, 1500, seed=8),
+        Cell(64, "and", "peak", 20, None, 0.5, 1500, seed=9),
+        Cell(200, "and", "hierarchical", 50, None, 0.9, 800, seed=10),
+        Cell(200, "or", "hierarchical", 20, 20.0, 0.5, 800, seed=11),
+        Cell(200, "and", "peak", 20, 10.0, 0.5, 800, seed=12),
+        Cell(200, "walsh", "hierarchical", 50, 10.0, 0.9, 800, seed=13),
+    )
+    for problems in (*heads, draws):
+        yield from decoded(problems, "kernel")
+    yield from share_of_recover(mx.decoders.Kernel)
 
 
 def triples() -> Iterator[Row]:
@@ -196,6 +211,25 @@ def small() -> Iterator[Row]:
         yield row(name, seconds, truth, recovery.function.predict(fresh))
 
 
+def share_of_recover(decoder: Any) -> Iterator[Row]:
+    """The seconds of one decoder's fits in an `mx.recover` of the recorded heads."""
+    spent = []
+    decode_all = decoder.decode
+
+    def timed(self: Any, samples: Any) -> SetFunction:
+        start = time.process_time()
+        answer = decode_all(self, samples)
+        spent.append(time.process_time() - start)
+        return answer
+
+    decoder.decode = timed
+    for name, masks, values, fresh, truth in recorded_heads(1000):
+        function = mx.recover(masks, values, fresh, truth).function
+        shown = f"{decoder.name} in recover: {name}"
+        yield row(shown, sum(spent), truth, function.predict(fresh))
+    decoder.decode = decode_all
+
+
 def decoded(problems: Iterator[Problem], decoder: str) -> Iterator[Row]:
     for name, masks, values, fresh, truth in problems:
         start = time.process_time()
@@ -209,7 +243,7 @@ def row(name: str, seconds: float, truth: np.ndarray, predicted: np.ndarray) -> 
     return {"problem": name, "seconds": seconds, "r2": r_squared(mean, predicted)}
 
 
-PARTS = {"pursuit": pursuit, "triples": triples, "trees": trees, "small": small}
+PARTS = {"kernel": kernel, "pursuit": pursuit, "triples": triples, "trees": trees, "small": small}
 
 
 # ── Both sides ────────────────────────────────────────────────────────────────────────────────────

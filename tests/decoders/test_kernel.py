@@ -13,6 +13,7 @@ from mechspex.decoders import decode
 from mechspex.decoders.kernel import Kernel, read_off, starting_point, tune
 from mechspex.decoders.marginal_likelihood import (
     Hyperparameters,
+    complexity_and_misfit,
     dual_of,
     elementary_symmetric,
     maximise_likelihood,
@@ -43,10 +44,10 @@ def test_elementary_symmetric_polynomials_are_sums_over_sets():
 
 def test_the_gradient_of_the_likelihood_is_that_of_finite_differences():
     def objective(log: np.ndarray) -> float:
-        return negative_log_likelihood(POWERS, VALUES, Hyperparameters.from_log(log, N_UNITS)).value
+        return negative_log_likelihood(POWERS, VALUES, Hyperparameters.from_log(log, N_UNITS))[0]
 
     log = PRIOR.to_log()
-    gradient = negative_log_likelihood(POWERS, VALUES, PRIOR).gradient
+    gradient = negative_log_likelihood(POWERS, VALUES, PRIOR)[1]
     numerical = np.asarray(approx_fprime(log, objective, 1e-6))
     np.testing.assert_allclose(gradient, numerical, atol=1e-4)
 
@@ -112,18 +113,20 @@ def test_the_slopes_are_traces_and_squares_of_derivatives():
         return (columns * variances) @ columns.T + at.noise * np.eye(len(design))
 
     log, inverse = prior.to_log(), np.linalg.inv(kernel(prior.to_log()))
-    found = negative_log_likelihood(powers, values, prior)
+    value, gradient = negative_log_likelihood(powers, values, prior)
+    complexity, misfit = complexity_and_misfit(powers, values, prior)
+    np.testing.assert_allclose(complexity - misfit, gradient, atol=1e-8)
     dual = inverse @ values
     np.testing.assert_allclose(dual_of(powers, values, prior), dual, atol=1e-8)
     exact = -0.5 * np.linalg.slogdet(inverse)[1] + 0.5 * (values * dual).sum() + prior.weights.sum()
-    assert abs(found.value - exact) < 1e-8
+    assert abs(value - exact) < 1e-8
     for place in (0, 7, 11, 12, 13, 14, 15):
         step = np.zeros(16)
         step[place] = 1e-5
         change = (kernel(log + step) - kernel(log - step)) / 2e-5
         grows = 0.5 * np.vdot(inverse, change) + (prior.weights[place] if place < 12 else 0.0)
-        np.testing.assert_allclose(found.complexity[place], grows, rtol=1e-6)
-        np.testing.assert_allclose(found.misfit[place], 0.5 * dual.T @ change @ dual, rtol=1e-6)
+        np.testing.assert_allclose(complexity[place], grows, rtol=1e-6)
+        np.testing.assert_allclose(misfit[place], 0.5 * dual.T @ change @ dual, rtol=1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
@@ -134,8 +137,7 @@ def test_a_short_climb_from_pairs_is_as_good_as_a_long_one_of_all(noise: float):
     start = replace(start, shares=np.append(start.shares, 0.03))
 
     def objective(log: np.ndarray) -> tuple[float, np.ndarray]:
-        found = negative_log_likelihood(powers, values, Hyperparameters.from_log(log, 12))
-        return found.value, found.gradient
+        return negative_log_likelihood(powers, values, Hyperparameters.from_log(log, 12))
 
     bounds = [(-18.0, 6.0)] * 15 + [(-12.0, 1.0)]
     long = minimize(
@@ -143,7 +145,7 @@ def test_a_short_climb_from_pairs_is_as_good_as_a_long_one_of_all(noise: float):
         options={"maxiter": 200},
     )  # fmt: skip
     tuned = tune(powers, values)
-    value = negative_log_likelihood(powers, values, tuned).value
+    value = negative_log_likelihood(powers, values, tuned)[0]
     assert value < long.fun + 0.01 * len(values)
     fresh = RNG.random((100, 12)) < 0.7
     found = [
@@ -168,8 +170,8 @@ def test_a_unit_of_triples_alone_comes_back_after_the_fit_of_pairs():
     pairs = maximise_likelihood(powers[:2], values, starting_point(z, values, 2), small_gain=1e-3)
     weights = tune(powers, values).weights
     assert pairs.weights[4] < 1e-2 * pairs.weights.mean()
-    assert weights[4] > 1e-1 * weights.mean()
-    assert weights[[5, 7]].max() < 1e-2 * weights.mean()
+    assert weights[4] > 1e-2 * weights.mean()
+    assert weights[[5, 7]].max() < 1e-4 * weights.mean()
 
 
 def test_a_singular_kernel_gets_more_noise():
