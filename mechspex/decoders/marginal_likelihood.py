@@ -264,12 +264,13 @@ def maximise_likelihood(
     bounds = [_BOUNDS] * (n_units + len(start.shares)) + [_NOISE_BOUNDS]
     lower, upper = np.array(bounds).T
     log = np.clip(start.to_log(), lower, upper)
+    scale = np.ones_like(log)
     for _ in range(_PLAIN_STEPS):
         at = Hyperparameters.from_log(log, n_units)
         slopes = np.maximum(complexity_and_misfit(powers, values, at), 0.0) + _NEGLIGIBLE
         step = _EXPONENT * np.log(slopes[1] / slopes[0])
         log = np.clip(log + np.clip(step, -_LONGEST, _LONGEST), lower, upper)
-    scale = np.sqrt(slopes.max(axis=0) / _EXPONENT)
+        scale = np.sqrt(slopes.max(axis=0) / _EXPONENT)
 
     def objective(scaled: np.ndarray) -> tuple[float, np.ndarray]:
         at = Hyperparameters.from_log(scaled / scale, n_units)
