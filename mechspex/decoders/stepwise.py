@@ -28,7 +28,7 @@ _NEW = 1e-8
 _REST = 1e-3
 # One survey serves until it was followed by terms of this share of the present ones, above so many:
 # the first few decide where the search ends, and each is chosen from a survey of its own.
-_STALE, _FEW = 0.25, 24
+_STALE, _FEW = 0.1, 24
 
 
 @dataclass
