@@ -302,7 +302,7 @@ FILES = [
     FileKind("its write-ahead log", store_with_ahead, read_run),
     FileKind("its log of rows, where locks do nothing", store_with_log, read_run),
     *(
-        FileKind(f"exported values (.{end})", partial(export, ending=end), read_export, b'"digest"',
+        FileKind(f"exported values (.{end})", partial(export, ending=end), read_export, b"digest",
                  end == "json")
         for end in ("csv", "json", "safetensors", "parquet")
     ),

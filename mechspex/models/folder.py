@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mechspex.core.checks import quoted
 from mechspex.core.errors import ModelError
 
 # Any of these makes a tokenizer; without one transformers makes up an empty one.
@@ -85,11 +87,12 @@ def _weight_files(folder: Path) -> list[Path]:
                 f"{folder / _INDEX} does not say which weights lie where; save the model anew"
             )
         parts = set(listed)
-        missing = sorted(part for part in parts if not (folder / part).is_file())
+        # A name too long for the drive is none that is there.
+        missing = sorted(part for part in parts if not os.path.isfile(folder / part))
         if missing:
             raise ModelError(
-                f"folder {folder} lacks {missing[0]}, one of {len(missing)} of its {len(parts)} "
-                "files of weights that are missing; copy them there"
+                f"folder {folder} lacks {quoted(missing[0])}, one of {len(missing)} of its "
+                f"{len(parts)} files of weights that are missing; copy them there"
             )
         return [folder / part for part in sorted(parts)]
     found = sorted(path.name for path in folder.glob("*.bin"))

@@ -145,8 +145,16 @@ def test_a_missing_part_of_the_weights_is_named(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert mx.load_model(folder)
     (folder / "b.safetensors").unlink()
-    with pytest.raises(ModelError, match="lacks b.safetensors, one of 1 of its 2 files"):
+    with pytest.raises(ModelError, match="lacks 'b.safetensors', one of 1 of its 2 files"):
         mx.load_model(folder)
+    for weights, complaint in (
+        ({"a": "x" * 5000}, "lacks 'xxx"),
+        ({"a": ["b"]}, "does not say which weights lie where"),
+        ([], "does not say which weights lie where"),
+    ):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+        with pytest.raises(ModelError, match=complaint):
+            mx.load_model(folder)
 
 
 @pytest.mark.parametrize(
