@@ -176,7 +176,9 @@ def tally_of(kind: FileKind, folder: Path, n_inputs: int, seed: int) -> Tally:
                 answer = kind.read(file)
         except MechspexError:
             found.refused += 1
-        except (Exception, Hang) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # hangs and panics of libraries are no Exceptions
             told = f"{type(error).__name__}: {error}"[:100] + f" (input {number})"
             found.raw[told] = found.raw.get(told, 0) + 1
         else:

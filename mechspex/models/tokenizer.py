@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
+from mechspex.core.checks import quoted
 from mechspex.core.errors import ModelError
 from mechspex.models.folder import read_fields
 
@@ -163,7 +164,16 @@ class FolderTokenizer:
         return self._unk
 
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
-        return Encoded(self._rust.encode(text, add_special_tokens=add_special_tokens).ids)
+        try:
+            return Encoded(self._rust.encode(text, add_special_tokens=add_special_tokens).ids)
+        except BaseException as error:
+            # The library panics, which is no Exception, on files that contradict themselves.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ModelError(
+                f"the tokenizer cannot read {quoted(text)} ({error}); save it anew with "
+                "tokenizer.save_pretrained(folder)"
+            ) from None
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return [str(self._rust.id_to_token(number)) for number in ids]

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 import mechspex as mx
+from mechspex.errors import ModelError
 from mechspex.models.shipped import TINY
 from mechspex.models.tokenizer import FolderTokenizer, own_tokenizer
 
@@ -164,3 +165,19 @@ def test_padding_and_truncation_left_in_the_file_are_not_applied(tmp_path):
     text = "river stone cloud fire"
     expected = AutoTokenizer.from_pretrained(tmp_path)(text).input_ids
     assert FolderTokenizer(tmp_path)(text).input_ids == expected
+
+
+class PanicException(BaseException):
+    """As the library of tokenizers raises it."""
+
+
+def test_a_panic_of_the_library_is_a_typed_error(monkeypatch):
+    tokenizer = FolderTokenizer(TINY)
+
+    class Panicking:
+        def encode(self, *_, **__):
+            raise PanicException("no entry found for key")
+
+    monkeypatch.setattr(tokenizer, "_rust", Panicking())
+    with pytest.raises(ModelError, match="cannot read 'key cow' .no entry found for key."):
+        tokenizer("key cow")
