@@ -6,7 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 Spans = Mapping[str, range]
 
-FIRST, END = "first", "end"
+# In brackets, so that no span of a task is called so.
+FIRST, END = "(first token)", "(last token)"
 
 
 def segments(length: int, spans: Spans) -> dict[str, range]:
@@ -25,7 +26,7 @@ def segments(length: int, spans: Spans) -> dict[str, range]:
     done, before = 0, "start"
     for name, span in named:
         if span.start > done:
-            pieces[f"after {before}"] = range(done, span.start)
+            pieces[f"(after {before})"] = range(done, span.start)
         pieces[name] = span
         done, before = span.stop, name
     return pieces

@@ -31,6 +31,9 @@ _PERFECT = 0.9995
 _COSTLY = 1 << 26
 # Recovery has not failed if the choice reaches this R² on held-out masks.
 _WELL = 0.95
+# What pursuit on all masks must gain over that choice where it was cross-validated too: beyond its
+# threshold it gains far more.
+_CLEARLY = 0.05
 # {decoders in the mean: standard errors}. The gain in squared error, mask by mask, must exceed so
 # many of its standard errors: for one decoder over the simplest, for a mean over the choice so far.
 # Averaging pays more on the smaller training sets of cross-validation than on all masks, so a mean
@@ -170,7 +173,7 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> DecoderCompariso
         return comparison
     answer = pursuit.decode(samples)
     r2 = charged_r2(samples, answer)
-    if r2 <= comparison.r2:
+    if r2 <= comparison.r2 + (0.0 if costly else _CLEARLY):
         return comparison
     return replace(comparison, chosen=pursuit, r2=r2, answer=answer)
 

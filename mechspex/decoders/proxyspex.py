@@ -173,7 +173,7 @@ class ProxySpex(Decoder):
 
     def _predictions(
         self, samples: Samples, split: Split, forests: Sequence[Forest]
-    ) -> Float[np.ndarray, "refitted held_out output"]:
+    ) -> Float[np.ndarray, "refitted _ output"]:
         """What the trees of a fold predict for its test masks, as they are and refitted."""
         train, test = split
         answer = self._read(samples, forests)
@@ -202,7 +202,7 @@ class ProxySpex(Decoder):
 def _refit_gains(
     samples: Samples,
     splits: Sequence[Split],
-    predicted: Sequence[Float[np.ndarray, "refitted held_out output"]],
+    predicted: Sequence[Float[np.ndarray, "refitted _ output"]],
 ) -> list[float]:
     """By how much the refit lowers the squared error on each fold's test masks."""
     gains = []

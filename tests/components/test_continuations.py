@@ -80,8 +80,9 @@ def test_the_mean_of_unequal_prompts_is_taken_piece_by_piece(gpt2):
         assert torch.allclose(z, torch.stack([begin, *[between] * (n - 2), end]), atol=1e-6)
 
 
-def test_named_spans_are_averaged_with_each_other(gpt2):
-    task = replace(NEXT, spans=[{"subject": "bird"}, {"subject": "lake key"}, {"subject": "wood"}])
+@pytest.mark.parametrize("name", ["subject", "first", "end"])
+def test_named_spans_are_averaged_with_each_other(gpt2, name):
+    task = replace(NEXT, spans=[{name: "bird"}, {name: "lake key"}, {name: "wood"}])
     first, second, third = (z_of(gpt2, text) for text in NEXT.prompts)
     found = reference(gpt2, task, "mean")
     subject = torch.cat([first[2:3], second[2:4], third[1:2]]).mean(0)

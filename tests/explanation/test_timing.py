@@ -51,7 +51,7 @@ def test_how_long_it_takes_is_said_before_the_search(slow, capsys):
     mx.explain(values_of(slow), design=IN_ROUNDS, n_masks=1000, decoder="pursuit", progress=True)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("about")]
     # Eight held-out masks are measured by then; 40 are those of the tests.
-    first, whole = (0.02 * (n + 92 + 40) / 0.7 for n in (250, 1000))
+    first, whole = (0.02 * (n + 92 + 40) / 0.85 for n in (250, 1000))
     assert said == [
         f"about {first:.0f} s up to a first answer, {whole:.0f} s at most; it stops at a held-out "
         "R² of 0.9: 250 to 1,000 masks and 100 held-out ones × 1 outputs at 50 values/s, decoding, "
@@ -95,8 +95,8 @@ def test_minutes_are_a_budget(slow, target, tmp_path):
     with Run.open(tmp_path / "run") as run:
         n_masks = masks_in(1.0, values_of(slow), 4, plan, run)
     held_out, tests = n_held_out(n_masks, target), timing._TESTED * 4
-    # 0.7 of a minute at fifty masks a second; a mask more would not fit.
-    assert n_masks + held_out + tests <= 2100 < n_masks + 2 + held_out + tests
+    # 0.85 of a minute at fifty masks a second; a mask more would not fit.
+    assert n_masks + held_out + tests <= 2550 < n_masks + 2 + held_out + tests
     assert slow.now <= 0.02 * 9, "eight masks, and a mask by which the function is known"
     with Run.open(tmp_path / "run") as run:
         again = masks_in(1.0, values_of(slow), 4, plan, run)
