@@ -290,7 +290,7 @@ SCRIPT = """if True:
     from mechspex.core.masks import all_masks
     from worker_functions import Faulty
     with mx.executor("processes:1"):
-        mx.sweep(Faulty(sys.argv[1], seconds=0.05), order=2, run=sys.argv[2], progress=False)
+        mx.sweep(Faulty(sys.argv[1], seconds=0.2), order=2, run=sys.argv[2], progress=False)
 """
 
 
