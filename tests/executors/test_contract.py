@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from thread_workers import Threads
 from worker_functions import N_UNITS, Faulty, planted
 
 import mechspex as mx
@@ -19,7 +20,6 @@ from mechspex.core.masks import all_masks
 from mechspex.errors import Refused, WorkerError
 from mechspex.executors import work
 from mechspex.executors.executor import WorkerLost
-from mechspex.executors.measurer import Measurer
 from mechspex.executors.named import Named
 from mechspex.executors.pool import Pool
 from mechspex.runs.recorded import RecordedValues
@@ -27,23 +27,6 @@ from mechspex.runs.stored import Stored
 
 UNITS = mx.parts(N_UNITS)
 MASKS = all_masks(N_UNITS)
-
-
-class Here:
-    """Workers that are threads of this process: every part of an executor but the transport."""
-
-    n_workers = 2
-
-    def start(self, number):
-        return Thread()
-
-    def close(self):
-        pass
-
-
-class Thread(Measurer):
-    def close(self):
-        pass
 
 
 def n_cuda_devices():
@@ -70,7 +53,7 @@ EXECUTORS = [
 @pytest.fixture(scope="module", params=EXECUTORS)
 def pool(request, tmp_path_factory):
     os.environ["MECHSPEX_RUNS"] = str(tmp_path_factory.mktemp("runs"))
-    opened = Pool(Here()) if request.param == "here" else mx.executor(request.param)
+    opened = Pool(Threads(2)) if request.param == "here" else mx.executor(request.param)
     opened.kind = request.param  # pyright: ignore[reportAttributeAccessIssue]
     yield opened
     opened.close()
@@ -197,7 +180,7 @@ def test_a_worker_that_makes_other_values_is_refused(pool, tmp_path):
 def test_a_late_answer_is_asked_of_another_and_changes_nothing_when_it_comes(tmp_path, monkeypatch):
     monkeypatch.setattr(work, "_LATE", 0.2)
     monkeypatch.setattr("mechspex.executors.pool._LOOKS", 0.05)
-    with Pool(Here()):
+    with Pool(Threads(2)):
         start = time.monotonic()
         values = RecordedValues(Faulty(tmp_path, "hang_once"), tmp_path / "run")
         assert np.array_equal(values(MASKS)[:, 0], planted(MASKS))
@@ -219,28 +202,28 @@ def test_a_row_that_is_answered_twice_counts_once():
     assert one.is_done
 
 
-class Unstartable(Here):
+class Unstartable(Threads):
     def start(self, number):
         raise WorkerLost("no such machine")
 
 
 def test_workers_that_never_start_are_told():
     with pytest.raises(WorkerError, match="no such machine"):
-        Pool(Unstartable()).on(mx.FunctionValues(planted, UNITS))(MASKS)
+        Pool(Unstartable(2)).on(mx.FunctionValues(planted, UNITS))(MASKS)
 
 
 def test_outside_of_its_block_nothing_is_spread(tmp_path):
     values = RecordedValues(Faulty(tmp_path), None)
     values(MASKS[:1])
     assert [path.name for path in tmp_path.glob("pid-*")] == [f"pid-{os.getpid()}"]
-    with Pool(Here()) as pool:
+    with Pool(Threads(2)) as pool:
         pass
     with pytest.raises(WorkerError, match="ended with their block"):
         pool.on(Faulty(tmp_path))(MASKS)
 
 
 def test_what_a_worker_cannot_make_is_refused_before_anything_starts(tmp_path):
-    pool = Pool(Here())
+    pool = Pool(Threads(2))
     with pytest.raises(Refused, match=r"lambda> cannot be imported by a worker"):
         pool.on(mx.FunctionValues(lambda masks: masks[:, 0], UNITS))
 

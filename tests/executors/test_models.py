@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from small_models import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, save_gpt2
+from thread_workers import Threads
 from typer.testing import CliRunner
 
 import mechspex as mx
@@ -14,25 +15,7 @@ from mechspex.cli import app
 from mechspex.core.masks import sample_masks
 from mechspex.core.restricted import RestrictedValues
 from mechspex.errors import Refused, WorkerError
-from mechspex.executors.measurer import Measurer
 from mechspex.executors.pool import Pool
-
-
-class Here:
-    """Workers that are threads of this process and load their own model."""
-
-    n_workers = 1
-
-    def start(self, number):
-        return Thread()
-
-    def close(self):
-        pass
-
-
-class Thread(Measurer):
-    def close(self):
-        pass
 
 
 def first_logit(logits, prompts):
@@ -50,7 +33,7 @@ failing.now = False  # pyright: ignore[reportFunctionMemberAccess]
 
 @pytest.fixture(scope="module")
 def pool():
-    opened = Pool(Here())
+    opened = Pool(Threads(1))
     yield opened
     opened.close()
 
@@ -146,7 +129,7 @@ def test_screens_and_pairs_are_those_of_one_process(model, tmp_path):
         return *screens, mx.sweep(values, run=folder)
 
     serial = answers(tmp_path / "serial")
-    with Pool(Here()):
+    with Pool(Threads(1)):
         spread = answers(tmp_path / "spread")
     for theirs, own in zip(spread, serial, strict=True):
         pd.testing.assert_frame_equal(theirs.to_pandas(), own.to_pandas())
