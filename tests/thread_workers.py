@@ -6,7 +6,7 @@ from mechspex.executors.measurer import Measurer
 class Threads:
     """An executor of such workers, each with a value function of its own."""
 
-    def __init__(self, n_workers):
+    def __init__(self, n_workers: int):
         self.n_workers = n_workers
 
     def start(self, number):
