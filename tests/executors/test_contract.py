@@ -268,8 +268,11 @@ def test_options_of_a_name():
 
 
 SCRIPT = """if True:
+    import signal
     import sys
     import mechspex as mx
+    # A suite that a shell runs in the background hands down that SIGINT is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from mechspex.core.masks import all_masks
     from worker_functions import Faulty
     with mx.executor("processes:1"):
