@@ -118,6 +118,7 @@ def test_a_commit_takes_about_a_second(monkeypatch, pace, batches):
     assert function.batches == batches
 
 
+@pytest.mark.slow  # loads torch
 @pytest.mark.parametrize(
     ("pace", "batches"),
     [(0.0, [4, 32, 64, 128, 28]), (0.5, [4, *[2] * 126]), (9.0, [4, *[1] * 252])],
