@@ -158,7 +158,7 @@ _FIGURES = (
         "between methods. Both areas are given for both rankings: the paper takes one area from "
         "each. Methods cost from one gradient to some hundred masks. References are compared by "
         "faithfulness, not by KL divergence.",
-        minutes=(4, 40),
+        minutes=(6, 40),
         model=True,
         tasks=("ioi", "capital", "hypernymy"),
     ),
