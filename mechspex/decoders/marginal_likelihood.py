@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.linalg import cho_solve, get_lapack_funcs
 from scipy.optimize import OptimizeResult, minimize
 
@@ -18,6 +18,9 @@ _CONSTANT = 4.0
 _BOUNDS, _NOISE_BOUNDS = (-18.0, 6.0), (-12.0, 1.0)
 # Rows of the kernel matrix that are held at once: they and their polynomials stay in cache.
 _ROWS = 128
+# The lightest units are left out of a power sum P_j where their w^j add up to this share of the
+# noise at most.
+_DROWNED = 1e-3
 # Plain steps at first. Each multiplies every variance by (misfit / complexity)^_EXPONENT, by e² at
 # most. ½ cannot lose where one variance moves alone; all move together, and more is faster.
 _PLAIN_STEPS, _EXPONENT, _LONGEST = 4, 0.75, 2.0
@@ -28,7 +31,7 @@ _NEGLIGIBLE = 1e-6
 
 Gram = Float[np.ndarray, "row other"]
 Square = Float[np.ndarray, "mask mask"]
-Powers = list[Float[np.ndarray, "mask unit"]]
+Powers = list[Float[np.ndarray, "mask _"]]
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,22 @@ def powers_of(design: Float[np.ndarray, "mask unit"], order: int) -> Powers:
 
 
 def elementary_symmetric(
-    powers: list[Float[np.ndarray, "row unit"]],
-    weights: Float[np.ndarray, " unit"],
-    others: list[Float[np.ndarray, "other unit"]],
+    powers: list[Float[np.ndarray, "row _"]],
+    weights: list[Float[np.ndarray, " _"]],
+    others: list[Float[np.ndarray, "other _"]],
 ) -> list[Gram]:
     """e_0 … e_K of (w_i z_i z′_i)_i for every two masks, by Newton's identities.
 
     k·e_k = Σ_{j=1…k} (−1)^{j−1} e_{k−j} P_j with the power sums P_j = Σ_i (w_i z_i z′_i)^j.
 
     Args:
-        powers: z, z², … z^K of some masks.
-        weights: w.
+        powers: z, z², … z^K of some masks, each of the units that its power sum needs.
+        weights: w of the same units, power by power.
         others: z′, z′², … z′^K of other masks.
     """
     sums = [
-        (z * weights**j) @ other.T
-        for j, (z, other) in enumerate(zip(powers, others, strict=True), start=1)
+        (z * w**j) @ other.T
+        for j, (z, w, other) in enumerate(zip(powers, weights, others, strict=True), start=1)
     ]
     polynomials: list[Gram] = [np.ones_like(sums[0]), sums[0]]
     for k in range(2, len(sums) + 1):
@@ -96,7 +99,22 @@ def elementary_symmetric(
     return polynomials
 
 
-def _triangle(powers: Powers, weights: np.ndarray) -> Iterator[tuple[slice, list[Gram]]]:
+def _needed(powers: Powers, prior: Hyperparameters) -> tuple[list[Int[np.ndarray, " _"]], Powers]:
+    """For j = 1 … K the units that the power sum P_j needs, and their z^j: all of them for j = 1.
+
+    The weights sum to about 1, so few of their squares are large. The others drown in the noise.
+    """
+    lightest_first = np.argsort(prior.weights, kind="stable")
+    units = [np.arange(len(prior.weights))]
+    for j in range(2, len(powers) + 1):
+        added = np.cumsum(prior.weights[lightest_first] ** j)
+        units.append(np.sort(lightest_first[added > _DROWNED * prior.noise]))
+    return units, [z[:, chosen] for z, chosen in zip(powers, units, strict=True)]
+
+
+def _triangle(
+    powers: Powers, weights: list[Float[np.ndarray, " _"]]
+) -> Iterator[tuple[slice, list[Gram]]]:
     """Rows of masks, and e_0 … e_K between them and all masks up to the last of them.
 
     The kernel is symmetric: what lies right of these blocks need not be computed.
@@ -137,8 +155,8 @@ def dual_of(
         values: f.
         prior: the hyperparameters.
     """
-    gram = np.zeros((len(values), len(values)))
-    for rows, polynomials in _triangle(powers, prior.weights):
+    gram, (units, needed) = np.zeros((len(values), len(values))), _needed(powers, prior)
+    for rows, polynomials in _triangle(needed, [prior.weights[chosen] for chosen in units]):
         _fill(gram, rows, polynomials, prior)
     factor = _cholesky(gram)
     if factor is None:
@@ -155,7 +173,7 @@ def negative_log_likelihood(
     prior. Their likelihoods are averaged and not multiplied, since they are far from independent.
     The weights have an exponential prior of mean 1: it holds back weights that grow only to make up
     for a share that shrinks. Only lower triangles are computed: with N masks, n units and order K,
-    about 2 K n N² + N³ operations, and (K + 2) N² numbers are held.
+    2 K n N² + N³ operations at most, and (K + 2) N² numbers are held.
 
     Args:
         powers: z, z², … z^K, the powers of the Fourier factors.
@@ -192,8 +210,8 @@ def _evaluate(
 ) -> tuple[float, Float[np.ndarray, "part parameter"]]:
     """The negative logarithm, and its gradient whole or apart as complexity and misfit."""
     (n_masks, n_outputs), n_units = values.shape, len(prior.weights)
-    gram, blocks = np.zeros((n_masks, n_masks)), []
-    for rows, polynomials in _triangle(powers, prior.weights):
+    gram, blocks, (units, needed) = np.zeros((n_masks, n_masks)), [], _needed(powers, prior)
+    for rows, polynomials in _triangle(needed, [prior.weights[chosen] for chosen in units]):
         _fill(gram, rows, polynomials, prior)
         blocks.append((rows, polynomials))
     slopes = np.zeros((1 + apart, n_units + len(prior.shares) + 1))
@@ -207,7 +225,7 @@ def _evaluate(
     for rows, polynomials in blocks:
         trace, square = inverse[rows, : rows.stop], dual[rows] @ dual[: rows.stop].T / n_outputs
         matrices = np.stack([trace, square]) if apart else (trace - square)[None]
-        slopes += _slopes(matrices, powers, rows, polynomials, prior)
+        slopes += _slopes(matrices, units, needed, rows, polynomials, prior)
     slopes *= 0.5 * np.exp(prior.to_log())
     slopes[0, :n_units] += prior.weights
     return float(value + prior.weights.sum()), slopes
@@ -215,6 +233,7 @@ def _evaluate(
 
 def _slopes(
     matrices: Float[np.ndarray, "matrix row other"],
+    units: list[Int[np.ndarray, " _"]],
     powers: Powers,
     rows: slice,
     polynomials: list[Gram],
@@ -230,10 +249,11 @@ def _slopes(
     diagonal = np.arange(rows.stop - rows.start), np.arange(rows.start, rows.stop)
     twice[:, *diagonal] *= 0.5
     by_weight = np.zeros((len(matrices), len(prior.weights)))
-    for j, power in enumerate(powers):
+    for j, (chosen, power) in enumerate(zip(units, powers, strict=True)):
         inner = sum(prior.shares[k - 1] * polynomials[k - 1 - j] for k in range(j + 1, order + 1))
         products = (twice * inner) @ power[: rows.stop]
-        by_weight += (-prior.weights) ** j * np.einsum("mi,bmi->bi", power[rows], products)
+        summed = np.einsum("mi,bmi->bi", power[rows], products)
+        by_weight[:, chosen] += (-prior.weights[chosen]) ** j * summed
     by_share = np.stack([np.tensordot(twice, e, axes=2) for e in polynomials[1:]], axis=1)
     by_noise = twice[:, *diagonal].sum(axis=1, keepdims=True)
     return np.concatenate([by_weight, by_share, by_noise], axis=1)

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import approx_fprime, minimize
 
 from mechspex.decoders import decode
-from mechspex.decoders.kernel import Kernel, read_off, starting_point, tune
+from mechspex.decoders.kernel import Kernel, _likely_triples, read_off, starting_point, tune
 from mechspex.decoders.marginal_likelihood import (
     Hyperparameters,
     complexity_and_misfit,
@@ -33,7 +33,7 @@ TERMS = [t for k in range(4) for t in combinations(range(N_UNITS), k)]
 
 
 def test_elementary_symmetric_polynomials_are_sums_over_sets():
-    polynomials = elementary_symmetric(POWERS, PRIOR.weights, POWERS)
+    polynomials = elementary_symmetric(POWERS, [PRIOR.weights] * 3, POWERS)
     for order, polynomial in enumerate(polynomials):
         brute = np.zeros_like(polynomial)
         for term in combinations(range(N_UNITS), order):
@@ -65,6 +65,13 @@ def test_the_read_off_is_the_posterior_mean_of_every_coefficient():
     np.testing.assert_allclose([found[t] for t in TERMS], brute, atol=1e-10)
     answer = SetFunction.from_mapping(N_UNITS, found, basis="fourier", keep=0.7)
     np.testing.assert_allclose(answer.predict_outputs(MASKS), design @ brute, atol=1e-9)
+
+
+def test_triples_are_read_off_by_their_prior_variance():
+    weights = np.array([0.3, 0.01, 0.2, 0.05, 0.4, 0.02])
+    by_variance = sorted(combinations(range(6), 3), key=lambda t: -weights[list(t)].prod())
+    assert _likely_triples(weights, 7).tolist() == [list(t) for t in by_variance[:7]]
+    assert len(_likely_triples(weights, 100)) == 20
 
 
 def test_outputs_share_the_prior_and_are_solved_each_for_itself():
@@ -103,7 +110,7 @@ def _problem(n_masks: int, noise: float):
 def test_the_slopes_are_traces_and_squares_of_derivatives():
     """½ tr(K⁻¹ ∂K) and ½ α′ ∂K α on more masks than a block of rows, the kernel by brute force."""
     design, values, powers = _problem(150, 0.3)
-    prior = Hyperparameters(np.linspace(0.02, 0.3, 12), np.array([0.8, 0.3, 0.1]), noise=0.1)
+    prior = Hyperparameters(np.linspace(0.05, 0.3, 12), np.array([0.8, 0.3, 0.1]), noise=0.1)
 
     def kernel(log: np.ndarray) -> np.ndarray:
         at = Hyperparameters.from_log(log, 12)
@@ -127,6 +134,21 @@ def test_the_slopes_are_traces_and_squares_of_derivatives():
         grows = 0.5 * np.vdot(inverse, change) + (prior.weights[place] if place < 12 else 0.0)
         np.testing.assert_allclose(complexity[place], grows, rtol=1e-6)
         np.testing.assert_allclose(misfit[place], 0.5 * dual.T @ change @ dual, rtol=1e-6)
+
+
+def test_units_too_light_for_a_power_sum_change_less_than_a_thousandth_more_noise():
+    """Their squares and cubes are left out, their pairs and triples with heavy units are not."""
+    design, values, powers = _problem(150, 0.3)
+    weights = np.where(np.arange(12) < 6, 0.2, 2e-3)
+    prior = Hyperparameters(weights, np.array([0.8, 0.3, 0.1]), noise=0.1)
+    terms = [t for k in range(4) for t in combinations(range(12), k)]
+    columns = np.stack([design[:, list(t)].prod(axis=1) for t in terms], axis=1)
+    kernel = (columns * [prior.variance(t) for t in terms]) @ columns.T
+    dual = np.linalg.solve(kernel + prior.noise * np.eye(len(design)), values)
+    exact = 0.5 * np.linalg.slogdet(kernel + prior.noise * np.eye(len(design)))[1]
+    exact += 0.5 * (values * dual).sum() + prior.weights.sum()
+    value, slopes = negative_log_likelihood(powers, values, prior)
+    assert 0 < abs(value - exact) < 1e-3 * abs(slopes[-1])
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
