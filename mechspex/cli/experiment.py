@@ -67,7 +67,8 @@ class Experiment(Search, OwnPrompts):
     units: Annotated[
         str,
         typer.Option(
-            help="heads, mlps, neurons, or a sum: heads+mlps; edges; or some by name: L0H1,L1H3.",
+            help="heads, mlps, neurons, or a sum: heads+mlps; edges; heads@S2 at a named span, "
+            "heads@-1 at the last token; or some by name: L0H1,L1H3@S2.",
             rich_help_panel=EXPERIMENT,
         ),
     ] = "heads"
@@ -275,18 +276,16 @@ class Experiment(Search, OwnPrompts):
         if self.task is None:
             parts = self._own_parts(prompts, say)
         else:
-            drawn = mx.load_task(self.task, self.bridge, n_prompts=sum(prompts), seed=self.seed)
+            drawn = mx.load_task(
+                self.task, self.bridge, n_prompts=sum(prompts), seed=self.seed,
+                spans=self.chosen.named_spans,
+            )  # fmt: skip
             parts = self.as_asked(drawn).split(*prompts)
         first, *others = parts
         values = mx.ComponentValues(
-            self.bridge,
-            first,
-            self.chosen,
-            self.ablation,
-            precision=self.precision,
-            seed=self.seed,
-            calibration=self.calibration_texts,
-        )
+            self.bridge, first, self.chosen, self.ablation, precision=self.precision,
+            seed=self.seed, calibration=self.calibration_texts,
+        )  # fmt: skip
         if values.precision_error is not None:
             say(values.precision_error)
         return [values, *(values.in_own_dtype.on(task) for task in others)]

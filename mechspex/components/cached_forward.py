@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechspex.components.edge_ablation import EdgeAblation
-from mechspex.components.masked_forward import Ablation, Masks, from_the_start
+from mechspex.components.masked_forward import Ablation, Masks
 from mechspex.core.units import UnitSet
 from mechspex.forward.plain_model import PlainModel, Start
 from mechspex.models.bridge import in_parts
@@ -70,7 +70,6 @@ class CachedForward:
         tokens: Int[Tensor, "row pos"],
         ablation: Ablation | EdgeAblation,
         units: UnitSet,
-        length: int,
         n_read: int = 1,
     ) -> CachedForward:
         """Run the clean pass and keep what later forwards can start from.
@@ -80,7 +79,6 @@ class CachedForward:
             tokens: the prompts, each with what is forced after it.
             ablation: what ablated activations become.
             units: the columns of the masks.
-            length: the length of the prompts, in tokens, from whose end positions below 0 count.
             n_read: how many of the last positions are read.
 
         Raises:
@@ -88,9 +86,7 @@ class CachedForward:
         """
         plain_model.attach(ablation.hooks)
         layers = np.array([unit.layer for unit in units.units])
-        positions = np.array([from_the_start(u.position or 0, length) for u in units.units])
-        if ablation.words is not None:
-            positions += ablation.words.first_positions(len(units))
+        positions = ablation.first_positions(len(units))
         wanted = set(layers.tolist()) - {0}
         with_cache = bool(positions.any())
         parts = [

@@ -100,7 +100,8 @@ class ComponentValues(ValueFunction):
         calibration: Iterable[str] | None = None,
     ) -> None:
         assert isinstance(model, Model)
-        task, units = task_of(model, task), units_of(model, units)
+        units = units_of(model, units)
+        task = task_of(model, task, spans=units.named_spans)
         if not len(units):
             raise AblationError("there are no units to ablate; give heads(model) or the like")
         if precision not in (None, AUTO, *PRECISIONS):
@@ -198,7 +199,7 @@ class ComponentValues(ValueFunction):
             ModelError, TaskError, UnknownUnitError, AblationError, MeasurementError: for the same
                 reasons as a new one.
         """
-        task = task_of(self.model, task)
+        task = task_of(self.model, task, spans=self.units.named_spans)
         _check_mode(self.model)
         with lock_of(self.model):
             ablated = self._proved.ablated.as_it_is_now()

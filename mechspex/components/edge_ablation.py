@@ -20,7 +20,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from mechspex.components.edge_flow import EdgeFlow
@@ -76,6 +78,10 @@ class EdgeAblation:
         d_model = self.sites.wiring.blocks[0].written.shape[1]
         n_readers = sum(len(stage.readers) for stage in self.sites.stages)
         return d_model * (2 * self.sites.n_writers + 6 * n_readers)
+
+    def first_positions(self, n_units: int) -> Int[np.ndarray, " unit"]:
+        """Edges are ablated from the first position on."""
+        return np.zeros(n_units, dtype=int)
 
     def without_bridge(self, dtype: torch.dtype) -> EdgeAblation:
         """The same on a plain model, in another dtype.

@@ -192,7 +192,6 @@ class Forwards:
                         group.plain.tokens,
                         group.plain.ablation.without_bridge(dtype),
                         ablated.units,
-                        group.length,
                         group.plain.n_read,
                     )
                 )

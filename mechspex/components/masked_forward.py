@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from mechspex.components.placed_units import PlacedUnits
 from mechspex.components.words import EMBEDDING, WORD, PlacedWords, is_word
 from mechspex.core.errors import AblationError, ModelError, UnknownUnitError
 from mechspex.core.kinds import KINDS, Kind, listed_kinds
@@ -20,6 +21,8 @@ from mechspex.models.bridge import Edits, edited_logits, hook_point
 from mechspex.models.hidden_keys import HiddenKeys
 from mechspex.models.load_model import Model
 from mechspex.models.units import shape_of
+from mechspex.tasks.teacher_forcing import ForcedRows
+from mechspex.tasks.tokens import Tokens
 
 if TYPE_CHECKING:
     from mechspex.components.edge_ablation import EdgeAblation
@@ -38,7 +41,8 @@ class Site:
         layer: the block it lies in.
         columns: mask columns of the units ablated at every position.
         numbers: their places along the hook's unit axis.
-        columns_at, numbers_at, positions: the same for units ablated at one position.
+        members: the units ablated at some positions alone, each with its mask column.
+        placed: where those lie in the rows of a forward; None where there are none.
     """
 
     hook: str
@@ -46,31 +50,34 @@ class Site:
     layer: int
     columns: tuple[int, ...]
     numbers: tuple[int, ...]
-    columns_at: tuple[int, ...]
-    numbers_at: tuple[int, ...]
-    positions: tuple[int, ...]
+    members: tuple[tuple[int, Unit], ...]
+    placed: PlacedUnits | None = None
 
     def n_along(self, activation: Tensor) -> int:
         """How many units of this kind an activation ``[row, pos, …]`` of this hook holds."""
         axis = KINDS[self.kind].axis
         return 1 if axis is None else activation.shape[axis]
 
-    def on(self, length: int) -> Site:
-        """The same on prompts of one length: positions from the end are counted from the start."""
-        return replace(self, positions=tuple(from_the_start(p, length) for p in self.positions))
+    def on(self, forced: ForcedRows, tokens: Tokens) -> Site:
+        """The same on the rows of some prompts of a task.
+
+        Raises:
+            UnknownUnitError, AblationError: see `PlacedUnits.of`.
+        """
+        return replace(self, placed=PlacedUnits.of(self.members, forced, tokens))
 
     def keep(
-        self, masks: Masks, positions: range, n_along: int
+        self, masks: Masks, rows: slice, positions: range, n_along: int
     ) -> Shaped[Tensor, "mask *shared along"]:
-        """How much of each unit here is kept; one position stands for all where they are alike."""
-        n_positions = len(positions) if self.positions else 1
-        keep = masks.new_ones((*masks.shape[:2], n_positions, n_along))
+        """How much of each unit here is kept; one row, or one position, stands for all where they
+        are alike."""
+        placed = self.placed
+        n_rows = masks.shape[1] if placed is None else max(masks.shape[1], placed.n_rows_of(rows))
+        n_positions = 1 if placed is None else len(positions)
+        keep = masks.new_ones((len(masks), n_rows, n_positions, n_along))
         keep[..., _span(self.numbers)] = masks[:, :, None, _span(self.columns)]
-        inside = [i for i, position in enumerate(self.positions) if position in positions]
-        if inside:
-            at = [self.positions[i] - positions.start for i in inside]
-            numbers = [self.numbers_at[i] for i in inside]
-            keep[:, :, at, numbers] *= masks[:, :, [self.columns_at[i] for i in inside]]
+        if placed is not None:
+            placed.times_kept(keep, masks, rows, positions)
         return keep
 
 
@@ -104,7 +111,6 @@ def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
                 + ", ".join(f"{k.asked_for}(model)" for k in (*most, last))
             )
         everywhere = [(column, unit) for column, unit in members if unit.position is None]
-        placed = [(c, unit, unit.position) for c, unit in members if unit.position is not None]
         sites.append(
             Site(
                 hook=hook,
@@ -112,23 +118,18 @@ def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
                 layer=layer,
                 columns=tuple(column for column, _ in everywhere),
                 numbers=tuple(unit.number for _, unit in everywhere),
-                columns_at=tuple(column for column, _, _ in placed),
-                numbers_at=tuple(unit.number for _, unit, _ in placed),
-                positions=tuple(position for _, _, position in placed),
+                members=tuple(member for member in members if member[1].position is not None),
             )
         )
     return tuple(sites)
 
 
-def check_sites(
-    model: Model, sites: Iterable[Site], clean: Mapping[str, Tensor], length: int
-) -> None:
-    """Hold sites against the activations found there on prompts of `length` tokens.
+def check_sites(model: Model, sites: Iterable[Site], clean: Mapping[str, Tensor]) -> None:
+    """Hold sites against the activations found there.
 
     Raises:
         ModelError: a hook point that holds something else than one activation a unit.
-        UnknownUnitError: a head, neuron or position that is not there.
-        AblationError: a unit at one position under two names.
+        UnknownUnitError: a head or neuron that is not there.
     """
     sizes = shape_of(model)
     for site in sites:
@@ -140,30 +141,11 @@ def check_sites(
                 f"{site.hook} of {sizes.architecture} has shape {shape}, which is not one "
                 f"activation a {site.kind}; choose other units"
             )
-        for number in (*site.numbers, *site.numbers_at):
+        for number in (*site.numbers, *(unit.number for _, unit in site.members)):
             if not 0 <= number < size:
                 raise UnknownUnitError(
                     f"{site.hook} has no {site.kind} {number}; it has 0 … {size - 1}"
                 )
-        for position in site.positions:
-            if not -length <= position < length:
-                raise UnknownUnitError(
-                    f"no position {position} in a prompt of {length} tokens; "
-                    f"it has 0 … {length - 1}, or -1 … -{length} from the end"
-                )
-        placed = Counter(zip(site.numbers_at, site.on(length).positions, strict=True))
-        for (number, position), times in placed.items():
-            if times > 1:
-                raise AblationError(
-                    f"{site.kind} {number} of layer {site.layer} stands twice at position "
-                    f"{position} of a prompt of {length} tokens, once counted from the end; "
-                    "list it once"
-                )
-
-
-def from_the_start(position: int, length: int) -> int:
-    """The same position counted from the start of a prompt of `length` tokens."""
-    return position + length if position < 0 else position
 
 
 @dataclass(frozen=True)
@@ -195,6 +177,16 @@ class Ablation:
         return at_sites + ([(EMBEDDING, WORD)] if EMBEDDING in self.references else [])
 
     floats_per_token = floats_per_token_with_gradients = 0
+
+    def first_positions(self, n_units: int) -> Int[np.ndarray, " unit"]:
+        """The first position at which each unit is ablated in any row; 0 where that is all."""
+        first = np.zeros(n_units, dtype=int)
+        if self.words is not None:
+            first += self.words.first_positions(n_units)
+        for site in self.sites:
+            placed = {} if site.placed is None else site.placed.first_positions()
+            first[list(placed)] = list(placed.values())
+        return first
 
     def without_bridge(self, dtype: torch.dtype) -> Ablation:
         """The same on a plain model, with its references in another dtype."""
@@ -242,7 +234,8 @@ class Ablation:
         def edit(activation: Tensor) -> Tensor:
             n_positions = activation.shape[1]
             positions = range(self.length - n_positions, self.length)
-            keep = site.keep(masks.to(activation.device), positions, site.n_along(activation))
+            along = site.n_along(activation)
+            keep = site.keep(masks.to(activation.device), rows, positions, along)
             # Views, so neither masks nor references are repeated.
             live = rearrange(activation, "(mask row) ... -> mask row ...", mask=len(masks))
             others = reference[:, -n_positions:].to(live)

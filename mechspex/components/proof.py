@@ -30,7 +30,7 @@ from mechspex.components.words import PlacedWords, is_word, places_of_words
 from mechspex.core.checks import quoted
 from mechspex.core.errors import AblationError, MeasurementError, ModelError
 from mechspex.core.masks import sample_masks
-from mechspex.core.units import UnitSet
+from mechspex.core.units import Unit, UnitSet
 from mechspex.forward.plain_model import PlainModel
 from mechspex.forward.rounding import rounding_of
 from mechspex.models.bridge import edited_logits
@@ -178,7 +178,8 @@ def _through_bridge(
     """The forwards of the rows of each clean pass, through the bridge."""
     model = ablated.model
     for one in passes:
-        check_sites(model, ablated.sites, one.activations, one.forced.length)
+        check_sites(model, ablated.sites, one.activations)
+    sites = [tuple(site.on(one.forced, tokens) for site in ablated.sites) for one in passes]
     every = reference_activations(
         model,
         passes,
@@ -188,9 +189,8 @@ def _through_bridge(
         seed=ablated.seed,
     )
     places = places_of_words(ablated.units, task, tokens, model.tokenizer)
-    for one, references in zip(passes, every, strict=True):
+    for one, placed, references in zip(passes, sites, every, strict=True):
         prompts, length = one.forced.prompts, one.forced.length
-        placed = tuple(site.on(length) for site in ablated.sites)
         rows = rearrange(one.forced.rows, "prompt sequence pos -> (prompt sequence) pos")
         words = PlacedWords.of(ablated.units, places, one.forced, ablated.device)
         if ablated.edges is None:
@@ -326,6 +326,11 @@ def _sample(units: UnitSet, n_each: int) -> Bool[np.ndarray, "sample unit"]:
     others = [unit for unit in units if not is_word(unit)]
     last = [max(words, key=lambda u: u.span or (u.number, 0))] if words else []
     if others:
-        last.append(max(others, key=lambda u: (-1 if u.position is None else u.position, u.layer)))
+        last.append(max(others, key=_lateness))
     latest = np.array([[unit != one for unit in units] for one in last])
     return np.concatenate([np.ones_like(latest[:1]), *masks, latest])
+
+
+def _lateness(unit: Unit) -> tuple[int, int]:
+    """Sorting key: by position, as far as that is known, then by layer."""
+    return unit.position if isinstance(unit.position, int) else -1, unit.layer

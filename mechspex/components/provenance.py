@@ -37,7 +37,7 @@ def provenance_of(proved: Proved) -> Provenance:
     if proved.task.answer_tokens != "all":
         read.append(proved.task.answer_tokens)
     words = [unit for unit in ablated.units if is_word(unit)]
-    of_spans = any(unit.span is None for unit in words)
+    of_spans = ablated.units.named_spans or any(unit.span is None for unit in words)
     if tokens.spans is not None and (ablation != "zero" or of_spans):
         read.append(str([dict(spans) for spans in tokens.spans]))
     hooks = "; ".join(str(Identity.of(hook)) for hook in ablated.users_hooks)

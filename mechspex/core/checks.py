@@ -148,13 +148,15 @@ class Several:
     Attributes:
         each: the reader of a member.
         wanted: what to give, in words.
+        text: whether a text is a member, alone; else it is refused.
     """
 
     each: Reader
     wanted: str
+    text: bool = False
 
     def __call__(self, name: str, given: object) -> list[Any]:
-        if number_in(given) is not None:
+        if number_in(given) is not None or (isinstance(given, str) and self.text):
             given = [given]
         if isinstance(given, str | bytes) or not isinstance(given, Iterable):
             raise Refused(f"{name} = {told(given)}: give {self.wanted}")
@@ -166,6 +168,7 @@ PROBABILITY = Between()
 CONTEXTS = Whole(0, 10**6, "at least 2, or 0 for the whole model alone", gap=(1,))
 WHOLE = Whole(-LARGEST, wanted="a whole number")
 NUMBERS = Several(WHOLE, "a whole number, or a list of them")
+NAMES = Several(Only((str,), "a name, or a list of them"), "a name, or a list of them", text=True)
 PATH = Only((str, Path), "the name of a run, a folder or a file")
 _TARGET_R2 = Between("a number between 0 and 1")
 _ORDER = Whole(1, wanted="an order of at least 1, or None")

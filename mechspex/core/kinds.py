@@ -113,7 +113,9 @@ class UnitKind:
     def _pattern(self) -> re.Pattern[str]:
         if self.labels is not None:
             return self.labels
-        return re.compile(re.sub(r"\{\w+\}", r"\\d+", self.named) + r"(?:@-?\d+)?")
+        return re.compile(
+            re.sub(r"\{\w+\}", r"\\d+", self.named) + r"(?:@(?:-?\d+|[^\W\d].*|\(.*))?"
+        )
 
     def is_name(self, name: str) -> bool:
         """Whether a unit of this kind may be called so; never of labels that may be anything."""
@@ -238,14 +240,16 @@ def kind_of_name(name: str) -> Kind | None:
 def as_named(name: str) -> str:
     """The name of a unit of a model as it is listed, however it was typed; a label as it is.
 
-    >>> as_named("l9h6"), as_named("l9h6->L10H0.Q"), as_named("embed->output"), as_named("salt")
-    ('L9H6', 'L9H6→L10H0.q', 'embed→output', 'salt')
+    >>> as_named("l9h6"), as_named("l9h6->L10H0.Q"), as_named("l9h6@S2"), as_named("salt")
+    ('L9H6', 'L9H6→L10H0.q', 'L9H6@S2', 'salt')
     """
     ends = re.split(rf"\s*(?:->|{ARROW})\s*", name)
     if len(ends) == 2:
         listed = ARROW.join(map(_end_as_named, ends))
         return listed if kind_of_name(listed) else name
-    return name.upper() if kind_of_name(name.upper()) else name
+    part, at, place = name.partition("@")
+    listed = part.upper() + at + place
+    return listed if kind_of_name(listed) else name
 
 
 def _end_as_named(end: str) -> str:

@@ -27,8 +27,8 @@ class Unit(NamedTuple):
             anything else; a key of `mechspex.core.kinds.KINDS`.
         layer: the block it sits in (0 for what is in no block).
         number: its place in the block (0 for an ``mlp``; its place in the list of the others).
-        position: the token position at which it is ablated, from the end where it is negative;
-            None for all of them.
+        position: where alone it is ablated: a token position, from the end where it is negative,
+            or the name of a span of the prompts; None for all positions.
         label: the name of a ``part``, an edge, a word, an example.
         span: where a word lies in its text, from one character up to another; None of other kinds.
     """
@@ -36,14 +36,14 @@ class Unit(NamedTuple):
     kind: Kind
     layer: int
     number: int
-    position: int | None = None
+    position: int | str | None = None
     label: str = ""
     span: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
-        """``L9H6``, ``L3N1021``, ``L5MLP``, ``L9H6→L10H0.q``; with a position ``L9H6@12``; a part's
-        label."""
+        """``L9H6``, ``L3N1021``, ``L5MLP``, ``L9H6→L10H0.q``; with a position ``L9H6@12``, with a
+        span ``L9H6@S2``; a part's label."""
         named = find_kind(self.kind).named
         at = "" if self.position is None else f"@{self.position}"
         return named.format(layer=self.layer, number=self.number, label=self.label) + at
@@ -97,6 +97,11 @@ class UnitSet(Sequence[Unit]):
         """How many of which kind: ``270 heads + 30 MLPs``."""
         counts = Counter(unit.kind for unit in self.units)
         return " + ".join(f"{count} {KINDS[kind].plural}" for kind, count in counts.items())
+
+    @property
+    def named_spans(self) -> bool:
+        """Whether some units are ablated at named spans of the prompts."""
+        return any(isinstance(unit.position, str) for unit in self.units)
 
     def __len__(self) -> int:
         return len(self.units)
@@ -286,7 +291,8 @@ def _with_span(*fields: Any) -> Unit:
 
 def _checked(unit: Unit) -> Unit:
     """The unit, of whose fields a record may hold anything."""
-    whole = [unit.layer, unit.number, *([] if unit.position is None else [unit.position])]
+    whole = [unit.layer, unit.number]
+    whole += [] if isinstance(unit.position, str | None) else [unit.position]
     whole += unit.span or ()
     # True and False are whole numbers to Python.
     if (

@@ -226,15 +226,20 @@ class _Grid:
         )  # fmt: skip
 
 
-def _row(unit: Unit) -> tuple[str, int, int]:
-    """What tells units of a layer apart: kind, number, and position (none is first)."""
-    position = -(10**6) if unit.position is None else unit.position
-    return unit.kind, 0 if unit.kind == "mlp" else unit.number, position
+_Row = tuple[str, int, int, str]
 
 
-def _row_name(row: tuple[str, int, int]) -> str:
-    kind, number, position = row
-    at = "" if position == -(10**6) else f"@{position}"
+def _row(unit: Unit) -> _Row:
+    """What tells units of a layer apart: kind, number, position (none is first), span."""
+    place = unit.position
+    position = place if isinstance(place, int) else -(10**6)
+    span = place if isinstance(place, str) else ""
+    return unit.kind, 0 if unit.kind == "mlp" else unit.number, position, span
+
+
+def _row_name(row: _Row) -> str:
+    kind, number, position, span = row
+    at = f"@{span}" if span else "" if position == -(10**6) else f"@{position}"
     return f"{'MLP' if kind == 'mlp' else number}{at}"
 
 

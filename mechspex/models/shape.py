@@ -43,23 +43,39 @@ class Shape:
     def units(self, named: str | Iterable[str]) -> UnitSet:
         """Units by kind (``heads+mlps``) or by name (``L0H1,L1H3``, or a list of names).
 
+        Each kind, and each name, may say where it is ablated: ``heads@S2``, ``L0H1@-1``.
+
         Raises:
             Refused: neither kinds nor names.
             UnknownUnitError, ModelError: what the model does not have.
         """
         kinds, names = kinds_of(named if isinstance(named, str) else ",".join(named))
         units = UnitSet()
-        for kind in kinds:
-            units = units + self.of_kind(kind.kind)
-        return units[names] if names else units
+        for kind, place in kinds:
+            units = units + self.of_kind(kind.kind, None, None if place is None else [place])
+        if not names:
+            return units
+        placed = [_part_and_place(name) for name in names]
+        columns = units.columns(part for part, _ in placed)
+        return UnitSet(
+            tuple(
+                units[column]._replace(position=place)
+                for column, (_, place) in zip(columns, placed, strict=True)
+            )
+        )
 
     def of_kind(
         self,
         kind: Kind,
         layers: Iterable[int] | None = None,
-        positions: Iterable[int] | None = None,
+        positions: Iterable[int | str] | None = None,
     ) -> UnitSet:
         """The units of one kind, layer by layer; see `mechspex.heads`.
+
+        Args:
+            kind: the kind.
+            layers: the layers whose units are taken; all if not given.
+            positions: token positions, or names of spans; there is then one unit at each.
 
         Raises:
             UnknownUnitError: a layer that the model does not have.
@@ -95,22 +111,37 @@ class Shape:
         )
 
 
-def kinds_of(units: str) -> tuple[list[UnitKind], list[str]]:
-    """The kinds that ``heads+mlps`` or ``L0H1,L1H3`` are of, and the names, if those are names.
+Place = int | str | None
+"""A token position, the name of a span, or all positions."""
+
+
+def kinds_of(units: str) -> tuple[list[tuple[UnitKind, Place]], list[str]]:
+    """The kinds that ``heads+mlps@S2`` or ``L0H1,L1H3`` are of, each with where it is ablated, and
+    the names, if those are names.
 
     Raises:
         Refused: neither.
     """
     known = {kind.asked_for: kind for kind in listed_kinds()}
     asked = [part.strip() for part in units.split("+")]
-    if all(kind in known for kind in asked):
-        return [known[kind] for kind in asked], []
+    placed = [_part_and_place(part) for part in asked]
+    if all(kind in known for kind, _ in placed):
+        return [(known[kind], place) for kind, place in placed], []
     names = [as_named(name) for name in names_in(units)]
-    kinds = [kind for kind in known.values() if any(map(kind.is_name, names))]
+    kinds: list[tuple[UnitKind, Place]] = [
+        (kind, None) for kind in known.values() if any(map(kind.is_name, names))
+    ]
     for name in names:
-        if not any(kind.is_name(name) for kind in kinds):
-            bad = next((kind for kind in asked if kind not in known), units)
+        if not any(kind.is_name(name) for kind, _ in kinds):
+            bad = next((part for part in asked if _part_and_place(part)[0] not in known), units)
             raise Refused(
                 f"{bad!r}: choose {', '.join(known)} or a sum of them, or name units: L0H1,L1H3"
             )
     return kinds, names
+
+
+def _part_and_place(name: str) -> tuple[str, Place]:
+    """What a name names, and where: ``L0H1@-1`` is ``L0H1`` at −1."""
+    part, _, place = name.partition("@")
+    whole = place.removeprefix("-").isdecimal()
+    return part, int(place) if whole else place or None

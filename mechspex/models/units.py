@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mechspex.core.checks import NUMBERS, Only, told
+from mechspex.core.checks import NAMES, NUMBERS, Only, told
 from mechspex.core.doors import door
 from mechspex.core.errors import ModelError, Refused
 from mechspex.core.kinds import Kind, listed_kinds
@@ -22,11 +22,12 @@ def _a_model(name: str, given: object) -> Any:
     return Only((Model, str), "a model, such as load_model('tiny')", ModelError)(name, given)
 
 
-@door(model=_a_model, layers=NUMBERS, positions=NUMBERS)
+@door(model=_a_model, layers=NUMBERS, positions=NUMBERS, spans=NAMES)
 def heads(
     model: Model | str,
     layers: int | Iterable[int] | None = None,
     positions: int | Iterable[int] | None = None,
+    spans: str | Iterable[str] | None = None,
 ) -> UnitSet:
     """The attention heads, layer by layer: ``L0H0``, ``L0H1``, …; of the layers that have some.
 
@@ -35,48 +36,57 @@ def heads(
         layers: the layers, or the one layer, whose units are taken; all if not given.
         positions: token positions, from the end where they are negative; there is then one unit a
             head and position (``L9H6@12``, ``L9H6@-1``).
+        spans: names of spans of the task's prompts (``S2``), of what lies between them
+            (``(after S2)``), or ``end``, the last token of the prompt; there is then one unit a
+            head and span (``L9H6@S2``), at the tokens that each prompt has there. Prompts may be
+            of any length.
 
     Raises:
+        Refused: positions and spans.
         UnknownUnitError: a layer that the model does not have.
         ModelError: a name that is not that of a shipped model.
     """
-    return shape_of(model).of_kind("head", _several(layers), _several(positions))
+    return shape_of(model).of_kind("head", _several(layers), _places(positions, spans))
 
 
-@door(model=_a_model, layers=NUMBERS, positions=NUMBERS)
+@door(model=_a_model, layers=NUMBERS, positions=NUMBERS, spans=NAMES)
 def neurons(
     model: Model | str,
     layers: int | Iterable[int] | None = None,
     positions: int | Iterable[int] | None = None,
+    spans: str | Iterable[str] | None = None,
 ) -> UnitSet:
     """The MLP neurons (after gating), layer by layer: ``L0N0``, ``L0N1``, …
 
     Args:
-        model, layers, positions: see `heads`.
+        model, layers, positions, spans: see `heads`.
 
     Raises:
+        Refused: positions and spans.
         UnknownUnitError: a layer that the model does not have.
         ModelError: the model has no MLPs, or mixtures of experts in their place.
     """
-    return shape_of(model).of_kind("neuron", _several(layers), _several(positions))
+    return shape_of(model).of_kind("neuron", _several(layers), _places(positions, spans))
 
 
-@door(model=_a_model, layers=NUMBERS, positions=NUMBERS)
+@door(model=_a_model, layers=NUMBERS, positions=NUMBERS, spans=NAMES)
 def mlps(
     model: Model | str,
     layers: int | Iterable[int] | None = None,
     positions: int | Iterable[int] | None = None,
+    spans: str | Iterable[str] | None = None,
 ) -> UnitSet:
     """The whole MLPs, one a layer: ``L0MLP``, ``L1MLP``, …
 
     Args:
-        model, layers, positions: see `heads`.
+        model, layers, positions, spans: see `heads`.
 
     Raises:
+        Refused: positions and spans.
         UnknownUnitError: a layer that the model does not have.
         ModelError: the model has no MLPs.
     """
-    return shape_of(model).of_kind("mlp", _several(layers), _several(positions))
+    return shape_of(model).of_kind("mlp", _several(layers), _places(positions, spans))
 
 
 @door(model=_a_model, layers=NUMBERS, among=Only((UnitSet,), "units such as heads(model)"))
@@ -171,6 +181,15 @@ def _layers_without(model: Model, kind: Kind) -> frozenset[int]:
     layers, points = range(model.cfg.n_layers), model.hook_dict
     absent = frozenset(n for n in layers if hook_point(model, kind, n) not in points)
     return absent if len(absent) < len(layers) else frozenset()
+
+
+def _places(
+    positions: int | Iterable[int] | None, spans: str | Iterable[str] | None
+) -> Iterable[int | str] | None:
+    """Where units are ablated."""
+    if positions is not None and spans is not None:
+        raise Refused("positions and spans are both given; choose one, and add up the units")
+    return _several(positions) if spans is None else [spans] if isinstance(spans, str) else spans
 
 
 def _several(layers: int | Iterable[int] | None) -> Iterable[int] | None:

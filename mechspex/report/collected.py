@@ -38,6 +38,7 @@ class CollectedRow(NamedTuple):
         clean: the value with every unit kept; of an explanation on the prompts that were searched.
         unit: the first unit of the set.
         kind, layer, head, position: where it is; a head or neuron is its number in the layer.
+        span: the name of the span at which it is ablated, where it is one.
         second_unit: the second unit of a pair; of larger sets all but the first.
         order: how many units the set has.
         output: the prompt, in a table by prompts.
@@ -60,6 +61,7 @@ class CollectedRow(NamedTuple):
     layer: int | None
     head: int | None
     position: int | None
+    span: str | None
     second_unit: str | None
     order: int
     output: str | None
@@ -162,6 +164,8 @@ class Collected(Result):
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Collected:
         columns = record["columns"]
+        # Earlier versions knew no spans.
+        columns = {"span": [None] * len(columns["unit"]), **columns}
         read = [_column(name, columns[name]) for name in CollectedRow._fields]
         rows = tuple(CollectedRow(*row) for row in zip(*read, strict=True))
         return cls(
@@ -194,7 +198,7 @@ def _column(name: str, stored: Any) -> list[Any]:
 
 def _unit(row: CollectedRow) -> Unit:
     kind: Any = row.kind
-    return Unit(kind, row.layer or 0, row.head or 0, row.position)
+    return Unit(kind, row.layer or 0, row.head or 0, row.position if row.span is None else row.span)
 
 
 def _titles(keys: list[tuple[Any, ...]]) -> list[str]:
@@ -228,7 +232,8 @@ def unit_columns(units: UnitSet, term: Iterable[int]) -> dict[str, Any]:
         "kind": unit.kind,
         "layer": unit.layer if placed else None,
         "head": unit.number if placed and unit.kind != "mlp" else None,
-        "position": unit.position,
+        "position": None if isinstance(unit.position, str) else unit.position,
+        "span": unit.position if isinstance(unit.position, str) else None,
         "second_unit": units.label(others) if others else None,
         "order": 1 + len(others),
     }

@@ -58,6 +58,12 @@ def load_task(
     )
 
 
-def task_of(model: Model, task: Task | str | Path) -> Task:
-    """A task as it is; that of a name or file drawn for a model, eight prompts."""
-    return task if isinstance(task, Task) else load_task(task, model)
+def task_of(model: Model, task: Task | str | Path, *, spans: bool = False) -> Task:
+    """A task as it is; that of a name or file drawn for a model, eight prompts.
+
+    Args:
+        model: the model.
+        task: the task.
+        spans: whether the slots of prompts that are drawn are named spans.
+    """
+    return task if isinstance(task, Task) else load_task(task, model, spans=spans)

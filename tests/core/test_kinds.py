@@ -84,7 +84,7 @@ def test_a_new_kind_is_one_entry(kind, monkeypatch):
         with pytest.raises(ModelError, match="list them yourself"):
             SHAPE.of_kind(kind.kind)
     else:
-        assert kinds_of(f"heads+{kind.asked_for}")[0] == [KINDS["head"], kind]
+        assert kinds_of(f"heads+{kind.asked_for}")[0] == [(KINDS["head"], None), (kind, None)]
         n_layers = {"attention": 3, "embedding": 1}[kind.kind]
         assert len(SHAPE.units(kind.asked_for)) == n_layers
 
