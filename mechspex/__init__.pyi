@@ -64,12 +64,14 @@ from .effects.sweep_table import Sweep as Sweep
 from .effects.validate import validate as validate
 from .effects.validation import Validation as Validation
 from .executors.named import executor as executor
+from .explanation.compare_models import compare_models as compare_models
 from .explanation.designs import Adaptive as Adaptive
 from .explanation.designs import MixedMasks as MixedMasks
 from .explanation.designs import RandomMasks as RandomMasks
 from .explanation.designs import SpexMasks as SpexMasks
 from .explanation.explain import explain as explain
 from .explanation.explanation import Explanation as Explanation
+from .explanation.model_difference import ModelDifference as ModelDifference
 from .explanation.plan import ExactTests as ExactTests
 from .models.load_model import load_model as load_model
 from .models.units import edges as edges

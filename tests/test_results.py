@@ -16,7 +16,7 @@ import mechspex as mx
 from mechspex.core.json_values import read_number
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.result import Result, same
-from mechspex.core.statistics import Estimate
+from mechspex.core.statistics import Difference, Estimate
 from mechspex.decoders import Additive, Automatic, Pursuit
 from mechspex.errors import Refused
 from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
@@ -70,6 +70,17 @@ def candidates() -> mx.Candidates:
 
 def validation() -> mx.Validation:
     return mx.validate(values(), [(0,), (1,), (3,), (1, 3)])
+
+
+def model_difference() -> mx.ModelDifference:
+    told = [{"model": name, "task": "soup", "metric": "value"} for name in ("<script>", "$b$")]
+    before, after, changes = (
+        mx.validate(values(scale), [(0,), (1,), (3,), (1, 3)]) for scale in (1.0, 1.2, 0.2)
+    )
+    clean = Difference(0.5, 0.25, 0.75, 0.01)
+    return mx.ModelDifference(
+        values().units, told[0], told[1], recovery(), before, after, changes, clean
+    )
 
 
 def missed() -> mx.Missed:
@@ -141,6 +152,7 @@ RESULTS = {
     "LearningCurves": lambda: mx.learning_curves(all_masks(6), soup(all_masks(6)), sizes=[20, 50]),
     "Link": lambda: mx.monotone_link(sample_masks(6, 80, keep=0.5), np.arange(80.0)),
     "Missed": missed,
+    "ModelDifference": model_difference,
     "Pruning": lambda: mx.prune_heads(
         values(), values(1.2), shares=[0.5], n_masks=60, decoder="pursuit", n_random=2
     ),

@@ -15,6 +15,7 @@ from mechspex import __version__
 from mechspex.cli import (
     circuits,
     collect,
+    compare_models,
     doctor,
     explain,
     figure,
@@ -46,6 +47,7 @@ for command in (
     sweeps.sweeps,
     circuits.circuit,
     circuits.compare,
+    compare_models.compare_models,
     prune.prune,
     self_repair.self_repair,
     report.report,

@@ -349,6 +349,7 @@ def asks(
     sets: str = "",
     texts: bool = False,
     searches: bool = False,
+    two_models: bool = False,
     **defaults: Any,
 ) -> Callable[..., Callable[..., None]]:
     """Splice the options of an `Experiment` into a command, whose first parameter takes it.
@@ -361,6 +362,7 @@ def asks(
             of one's own.
         texts: whether its units may be parts of a text.
         searches: whether it has the options of a `Search`.
+        two_models: whether `before` and `task` of the command's own are its model and its task.
         **defaults: this command's own defaults of options.
     """
 
@@ -380,8 +382,8 @@ def asks(
                 # Without model and prompts.
                 explain_training(Experiment(**defaults | chosen, asked=asked), given)
                 return
-            own = chosen["prompts_from"] or chosen["prompt"]
-            if sets and own and chosen["task"] is not None:
+            chosen |= {"model": given["before"], "task": given["task"]} if two_models else {}
+            if sets and chosen["task"] and (chosen["prompts_from"] or chosen["prompt"]):
                 given[sets] = [chosen.pop("task"), *(given[sets] or ())]
                 asked |= {"task": None, sets: given[sets]}
             experiment = Experiment(**defaults | chosen, asked=asked)

@@ -122,6 +122,30 @@ def exact_effects(
     return _judged(units, terms, effects, error, effects.shape[1] - 1, rounded, level)
 
 
+def exact_changes(
+    units: UnitSet,
+    terms: tuple[Term, ...],
+    before: Mapping[Term, Float[np.ndarray, " output"]],
+    after: Mapping[Term, Float[np.ndarray, " output"]],
+    *,
+    level: float = 0.05,
+) -> Validation:
+    """By how much the effects of `terms` change from one function to another, output by output.
+
+    The tests are those of `validate`, paired by output; what the rounding of either function makes
+    of a difference counts as zero. Arguments are those of `exact_effects`.
+    """
+    tables = [
+        [np.array([value[s] for s in subsets_of(term)]) for value in (before, after)]
+        for term in terms
+    ]
+    changes = np.array([_effect(after) - _effect(before) for before, after in tables])
+    changes = changes.reshape(len(terms), len(before[()]))
+    rounded = np.array([_rounding(one) + _rounding(other) for one, other in tables])
+    degrees = changes.shape[1] - 1
+    return _judged(units, terms, changes, standard_error(changes), degrees, rounded, level)
+
+
 def _effects_around(
     value_function: ValueFunction,
     terms: tuple[Term, ...],

@@ -16,6 +16,7 @@ from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validation import Validation
 from mechspex.explanation.explanation import Explanation
+from mechspex.explanation.model_difference import ModelDifference
 from mechspex.runs.result import RunResult, named_folder
 from mechspex.runs.run import SWEEP, list_runs
 from mechspex.screening.candidates import Candidates
@@ -23,6 +24,7 @@ from mechspex.screening.candidates import Candidates
 # Of several answers in one folder the first counts: what a later one rests on lies beside it.
 KINDS: tuple[type[RunResult], ...] = (
     Explanation, Discovery, Circuit, Sweep, Pruning, SelfRepair, Validation, Candidates,
+    ModelDifference,
 )  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def load(run: str | Path) -> RunResult:
 
     Returns:
         An `Explanation`, a `Discovery`, a `Circuit`, a `Sweep`, a `Pruning`, a `SelfRepair`, a
-        `Validation` or `Candidates`.
+        `Validation`, `Candidates` or a `ModelDifference`.
 
     Raises:
         RunError: there is no such run.

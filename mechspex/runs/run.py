@@ -39,6 +39,8 @@ CANDIDATES, VALIDATED = "candidates.json", "validation.json"
 
 PRUNING, REPAIR = "pruning.json", "self_repair.json"
 
+DIFFERENCE = "model_difference.json"
+
 # A figure of a paper, and the cells from which it is drawn.
 FIGURE, CELLS = "reproduction.json", "cells.json"
 
@@ -233,6 +235,7 @@ def may_be_read(folder: Path) -> bool:
 _ANSWERS = {
     EXPLANATION: "explained", SWEEP: "swept", CIRCUIT: "circuit found", CANDIDATES: "screened",
     VALIDATED: "validated", PRUNING: "pruned", REPAIR: "self-repair", FIGURE: "figure drawn",
+    DIFFERENCE: "models compared",
 }  # fmt: skip
 
 

@@ -1,0 +1,85 @@
+"""``mechspex compare-models``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mechspex.cli.choices import Decoder
+from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.output import ANSWER, EXPERIMENT, MASKS, to_stderr
+from mechspex.cli.run_names import keep_options, run_name
+from mechspex.cli.workers import with_workers
+from mechspex.core.checks import check_from, check_level
+
+
+@with_workers
+@asks(without=("model", "task", "precision", "calibration"), two_models=True)
+def compare_models(
+    experiment: Experiment,
+    before: Annotated[
+        str, typer.Argument(help="A model: tiny, smollm2-135m, a local folder or a Hub name.")
+    ],
+    after: Annotated[
+        str, typer.Argument(help="The other one, such as the same fine-tuned or quantised.")
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="A task (see mechspex tasks) or a TOML file.", rich_help_panel=EXPERIMENT
+        ),
+    ] = None,
+    decoder: Annotated[
+        Decoder,
+        typer.Option(
+            help="Of the difference of values.", case_sensitive=False, rich_help_panel=MASKS
+        ),
+    ] = "automatic",
+    n_masks: Annotated[
+        int,
+        typer.Option(
+            "--masks",
+            "--budget",
+            help="Random masks on which the difference is decoded, at least 50.",
+            rich_help_panel=MASKS,
+        ),
+    ] = 500,
+    level: Annotated[
+        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
+    ] = 0.05,
+) -> None:
+    """Find which units and which interactions act otherwise in one model than in another.
+
+    As many fresh prompts as are searched test every unit and what the search proposes.
+    """
+    from mechspex.models.shipped import check_model_name
+
+    check_from(50, n_masks=n_masks)
+    check_level(level)
+    check_model_name(after)
+    prompts = experiment.task_drawn(2 * experiment.prompts, to_stderr)
+    to_stderr(f"loading {before} and {after} and proving their ablations exact …")
+    import torch
+
+    import mechspex as mx
+
+    other = mx.load_model(after, dtype=getattr(torch, experiment.dtype), device=experiment.device)
+    about = f"{experiment.task_name}-{experiment.units}-{experiment.ablation}-models"
+    run = experiment.run or run_name(about, {k: str(v) for k, v in experiment.asked.items()})
+    found = mx.compare_models(
+        experiment.bridge,
+        other,
+        prompts,
+        experiment.units if experiment.layers is None else experiment.chosen,
+        experiment.ablation,
+        n_masks=n_masks,
+        decoder=decoder,
+        level=level,
+        run=run,
+        seed=experiment.seed,
+        progress=True,
+    )
+    keep_options(run, experiment.task_name, experiment)
+    experiment.write(found)
+    experiment.show(found)
