@@ -25,6 +25,7 @@ from .attribution.removal_curve import removal_curve as removal_curve
 from .attribution.smallest_set import SmallestSet as SmallestSet
 from .attribution.top_k_drop import TopKDrop as TopKDrop
 from .attribution.top_k_drop import top_k_drop as top_k_drop
+from .circuits.audit import audit as audit
 from .circuits.circuit import Circuit as Circuit
 from .circuits.compare_circuits import Comparison as Comparison
 from .circuits.compare_circuits import compare_circuits as compare_circuits
@@ -40,6 +41,7 @@ from .circuits.prune_heads import prune_heads as prune_heads
 from .circuits.pruning import Pruning as Pruning
 from .circuits.reference_scores import reference_scores as reference_scores
 from .circuits.score_table import ReferenceScores as ReferenceScores
+from .circuits.verdicts import Verdicts as Verdicts
 from .components.attention_patterns import AttentionPatterns as AttentionPatterns
 from .components.attention_patterns import attention_patterns as attention_patterns
 from .components.component_values import ComponentValues as ComponentValues

@@ -13,6 +13,7 @@ from planted_answers import heads
 from result_laws import check_equality, check_laws, check_refusals, through_json
 
 import mechspex as mx
+from mechspex.circuits.gains import gains
 from mechspex.core.json_values import read_number
 from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.result import Result, same
@@ -86,6 +87,12 @@ def model_difference() -> mx.ModelDifference:
 def missed() -> mx.Missed:
     rejected = (Stratum(5, 3, ((0, 1), (2, 4), (0, 5))),)
     return mx.missed(values(), replace(candidates(), rejected=rejected), validation())
+
+
+def verdicts() -> mx.Verdicts:
+    circuit = replace(discovery().circuit, method="<script>")
+    found = gains(values(), (0, 1, 3), (2, 5), level=0.1)
+    return mx.Verdicts(circuit, mx.faithfulness(values(), [0, 1, 3], n_random=2), found, 0.1)
 
 
 def comparison() -> mx.Comparison:
@@ -168,6 +175,7 @@ RESULTS = {
     "Sweep": lambda: mx.sweep(values(), order=2, among=[0, 1, 3]),
     "TopKDrop": lambda: mx.top_k_drop(judged(), values(), k=[1, 2]),
     "Validation": validation,
+    "Verdicts": verdicts,
 }
 
 

@@ -35,7 +35,7 @@ from mechspex.tasks.metric_names import DIFFERENCES
 _FEWEST_RIGHT = 0.75
 
 # Members of which all pairs are measured: more are not told apart by a reader.
-_MOST_LINKED = 24
+MOST_LINKED = 24
 
 
 def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def _climb(run: Run, function: ValueFunction, seed: int) -> Climb | None:
 
 def _linked(circuit: Circuit, scored: RecordedValues) -> Circuit:
     """The circuit with all pairs of its members measured, where a reader can tell them apart."""
-    if len(circuit.members) > _MOST_LINKED:
+    if len(circuit.members) > MOST_LINKED:
         return circuit
     scored.stage = "pairs of members"
     terms = [(i,) for i in circuit.members] + list(combinations(circuit.members, 2))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mechspex.models.load_model import Model
 
 INPUT, LOGITS = "input", "logits"
+MibEdge = tuple[str, str, str | None]
+"""The names of the nodes at both ends, and as what a head reads."""
 # What is in the graph of every circuit, and no unit here.
 _ENDS = (INPUT, LOGITS)
 _EDGE = re.compile(r"(?P<parent>[^<>]+)->(?P<child>[^<>]+?)(?:<(?P<letter>[qkv])>)?")
@@ -164,12 +166,14 @@ class MibNodes:
         units: all heads and MLPs of its model.
         inside: the names of those in the graph.
         scores: {name: its score}, of those that have one.
+        edges: (parent, child, ``q``, ``k``, ``v`` or None) of those in the graph whose ends are.
         by_edges: whether edges between nodes of the graph are left out of it.
     """
 
     units: UnitSet
     inside: frozenset[str]
     scores: Mapping[str, float]
+    edges: tuple[MibEdge, ...]
     by_edges: bool
 
 
@@ -213,10 +217,10 @@ def _nodes(found: object) -> MibNodes:
         score = _score(f"node {node}", entry)
         if score is not None:
             scores[nodes[node].name] = score
-    n_edges = _n_edges(parts["edges"], graph, {**nodes, INPUT: None, LOGITS: None}, inside)
+    edges = _edges(parts["edges"], graph, {**nodes, INPUT: None, LOGITS: None}, inside)
     whole = graph.n_edges(list(inside))
     names = frozenset(unit.name for unit in inside)
-    return MibNodes(UnitSet(tuple(nodes.values())), names, scores, n_edges < whole)
+    return MibNodes(UnitSet(tuple(nodes.values())), names, scores, edges, len(edges) < whole)
 
 
 def _graph(cfg: Mapping[str, Any]) -> MibGraph:
@@ -265,19 +269,20 @@ def _refuse_neurons(node: str, entry: Mapping[str, Any]) -> None:
         raise Refused(f"node {node} is there with a part of its neurons; only whole nodes are read")
 
 
-def _n_edges(
+def _edges(
     stored: Mapping[str, Any], graph: MibGraph, nodes: Mapping[str, Unit | None], inside: set[Unit]
-) -> int:
-    """How many edges of the graph join nodes of it; the input and the logits are no units."""
-    number = 0
+) -> tuple[MibEdge, ...]:
+    """The edges of the graph that join nodes of it; the input and the logits are no units."""
+    kept = []
     for edge, entry in stored.items():
         found = _EDGE.fullmatch(edge)
         if not found or not _joins(found["parent"], found["child"], found["letter"], graph, nodes):
             raise Refused(f"edge {told(edge)} joins no two nodes of {graph.n_layers} layers")
         ends = nodes[found["parent"]], nodes[found["child"]]
         in_graph = _in_graph(f"edge {edge}", _mapping(f"edge {edge}", entry))
-        number += in_graph and all(end is None or end in inside for end in ends)
-    return number
+        if in_graph and all(end is None or end in inside for end in ends):
+            kept.append((found["parent"], found["child"], found["letter"]))
+    return tuple(kept)
 
 
 def _joins(

@@ -13,6 +13,7 @@ import typer
 
 from mechspex import __version__
 from mechspex.cli import (
+    audit,
     circuits,
     collect,
     compare_models,
@@ -48,6 +49,7 @@ for command in (
     circuits.circuit,
     circuits.compare,
     compare_models.compare_models,
+    audit.audit,
     prune.prune,
     self_repair.self_repair,
     report.report,

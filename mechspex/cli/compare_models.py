@@ -15,7 +15,10 @@ from mechspex.core.checks import check_from, check_level
 
 
 @with_workers
-@asks(without=("model", "task", "precision", "calibration"), two_models=True)
+@asks(
+    without=("model", "task", "precision", "calibration"),
+    named=(("before", "model"), ("task", "task")),
+)
 def compare_models(
     experiment: Experiment,
     before: Annotated[

@@ -349,7 +349,7 @@ def asks(
     sets: str = "",
     texts: bool = False,
     searches: bool = False,
-    two_models: bool = False,
+    named: Iterable[tuple[str, str]] = (),
     **defaults: Any,
 ) -> Callable[..., Callable[..., None]]:
     """Splice the options of an `Experiment` into a command, whose first parameter takes it.
@@ -362,7 +362,7 @@ def asks(
             of one's own.
         texts: whether its units may be parts of a text.
         searches: whether it has the options of a `Search`.
-        two_models: whether `before` and `task` of the command's own are its model and its task.
+        named: options of the command's own, and the options of the experiment that they are.
         **defaults: this command's own defaults of options.
     """
 
@@ -382,7 +382,7 @@ def asks(
                 # Without model and prompts.
                 explain_training(Experiment(**defaults | chosen, asked=asked), given)
                 return
-            chosen |= {"model": given["before"], "task": given["task"]} if two_models else {}
+            chosen |= {option: given[own] for own, option in named}
             if sets and chosen["task"] and (chosen["prompts_from"] or chosen["prompt"]):
                 given[sets] = [chosen.pop("task"), *(given[sets] or ())]
                 asked |= {"task": None, sets: given[sets]}

@@ -8,6 +8,7 @@ from pathlib import Path
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.pruning import Pruning
+from mechspex.circuits.verdicts import Verdicts
 from mechspex.core.checks import PATH
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused, RunError
@@ -24,7 +25,7 @@ from mechspex.screening.candidates import Candidates
 # Of several answers in one folder the first counts: what a later one rests on lies beside it.
 KINDS: tuple[type[RunResult], ...] = (
     Explanation, Discovery, Circuit, Sweep, Pruning, SelfRepair, Validation, Candidates,
-    ModelDifference,
+    ModelDifference, Verdicts,
 )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def load(run: str | Path) -> RunResult:
 
     Returns:
         An `Explanation`, a `Discovery`, a `Circuit`, a `Sweep`, a `Pruning`, a `SelfRepair`, a
-        `Validation`, `Candidates` or a `ModelDifference`.
+        `Validation`, `Candidates`, a `ModelDifference` or `Verdicts`.
 
     Raises:
         RunError: there is no such run.

@@ -39,7 +39,7 @@ CANDIDATES, VALIDATED = "candidates.json", "validation.json"
 
 PRUNING, REPAIR = "pruning.json", "self_repair.json"
 
-DIFFERENCE = "model_difference.json"
+DIFFERENCE, VERDICTS = "model_difference.json", "verdicts.json"
 
 # A figure of a paper, and the cells from which it is drawn.
 FIGURE, CELLS = "reproduction.json", "cells.json"
@@ -235,7 +235,7 @@ def may_be_read(folder: Path) -> bool:
 _ANSWERS = {
     EXPLANATION: "explained", SWEEP: "swept", CIRCUIT: "circuit found", CANDIDATES: "screened",
     VALIDATED: "validated", PRUNING: "pruned", REPAIR: "self-repair", FIGURE: "figure drawn",
-    DIFFERENCE: "models compared",
+    DIFFERENCE: "models compared", VERDICTS: "audited",
 }  # fmt: skip
 
 

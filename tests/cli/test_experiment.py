@@ -17,7 +17,7 @@ def test_what_is_shared_is_written_once():
 def test_the_name_of_the_run_and_the_form_end_the_help():
     asked = [[*inspect.signature(command).parameters] for command in COMMANDS]
     about_experiments = [options for options in asked if {"ablation", "run"} <= {*options}]
-    assert len(about_experiments) == 8
+    assert len(about_experiments) == 9
     for options in about_experiments:
         assert options[-2:] == ["run", "as_json"]
 

@@ -1,0 +1,78 @@
+"""``mechspex audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.output import ANSWER, EXPERIMENT, MASKS, to_stderr
+from mechspex.cli.run_names import keep_options, run_name
+from mechspex.cli.workers import with_workers
+from mechspex.core.checks import check_from, check_level
+from mechspex.core.errors import Refused
+
+
+@with_workers
+@asks(
+    without=("task", "units", "layers", "precision", "calibration"),
+    named=(("task", "task"),),
+    prompts=32,
+)
+def audit(
+    experiment: Experiment,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A circuit: of mechspex, of MIB or EAP-IG (JSON), or an attribution graph of "
+            "heads and MLPs."
+        ),
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="A task (see mechspex tasks) or a TOML file.", rich_help_panel=EXPERIMENT
+        ),
+    ] = None,
+    n_others: Annotated[
+        int,
+        typer.Option(
+            "--others",
+            help="Units outside the circuit that are put in, largest gradients first.",
+            rich_help_panel=MASKS,
+        ),
+    ] = 50,
+    level: Annotated[
+        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
+    ] = 0.05,
+) -> None:
+    """Test a circuit of any tool exactly: what holds, what is missing, which AND and OR it hides.
+
+    Take another --seed than the one whose prompts found the circuit.
+    """
+    check_from(0, n_others=n_others)
+    check_level(level)
+    if not file.is_file():
+        raise Refused(f"{file} is no file; name the JSON of a circuit")
+    prompts = experiment.task_drawn(experiment.prompts, to_stderr)
+    to_stderr(f"loading {experiment.model} and proving its ablations exact …")
+    import mechspex as mx
+
+    about = f"{experiment.task_name}-{file.stem}-{experiment.ablation}-audit"
+    run = experiment.run or run_name(about, {k: str(v) for k, v in experiment.asked.items()})
+    found = mx.audit(
+        experiment.bridge,
+        prompts,
+        file,
+        experiment.ablation,
+        n_others=n_others,
+        level=level,
+        run=run,
+        seed=experiment.seed,
+        progress=True,
+    )
+    keep_options(run, experiment.task_name, experiment)
+    experiment.write(found)
+    experiment.show(found)
