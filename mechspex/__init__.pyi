@@ -46,6 +46,7 @@ from .components.attention_patterns import AttentionPatterns as AttentionPattern
 from .components.attention_patterns import attention_patterns as attention_patterns
 from .components.component_values import ComponentValues as ComponentValues
 from .components.masked_model import MaskedModel as MaskedModel
+from .core.backward_rules import BackwardRules as BackwardRules
 from .core.masks import pair_ablations as pair_ablations
 from .core.masks import sample_masks as sample_masks
 from .core.masks import single_ablations as single_ablations
@@ -98,8 +99,12 @@ from .runs.cost import Cost as Cost
 from .screening.agreement import Agreement as Agreement
 from .screening.agreement import agreement as agreement
 from .screening.candidates import Candidates as Candidates
+from .screening.methods import GIM as GIM
+from .screening.methods import AtPStar as AtPStar
 from .screening.methods import CoarseToFine as CoarseToFine
 from .screening.methods import FirstOrder as FirstOrder
+from .screening.methods import Integrated as Integrated
+from .screening.methods import RelP as RelP
 from .screening.methods import SecondOrder as SecondOrder
 from .screening.recall import Missed as Missed
 from .screening.recall import missed as missed

@@ -57,10 +57,9 @@ def screen(
         import mechspex as mx
 
         chosen = {
-            "first_order": mx.FirstOrder(),
             "second_order": mx.SecondOrder(max_order=max_order),
             "ablation": mx.CoarseToFine(n_masks=masks),
-        }[method]
+        }.get(method, method)
         found = _proposed(experiment, question, chosen, terms, early_exit)
     experiment.write(found)
     experiment.show(found)

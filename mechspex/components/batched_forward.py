@@ -15,9 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechspex.components.cached_forward import CachedForward
+from mechspex.components.edge_ablation import EdgeAblation
 from mechspex.components.masked_forward import MaskedForward, Masks
+from mechspex.core.backward_rules import CHAIN, BackwardRules
 from mechspex.core.checks import told
 from mechspex.core.errors import ShapeError, TaskError
+from mechspex.forward.backward_pass import BackwardPass, Places
 from mechspex.forward.batch_size import BatchSize, unless_out_of_memory
 from mechspex.models.bridge import HookWatch
 from mechspex.models.hidden_keys import with_gradients
@@ -39,6 +42,7 @@ class BatchedForward:
         hooks: watches the bridge.
         size: how many tokens one forward takes.
         gradient_size: how many one with gradients takes, which holds every block's activations.
+        rules: by which gradients are made.
     """
 
     prompts: tuple[int, ...]
@@ -49,6 +53,7 @@ class BatchedForward:
     hooks: HookWatch
     size: BatchSize
     gradient_size: BatchSize
+    rules: BackwardRules = CHAIN
 
     @classmethod
     def of(
@@ -186,9 +191,20 @@ class BatchedForward:
             of_rows = repeat(
                 soft, "mask prompt unit -> mask (prompt sequence) unit", sequence=self.n_sequences
             )
-            values = self._forward(cached, of_rows, part, block, position)
-            (gradients,) = torch.autograd.grad(values.sum(), soft)
+            if not self.rules:
+                values = self._forward(cached, of_rows, part, block, position)
+                (gradients,) = torch.autograd.grad(values.sum(), soft)
+            else:
+                backward = BackwardPass(self.rules, self._places(cached))
+                with backward.applied():
+                    values = self._forward(cached, of_rows, part, block, position)
+                gradients = backward.gradient(values.sum(), soft)
         return torch.cat([values.detach()[..., None], gradients.float()], dim=-1)
+
+    def _places(self, cached: CachedForward | None) -> Places:
+        ablation = self.plain.ablation if cached is None else cached.ablation
+        norms = ablation.norms if isinstance(ablation, EdgeAblation) else ()
+        return Places.of(self.plain.model, None if cached is None else cached.plain_model, norms)
 
     def _forward(
         self, cached: CachedForward | None, masks: Masks, part: slice, block: int, position: int

@@ -18,6 +18,7 @@ from mechspex.components.precision import AUTO, PRECISIONS, PrecisionError
 from mechspex.components.proof import Proved, proved
 from mechspex.components.provenance import provenance_of
 from mechspex.components.words import hides_any
+from mechspex.core.backward_rules import BackwardRules
 from mechspex.core.checks import SEED, WHOLE, Only
 from mechspex.core.doors import door
 from mechspex.core.errors import AblationError, ModelError, Refused, ShapeError
@@ -205,7 +206,8 @@ class ComponentValues(ValueFunction):
             ablated = self._proved.ablated.as_it_is_now()
             _warn_of_hooks(ablated)
             values = self._of(proved(ablated, task, self.precision))
-        return values if self.n_blocks is None else values.early_exit(self.n_blocks)
+        values = values if self.n_blocks is None else values.early_exit(self.n_blocks)
+        return values.with_backward(self._proved.rules)
 
     @door(n_blocks=WHOLE)
     def early_exit(self, n_blocks: int) -> ComponentValues:
@@ -242,6 +244,23 @@ class ComponentValues(ValueFunction):
             proxy = self._of(self._proved.cut_after(n_blocks))
         proxy._refuse_hooks()
         return proxy
+
+    def with_backward(self, rules: BackwardRules) -> ComponentValues:
+        """The same values, with gradients by other rules than the chain rule.
+
+        Attention is computed without its kernel, as rules act inside it.
+
+        Args:
+            rules: the rules.
+
+        Raises:
+            ModelError: at the first gradient, where the model computes what a rule is about in a
+                way that is not known.
+        """
+        if rules == self._proved.rules:
+            return self
+        with lock_of(self.model):
+            return self._of(self._proved.with_backward(rules))
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -363,7 +382,8 @@ class ComponentValues(ValueFunction):
         ablated = old.ablated.as_it_is_now()
         _warn_of_hooks(ablated)
         new = proved(ablated, old.task, old.precision)
-        self._proved = new if old.n_blocks is None else new.cut_after(old.n_blocks)
+        new = new if old.n_blocks is None else new.cut_after(old.n_blocks)
+        self._proved = new.with_backward(old.rules) if old.rules else new
 
     def _refuse_hooks(self) -> None:
         """An early exit leaves out blocks, which hooks of the user's, on the bridge, would not."""

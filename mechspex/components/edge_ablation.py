@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechspex.components.edge_flow import EdgeFlow
 from mechspex.components.edge_sites import EDGE, EdgeSites
@@ -64,6 +64,13 @@ class EdgeAblation:
             found += [(block.mlp, "mlp")] if block.mlp is not None else []
             found += [(hook, EDGE) for hook in block.read_at(fused=self.fused)]
         return [*found, (self.sites.wiring.output, EDGE)]
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        """The norms through which readers see streams of their own."""
+        blocks = self.sites.wiring.blocks
+        found = [(b.norm, b.norm_after, b.mlp_norm, b.mlp_norm_after) for b in blocks]
+        return [norm for each in found for norm in each if norm is not None]
 
     @property
     def floats_per_token(self) -> int:

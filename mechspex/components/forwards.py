@@ -4,7 +4,7 @@ what does."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from mechspex.components.cached_forward import CachedForward
 from mechspex.components.edge_sites import EDGE, EdgeSites
 from mechspex.components.masked_forward import Site, sites_of
 from mechspex.components.words import EMBEDDING, WORD, hides_any
+from mechspex.core.backward_rules import BackwardRules
 from mechspex.core.errors import AblationError
 from mechspex.core.units import UnitSet
 from mechspex.forward.plain_model import PlainModel
@@ -167,6 +168,10 @@ class Forwards:
             for group in self.groups:
                 both[:, list(group.prompts)] = group.values_and_gradients(masks)
         return both[..., 0], both[..., 1:]
+
+    def with_backward(self, rules: BackwardRules) -> Forwards:
+        """The same, with gradients by other rules."""
+        return Forwards(tuple(replace(group, rules=rules) for group in self.groups))
 
     def without_bridge(
         self,

@@ -27,6 +27,7 @@ from mechspex.components.precision import (
 )
 from mechspex.components.references import reference_activations
 from mechspex.components.words import PlacedWords, is_word, places_of_words
+from mechspex.core.backward_rules import CHAIN, BackwardRules
 from mechspex.core.checks import quoted
 from mechspex.core.errors import AblationError, MeasurementError, ModelError
 from mechspex.core.masks import sample_masks
@@ -65,6 +66,7 @@ class Proved:
         precision: the precision of `forwards`; None for the model's own dtype.
         precision_error: what that precision costs.
         n_blocks: how many blocks are run; None for all.
+        rules: by which gradients are made.
     """
 
     ablated: AblatedModel
@@ -79,6 +81,7 @@ class Proved:
     precision: str | None = None
     precision_error: PrecisionError | None = None
     n_blocks: int | None = None
+    rules: BackwardRules = CHAIN
 
     def in_own_dtype(self) -> Proved:
         """The same in the model's own dtype."""
@@ -122,6 +125,18 @@ class Proved:
             forwards = cut._without_bridge(PRECISIONS[self.precision])
         clean, empty = forwards.values(_ends(self.ablated.units)).mean(axis=1).tolist()
         return replace(cut, exact=exact, forwards=forwards, clean=clean, empty=empty)
+
+    @torch.inference_mode(False)
+    def with_backward(self, rules: BackwardRules) -> Proved:
+        """The same with gradients by other rules; attention is not fused, as they act inside it."""
+        exact = self.exact.with_backward(rules)
+        changed = replace(self, exact=exact, forwards=exact, fused=False, rules=rules)
+        if self.through_bridge is not None:
+            return changed
+        exact = forwards = changed._without_bridge(self.ablated.model.cfg.dtype)
+        if self.precision is not None:
+            forwards = changed._without_bridge(PRECISIONS[self.precision])
+        return replace(changed, exact=exact, forwards=forwards)
 
     def _without_bridge(self, dtype: torch.dtype) -> Forwards:
         options = {"fused": self.fused, "n_blocks": self.n_blocks}

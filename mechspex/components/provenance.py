@@ -41,6 +41,7 @@ def provenance_of(proved: Proved) -> Provenance:
     if tokens.spans is not None and (ablation != "zero" or of_spans):
         read.append(str([dict(spans) for spans in tokens.spans]))
     hooks = "; ".join(str(Identity.of(hook)) for hook in ablated.users_hooks)
+    others = {"hooks": hooks, "backward": str(proved.rules) if proved.rules else ""}
     return Provenance(
         clean=proved.clean,
         ablated=proved.empty,
@@ -60,7 +61,7 @@ def provenance_of(proved: Proved) -> Provenance:
         ablation_digest=None if taken_from is None else _digest(*taken_from),
         seed=ablated.seed if ablation == "resample" else None,
         rescaled=ablated.rescale,
-        others={"hooks": hooks} if hooks else {},
+        others={key: text for key, text in others.items() if text},
     )
 
 

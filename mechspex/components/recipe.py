@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from safetensors.torch import load, save
 from torch import Tensor
 
 from mechspex.components.component_values import ComponentValues
+from mechspex.core.backward_rules import BackwardRules
 from mechspex.core.recipe import Recipe, import_path, imported
 from mechspex.core.units import UnitSet
 from mechspex.models.named import loaded, name_of
@@ -35,6 +36,7 @@ def recipe_of(values: ComponentValues) -> Recipe:
         "units": values.units.to_list(),
         "ablation": ablation if isinstance(ablation, str) else _as_text(ablation),
         "n_blocks": values.n_blocks,
+        "rules": asdict(values._proved.rules),
         "options": {
             "rescale": ablated.rescale,
             "precision": values.precision,
@@ -52,6 +54,7 @@ def _component_values(
     units: list[list[Any]],
     ablation: str | Mapping[str, str],
     n_blocks: int | None,
+    rules: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> ComponentValues:
     """Follows the recipe."""
@@ -62,7 +65,8 @@ def _component_values(
         ablation if isinstance(ablation, str) else load(base64.b64decode(ablation["tensors"])),
         **options,
     )
-    return values if n_blocks is None else values.early_exit(n_blocks)
+    values = values if n_blocks is None else values.early_exit(n_blocks)
+    return values.with_backward(BackwardRules(**rules))
 
 
 def _task(texts: Mapping[str, Any], metric: str | list[str]) -> Task:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mechspex.core.backward_rules import BackwardRules
 from mechspex.core.checks import told
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused, ShapeError
@@ -94,6 +95,19 @@ class ValueFunction(ABC):
         """
         values, gradients = self.value_and_gradient(masks)
         return values, gradients.mean(axis=1)
+
+    def with_backward(self, rules: BackwardRules) -> ValueFunction:
+        """The same values, with gradients by other rules than the chain rule.
+
+        Raises:
+            Refused: it knows no model in which rules could act.
+        """
+        if not rules:
+            return self
+        raise Refused(
+            f"{type(self).__name__} has gradients by the chain rule alone, not by {rules}; screen "
+            "by 'first_order' or 'second_order'"
+        )
 
 
 def without_gradients(value_function: object) -> Refused:

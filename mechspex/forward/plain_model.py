@@ -113,7 +113,7 @@ class PlainModel:
         self._n_blocks = len(model.blocks) if n_blocks is None else n_blocks
         self._returns_tuple = False
         for number, block in enumerate(model.blocks):
-            self._make_skippable(number, self._copy_of(block.original_component))
+            self._make_skippable(number, self.copy_of(block.original_component))
         self._trim(model)
         self._read_columns()
 
@@ -226,7 +226,7 @@ class PlainModel:
             if hook not in self._owners:
                 raise ModelError(f"{hook} is at no module's input or output")
             owner, at_input = self._owners[hook]
-            module = self._copy_of(owner)
+            module = self.copy_of(owner)
             if at_input:
                 joined = KINDS[kind].joined
                 n_units = KINDS[kind].per_layer(self._sizes) if joined else None
@@ -245,7 +245,7 @@ class PlainModel:
             ModelError: see `attentions`.
         """
         if "keys" not in self._attached:
-            hide(map(self._copy_of, attentions(model)), lambda: self._pass.keys)
+            hide(map(self.copy_of, attentions(model)), lambda: self._pass.keys)
             self._attached.add("keys")
 
     def _edit_input(self, hook: str, n_units: int | None) -> Callable[..., Any]:
@@ -273,7 +273,15 @@ class PlainModel:
 
         return post_hook
 
-    def _copy_of(self, module: Any) -> nn.Module:
+    def copy_of(self, module: Any) -> nn.Module:
+        """The module here that is a copy of one behind the bridge.
+
+        Args:
+            module: a component of the bridge, or what it holds.
+
+        Raises:
+            ModelError: it has no counterpart here.
+        """
         path = self._paths.get(id(bare_module(module)))
         if path is None:
             raise ModelError(f"{type(module).__name__} has no counterpart outside the bridge")

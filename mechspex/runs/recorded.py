@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm.auto import tqdm
 
+from mechspex.core.backward_rules import BackwardRules
 from mechspex.core.errors import RunError
 from mechspex.core.in_force import Streams, spread
 from mechspex.core.masks import check_masks, pack
@@ -64,7 +65,7 @@ class RecordedValues(ValueFunction):
     def __init__(
         self, value_function: ValuesLike, folder: Path | None, *, progress: bool = False
     ) -> None:
-        self._value_function = as_value_function(value_function)
+        self._value_function = self._own = as_value_function(value_function)
         # Read once: what is in the store are values of this configuration.
         here = self._value_function.configuration
         self._store = ValueStore(folder, here, columns=(self.units, self.outputs))
@@ -103,6 +104,10 @@ class RecordedValues(ValueFunction):
         """The same values in the model's own dtype; recorded only if they are those here."""
         exact = self._value_function.in_own_dtype
         return self if exact is self._value_function else exact
+
+    def with_backward(self, rules: BackwardRules) -> ValueFunction:
+        """The same values, with gradients by other rules: not recorded here."""
+        return self._own.with_backward(rules) if rules else self
 
     @property
     def recipe(self) -> Recipe:

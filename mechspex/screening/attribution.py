@@ -45,6 +45,15 @@ def first_order(
     return -gradients[part, np.arange(n_units)].astype(np.float64)
 
 
+def along_the_line(recorded: RecordedValues, steps: int) -> Float[np.ndarray, " unit"]:
+    """The predicted effect of each unit, −∫₀¹ g_i(m = s · 1) ds, by the middles of `steps` pieces
+    of the line."""
+    recorded.stage = "integrated"
+    middles = (np.arange(steps, dtype=np.float32) + 0.5) / steps
+    soft = np.repeat(middles[:, None], recorded.n_units, axis=1)
+    return -recorded.value_and_mean_gradient(soft)[1].mean(axis=0, dtype=np.float64)
+
+
 def extensions(recorded: RecordedValues, sets: list[Term]) -> Float[np.ndarray, "set unit"]:
     """The predicted effect of every set with one unit more, for all units at once.
 

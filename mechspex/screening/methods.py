@@ -9,17 +9,26 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from mechspex.core.backward_rules import ATP_STAR, CHAIN, RELP, BackwardRules
+from mechspex.core.backward_rules import GIM as _GIM
 from mechspex.core.checks import Only
 from mechspex.core.errors import Refused
 from mechspex.core.masks import Stream
 from mechspex.core.units import Term
 from mechspex.runs.recorded import RecordedValues
-from mechspex.screening.attribution import extensions, first_order, pair_scores
+from mechspex.screening.attribution import (
+    along_the_line,
+    extensions,
+    first_order,
+    pair_scores,
+)
 from mechspex.screening.candidates import Stratum
 from mechspex.screening.coarse_to_fine import coarse_to_fine
 from mechspex.screening.pair_scores import PairScores
 
-MethodName = Literal["first_order", "second_order", "ablation"]
+MethodName = Literal[
+    "first_order", "second_order", "ablation", "integrated", "gim", "relp", "atp_star"
+]
 
 # Every stratum of rejected pairs reaches to ten times the rank of the one before it.
 _STRATA, _GROWTH = 3, 10
@@ -74,6 +83,11 @@ class ScreenMethod(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def rules(self) -> BackwardRules:
+        """By which its gradients are made."""
+        return CHAIN
+
     @abstractmethod
     def scored(self, recorded: RecordedValues, n_terms: int, seed: int) -> Scored:
         """The best sets of each order.
@@ -93,6 +107,7 @@ class FirstOrder(ScreenMethod):
         parts: how many gradients are taken; 0 for plain attribution patching from a single one.
         keep: the effect of each unit among random masks which keep so many of the others, not in
             the otherwise whole model.
+        backward: by which rules gradients are made, where not by the chain rule.
 
     Raises:
         Refused: a number below 0, or a density outside (0, 1).
@@ -102,6 +117,11 @@ class FirstOrder(ScreenMethod):
 
     parts: int = 30
     keep: float | None = None
+    backward: BackwardRules = CHAIN
+
+    @property
+    def rules(self) -> BackwardRules:
+        return self.backward
 
     def __post_init__(self) -> None:
         _at_least(self, parts=0 if self.keep is None else 1)
@@ -121,6 +141,92 @@ class FirstOrder(ScreenMethod):
 
     def scored(self, recorded: RecordedValues, n_terms: int, seed: int) -> Scored:
         return Scored.of_singles(self.singles(recorded, seed), n_terms)
+
+
+@dataclass(frozen=True)
+class Integrated(ScreenMethod):
+    """Single units by gradients along the line on which all units go from kept to ablated.
+
+    ablated(i) ≈ −(1 / n) Σ_k g_i(m = (k − ½) / n · 1), k = 1 … n. All scores together add up to
+    what ablating everything changes, up to the error of the sum (integrated gradients; over
+    activations as in EAP-IG, Hanna et al. 2024).
+
+    Attributes:
+        steps: how many gradients are taken.
+        backward: by which rules, where not by the chain rule.
+
+    Raises:
+        Refused: fewer than one step.
+    """
+
+    name: ClassVar[str] = "integrated"
+
+    steps: int = 10
+    backward: BackwardRules = CHAIN
+
+    def __post_init__(self) -> None:
+        _at_least(self, steps=1)
+
+    @property
+    def rules(self) -> BackwardRules:
+        return self.backward
+
+    def scored(self, recorded: RecordedValues, n_terms: int, seed: int) -> Scored:
+        return Scored.of_singles(along_the_line(recorded, self.steps), n_terms)
+
+
+@dataclass(frozen=True)
+class GIM(FirstOrder):
+    """Single units by one gradient that sees through saturated attention and norms.
+
+    ablated(i) ≈ −g_i(1) with the softmax of attention differentiated at temperature 2, norms
+    frozen, and shares of ¼ for queries and keys and ½ for values (Edin et al. 2025).
+
+    Attributes:
+        parts, keep: see `FirstOrder`; one gradient at the whole model.
+        backward: the rules.
+    """
+
+    name: ClassVar[str] = "gim"
+
+    parts: int = 0
+    backward: BackwardRules = _GIM
+
+
+@dataclass(frozen=True)
+class RelP(FirstOrder):
+    """Single units by one gradient with the rules of relevance propagation.
+
+    ablated(i) ≈ −g_i(1) with attention patterns and norms frozen, activations as gains, and half of
+    the gradient for each factor of a gate (Jafari et al. 2025).
+
+    Attributes:
+        parts, keep: see `FirstOrder`; one gradient at the whole model.
+        backward: the rules.
+    """
+
+    name: ClassVar[str] = "relp"
+
+    parts: int = 0
+    backward: BackwardRules = RELP
+
+
+@dataclass(frozen=True)
+class AtPStar(FirstOrder):
+    """Single units by gradients that leave out one block each, so that paths do not cancel.
+
+    |ablated(i)| ≈ Σ_l |g_i without block l| / (L − 1), with the sign of the whole gradient
+    (GradDrop of Kramár et al. 2024, whose other part concerns ablated queries and keys).
+
+    Attributes:
+        parts, keep: see `FirstOrder`; one gradient at the whole model.
+        backward: the rules.
+    """
+
+    name: ClassVar[str] = "atp_star"
+
+    parts: int = 0
+    backward: BackwardRules = ATP_STAR
 
 
 @dataclass(frozen=True)
@@ -197,7 +303,8 @@ class CoarseToFine(ScreenMethod):
 
 
 METHODS: dict[str, type[ScreenMethod]] = {
-    method.name: method for method in (FirstOrder, SecondOrder, CoarseToFine)
+    method.name: method
+    for method in (FirstOrder, SecondOrder, CoarseToFine, Integrated, GIM, RelP, AtPStar)
 }
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from mechspex.core.backward_rules import BackwardRules
 from mechspex.core.checks import SEED, WHOLE
 from mechspex.core.doors import door
 from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.old_keywords import takes_old
-from mechspex.core.value_function import ValuesLike, as_values
+from mechspex.core.value_function import ValuesLike, as_value_function, as_values
+from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run, as_run
 from mechspex.screening.candidates import Candidates
 from mechspex.screening.methods import MethodName, ScreenMethod, SecondOrder, as_method, find_method
@@ -66,7 +68,9 @@ def screen(
             proxy; for ``ablation`` any value function.
         method: ``first_order`` proposes single units (`FirstOrder`), ``second_order`` sets of two
             units and more (`SecondOrder`), both by gradients; ``ablation`` proposes single units
-            and pairs without any (`CoarseToFine`).
+            and pairs without any (`CoarseToFine`). Single units by other gradients: ``integrated``
+            (`Integrated`), ``gim`` (`GIM`), ``relp`` (`RelP`), ``atp_star`` (`AtPStar`); the same
+            rules for pairs: ``SecondOrder(backward=mx.GIM().rules)``.
         n_terms: how many sets of each order are proposed; none whose predicted effect is 0.
         run: name or folder in which every gradient and the answer are kept; the same call goes on
             where an earlier one was stopped.
@@ -83,7 +87,7 @@ def screen(
     # What is part of a larger answer is kept with that.
     keeps_answer = isinstance(run, str | Path)
     with Run.open(run, progress=progress) as run:
-        recorded = run.record(value_function)
+        recorded = _recorded(run, value_function, chosen.rules)
         scored = chosen.scored(recorded, n_terms, seed)
         scores = np.asarray(scored.scores, dtype=np.float64)
         singles = np.empty(0) if scored.singles is None else np.asarray(scored.singles)
@@ -105,6 +109,14 @@ def screen(
     if keeps_answer:
         run.keep(candidates)
     return candidates
+
+
+def _recorded(run: Run, value_function: ValuesLike, rules: BackwardRules) -> RecordedValues:
+    """The value function in a run; gradients of each set of rules lie in a folder of their own."""
+    if not rules:
+        return run.record(value_function)
+    by_rules = as_value_function(value_function).with_backward(rules)
+    return run.record(by_rules, f"backward-{rules.digest}")
 
 
 def _check_scores(scores: np.ndarray) -> None:
