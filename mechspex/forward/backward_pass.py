@@ -269,8 +269,13 @@ class BackwardPass(TorchFunctionMode):
     def _droppable(self, part: _Part, args: tuple[Any, ...], output: Any) -> Any:
         leaving = output[0] if isinstance(output, tuple) else output
         entering = args[0] if args else None
-        tensors = isinstance(entering, Tensor) and isinstance(leaving, Tensor)
-        if not self._places.is_sum or not tensors or entering.shape != leaving.shape:
+        adds = (
+            self._places.is_sum
+            and isinstance(entering, Tensor)
+            and isinstance(leaving, Tensor)
+            and entering.shape == leaving.shape
+        )
+        if not adds:
             raise self._unknown(f"{part.called} does not add to its stream", "blocks_dropped")
         if not leaving.requires_grad:
             return None

@@ -121,7 +121,7 @@ def gradient_of(module, x, rules, *, blocks=None, attentions=(), norms=()):
     """The gradient of the sum of what a module makes of x, by some rules."""
     blocks = [module] if blocks is None else blocks
     functions = [m for b in blocks for m in b.modules() if not [*m.children(), *m.parameters()]]
-    places = Places("toy", True, *map(tuple, (blocks, attentions, norms, functions)))
+    places = Places("toy", True, tuple(blocks), tuple(attentions), tuple(norms), tuple(functions))
     backward = BackwardPass(rules, places)
     leaf = x.clone().requires_grad_()
     with backward.applied():
