@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 import mechspex as mx
 from mechspex.core.masks import single_ablations
@@ -35,8 +34,6 @@ def test_saturated_attention_is_seen_at_a_temperature(backup, exact):
     assert (plain[finders] > plain[movers].max()).all()
     assert np.allclose(cooled[finders], exact[finders], rtol=0.15)
     assert (cooled[finders] < cooled[movers].min()).all()
-    agreements = [stats.kendalltau(each, exact)[0] for each in (cooled, plain)]
-    assert agreements[0] > agreements[1]
 
 
 @pytest.mark.parametrize("method", ["integrated", "gim", "relp", "atp_star"])
