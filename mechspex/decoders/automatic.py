@@ -47,7 +47,7 @@ class DecoderComparison:
 
     Attributes:
         scores: {decoder name: R² on held-out masks}.
-        chosen: one decoder, or the mean of several.
+        chosen: one decoder, or the mean of several, with the options that held-out masks settled.
         r2: the R² of `chosen` on held-out masks. Where `answer` is given, its `charged_r2`.
         answer: what `chosen` recovers from all masks, where the choice rests on that answer.
     """
@@ -162,10 +162,11 @@ def compare(samples: Samples, decoders: tuple[Decoder, ...]) -> DecoderCompariso
     for decoder in decoders:
         if costly and decoder is pursuit:
             continue
-        predicted[decoder] = decoder.predict_held_out(samples, splits)
-        error = float(_squared_errors(truth, predicted[decoder]).sum())
+        held_out, settled = decoder.predict_held_out(samples, splits)
+        predicted[settled] = held_out
+        error = float(_squared_errors(truth, held_out).sum())
         if error <= _ROUNDING_OF_VARIANCE * energy:
-            return _comparison(truth, predicted, (decoder,))
+            return _comparison(truth, predicted, (settled,))
         if error <= (1 - _PERFECT) * energy:
             break
     comparison = _comparison(truth, predicted, _best_group(truth, predicted))

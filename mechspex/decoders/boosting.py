@@ -22,6 +22,8 @@ _BLOCK = 50
 # times 1 / rate. Where rare masks matter it can stand still for a hundred trees and fall again.
 _GAIN = 0.01
 _PATIENCE = 10
+# Trees between two looks at held-out masks; a look takes as long as a tree.
+STEP = 5
 
 # Masks and the value of each: those that trees are fitted to, and those that they are judged by.
 Training = tuple[Bool[np.ndarray, "mask unit"], Float[np.ndarray, " mask"]]
@@ -36,11 +38,14 @@ class Boosting(ABC):
     """Trees that are boosted one after the other; where no split is left they stay as they are."""
 
     @abstractmethod
-    def grow(self) -> float:
-        """Boost one more tree.
+    def grow(self, n_trees: int) -> float:
+        """Boost some more trees.
+
+        Args:
+            n_trees: how many.
 
         Returns:
-            The squared error Σ(f − f̂)² on the held-out masks, 0 where there are none.
+            The squared error Σ(f − f̂)² of all trees on the held-out masks, 0 where there are none.
         """
 
     @abstractmethod
@@ -63,7 +68,7 @@ class BoostTrees(Protocol):
 
 def cross_validated_errors(
     boostings: Sequence[Boosting], n_trees: int, rate: float, to_beat: float = np.inf
-) -> Float[np.ndarray, "tree fold"]:
+) -> Float[np.ndarray, "step fold"]:
     """Grow the trees of all folds together for as long as they help with held-out masks.
 
     Growth ends where the error falls too slowly to matter, or to come below `to_beat` in the trees
@@ -76,18 +81,20 @@ def cross_validated_errors(
         to_beat: the error of what was tried before.
 
     Returns:
-        The squared error of the first 1, 2, 3 … trees on the masks that each fold holds out.
+        The squared error on the masks that each fold holds out, after every `STEP` trees and after
+        the last.
     """
-    patience = round(_PATIENCE / rate)
+    patience = round(_PATIENCE / rate / STEP)
     errors: list[list[float]] = []
     least: list[float] = []
-    while len(errors) < n_trees:
-        errors.append([boosting.grow() for boosting in boostings])
+    for start in range(0, n_trees, STEP):
+        step = min(STEP, n_trees - start)
+        errors.append([boosting.grow(step) for boosting in boostings])
         least.append(min(sum(errors[-1]), least[-1] if least else np.inf))
         if len(least) <= patience:
             continue
         fall = least[-1] / least[-1 - patience]
-        within_reach = least[-1] * fall ** ((n_trees - len(least)) / patience)
+        within_reach = least[-1] * fall ** ((n_trees - start - step) / STEP / patience)
         if fall > 1 - _GAIN or within_reach > to_beat:
             break
     return np.array(errors)
@@ -145,12 +152,12 @@ class _LightGBM(Boosting):
                 followed = data.create_valid(masks, self._values, params=parameters)
                 self._booster.add_valid(followed, "held out")
 
-    def grow(self) -> float:
-        if self._can_split:
-            with self._failing():
-                self._can_split = not self._booster.update()
-                if len(self._values):
-                    self._error = self._booster.eval_valid(self._squared_error)[0][2]
+    def grow(self, n_trees: int) -> float:
+        with self._failing():
+            for _ in range(n_trees if self._can_split else 0):
+                self._can_split = self._can_split and not self._booster.update()
+            if len(self._values):
+                self._error = self._booster.eval_valid(self._squared_error)[0][2]
         return self._error
 
     def forest(self, n_trees: int) -> Forest:
@@ -243,10 +250,10 @@ class _ScikitLearn(Boosting):
         self._errors: list[float] = []
         self._n_trees = 0
 
-    def grow(self) -> float:
-        if self._n_trees == len(self._trees):
+    def grow(self, n_trees: int) -> float:
+        self._n_trees += n_trees
+        while self._n_trees > len(self._trees):
             self._boost_block()
-        self._n_trees += 1
         return self._errors[self._n_trees - 1]
 
     def _boost_block(self) -> None:

@@ -208,19 +208,21 @@ class Decoder(ABC):
 
     def predict_held_out(
         self, samples: Samples, splits: Sequence[tuple[np.ndarray, np.ndarray]]
-    ) -> Float[np.ndarray, "held_out output"]:
+    ) -> tuple[Float[np.ndarray, "held_out output"], Decoder]:
         """What is predicted for each fold's test masks from the fold's training masks.
 
         Args:
             samples: the masks and values.
             splits: (training rows, test rows) of each fold.
+
+        Returns:
+            The predictions, and this decoder with the options that the folds have settled.
         """
-        return np.concatenate(
-            [
-                self.decode(samples.rows(train)).predict_outputs(samples.masks[test])
-                for train, test in splits
-            ]
-        )
+        predicted = [
+            self.decode(samples.rows(train)).predict_outputs(samples.masks[test])
+            for train, test in splits
+        ]
+        return np.concatenate(predicted), self
 
     def __repr__(self) -> str:
         options = [f for f in fields(self) if f.repr or getattr(self, f.name) is not None]

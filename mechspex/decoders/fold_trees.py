@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from mechspex.decoders.boosting import Boosting, BoostTrees, cross_validated_errors
+from mechspex.decoders.boosting import STEP, Boosting, BoostTrees, cross_validated_errors
 from mechspex.decoders.cross_validation import Split
 from mechspex.decoders.decoder import Samples
 from mechspex.decoders.trees import Forest
@@ -81,13 +81,15 @@ class _Grown:
     depth: int
     rate: float
     boostings: Sequence[Boosting]
-    errors: Float[np.ndarray, "tree fold"]
+    errors: Float[np.ndarray, "step fold"]
+    most_trees: int
 
     def error(self, folds: Sequence[int]) -> float:
         return float(self.errors[:, folds].sum(axis=1).min())
 
     def n_trees(self, folds: Sequence[int]) -> int:
-        return int(np.argmin(self.errors[:, folds].sum(axis=1))) + 1
+        best = int(np.argmin(self.errors[:, folds].sum(axis=1)))
+        return min(STEP * (best + 1), self.most_trees)
 
 
 class FoldTrees:
@@ -161,8 +163,7 @@ class FoldTrees:
         """
         every = np.arange(self._targets.samples.n_masks)
         boosting = self._start((every, every[:0]), setting.target, setting.depth, setting.rate)
-        for _ in range(setting.n_trees):
-            boosting.grow()
+        boosting.grow(setting.n_trees)
         return boosting.forest(setting.n_trees)
 
     def _best(self, folds: Sequence[int]) -> _Grown:
@@ -178,7 +179,7 @@ class FoldTrees:
         if key not in self._grown:
             boostings = [self._start(split, target, depth, rate) for split in self._splits]
             errors = cross_validated_errors(boostings, self._n_trees, rate, to_beat)
-            self._grown[key] = _Grown(depth, rate, boostings, errors)
+            self._grown[key] = _Grown(depth, rate, boostings, errors, self._n_trees)
         return self._grown[key]
 
     def _start(self, split: Split, target: int, depth: int, rate: float) -> Boosting:

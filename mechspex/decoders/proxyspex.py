@@ -39,10 +39,10 @@ class ProxySpex(Decoder):
 
     Cross-validation chooses depth, learning rate and number of trees. The default grid is that of
     the published code (depths 3 and 5, rates 0.1 and 0.01, up to 5,000 trees) with two additions:
-    depth 2, which few masks or a high p prefer, and every number of trees up to 5,000. The depth is
-    chosen at the first rate, then the rate at that depth; `ProxySpex(rates=(0.1,))` is two to four
-    times as fast. The largest Fourier coefficients of the trees are kept; they are exact at any p.
-    Ridge regression with an unpenalised intercept then refits them on their support, if
+    depth 2, which few masks or a high p prefer, and every fifth number of trees up to 5,000. The
+    depth is chosen at the first rate, then the rate at that depth; `ProxySpex(rates=(0.1,))` is two
+    to four times as fast. The largest Fourier coefficients of the trees are kept; they are exact at
+    any p. Ridge regression with an unpenalised intercept then refits them on their support, if
     cross-validation says that this helps (Butler et al. 2025).
 
     Several outputs share one support: trees are fitted to their mean and to the leading principal
@@ -125,7 +125,7 @@ class ProxySpex(Decoder):
 
     def predict_held_out(
         self, samples: Samples, splits: Sequence[Split]
-    ) -> Float[np.ndarray, "held_out output"]:
+    ) -> tuple[Float[np.ndarray, "held_out output"], Decoder]:
         """What is predicted for each fold's test masks from the fold's training masks.
 
         Trees are grown once a fold, and their settings in a fold are those that do best in the
@@ -134,6 +134,9 @@ class ProxySpex(Decoder):
         Args:
             samples: the masks and values.
             splits: (training rows, test rows) of each fold.
+
+        Returns:
+            The predictions, and this decoder at the depth and the rate that do best in all folds.
         """
         if len(splits) == 1 or not self._fits(samples, splits):
             return super().predict_held_out(samples, splits)
@@ -154,7 +157,9 @@ class ProxySpex(Decoder):
             both[int(self.refit and sum(gains) - gain > 0)]
             for both, gain in zip(predicted, gains, strict=True)
         ]
-        return targets.mean + np.concatenate(turned) @ targets.back
+        best = trees.choose(every)[0]
+        settled = replace(self, depths=(best.depth,), rates=(best.rate,))
+        return targets.mean + np.concatenate(turned) @ targets.back, settled
 
     def _fits(self, samples: Samples, splits: Sequence[Split]) -> bool:
         """Whether there is something to fit, to all units, in every fold."""
