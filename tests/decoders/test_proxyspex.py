@@ -77,7 +77,7 @@ def test_folds_share_their_trees_and_predict_as_trees_grown_for_each_alone():
     )
     assert r_squared(truth, shared) == pytest.approx(r_squared(truth, alone), abs=0.01)
     assert np.corrcoef(shared.ravel(), alone.ravel())[0, 1] > 0.99
-    assert settled in (replace(QUICK, boost=counted, depths=(depth,)) for depth in QUICK.depths)
+    assert settled in [replace(QUICK, boost=counted, depths=(depth,)) for depth in QUICK.depths]
     # One fold has no other that could judge for it.
     of_one, unsettled = QUICK.predict_held_out(samples, splits[:1])
     np.testing.assert_array_equal(of_one, alone[: len(splits[0][1])])
