@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from mechspex.components.edge_flow import EdgeFlow
@@ -44,6 +44,7 @@ class EdgeAblation:
             …]``.
         clean: {the same: its output in the clean pass}, ``[row, pos, …]``.
         length: the length of the rows, in tokens.
+        at: which tokens lie at each of the sites' places, ``[place, row, pos]``.
         fused: edits are made where queries, keys and values leave one module, as in a plain model.
         words: None: no words among edges.
     """
@@ -52,6 +53,7 @@ class EdgeAblation:
     references: References
     clean: Mapping[str, Tensor]
     length: int
+    at: Bool[Tensor, "place row pos"]
     fused: bool = False
     words: None = None
 
@@ -77,14 +79,16 @@ class EdgeAblation:
         """How many numbers one token of a forward takes beside the model's own."""
         blocks = self.sites.wiring.blocks
         d_model = blocks[0].written.shape[1]
-        return d_model * (self.sites.n_writers + 4 * max(len(s.readers) for s in self.sites.stages))
+        n_readers = max(len(stage.readers) for stage in self.sites.stages)
+        return d_model * (self.sites.n_writers + (4 + 2 * bool(self.sites.places)) * n_readers)
 
     @property
     def floats_per_token_with_gradients(self) -> int:
         """The same where every block's are kept."""
         d_model = self.sites.wiring.blocks[0].written.shape[1]
         n_readers = sum(len(stage.readers) for stage in self.sites.stages)
-        return d_model * (2 * self.sites.n_writers + 6 * n_readers)
+        n_each = 6 * (1 + len(self.sites.places))
+        return d_model * (2 * self.sites.n_writers + n_each * n_readers)
 
     def first_positions(self, n_units: int) -> Int[np.ndarray, " unit"]:
         """Edges are ablated from the first position on."""
@@ -115,7 +119,9 @@ class EdgeAblation:
             masks: ``[mask, 1 or row, unit]``, Boolean, or between 0 and 1.
             rows: the rows that are run, as a slice of the references.
         """
-        flow = EdgeFlow(self.sites, self.references, self.clean, masks, rows, fused=self.fused)
+        flow = EdgeFlow(
+            self.sites, self.references, self.clean, masks, rows, self.at[:, rows], fused=self.fused
+        )
         return flow.edits()
 
     def hidden_keys(self, masks: Masks, rows: slice) -> None:

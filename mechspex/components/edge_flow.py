@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from mechspex.components.edge_sites import EdgeSites
@@ -28,6 +28,7 @@ class EdgeFlow:
             begins.
         masks: ``[mask, 1 or row, unit]``, Boolean, or between 0 and 1.
         rows: the rows that are run, as a slice of the references.
+        at: which of their tokens lie at each of the sites' places.
         fused: edit where queries, keys and values leave one module, if they do.
     """
 
@@ -38,18 +39,21 @@ class EdgeFlow:
         clean: Mapping[str, Tensor],
         masks: Tensor,
         rows: slice,
+        at: Bool[Tensor, "place run pos"],
         *,
         fused: bool,
     ) -> None:
         self._sites, self._blocks = sites, sites.wiring.blocks
         self._references, self._clean = references, clean
         self._rows, self._fused, self._n_masks = rows, fused, len(masks)
+        self._at = at.to(masks.device)
         self._n_rows = len(masks) * len(clean[STREAM][rows])
         self._keeps_history = masks.requires_grad
         # One more column, for the edges that are no units.
         self._masks = torch.cat([masks, torch.ones_like(masks[..., :1])], dim=-1)
         changed = _changed(self._masks)
-        self._active = [changed[stage.columns] for stage in sites.stages]
+        self._active_at: list[np.ndarray] = [changed[stage.columns] for stage in sites.stages]
+        self._active = [np.logical_or.reduce(active) for active in self._active_at]
         # Writers with an edge that is ablated in this batch; others are not recorded.
         self._flows = np.zeros(sites.n_writers, dtype=bool)
         for active in self._active:
@@ -185,7 +189,24 @@ class EdgeFlow:
         n_chunks = self._chunks_before(n_writers)
         self._catch_up(n_chunks)
         writers = np.flatnonzero(self._flows[:n_writers])
-        absent = self._absent(stage.columns[readers][:, writers], stream)
+        everywhere, *columns = stage.columns[:, readers][:, :, writers]
+        absent = self._absent(everywhere, stream)
+        seen = self._seen(absent, writers, n_writers, stream)
+        for place, columns_at in enumerate(columns):
+            if self._active_at[number][1 + place].any():
+                absent_at = absent + (1 - absent) * self._absent(columns_at, stream)
+                here = self._of_each_mask(self._at[None, place])[:, None, -stream.shape[1] :, None]
+                seen = torch.where(here, self._seen(absent_at, writers, n_writers, stream), seen)
+        return readers, seen
+
+    def _seen(
+        self,
+        absent: Float[Tensor, "row reader writer"],
+        writers: np.ndarray,
+        n_writers: int,
+        stream: Float[Tensor, "row pos d_model"],
+    ) -> Float[Tensor, "row reader pos d_model"]:
+        """What readers see where so much of each edge from some of the first writers is ablated."""
         turned = _turned(absent, n_writers)
         base = stream
         if turned.any():
@@ -200,11 +221,11 @@ class EdgeFlow:
         seen = _mixed(begin, weights, recorded, self._history(0, len(writers)))
         for chunk, places in with_norm:
             seen = seen + self._through_norm(chunk, absent, turned, places, recorded)
-        return readers, seen
+        return seen
 
     def _of_each_mask(
-        self, of_rows: Float[Tensor, "#mask #row ..."]
-    ) -> Float[Tensor, "masked_row ..."]:
+        self, of_rows: Shaped[Tensor, "#mask #row ..."]
+    ) -> Shaped[Tensor, "masked_row ..."]:
         """What is the same for all masks, or all rows, for each row of the batch."""
         n_rows = self._n_rows // self._n_masks
         return of_rows.expand(self._n_masks, n_rows, *of_rows.shape[2:]).flatten(0, 1)

@@ -23,12 +23,12 @@ class Stage:
 
     Attributes:
         readers: in order.
-        columns: the mask column of each edge into them, ``[reader, writer]``; the number of all
-            columns where it is none.
+        columns: the mask column of each edge into them, at all tokens and at each of `places`; the
+            number of all columns where it is none.
     """
 
     readers: tuple[Reader, ...]
-    columns: Int[np.ndarray, "reader writer"]
+    columns: Int[np.ndarray, "place reader writer"]
 
     @property
     def layer(self) -> int:
@@ -49,35 +49,46 @@ class EdgeSites:
         written: for each block, its heads and its MLP among all writers; the embedding is the
             first writer.
         n_writers: how many writers there are.
+        places: the positions and spans at which some edges alone are ablated.
     """
 
     wiring: Wiring
     stages: tuple[Stage, ...]
     written: tuple[tuple[range, int | None], ...]
     n_writers: int
+    places: tuple[int | str, ...] = ()
 
     @classmethod
     def of(cls, model: Model, edges: UnitSet) -> EdgeSites:
         """Where some edges lie in a model.
 
         Raises:
-            AblationError: a unit that is no edge, or an edge at one position.
+            AblationError: a unit that is no edge.
             UnknownUnitError, ModelError: what the model does not have.
         """
         for unit in edges.units:
-            if unit.kind != EDGE or unit.position is not None:
+            if unit.kind != EDGE:
                 raise AblationError(
                     f"unit {unit.name!r} cannot be ablated beside edges, which are ablated by "
-                    "themselves and at all positions; take units from edges(model) alone"
+                    "themselves; take units from edges(model) alone"
                 )
         wires = Wires.of(shape_of(model))
         stages = []
-        column_of = {ends: column for column, ends in enumerate(wires.ends(edges))}
+        at = [edge.position for edge in edges.units]
+        places = tuple(dict.fromkeys(place for place in at if place is not None))
+        ends = zip(wires.ends(edges), at, strict=True)
+        column_of = {(*pair, place): column for column, (pair, place) in enumerate(ends)}
         for members in wires.stages:
             readers = tuple(wires.readers[place] for place in members)
             columns = [
-                [column_of.get((writer, place), len(edges)) for writer in range(reader.n_writers)]
-                for place, reader in zip(members, readers, strict=True)
+                [
+                    [
+                        column_of.get((writer, member, place), len(edges))
+                        for writer in range(reader.n_writers)
+                    ]
+                    for member, reader in zip(members, readers, strict=True)
+                ]
+                for place in (None, *places)
             ]
             stages.append(Stage(readers, np.array(columns)))
         n_heads, has_mlps = model.cfg.n_heads, not model.cfg.attn_only
@@ -87,4 +98,4 @@ class EdgeSites:
             (range(start, start + n_heads), start + n_heads if has_mlps else None)
             for start in starts
         )
-        return cls(Wiring.of(model), tuple(stages), written, len(wires.writers))
+        return cls(Wiring.of(model), tuple(stages), written, len(wires.writers), places)

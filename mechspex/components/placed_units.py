@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from mechspex.components.alignment import segments
@@ -114,16 +114,43 @@ class PlacedUnits:
         return torch.from_numpy(entries[inside])
 
 
+def tokens_at(
+    places: Sequence[int | str], forced: ForcedRows, tokens: Tokens
+) -> Bool[np.ndarray, "place row pos"]:
+    """Which tokens of some rows lie at each of some places.
+
+    Args:
+        places: positions, and names of spans.
+        forced: the prompts and their rows.
+        tokens: the task, with its spans.
+
+    Raises:
+        UnknownUnitError, AblationError: a place that a prompt does not have, or two that share a
+            token.
+    """
+    n_prompts, n_sequences, length = forced.rows.shape
+    at = np.zeros((len(places), n_prompts, n_sequences, length), dtype=bool)
+    for number in range(n_prompts):
+        pieces = _pieces(forced, tokens, number)
+        for which, place in enumerate(places):
+            positions = _positions(place, forced.prompts[number], forced.length, pieces)
+            at[which, number, :, positions.start : positions.stop] = True
+    if (at.sum(axis=0) > 1).any():
+        raise AblationError(
+            f"of {', '.join(map(str, places))} some share a token; take places that do not overlap"
+        )
+    return at.reshape(len(places), n_prompts * n_sequences, length)
+
+
 def _of_prompt(
     members: Sequence[tuple[int, Unit]], forced: ForcedRows, tokens: Tokens, place: int
 ) -> list[tuple[int, Unit, int]]:
     """The units with the positions that they have in one prompt."""
     number, length = forced.prompts[place], forced.length
-    spans: Mapping[str, range] = {} if tokens.spans is None else tokens.spans[number]
-    pieces = {END: range(length - 1, length), **segments(length, spans)}
+    pieces = _pieces(forced, tokens, place)
     found, taken = [], set()
     for column, unit in members:
-        for position in _positions(unit, number, length, pieces):
+        for position in _positions(unit.position, number, length, pieces):
             if (unit.number, position) in taken:
                 raise AblationError(
                     f"{unit.name} stands twice at position {position} of a prompt of {length} "
@@ -134,13 +161,21 @@ def _of_prompt(
     return found
 
 
-def _positions(unit: Unit, number: int, length: int, pieces: Mapping[str, range]) -> range:
-    """The positions of a unit in a prompt."""
-    place = unit.position
+def _pieces(forced: ForcedRows, tokens: Tokens, place: int) -> dict[str, range]:
+    """The named pieces of one prompt."""
+    length = forced.length
+    spans = {} if tokens.spans is None else tokens.spans[forced.prompts[place]]
+    return {END: range(length - 1, length), **segments(length, spans)}
+
+
+def _positions(
+    place: int | str | None, number: int, length: int, pieces: Mapping[str, range]
+) -> range:
+    """The positions of a prompt that a place is."""
     if isinstance(place, str):
         if place not in pieces:
             raise AblationError(
-                f"prompt {number} has no span {place!r}, where {unit.name} is ablated; it has "
+                f"prompt {number} has no span {place!r}, where units are ablated; it has "
                 f"{', '.join(pieces)}: name spans in Task(…, spans=[…]) or "
                 "load_task(…, spans=True)"
             )

@@ -19,6 +19,7 @@ from mechspex.components.edge_ablation import EdgeAblation
 from mechspex.components.edge_proof import check_wiring
 from mechspex.components.forwards import AblatedModel, Forwards
 from mechspex.components.masked_forward import Ablation, MaskedForward, check_sites
+from mechspex.components.placed_units import tokens_at
 from mechspex.components.precision import (
     AUTO,
     PRECISIONS,
@@ -211,7 +212,8 @@ def _through_bridge(
         if ablated.edges is None:
             ablation = Ablation(placed, references, rows.shape[1], words, ablated.rescale)
         else:
-            ablation = EdgeAblation(ablated.edges, references, one.activations, rows.shape[1])
+            at = torch.from_numpy(tokens_at(ablated.edges.places, one.forced, tokens))
+            ablation = EdgeAblation(ablated.edges, references, one.activations, rows.shape[1], at)
         plain = MaskedForward(model, rows.to(ablated.device), ablation, one.logits.shape[1])
         if ablated.edges is not None and one is passes[0]:
             check_wiring(plain)

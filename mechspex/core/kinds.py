@@ -17,6 +17,9 @@ from mechspex.core.errors import ModelError, Refused
 Kind = str
 """The name of a kind, a key of `KINDS`."""
 
+# Where alone a unit is ablated: a position, or the name of a span.
+_AT = r"(?:@(?:-?\d+|[^\W\d].*|\(.*))?"
+
 
 @runtime_checkable
 class Sizes(Protocol):
@@ -112,10 +115,8 @@ class UnitKind:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         if self.labels is not None:
-            return self.labels
-        return re.compile(
-            re.sub(r"\{\w+\}", r"\\d+", self.named) + r"(?:@(?:-?\d+|[^\W\d].*|\(.*))?"
-        )
+            return re.compile(self.labels.pattern + _AT, self.labels.flags)
+        return re.compile(re.sub(r"\{\w+\}", r"\\d+", self.named) + _AT)
 
     def is_name(self, name: str) -> bool:
         """Whether a unit of this kind may be called so; never of labels that may be anything."""
@@ -243,12 +244,10 @@ def as_named(name: str) -> str:
     >>> as_named("l9h6"), as_named("l9h6->L10H0.Q"), as_named("l9h6@S2"), as_named("salt")
     ('L9H6', 'L9H6→L10H0.q', 'L9H6@S2', 'salt')
     """
-    ends = re.split(rf"\s*(?:->|{ARROW})\s*", name)
-    if len(ends) == 2:
-        listed = ARROW.join(map(_end_as_named, ends))
-        return listed if kind_of_name(listed) else name
-    part, at, place = name.partition("@")
-    listed = part.upper() + at + place
+    part, *place = re.split("(?=@)", name, maxsplit=1)
+    ends = re.split(rf"\s*(?:->|{ARROW})\s*", part)
+    listed = ARROW.join(map(_end_as_named, ends)) if len(ends) == 2 else part.upper()
+    listed = "".join([listed, *place])
     return listed if kind_of_name(listed) else name
 
 

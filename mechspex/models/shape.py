@@ -82,9 +82,8 @@ class Shape:
             ModelError: the model has no such units.
         """
         if kind == "edge":
-            if positions is not None:
-                raise Refused("edges are of all positions; leave out positions")
-            return edges_of(self, layers)
+            edges = edges_of(self, layers)
+            return edges if positions is None else at_places(edges, positions)
         described = find_kind(kind)
         per_layer, n_layers = described.per_layer(self), described.n_layers(self)
         absent = self.absent.get(kind, frozenset())
@@ -100,15 +99,21 @@ class Shape:
                     f"layer {layer} of {self.name} has no {described.plural}; layers with "
                     f"{described.plural}: {', '.join(map(str, there))}"
                 )
-        places = [None] if positions is None else list(positions)
-        return UnitSet(
-            tuple(
-                Unit(kind, layer, number, position)
-                for layer in chosen
-                for number in range(per_layer)
-                for position in places
-            )
+        units = UnitSet(
+            tuple(Unit(kind, layer, number) for layer in chosen for number in range(per_layer))
         )
+        return units if positions is None else at_places(units, positions)
+
+
+def at_places(units: UnitSet, places: Iterable[int | str]) -> UnitSet:
+    """Each of some units at each of some places.
+
+    Args:
+        units: units of all positions.
+        places: positions, or names of spans.
+    """
+    listed = list(places)
+    return UnitSet(tuple(unit._replace(position=place) for unit in units for place in listed))
 
 
 Place = int | str | None

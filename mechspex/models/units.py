@@ -13,7 +13,7 @@ from mechspex.core.units import Unit, UnitSet
 from mechspex.models.bridge import hook_point
 from mechspex.models.edges import edges_of
 from mechspex.models.load_model import Model
-from mechspex.models.shape import Shape
+from mechspex.models.shape import Shape, at_places
 from mechspex.models.shipped import SHAPES
 
 
@@ -89,11 +89,19 @@ def mlps(
     return shape_of(model).of_kind("mlp", _several(layers), _places(positions, spans))
 
 
-@door(model=_a_model, layers=NUMBERS, among=Only((UnitSet,), "units such as heads(model)"))
+@door(
+    model=_a_model,
+    layers=NUMBERS,
+    among=Only((UnitSet,), "units such as heads(model)"),
+    positions=NUMBERS,
+    spans=NAMES,
+)
 def edges(
     model: Model | str,
     layers: int | Iterable[int] | None = None,
     among: UnitSet | None = None,
+    positions: int | Iterable[int] | None = None,
+    spans: str | Iterable[str] | None = None,
 ) -> UnitSet:
     """The edges from what writes into the residual stream to what reads it later, reader by reader.
 
@@ -109,13 +117,18 @@ def edges(
             given.
         among: heads and MLPs between which edges are taken, and from the embedding and to the
             output; all if not given.
+        positions, spans: see `heads`; the reader alone sees the writer's reference, at these
+            tokens (``L9H6→L10H0.q@S2``).
 
     Raises:
+        Refused: positions and spans.
         UnknownUnitError: a layer, a head or an MLP that the model does not have.
         ModelError: a model of whose layers some have no attention.
     """
     names = None if among is None else among.names
-    return edges_of(shape_of(model), _several(layers), names)
+    units = edges_of(shape_of(model), _several(layers), names)
+    places = _places(positions, spans)
+    return units if places is None else at_places(units, places)
 
 
 def as_units(name: str, given: object) -> Any:

@@ -86,6 +86,44 @@ def test_all_pieces_together_are_the_unit_everywhere(architecture, kind, ablatio
     assert np.allclose(both, everywhere(masks), atol=2e-4)
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("ablation", ["mean", "zero"])
+def test_an_edge_at_all_pieces_is_the_edge_everywhere(architecture, ablation, request):
+    model = request.getfixturevalue(architecture)
+    pieces = pieces_of(model)
+    everywhere = mx.ComponentValues(model, TASK, mx.edges(model), ablation)
+    placed = mx.ComponentValues(model, TASK, mx.edges(model, spans=pieces), ablation)
+    masks = sample_masks(everywhere.n_units, 4, keep=0.6, seed=1)
+    both = placed(masks.repeat(len(pieces), axis=1))
+    assert np.allclose(both, everywhere(masks), atol=2e-4)
+    assert np.ptp(both, axis=0).min() > 1e-2
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_all_edges_out_of_a_head_at_a_span_are_the_head_there(architecture, request):
+    """The stream at a token is what is written there: all that read it read it there."""
+    model = request.getfixturevalue(architecture)
+    heads = mx.heads(model, spans=["subject", "end"]) + mx.heads(model)
+    edges = mx.edges(model, spans=["subject", "end"]) + mx.edges(model)
+    masks = sample_masks(len(heads), 5, keep=0.6, seed=2)
+    writers = [unit.label.partition("→")[0] for unit in edges]
+    at = ["" if unit.position is None else f"@{unit.position}" for unit in edges]
+    columns = [
+        heads.column_of.get(writer + place) for writer, place in zip(writers, at, strict=True)
+    ]
+    of_edges = np.array(
+        [[True if c is None else mask[c] for c in columns] for mask in masks], dtype=bool
+    )
+    values = mx.ComponentValues(model, TASK, heads, "mean")(masks)
+    assert np.abs(mx.ComponentValues(model, TASK, edges, "mean")(of_edges) - values).max() < 2e-4
+
+
+def test_gradients_of_edges_at_spans_are_slopes(gpt2):
+    check_gradient_laws(
+        mx.ComponentValues(gpt2, TASK, mx.edges(gpt2, layers=1, spans="subject") + mx.edges(gpt2))
+    )
+
+
 def test_laws(gpt2):
     units = mx.heads(gpt2, spans=["subject", "end"]) + mx.mlps(gpt2)
     values = mx.ComponentValues(gpt2, TASK, units)
@@ -135,6 +173,9 @@ def test_names_of_units_at_spans():
     )  # fmt: skip
     assert units["l0h1@S2"].units[0].position == "S2"
     assert UnitSet.from_list(units.to_list()) == units
+    edge = shape.units("l0h1->L1H0.Q@S2")
+    assert edge.names == ("L0H1→L1H0.q@S2",)
+    assert edge == shape.of_kind("edge", positions=["S2"])[edge.names]
     assert units.named_spans
     assert not shape.units("heads@-1").named_spans
 

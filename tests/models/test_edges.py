@@ -5,7 +5,7 @@ import pytest
 import mechspex as mx
 from mechspex.core.kinds import as_named, kind_of_name
 from mechspex.core.units import UnitSet
-from mechspex.errors import ModelError, Refused, UnknownUnitError
+from mechspex.errors import ModelError, UnknownUnitError
 from mechspex.models.edges import edges_of
 from mechspex.models.shape import Shape
 
@@ -75,8 +75,6 @@ def test_what_is_no_edge_is_refused():
         edges_of(SHAPE, layers=[2])
     with pytest.raises(UnknownUnitError, match="no head or MLP 'L5H0'"):
         edges_of(SHAPE, among=["L5H0"])
-    with pytest.raises(Refused, match="edges are of all positions"):
-        SHAPE.of_kind("edge", positions=[0])
     with pytest.raises(ModelError, match="layer 1 of some has no heads"):
         edges_of(Shape("some", 2, 2, 5, absent={"head": frozenset({1})}))
 
