@@ -135,10 +135,11 @@ class BackwardPass(TorchFunctionMode):
         """The gradient of a value of that forward in the masks that it was computed from."""
         if self._rules.gains and self._places.has_mlps and not self._n_activations:
             raise self._unknown("its MLPs have no activation that is known", "gains")
-        if not self._rules.blocks_dropped:
+        n_blocks = len(self._places.blocks)
+        # Of a single block nothing would be left.
+        if not self._rules.blocks_dropped or n_blocks == 1:
             return torch.autograd.grad(value, soft)[0]
         (whole,) = torch.autograd.grad(value, soft, retain_graph=True)
-        n_blocks = len(self._places.blocks)
         size = torch.zeros_like(whole)
         for block in range(n_blocks):
             self._dropped = block
@@ -148,7 +149,7 @@ class BackwardPass(TorchFunctionMode):
             size += left[0].abs()
         self._dropped = None
         # A unit's own block leaves nothing of it.
-        return torch.where(whole < 0, -1, 1) * size / max(1, n_blocks - 1)
+        return torch.where(whole < 0, -1, 1) * size / (n_blocks - 1)
 
     def __torch_function__(
         self,

@@ -1,5 +1,7 @@
 """Methods of a screen that follow other rules than the chain rule, on models with self-repair."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,20 @@ def test_other_prompts_keep_the_rules(backup):
     expected = anew.value_and_gradient(ones)[1]
     assert np.array_equal(other.value_and_gradient(ones)[1], expected)
     assert other.configuration == anew.configuration
+
+
+def test_a_model_of_one_block_has_nothing_to_drop():
+    known = mx.truth.known_model("and2")
+    values = mx.ComponentValues(known.model, known.task, known.units, "zero")
+    assert np.array_equal(singles(values, "atp_star"), singles(values, mx.FirstOrder(parts=0)))
+
+
+def test_workers_follow_the_rules():
+    model = mx.load_model("tiny")
+    task = mx.load_task("induction", model, n_prompts=3)
+    rules = mx.BackwardRules(temperature=2.0, norms_frozen=True)
+    values = mx.ComponentValues(model, task, "heads", "zero").with_backward(rules)
+    ones = np.ones((1, values.n_units), dtype=np.float32)
+    again = mx.Recipe(**json.loads(json.dumps(values.recipe.to_dict()))).make()
+    assert again.configuration == values.configuration
+    assert np.array_equal(again.value_and_gradient(ones)[1], values.value_and_gradient(ones)[1])

@@ -1,0 +1,273 @@
+"""Gradients that see self-repair against exact effects of heads: SmolLM2-135M on three tasks.
+
+    python tests/benchmarks/screening_gradients.py measure FOLDER   # resumable
+    python tests/benchmarks/screening_gradients.py pairs FOLDER     # resumable
+    python tests/benchmarks/screening_gradients.py table FOLDER \\
+        > tests/benchmarks/screening_gradients.md
+
+Exact effects on IOI under mean, of 8 prompts, are those of screening_heads.npz; the others are
+measured by the first command, on 2 prompts.
+"""
+
+import functools
+import sys
+import time
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+import mechspex as mx
+from mechspex.core import backward_rules
+from mechspex.core.masks import single_ablations
+from mechspex.runs.recorded import RecordedValues
+from mechspex.screening.attribution import extensions
+
+RECORDED = Path(__file__).with_name("screening_heads.npz")
+# (task, reference): number of prompts.
+CASES = {
+    ("ioi", "mean"): 8, ("capital", "mean"): 2, ("greater_than", "mean"): 2, ("ioi", "zero"): 2,
+    ("capital", "corrupted"): 2, ("greater_than", "zero"): 2, ("ioi", "corrupted"): 2,
+    ("capital", "zero"): 2, ("greater_than", "corrupted"): 2,
+}  # fmt: skip
+RULES = {
+    "temperature 2": mx.BackwardRules(temperature=2.0),
+    "norms frozen": mx.BackwardRules(norms_frozen=True),
+    "GIM": backward_rules.GIM,
+    "RelP": backward_rules.RELP,
+    "AtP*": backward_rules.ATP_STAR,
+}
+METHODS = {
+    "plain": mx.FirstOrder(parts=0),
+    **{name: mx.FirstOrder(parts=0, backward=rules) for name, rules in RULES.items()},
+    "integrated, 10 steps": mx.Integrated(),
+    "midpoint, 30 parts": mx.FirstOrder(),
+}
+# Constants that are fitted on IOI: (temperature, shares of queries, keys and values, norms frozen).
+GRID = list(
+    product((1.0, 1.25, 1.5, 2.0, 3.0), ((1.0, 1.0), (0.5, 1.0), (0.25, 0.5)), (False, True))
+)
+FITTED_ON = ("ioi", "mean")
+# Attention-only, sharp and repaired; programs; gates.
+KNOWN = ("backup", "sort_unique", "reverse", "dyck1")
+PAIRS, ROWS = ("plain", "temperature 2", "GIM"), 24
+
+
+@functools.cache
+def model():
+    return mx.load_model("smollm2-135m")
+
+
+def values_of(task, reference):
+    loaded = mx.load_task(task, model(), n_prompts=CASES[task, reference], seed=0)
+    return mx.ComponentValues(model(), loaded, mx.heads(model()), reference)
+
+
+def rules_of(temperature, shares, frozen):
+    of_scores, of_values = shares
+    return mx.BackwardRules(temperature, of_scores, of_scores, of_values, norms_frozen=frozen)
+
+
+def exact_singles(values, task, reference):
+    known = np.load(RECORDED)
+    if (task, reference) == FITTED_ON:
+        return known[f"{reference}_singles"]
+    whole = values(np.ones((1, values.n_units), dtype=bool)).mean()
+    return values(single_ablations(values.n_units)).mean(1) - whole
+
+
+def timed(call):
+    """What a call returns, and the CPU seconds it took."""
+    start = time.process_time()
+    return call(), time.process_time() - start
+
+
+def measure(folder):
+    for task, reference in CASES:
+        file = folder / f"{task}-{reference}.npz"
+        if file.exists():
+            continue
+        values = values_of(task, reference)
+        found = {"exact": exact_singles(values, task, reference)}
+        for name, method in METHODS.items():
+            screened, seconds = timed(lambda m=method, v=values: mx.screen(v, m, n_terms=1))
+            found[name], found[f"{name}, seconds"] = screened.single_scores, seconds
+        for number, constants in enumerate(GRID if (task, reference) == FITTED_ON else ()):
+            rules = mx.FirstOrder(parts=0, backward=rules_of(*constants))
+            found[f"grid {number}"] = mx.screen(values, rules, n_terms=1).single_scores
+        np.savez_compressed(file, **found)
+        print(task, reference, time.strftime("%H:%M:%S"), file=sys.stderr, flush=True)
+
+
+def strongest(exact):
+    """The heads whose exact effects are largest, in order of their numbers."""
+    return np.sort(np.argsort(-np.abs(exact))[:ROWS])
+
+
+def measure_pairs(folder):
+    values = values_of(*FITTED_ON)
+    heads = strongest(exact_singles(values, *FITTED_ON))
+    for name in PAIRS:
+        file = folder / f"pairs-{name}.npz"
+        if file.exists():
+            continue
+        by_rules = values.with_backward(RULES[name]) if name in RULES else values
+        recorded = RecordedValues(by_rules, None)
+        rows, seconds = timed(lambda r=recorded: extensions(r, [(int(i),) for i in heads]))
+        np.savez_compressed(file, rows=rows, seconds=seconds)
+        print(name, time.strftime("%H:%M:%S"), file=sys.stderr, flush=True)
+
+
+def rank(predicted, exact):
+    return float(np.corrcoef(stats.rankdata(predicted), stats.rankdata(exact))[0, 1])
+
+
+def recall(exact, predicted, k, among):
+    top, proposed = (set(np.argsort(-np.abs(v))[:m]) for v, m in ((exact, k), (predicted, among)))
+    return len(top & proposed) / k
+
+
+def table(folder):
+    found = {
+        case: np.load(folder / f"{'-'.join(case)}.npz")
+        for case in CASES
+        if (folder / f"{'-'.join(case)}.npz").exists()
+    }
+    print("# Gradients that see self-repair, against exact effects of heads\n")
+    print(
+        "Made by `OMP_NUM_THREADS=1 python tests/benchmarks/screening_gradients.py measure FOLDER`,"
+        "\n`… pairs FOLDER` and `… table FOLDER`. Scores and exact effects are of the same prompts;"
+        "\nCPU seconds of one thread on a busy machine.\n"
+    )
+    table_of_singles(found)
+    table_of_constants(found[FITTED_ON])
+    table_of_pairs(folder)
+    table_of_known_models()
+    table_of_edges()
+
+
+def table_of_singles(found):
+    print("## Single heads of SmolLM2-135M\n\nRank correlation with the 270 exact effects.\n")
+    header = " | ".join(f"{'`, '.join((f'`{t}', r))}, {CASES[t, r]} prompts" for t, r in found)
+    print(f"| gradient | {header} | seconds |\n|{'---|' * (len(found) + 2)}")
+    for name in METHODS:
+        each = [rank(case[name], case["exact"]) for case in found.values()]
+        cells = " | ".join(f"{value:.3f}" for value in each)
+        print(f"| {name} | {cells} | {found[FITTED_ON][f'{name}, seconds']:.1f} |")
+    print("\nOf the 15 strongest heads, how many are among the 30 that are predicted strongest:\n")
+    print(f"| gradient | {header} |\n|{'---|' * (len(found) + 1)}")
+    for name in METHODS:
+        hits = [15 * recall(case["exact"], case[name], 15, 30) for case in found.values()]
+        print(f"| {name} | " + " | ".join(f"{hit:.0f}" for hit in hits) + " |")
+
+
+def table_of_constants(case):
+    print(
+        "\n## Constants\n\nFitted on IOI under `mean`: rank correlation by temperature (down), by "
+        "what gradients of queries\nand keys, and of values, are multiplied by, and whether norms "
+        "are frozen.\n"
+    )
+    columns = list(dict.fromkeys((shares, frozen) for _, shares, frozen in GRID))
+    told = [f"{q:g}, {v:g}{', frozen' if frozen else ''}" for (q, v), frozen in columns]
+    print(f"| temperature | {' | '.join(told)} |\n|{'---|' * (len(columns) + 1)}")
+    of = {constants: rank(case[f"grid {n}"], case["exact"]) for n, constants in enumerate(GRID)}
+    for temperature in dict.fromkeys(constants[0] for constants in GRID):
+        cells = " | ".join(f"{of[temperature, *column]:.3f}" for column in columns)
+        print(f"| {temperature:g} | {cells} |")
+    best = max(of, key=of.__getitem__)
+    best_told = "the chain rule" if not rules_of(*best) else str(rules_of(*best))
+    print(f"\nThe best of them: {best_told}.")
+
+
+def table_of_pairs(folder):
+    if not any(folder.glob("pairs-*.npz")):
+        return
+    known = np.load(RECORDED)
+    heads = strongest(known["mean_singles"])
+    exact = np.zeros((270, 270))
+    exact[np.triu_indices(270, 1)] = known["mean_pairs"]
+    exact = (exact + exact.T)[heads]
+    apart = np.arange(270) != heads[:, None]
+    print(
+        f"\n## Pairs of SmolLM2-135M\n\nIOI under `mean`: the {len(heads)} × 269 exact pairs of "
+        f"the {len(heads)} strongest heads, against\ng_j(all) − g_j(all but i) by each set of "
+        "rules.\n"
+    )
+    print("| gradient | rank correlation | r | true top 50 in 500 | in 200 | seconds |")
+    print("|---|---|---|---|---|---|")
+    for name in PAIRS:
+        file = folder / f"pairs-{name}.npz"
+        if file.exists():
+            scores, effects = np.load(file)["rows"][apart], exact[apart]
+            print(
+                f"| {name} | {rank(scores, effects):.3f} | {np.corrcoef(scores, effects)[0, 1]:.3f}"
+                f" | {recall(effects, scores, 50, 500):.2f} | "
+                f"{recall(effects, scores, 50, 200):.2f} | {np.load(file)['seconds']:.0f} |"
+            )
+
+
+def off_by(predicted, exact):
+    if np.abs(exact).max() < 1e-4:
+        return np.nan
+    return np.abs(predicted - exact).sum() / np.abs(exact).sum()
+
+
+def table_of_known_models():
+    print(
+        "\n## Known models\n\nAll units and all their pairs, measured exactly here. Of each "
+        "gradient the error\nΣ |predicted − exact| / Σ |exact| of single units and, after a slash, "
+        "of pairs,\ng_j(all) − g_j(all but i). In `backup` attention is sharp, and a second head "
+        "of either kind repairs.\n"
+    )
+    print(f"| model | {' | '.join(METHODS)} |\n|{'---|' * (len(METHODS) + 1)}")
+    for name, reference in product(KNOWN, ("mean", "zero")):
+        known = mx.truth.known_model(name)
+        values = mx.ComponentValues(known.model, known.task, known.units, reference)
+        n, whole = values.n_units, np.ones((1, values.n_units), dtype=bool)
+        clean, singles = values(whole).mean(), values(single_ablations(n)).mean(1)
+        pairs = np.array(list(combinations(range(n), 2)))
+        both = np.ones((len(pairs), n), dtype=bool)
+        both[np.arange(len(pairs))[:, None], pairs] = False
+        effects = values(both).mean(1) - singles[pairs].sum(1) + clean
+        cells = []
+        for method in METHODS.values():
+            cell = (
+                f"{off_by(mx.screen(values, method, n_terms=1).single_scores, singles - clean):.2f}"
+            )
+            if getattr(method, "parts", 1) == 0:
+                recorded = RecordedValues(values.with_backward(method.rules), None)
+                rows = extensions(recorded, [(i,) for i in range(n)])
+                scores = ((rows + rows.T) / 2)[pairs[:, 0], pairs[:, 1]]
+                error = off_by(scores, effects)
+                cell += " / none" if np.isnan(error) else f" / {error:.2f}"
+            cells.append(cell)
+        print(f"| `{name}`, {reference} | {' | '.join(cells)} |", flush=True)
+
+
+def table_of_edges():
+    """How many edges are put at ½ together, and what that does to the scores."""
+    tiny = mx.load_model("tiny")
+    task = mx.load_task("induction", tiny, n_prompts=8, seed=0)
+    print(
+        "\n## Edges of `tiny`\n\nThe 81 edges on `induction`, 8 prompts, against their exact "
+        "effects: rank correlation / the error\nas above. 81 parts put each edge at ½ alone.\n"
+    )
+    tried = {f"midpoint, {parts} parts": mx.FirstOrder(parts=parts) for parts in (5, 30, 81)}
+    tried = {name: METHODS[name] for name in ("plain", "temperature 2", "GIM", "RelP")} | tried
+    tried["integrated, 10 steps"] = mx.Integrated()
+    print(f"| reference | {' | '.join(tried)} |\n|{'---|' * (len(tried) + 1)}")
+    for reference in ("mean", "corrupted", "zero"):
+        values = mx.ComponentValues(tiny, task, "edges", reference)
+        whole = values(np.ones((1, values.n_units), dtype=bool)).mean()
+        exact = values(single_ablations(values.n_units)).mean(1) - whole
+        scores = [mx.screen(values, m, n_terms=1).single_scores for m in tried.values()]
+        cells = [f"{rank(each, exact):.2f} / {off_by(each, exact):.2f}" for each in scores]
+        print(f"| {reference} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    command = {"measure": measure, "pairs": measure_pairs, "table": table}[sys.argv[1]]
+    where = Path(sys.argv[2])
+    where.mkdir(parents=True, exist_ok=True)
+    command(where)
