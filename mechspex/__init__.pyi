@@ -45,6 +45,8 @@ from .circuits.verdicts import Verdicts as Verdicts
 from .components.attention_patterns import AttentionPatterns as AttentionPatterns
 from .components.attention_patterns import attention_patterns as attention_patterns
 from .components.component_values import ComponentValues as ComponentValues
+from .components.latents import active_words as active_words
+from .components.latents import latents as latents
 from .components.masked_model import MaskedModel as MaskedModel
 from .core.backward_rules import BackwardRules as BackwardRules
 from .core.masks import pair_ablations as pair_ablations
@@ -76,6 +78,8 @@ from .explanation.explain import explain as explain
 from .explanation.explanation import Explanation as Explanation
 from .explanation.model_difference import ModelDifference as ModelDifference
 from .explanation.plan import ExactTests as ExactTests
+from .models.dictionary import Dictionary as Dictionary
+from .models.load_dictionary import load_dictionary as load_dictionary
 from .models.load_model import load_model as load_model
 from .models.units import edges as edges
 from .models.units import heads as heads

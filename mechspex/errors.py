@@ -3,6 +3,7 @@
 from mechspex.core.errors import (
     AblationError,
     BudgetError,
+    DictionaryError,
     FailedMasksError,
     FetchError,
     MeasurementError,
@@ -20,6 +21,7 @@ from mechspex.core.errors import (
 __all__ = [
     "AblationError",
     "BudgetError",
+    "DictionaryError",
     "FailedMasksError",
     "FetchError",
     "MeasurementError",

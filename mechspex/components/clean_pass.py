@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechspex.components.latent_sites import LatentSite
 from mechspex.core.errors import AblationError
 from mechspex.models.bridge import edited_logits, in_parts
 from mechspex.models.load_model import Model
@@ -17,14 +18,26 @@ from mechspex.tasks.teacher_forcing import ForcedRows
 
 
 def record(
-    model: Model, hooks: Iterable[str], tokens: Int[Tensor, "row pos"], n_read: int = 1
+    model: Model,
+    hooks: Iterable[str],
+    tokens: Int[Tensor, "row pos"],
+    n_read: int = 1,
+    latents: Sequence[LatentSite] = (),
 ) -> tuple[dict[str, Tensor], Float[Tensor, "row read vocabulary"]]:
     """Activations ``[row, pos, …]`` at `hooks`, and the logits that are read, of one clean forward.
+
+    Args:
+        model: the bridge.
+        hooks: the hook points.
+        tokens: the token ids.
+        n_read: how many of the last positions are read.
+        latents: dictionaries, of which the activations of latents are kept instead.
 
     Raises:
         AblationError: a hook point that the model does not have, or that never fires.
     """
-    hooks = list(hooks)
+    wanted = list(hooks)
+    hooks = [*dict.fromkeys([*wanted, *(h for at in latents for h in (at.reads, at.writes))])]
     for name in hooks:
         if name not in model.hook_dict:
             raise AblationError(
@@ -50,7 +63,10 @@ def record(
             f"hook point {silent[0]!r} of {model.cfg.model_name} never fires "
             f"({len(silent)} of {len(hooks)} are silent); its units cannot be ablated"
         )
-    return {name: torch.cat(parts) for name, parts in seen.items()}, torch.cat(logits)
+    found = {name: torch.cat(parts) for name, parts in seen.items()}
+    made = [at.recorded(found) for at in latents]
+    kept = {name: found[name] for name in wanted}
+    return kept | {name: one for each in made for name, one in each.items()}, torch.cat(logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +77,25 @@ class CleanPass:
         forced: the prompts and their rows.
         activations: {hook: ``[(prompt sequence), pos, …]``}.
         logits: the logits that are read, ``[(prompt sequence), read, vocabulary]``.
+        hooks: the hook points among `activations`; the others are of dictionaries.
+        latents: where latents of dictionaries lie.
     """
 
     forced: ForcedRows
     activations: Mapping[str, Tensor]
     logits: Float[Tensor, "row read vocabulary"]
+    hooks: tuple[str, ...]
+    latents: tuple[LatentSite, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, hooks: Iterable[str], forced: ForcedRows, n_read: int) -> CleanPass:
+    def of(
+        cls,
+        model: Model,
+        hooks: Iterable[str],
+        forced: ForcedRows,
+        n_read: int,
+        latents: tuple[LatentSite, ...] = (),
+    ) -> CleanPass:
         """Run the model.
 
         Args:
@@ -76,10 +103,12 @@ class CleanPass:
             hooks: the hook points at which activations are kept.
             forced: the prompts and their rows.
             n_read: how many of the last positions are read.
+            latents: dictionaries, of which activations of latents are kept.
         """
         device = next(model.original_model.parameters()).device
         rows = rearrange(forced.rows, "prompt sequence pos -> (prompt sequence) pos").to(device)
-        return cls(forced, *record(model, hooks, rows, n_read))
+        hooks = tuple(hooks)
+        return cls(forced, *record(model, hooks, rows, n_read, latents), hooks, latents)
 
     def on_prompts(self, hook: str) -> Tensor:
         """Activations ``[prompt, pos, …]`` on the prompts alone."""

@@ -3,7 +3,7 @@ what does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from mechspex.components.batched_forward import BatchedForward
 from mechspex.components.cached_forward import CachedForward
 from mechspex.components.edge_sites import EDGE, EdgeSites
+from mechspex.components.latent_sites import LatentSite, latent_sites
 from mechspex.components.masked_forward import Site, sites_of
 from mechspex.components.words import EMBEDDING, WORD, hides_any
 from mechspex.core.backward_rules import BackwardRules
@@ -39,6 +40,7 @@ class AblatedModel:
         calibration: texts over which means and draws are taken instead of the task's prompts.
         sites: where the units are ablated; none where they are edges.
         edges: where those lie; None of other units.
+        latents: where latents of dictionaries lie.
         hooks: a watch on the bridge.
         plain_model: (dtype, fused=…, n_blocks=…) → the model without its bridge, each built once.
         weights: the weights that those copies were made of.
@@ -53,6 +55,7 @@ class AblatedModel:
     calibration: tuple[str, ...] | None
     sites: tuple[Site, ...]
     edges: EdgeSites | None
+    latents: tuple[LatentSite, ...]
     hooks: HookWatch
     plain_model: Callable[..., PlainModel]
     weights: Weights
@@ -72,7 +75,9 @@ class AblatedModel:
         """Find the hook points of the units.
 
         Raises:
-            AblationError: a unit that is no part of a transformer, or edges beside others.
+            AblationError: a unit that is no part of a transformer, edges beside others, or latents
+                beside the whole of what they are parts of.
+            DictionaryError: a dictionary that does not fit the model.
             ModelError: a model from whose attention no word can be hidden, or whose residual stream
                 is wired in an unknown way.
         """
@@ -83,6 +88,8 @@ class AblatedModel:
         if edges is not None and rescale:
             raise AblationError("edges are not rescaled; leave out rescale, or choose heads")
         sites, hooks = () if edges is not None else sites_of(model, units), HookWatch(model)
+        latents = latent_sites(model, units)
+        _check_apart(sites, latents)
         weights = weights_of(model)
         return cls(
             model=model,
@@ -93,6 +100,7 @@ class AblatedModel:
             calibration=calibration,
             sites=sites,
             edges=edges,
+            latents=latents,
             hooks=hooks,
             plain_model=copies,
             weights=weights,
@@ -131,6 +139,18 @@ class AblatedModel:
             seed=self.seed,
             calibration=self.calibration,
         )
+
+
+def _check_apart(sites: Sequence[Site], latents: Sequence[LatentSite]) -> None:
+    """Refuse latents beside the whole of what they are parts of."""
+    whole = {site.hook: site for site in sites}
+    for one in latents:
+        if one.writes in whole:
+            site = whole[one.writes]
+            raise AblationError(
+                f"the {site.kind} of layer {site.layer} is a unit beside latents of what it "
+                "writes; take one or the other"
+            )
 
 
 @dataclass(frozen=True, eq=False)

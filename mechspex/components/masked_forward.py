@@ -19,6 +19,7 @@ from mechspex.core.kinds import KINDS, Kind, listed_kinds
 from mechspex.core.units import Unit, UnitSet
 from mechspex.models.bridge import Edits, edited_logits, hook_point
 from mechspex.models.hidden_keys import HiddenKeys
+from mechspex.models.latent_units import is_of_dictionary
 from mechspex.models.load_model import Model
 from mechspex.models.units import shape_of
 from mechspex.tasks.teacher_forcing import ForcedRows
@@ -26,6 +27,7 @@ from mechspex.tasks.tokens import Tokens
 
 if TYPE_CHECKING:
     from mechspex.components.edge_ablation import EdgeAblation
+    from mechspex.components.latent_sites import LatentSite
 
 Masks = Bool[Tensor, "mask #row unit"] | Float[Tensor, "mask #row unit"]
 """Masks: one for all rows, or one each; soft ones lie between 0 and 1."""
@@ -91,14 +93,15 @@ def _span(indices: Sequence[int]) -> slice | list[int]:
 def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
     """The hook points at which units of a model are ablated, from the first layer to the last.
 
-    Words of a prompt are none of these; see `mechspex.components.words`.
+    Words of a prompt are none of these, nor latents; see `mechspex.components.words` and
+    `mechspex.components.latent_sites`.
 
     Raises:
         AblationError: a unit that is no activation of a model.
     """
     at: dict[tuple[int, Kind], list[tuple[int, Unit]]] = {}
     for column, unit in enumerate(units):
-        if not is_word(unit):
+        if not is_word(unit) and not is_of_dictionary(unit):
             at.setdefault((unit.layer, unit.kind), []).append((column, unit))
     sites = []
     for (layer, kind), members in sorted(at.items()):
@@ -162,6 +165,7 @@ class Ablation:
         length: the length of the rows, in tokens.
         words: the words among the units, where there are any.
         rescale: whether kept heads are multiplied.
+        latents: where latents of dictionaries are ablated.
     """
 
     sites: tuple[Site, ...]
@@ -169,28 +173,42 @@ class Ablation:
     length: int
     words: PlacedWords | None = None
     rescale: bool = False
+    latents: tuple[LatentSite, ...] = ()
 
     @property
     def hooks(self) -> list[tuple[str, Kind]]:
         """The hook points of its edits, each with the kind of the units there."""
         at_sites = [(site.hook, site.kind) for site in self.sites]
-        return at_sites + ([(EMBEDDING, WORD)] if EMBEDDING in self.references else [])
+        at_latents = [(hook, at.site.kind) for at in self.latents for hook in (at.reads, at.writes)]
+        at_words = [(EMBEDDING, WORD)] if EMBEDDING in self.references else []
+        return at_sites + at_latents + at_words
 
-    floats_per_token = floats_per_token_with_gradients = 0
+    @property
+    def floats_per_token(self) -> int:
+        """How many numbers one token of a forward takes beside the model's own."""
+        return sum(at.floats_per_token for at in self.latents)
+
+    @property
+    def floats_per_token_with_gradients(self) -> int:
+        """The same with all that gradients take."""
+        return sum(at.floats_per_token_with_gradients for at in self.latents)
 
     def first_positions(self, n_units: int) -> Int[np.ndarray, " unit"]:
         """The first position at which each unit is ablated in any row; 0 where that is all."""
         first = np.zeros(n_units, dtype=int)
         if self.words is not None:
             first += self.words.first_positions(n_units)
-        for site in self.sites:
+        for site in (*self.sites, *(at.site for at in self.latents)):
             placed = {} if site.placed is None else site.placed.first_positions()
             first[list(placed)] = list(placed.values())
         return first
 
     def without_bridge(self, dtype: torch.dtype) -> Ablation:
         """The same on a plain model, with its references in another dtype."""
-        return replace(self, references={k: r.to(dtype) for k, r in self.references.items()})
+        # Latents are counted finer than a model in a coarse dtype.
+        fine = {name for at in self.latents for name in at.made}
+        references = {k: r if k in fine else r.to(dtype) for k, r in self.references.items()}
+        return replace(self, references=references)
 
     def edits(self, masks: Masks, rows: slice) -> Edits:
         """Edits of activations ``[(mask row), pos, unit, …]``.
@@ -204,6 +222,10 @@ class Ablation:
         edits = {site.hook: self._edit(site, masks, rows) for site in self.sites}
         if self.words is not None and WORD in self.words.at:
             edits[EMBEDDING] = self._edit_embedding(self.words, masks, rows)
+        for at in self.latents:
+            for hook, edit in at.edits(masks, self.references, rows, self.length):
+                before = edits.get(hook)
+                edits[hook] = edit if before is None else _both(before, edit)
         return edits
 
     def hidden_keys(self, masks: Masks, rows: slice) -> HiddenKeys | None:
@@ -246,6 +268,12 @@ class Ablation:
             return rearrange(edited, "mask row ... -> (mask row) ...")
 
         return edit
+
+
+def _both(
+    first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    return lambda activation: second(first(activation))
 
 
 def _blended(live: Tensor, reference: Tensor, keep: Tensor) -> Tensor:

@@ -65,10 +65,11 @@ class MaskedModel:
         units = proved.ablated.units
         ablation = proved.exact.groups[0].plain.ablation
         placed = any(is_word(unit) or unit.position is not None for unit in units)
-        if placed or not isinstance(ablation, Ablation):
+        if placed or not isinstance(ablation, Ablation) or ablation.latents:
             raise AblationError(
-                "edges, words and units at one position are of the task's prompts; for a model "
-                "that reads any text take heads(model), neurons(model) or mlps(model)"
+                "edges, words and units at one position are of the task's prompts, and latents are "
+                "no parts of the model itself; for a model that reads any text take heads(model), "
+                "neurons(model) or mlps(model)"
             )
         if proved.ablated.rescale:
             raise AblationError(

@@ -179,6 +179,7 @@ def _clean_passes(ablated: AblatedModel, task: Task, tokens: Tokens) -> list[Cle
             hooks,
             rows,
             rows.length if isinstance(task.metric, AllPositions) else rows.n_read,
+            ablated.latents,
         )
         for rows in forced_rows(tokens, read_continuations=read_continuations)
     ]
@@ -210,7 +211,8 @@ def _through_bridge(
         rows = rearrange(one.forced.rows, "prompt sequence pos -> (prompt sequence) pos")
         words = PlacedWords.of(ablated.units, places, one.forced, ablated.device)
         if ablated.edges is None:
-            ablation = Ablation(placed, references, rows.shape[1], words, ablated.rescale)
+            latents = tuple(at.on(one.forced, tokens) for at in ablated.latents)
+            ablation = Ablation(placed, references, rows.shape[1], words, ablated.rescale, latents)
         else:
             at = torch.from_numpy(tokens_at(ablated.edges.places, one.forced, tokens))
             ablation = EdgeAblation(ablated.edges, references, one.activations, rows.shape[1], at)

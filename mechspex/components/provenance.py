@@ -56,7 +56,11 @@ def provenance_of(proved: Proved) -> Provenance:
         metric=metric if isinstance(metric, str) else name_of(metric),
         metric_digest=None if isinstance(metric, str) else Identity.of(metric).digest,
         units=ablated.units.description,
-        units_digest=_digest(" ".join(ablated.units.names), *_where(words)),
+        units_digest=_digest(
+            " ".join(ablated.units.names),
+            *_where(words),
+            *(at.dictionary.digest for at in ablated.latents),
+        ),
         ablation=ablation,
         ablation_digest=None if taken_from is None else _digest(*taken_from),
         seed=ablated.seed if ablation == "resample" else None,

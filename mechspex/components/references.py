@@ -201,7 +201,8 @@ def _corrupted(model: Model, one: CleanPass, tokens: Tokens) -> References:
         h: [None] * forced.rows[..., 0].numel() for h in one.activations
     }
     for members in rows.values():
-        seen, _ = record(model, one.activations, torch.stack([r for _, r in members]).to(device))
+        stacked = torch.stack([row for _, row in members]).to(device)
+        seen, _ = record(model, one.hooks, stacked, latents=one.latents)
         for hook, activations in seen.items():
             for (row, _), activation in zip(members, activations, strict=True):
                 number = forced.prompts[row // forced.n_sequences]

@@ -27,6 +27,10 @@ class ModelError(Refused):
     """A model that cannot be loaded, or that lacks what was asked of it."""
 
 
+class DictionaryError(Refused):
+    """A dictionary of latents that cannot be read, or that does not fit the model."""
+
+
 class TaskError(Refused):
     """A task file or prompts that do not make a task for this model."""
 

@@ -202,6 +202,9 @@ KINDS: dict[Kind, UnitKind] = {
             count=_neurons,
         ),
         UnitKind(kind="edge", plural="edges", labels=_EDGE),
+        # Of a dictionary of a hook point's activations; see `mechspex.models.latent_units`.
+        UnitKind(kind="latent", plural="latents"),
+        UnitKind(kind="error", plural="error terms"),
         UnitKind(kind="part", plural="parts"),
         UnitKind(
             kind="word",

@@ -23,13 +23,13 @@ class Unit(NamedTuple):
     """One part of a model: a head, a neuron, a whole MLP; or any other part, known by its label.
 
     Attributes:
-        kind: ``head``, ``neuron``, ``mlp``, ``edge``, ``word``, ``example``, or ``part`` for
-            anything else; a key of `mechspex.core.kinds.KINDS`.
+        kind: ``head``, ``neuron``, ``mlp``, ``edge``, ``latent``, ``error``, ``word``, ``example``,
+            or ``part`` for anything else; a key of `mechspex.core.kinds.KINDS`.
         layer: the block it sits in (0 for what is in no block).
         number: its place in the block (0 for an ``mlp``; its place in the list of the others).
         position: where alone it is ablated: a token position, from the end where it is negative,
             or the name of a span of the prompts; None for all positions.
-        label: the name of a ``part``, an edge, a word, an example.
+        label: the name of a ``part``, an edge, a latent, a word, an example.
         span: where a word lies in its text, from one character up to another; None of other kinds.
     """
 
@@ -121,7 +121,11 @@ class UnitSet(Sequence[Unit]):
         return UnitSet(tuple(self.units[column] for column in self.columns(names)))
 
     def __add__(self, other: UnitSet) -> UnitSet:
-        return UnitSet(self.units + other.units)
+        return other._after(self)
+
+    def _after(self, first: UnitSet) -> UnitSet:
+        """The sum with others in front; of units that know more than their names, so does it."""
+        return UnitSet(first.units + self.units)
 
     def columns(self, names: Iterable[str]) -> tuple[int, ...]:
         """The mask columns of units given by name.

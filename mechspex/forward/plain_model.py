@@ -112,6 +112,12 @@ class PlainModel:
         self._pass = _Pass()
         self._n_blocks = len(model.blocks) if n_blocks is None else n_blocks
         self._returns_tuple = False
+        # What enters blocks and leaves them is edited where they are skipped.
+        self._of_blocks = {
+            f"blocks.{number}.{point}"
+            for number in range(len(model.blocks))
+            for point in ("hook_in", "hook_out")
+        }
         for number, block in enumerate(model.blocks):
             self._make_skippable(number, self.copy_of(block.original_component))
         self._trim(model)
@@ -223,6 +229,9 @@ class PlainModel:
         for hook, kind in hooks:
             if hook in self._attached:
                 continue
+            if hook in self._of_blocks:
+                self._attached.add(hook)
+                continue
             if hook not in self._owners:
                 raise ModelError(f"{hook} is at no module's input or output")
             owner, at_input = self._owners[hook]
@@ -264,14 +273,20 @@ class PlainModel:
 
     def _edit_output(self, hook: str) -> Callable[..., Any]:
         def post_hook(_module: nn.Module, _args: object, output: Any) -> Any:
-            edit = self._pass.edits.get(hook)
-            if edit is None:
+            if hook not in self._pass.edits:
                 return None
-            first = output[0] if isinstance(output, tuple) else output
-            edited = edit(first.view(self._pass.rows, -1, first.shape[-1])).view(first.shape)
-            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+            if isinstance(output, tuple):
+                return (self._edited(hook, output[0]), *output[1:])
+            return self._edited(hook, output)
 
         return post_hook
+
+    def _edited(self, hook: str, activation: Tensor) -> Tensor:
+        edit = self._pass.edits.get(hook)
+        if edit is None:
+            return activation
+        rows = activation.reshape(self._pass.rows, -1, activation.shape[-1])
+        return edit(rows).reshape(activation.shape)
 
     def copy_of(self, module: Any) -> nn.Module:
         """The module here that is a copy of one behind the bridge.
@@ -299,9 +314,13 @@ class PlainModel:
             if not start.block <= number < self._n_blocks:
                 # As the blocks that were run do; the clean pass comes first.
                 return (hidden,) if self._returns_tuple else hidden
+            hidden = self._edited(f"blocks.{number}.hook_in", hidden)
             output = run(hidden, *args, **kwargs)
             self._returns_tuple = isinstance(output, tuple)
-            return output
+            left = f"blocks.{number}.hook_out"
+            if self._returns_tuple:
+                return (self._edited(left, output[0]), *output[1:])
+            return self._edited(left, output)
 
         block.forward = forward
 

@@ -46,7 +46,7 @@ def heads(
         UnknownUnitError: a layer that the model does not have.
         ModelError: a name that is not that of a shipped model.
     """
-    return shape_of(model).of_kind("head", _several(layers), _places(positions, spans))
+    return shape_of(model).of_kind("head", _several(layers), places_of(positions, spans))
 
 
 @door(model=_a_model, layers=NUMBERS, positions=NUMBERS, spans=NAMES)
@@ -66,7 +66,7 @@ def neurons(
         UnknownUnitError: a layer that the model does not have.
         ModelError: the model has no MLPs, or mixtures of experts in their place.
     """
-    return shape_of(model).of_kind("neuron", _several(layers), _places(positions, spans))
+    return shape_of(model).of_kind("neuron", _several(layers), places_of(positions, spans))
 
 
 @door(model=_a_model, layers=NUMBERS, positions=NUMBERS, spans=NAMES)
@@ -86,7 +86,7 @@ def mlps(
         UnknownUnitError: a layer that the model does not have.
         ModelError: the model has no MLPs.
     """
-    return shape_of(model).of_kind("mlp", _several(layers), _places(positions, spans))
+    return shape_of(model).of_kind("mlp", _several(layers), places_of(positions, spans))
 
 
 @door(
@@ -196,7 +196,7 @@ def _layers_without(model: Model, kind: Kind) -> frozenset[int]:
     return absent if len(absent) < len(layers) else frozenset()
 
 
-def _places(
+def places_of(
     positions: int | Iterable[int] | None, spans: str | Iterable[str] | None
 ) -> Iterable[int | str] | None:
     """Where units are ablated."""
