@@ -15,7 +15,7 @@ from torch import Tensor
 from mechspex.components.clean_pass import record
 from mechspex.components.component_values import ComponentValues
 from mechspex.components.latent_sites import hooks_of
-from mechspex.core.checks import NUMBERS, Only, Several, Whole, told
+from mechspex.core.checks import NAMES, NUMBERS, Only, Several, Whole, told
 from mechspex.core.doors import door
 from mechspex.core.errors import AblationError, Refused
 from mechspex.core.units import UnitSet
@@ -28,6 +28,7 @@ from mechspex.models.latent_units import (
 )
 from mechspex.models.load_dictionary import as_dictionary
 from mechspex.models.load_model import Model, as_model
+from mechspex.models.units import places_of
 from mechspex.tasks.load_task import task_of
 from mechspex.tasks.next_token import encode
 from mechspex.tasks.task import Task, as_task
@@ -49,6 +50,7 @@ def _as_by(name: str, given: object) -> object:
     n_latents=Whole(1),
     by=_as_by,
     positions=NUMBERS,
+    spans=NAMES,
 )
 def latents(
     model: Model | str | Path,
@@ -60,6 +62,7 @@ def latents(
     by: By = "activation",
     error: bool = True,
     positions: int | Iterable[int] | None = None,
+    spans: str | Iterable[str] | None = None,
 ) -> LatentUnits:
     """The latents of a sparse dictionary as units, and its error term: ``L15.latent1234``, …
 
@@ -78,13 +81,13 @@ def latents(
             the first; ``attribution``, the largest mean size of ∂ value / ∂ m_i of a prompt, with
             everything kept and zeros as references (attribution patching, Nanda 2023).
         error: whether the error term is a unit as well.
-        positions: token positions, from the end where they are negative; there is then one unit a
-            latent and position (``L15.latent1234@-1``).
+        positions, spans: see `heads`; there is then one unit a latent and position
+            (``L15.latent1234@-1``).
 
     Raises:
         DictionaryError: one that does not fit the model.
         UnknownUnitError: a latent that it does not have.
-        Refused: both numbers and a task.
+        Refused: both numbers and a task, or positions and spans.
         AblationError: no latent is active on the prompts.
     """
     assert isinstance(model, Model)
@@ -96,8 +99,8 @@ def latents(
         raise Refused("give the numbers of latents, or a task by which they are chosen, not both")
     else:
         numbers = _strongest(model, dictionary, task_of(model, task), n_latents, by)
-    places = None if positions is None else _several(positions)
-    return units_of_dictionary(dictionary, numbers, error=error, positions=places)
+    places = places_of(positions, spans)
+    return units_of_dictionary(dictionary, numbers, error=error, places=places)
 
 
 @door(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -12,8 +12,12 @@ from torch import Tensor
 
 from mechspex.components.component_values import ComponentValues
 from mechspex.core.backward_rules import BackwardRules
+from mechspex.core.errors import Refused
 from mechspex.core.recipe import Recipe, import_path, imported
 from mechspex.core.units import UnitSet
+from mechspex.models.dictionary import Dictionary
+from mechspex.models.latent_units import LatentUnits
+from mechspex.models.load_dictionary import load_dictionary
 from mechspex.models.named import loaded, name_of
 from mechspex.tasks.task import Task
 
@@ -25,7 +29,8 @@ def recipe_of(values: ComponentValues) -> Recipe:
     """The recipe of ablated components.
 
     Raises:
-        Refused: a metric that cannot be imported, or a model that has no name.
+        Refused: a metric that cannot be imported, a model that has no name, or a dictionary of
+            latents that has no folder.
     """
     ablated, task, ablation = values._proved.ablated, values.task, values.ablation
     model = name_of(values.model)
@@ -44,7 +49,19 @@ def recipe_of(values: ComponentValues) -> Recipe:
             "calibration": ablated.calibration,
         },
     }
+    if isinstance(values.units, LatentUnits):
+        given["dictionaries"] = [_place_of(one) for one in values.units.dictionaries.values()]
     return Recipe(import_path(_component_values), given, str(model))
+
+
+def _place_of(dictionary: Dictionary) -> list[str]:
+    """Where a dictionary lies, and the hook point of what it reads."""
+    if dictionary.folder is None:
+        raise Refused(
+            f"the dictionary {dictionary.called} was made of tensors, and another process can only "
+            "read one from a folder; save it, and take load_dictionary(folder)"
+        )
+    return [str(dictionary.folder), dictionary.reads]
 
 
 def _component_values(
@@ -56,12 +73,15 @@ def _component_values(
     n_blocks: int | None,
     rules: Mapping[str, Any],
     options: Mapping[str, Any],
+    dictionaries: Sequence[Sequence[str]] = (),
 ) -> ComponentValues:
     """Follows the recipe."""
+    read = [load_dictionary(folder, hook) for folder, hook in dictionaries]
+    listed = UnitSet.from_list(units)
     values = ComponentValues(
         loaded(**model),
         _task(task, metric),
-        UnitSet.from_list(units),
+        LatentUnits(listed.units, {one.called: one for one in read}) if read else listed,
         ablation if isinstance(ablation, str) else load(base64.b64decode(ablation["tensors"])),
         **options,
     )

@@ -86,7 +86,7 @@ def units_of_dictionary(
     chosen: Iterable[int],
     *,
     error: bool = True,
-    positions: Iterable[int] | None = None,
+    places: Iterable[int | str] | None = None,
 ) -> LatentUnits:
     """Latents of a dictionary by number, and its error term.
 
@@ -94,7 +94,7 @@ def units_of_dictionary(
         dictionary: the dictionary.
         chosen: the numbers of the latents.
         error: whether the error term is a unit as well.
-        positions: token positions, a unit each; all of them together if not given.
+        places: token positions or names of spans, a unit each; all positions if not given.
 
     Raises:
         UnknownUnitError: a number that no latent has.
@@ -110,10 +110,10 @@ def units_of_dictionary(
         names.append((LATENT, number, f"{called}.latent{number}"))
     if error:
         names.append((ERROR, 0, f"{called}.error"))
-    places = [None] if positions is None else list(positions)
+    where = [None] if places is None else list(places)
     units = (
         Unit(kind, layer, number, position, label)
         for kind, number, label in names
-        for position in places
+        for position in where
     )
     return LatentUnits(tuple(units), {called: dictionary})

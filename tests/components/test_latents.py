@@ -60,7 +60,7 @@ def test_values_are_those_of_the_raw_model(name, hooks, rule, ablation, build):
     skip = torch.eye(32) / 4 if "gemma2" in name else None
     dictionary = random_dictionary(*hooks, rule=rule, centred=rule == "topk" and len(hooks) == 1)
     dictionary = dictionary if skip is None else random_dictionary(*hooks, rule=rule, skip=skip)
-    units = mx.latents(model, dictionary, [0, 3, 5, 6, 11, 17, 21], positions=None)
+    units = mx.latents(model, dictionary, [0, 3, 5, 6, 11, 17, 21])
     units = units + mx.latents(model, dictionary, [4], positions=[-1, 2], error=False)
     units = mx.heads(model, layers=[0]) + units if name == "llama" else units
     masks = some_masks(len(units))
@@ -165,10 +165,39 @@ def test_units_know_their_dictionary_in_parts_and_sums(build):
     assert hash(mixed) == hash(UnitSet(mixed.units))
     values = mx.ComponentValues(model, TASK, mixed[["L1H1", "L0.latent2", "L1MLP.error"]])
     assert values.on(TASK).units == values.units
+    with pytest.raises(Refused, match="L0 was made of tensors"):
+        _ = values.recipe
     both = values.configuration
     other = mx.latents(model, random_dictionary(POST, seed=1), [2])
     assert mx.ComponentValues(model, TASK, other).configuration != both
     assert "latents" in both["units"]
+
+
+def test_another_process_reads_the_dictionary_from_its_folder(build, tmp_path):
+    _, model = build("llama")
+    random_dictionary(*TRANSCODER).save(tmp_path)
+    dictionary = mx.load_dictionary(tmp_path)
+    units = mx.heads(model) + mx.latents(model, dictionary, [1, 9])
+    values = mx.ComponentValues(model, TASK, units)
+    made = values.recipe.make()
+    masks = some_masks(values.n_units)
+    assert made.configuration == values.configuration
+    assert np.array_equal(made(masks), values(masks))
+
+
+def test_latents_at_a_span_are_those_at_its_tokens(build):
+    _, model = build("gpt2")
+    pair = {"pair": (len("apple "), len("apple bird boat"))}
+    one = mx.Task(PROMPTS[:1], ANSWERS[:1], DISTRACTORS[:1], CORRUPTED[:1], spans=[pair])
+    dictionary = random_dictionary(PRE)
+    named = mx.latents(model, dictionary, [1, 9], spans="pair")
+    assert named.names == ("L1pre.latent1@pair", "L1pre.latent9@pair", "L1pre.error@pair")
+    placed = mx.latents(model, dictionary, [1, 9], positions=[2, 3])
+    masks = some_masks(3)
+    found = mx.ComponentValues(model, one, named, "corrupted")(masks)
+    expected = mx.ComponentValues(model, one, placed, "corrupted")(np.repeat(masks, 2, axis=1))
+    assert np.abs(found - expected).max() < rounding(expected)
+    assert np.ptp(found) > 1e-2
 
 
 def test_what_cannot_be_ablated_is_refused(build):

@@ -64,7 +64,7 @@ TO_COME = [
              "row pos d_model", count=lambda sizes: 1),
     UnitKind("embedding", "embeddings", "L{layer}EMBED", "hook_embed", "row pos d_model",
              count=lambda sizes: 1, n_layers=lambda sizes: 1),
-    UnitKind("latent", "latents", "L{layer}F{number}"),
+    UnitKind("feature", "features", "L{layer}F{number}"),
     UnitKind("word", "words"),
     UnitKind("example", "examples"),
 ]  # fmt: skip
