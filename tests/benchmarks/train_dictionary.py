@@ -117,11 +117,14 @@ def trained(x):
                 w_dec /= w_dec.norm(dim=1, keepdim=True)
         print(f"last batch: {loss.item() / x.shape[1]:.3f}", file=sys.stderr)
     hook = f"blocks.{LAYER}.hook_resid_post"
-    tensors = [p.detach() for p in (w_enc * scale, b_enc, w_dec / scale, b_dec / scale)]
-    # A latent's size is what it writes: directions of length 1.
-    length = tensors[2].norm(dim=1)
-    tensors = [tensors[0] * length, tensors[1] * length, tensors[2] / length[:, None], tensors[3]]
-    return mx.Dictionary(hook, hook, *tensors, "topk", centred=True, k=K)
+    # Back to the model's own scale; a latent's size is what it writes, as directions have length 1.
+    with torch.no_grad():
+        length = w_dec.norm(dim=1) / scale
+        reads, biases = w_enc * scale * length, b_enc * length
+        writes = w_dec / w_dec.norm(dim=1, keepdim=True)
+        return mx.Dictionary(
+            hook, hook, reads, biases, writes, b_dec.detach() / scale, "topk", centred=True, k=K
+        )
 
 
 @torch.inference_mode()
