@@ -127,7 +127,7 @@ def edges(
     """
     names = None if among is None else among.names
     units = edges_of(shape_of(model), _several(layers), names)
-    places = _places(positions, spans)
+    places = places_of(positions, spans)
     return units if places is None else at_places(units, places)
 
 
