@@ -211,6 +211,14 @@ def small() -> Iterator[Row]:
         yield row(name, seconds, truth, recovery.function.predict(fresh))
 
 
+def recover() -> Iterator[Row]:
+    """One `mx.recover` of recorded heads, everything in it: imports, decoders, evidence, link."""
+    for name, masks, values, fresh, truth in recorded_heads(1000):
+        function = mx.recover(masks, values, fresh, truth).function
+        # Since the process began.
+        yield row(name, time.process_time(), truth, function.predict(fresh))
+
+
 def share_of_recover(decoder: Any) -> Iterator[Row]:
     """The seconds of one decoder's fits in an `mx.recover` of the recorded heads."""
     spent = []
@@ -243,7 +251,14 @@ def row(name: str, seconds: float, truth: np.ndarray, predicted: np.ndarray) -> 
     return {"problem": name, "seconds": seconds, "r2": r_squared(mean, predicted)}
 
 
-PARTS = {"kernel": kernel, "pursuit": pursuit, "triples": triples, "trees": trees, "small": small}
+PARTS = {
+    "recover": recover,
+    "kernel": kernel,
+    "pursuit": pursuit,
+    "triples": triples,
+    "trees": trees,
+    "small": small,
+}
 
 
 # ── Both sides ────────────────────────────────────────────────────────────────────────────────────
