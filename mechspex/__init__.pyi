@@ -26,6 +26,9 @@ from .attribution.smallest_set import SmallestSet as SmallestSet
 from .attribution.top_k_drop import TopKDrop as TopKDrop
 from .attribution.top_k_drop import top_k_drop as top_k_drop
 from .circuits.audit import audit as audit
+from .circuits.certificate import Certificate as Certificate
+from .circuits.certificate import PromptGroup as PromptGroup
+from .circuits.certify import certify as certify
 from .circuits.circuit import Circuit as Circuit
 from .circuits.compare_circuits import Comparison as Comparison
 from .circuits.compare_circuits import compare_circuits as compare_circuits

@@ -62,7 +62,8 @@ def carried(scale: float) -> mx.FunctionValues:
 
 @cache
 def discovery() -> mx.Discovery:
-    return mx.find_circuit(carried(1.0), carried(1.2), n_masks=60, goal=mx.CircuitGoal(target=0.7))
+    goal = mx.CircuitGoal(target=0.7)
+    return mx.find_circuit(carried(1.0), carried(1.2), n_masks=60, goal=goal, certified=True)
 
 
 def candidates() -> mx.Candidates:
@@ -144,6 +145,7 @@ RESULTS = {
         "tiny", heads(1, 2), ("<b>a</b>", "$b$", "c"), np.tril(np.full((2, 3, 3), 0.5))
     ),
     "Candidates": candidates,
+    "Certificate": lambda: mx.certify(carried(1.2), [5]),
     "Circuit": lambda: discovery().circuit,
     "Collected": collected,
     "Comparison": comparison,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
+from mechspex.circuits.certificate import Certificate
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.curve import Curve
 from mechspex.circuits.faithfulness import MIB_SHARES, Faithfulness
@@ -57,6 +58,7 @@ class Discovery(RunResult):
             of a model's components.
         remarks: why there are no roles or scores under references, where that is not plain.
         cost: what it all took.
+        certificate: what is sure of `circuit`; None where it was not asked for.
     """
 
     schema: ClassVar[str] = "mechspex.discovery/1"
@@ -78,6 +80,7 @@ class Discovery(RunResult):
     references: ReferenceScores | None = None
     remarks: tuple[str, ...] = ()
     cost: Cost | None = None
+    certificate: Certificate | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a size: `front`, and both faithfulnesses on fresh outputs with intervals."""
@@ -162,11 +165,13 @@ class Discovery(RunResult):
                 f"{counted(self.references.n_prompts, 'fresh prompt')}",
                 str(self.references),
             ]
+        if self.certificate is not None:
+            lines += ["", str(self.certificate)]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """The circuit, its rivals of every size and its scores, as plain numbers and lists."""
-        references = self.references
+        references, certificate = self.references, self.certificate
         return {
             "schema": self.schema,
             "circuit": plain(self.circuit.to_dict()),
@@ -174,12 +179,13 @@ class Discovery(RunResult):
             "cpr": None if self.best_mib is None else self.best_mib.cpr.to_list(),
             "cmd": None if self.matching_mib is None else self.matching_mib.cmd.to_list(),
             "references": None if references is None else plain(references.to_dict()),
+            "certificate": None if certificate is None else plain(certificate.to_dict()),
             "masks": self.masks,
         }
 
     def to_record(self) -> dict[str, Any]:
         """`to_dict` with the recovered function, the members of every size, and the curves."""
-        curves = {name: getattr(self, name) for name in _CURVES}
+        curves, certificate = {name: getattr(self, name) for name in _CURVES}, self.certificate
         return self.to_dict() | {
             "circuit": plain(self.circuit.to_record()),
             "function": self.function.to_dict(),
@@ -188,6 +194,7 @@ class Discovery(RunResult):
             "faithfulness": plain(self.faithfulness.to_record()),
             "table": plain(self.front.to_dict("list")),
             "curves": {n: None if c is None else plain(c.to_dict()) for n, c in curves.items()},
+            "certificate": None if certificate is None else plain(certificate.to_record()),
             "remarks": list(self.remarks),
             "cost": None if self.cost is None else asdict(self.cost),
         }
@@ -195,6 +202,7 @@ class Discovery(RunResult):
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Discovery:
         curves, references, cost = record["curves"], record["references"], record["cost"]
+        certificate = record.get("certificate")
         front = pd.DataFrame(record["table"])
         if not {*_SHOWN, "units", "matching units"} <= set(front.columns):
             raise ValueError(f"a table of {list(front.columns)}")
@@ -209,6 +217,7 @@ class Discovery(RunResult):
             references=None if references is None else ReferenceScores.from_dict(references),
             remarks=tuple(read_text(remark) for remark in record["remarks"]),
             cost=None if cost is None else Cost.from_dict(cost),
+            certificate=None if certificate is None else Certificate.from_dict(certificate),
             **{
                 name: None if curves[name] is None else Curve.from_dict(curves[name])
                 for name in _CURVES

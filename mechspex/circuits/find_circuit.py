@@ -70,6 +70,7 @@ def find_circuit(
     goal: CircuitGoal | None = None,
     n_masks: int = 1_000,
     decoder: str | Decoder = "kernel",
+    certified: bool = False,
     run: str | Path | Run | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -93,6 +94,8 @@ def find_circuit(
             sizes that f̂ and the screen propose, and those met in climbing; of 270 units 350 to 750
             in all, and about a hundred gradients.
         decoder: what recovers f̂ from masks of all densities; ``kernel`` is the best at that.
+        certified: whether the answer has a certificate of the circuit (see `mechspex.certify`),
+            for which one more mask a unit is measured on `held_out`.
         run: name or folder in which every value and the circuit are kept.
         seed: the only source of randomness, for masks and search.
         progress: progress bars on stderr.
@@ -135,7 +138,9 @@ def find_circuit(
         masks = run.cost.masks + (0 if climb is None else climb.n_gradients)
         by_size = found.function, found.best, found.matching
         discovery = Discovery(circuit, *by_size, scores, found.front, masks)
-        discovery = scored_discovery(discovery, held_out, scored, run=run, seed=seed)
+        discovery = scored_discovery(
+            discovery, held_out, scored, certified=certified, run=run, seed=seed
+        )
         discovery = replace(discovery, cost=run.cost)
     run.keep(discovery.circuit, discovery)
     return discovery

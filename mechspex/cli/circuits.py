@@ -61,6 +61,14 @@ def circuit(
             rich_help_panel=MASKS,
         ),
     ] = 1000,
+    certified: Annotated[
+        bool,
+        typer.Option(
+            "--certify",
+            help="Say what is sure of it; measures every unit once more on the fresh prompts.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = False,
     graphml: Annotated[
         Path | None,
         typer.Option(
@@ -84,6 +92,7 @@ def circuit(
             fresh,
             goal=mx.CircuitGoal(size, target, objective),
             n_masks=n_masks,
+            certified=certified,
             run=run,
             seed=experiment.seed,
             progress=True,

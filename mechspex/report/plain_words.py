@@ -79,6 +79,8 @@ def _(result: Sweep) -> list[str]:
 @plain_words.register
 def _(result: Discovery) -> list[str]:
     lines = plain_words(result.circuit)
+    if result.certificate is not None:
+        lines.append(f"The {result.certificate.in_short}.")
     return [*lines, f"{result.masks:,} masks were measured to find and to score it."]
 
 

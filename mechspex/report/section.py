@@ -184,6 +184,8 @@ def _tables(result: Result) -> list[dict[str, Any]]:
         }
         if result.references is not None:
             frames["the circuit under each reference"] = result.references.to_pandas()
+        if result.certificate is not None:
+            frames["certificate"] = result.certificate.to_pandas()
     return [_table(title, frame) for title, frame in frames.items() if len(frame)]
 
 

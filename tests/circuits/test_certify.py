@@ -1,0 +1,125 @@
+"""Certificates: planted circuits, whole, with a member too many, or with one missed; laws."""
+
+import numpy as np
+import pytest
+from result_laws import check_laws
+from scipy import stats
+
+import mechspex as mx
+from mechspex.errors import Refused
+
+N_PROMPTS = 24
+
+
+def planted(seed=0, extra=0.0, second_kind=0.0):
+    """An AND of the first two units, an OR of the next two, four idle ones, some prompt by prompt.
+
+    Args:
+        extra: what the last unit adds by itself, a share of the behaviour.
+        second_kind: by how much less the AND carries on every second prompt, where the last unit
+            carries it.
+    """
+    rng = np.random.default_rng(seed)
+    size = 4 + rng.normal(scale=0.4, size=N_PROMPTS)
+    odd = np.arange(N_PROMPTS) % 2 * second_kind
+
+    def value(kept):
+        both, either = kept[:, 0] & kept[:, 1], kept[:, 2] | kept[:, 3]
+        carried = (both & either)[:, None] * (1 - odd) + kept[:, [7]] * (odd + extra)
+        return carried * size
+
+    return mx.FunctionValues(value, 8)
+
+
+def test_the_true_circuit_is_certified():
+    found = mx.certify(planted(), [0, 1, 2])
+    assert found.holds
+    assert found.faithfulness.value == pytest.approx(1)
+    assert found.bound == pytest.approx(0)
+    assert found.inclusion.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert found.serves_all_groups
+
+
+@pytest.mark.parametrize(
+    ("members", "equivalent", "minimal"),
+    [
+        ([0, 1, 2, 4], True, False),  # an idle one too many
+        ([0, 1, 2, 3], True, False),  # both of an OR: neither is needed
+        ([0, 2], False, False),  # half of an AND
+    ],
+)
+def test_a_wrong_circuit_is_not(members, equivalent, minimal):
+    found = mx.certify(planted(), members)
+    assert (found.is_equivalent, found.is_minimal) == (equivalent, minimal)
+    assert not found.holds
+
+
+def test_what_is_missed_is_told_by_its_size():
+    for extra, complete in ((0.02, True), (0.12, False)):
+        found = mx.certify(planted(extra=extra), [0, 1, 2], epsilon=0.3)
+        assert found.is_complete == complete
+        assert found.bound == pytest.approx(extra / (1 + extra), rel=0.1)
+        assert found.inclusion[7] == (not complete)
+
+
+def test_the_half_of_an_and_that_lacks_the_other_is_missed():
+    found = mx.certify(planted(), [0, 2])
+    assert not found.is_complete
+    assert found.gains[1] == pytest.approx(1)
+
+
+def test_equivalence_is_two_one_sided_tests_written_out():
+    rng = np.random.default_rng(3)
+    clean, empty = 5 + rng.normal(size=12), rng.normal(size=12)
+    alone = clean - 0.2 + 0.3 * rng.normal(size=12)
+    rows = {(True, True): clean, (False, False): empty, (True, False): alone}
+    values = mx.FunctionValues(
+        lambda masks: np.array([rows.get(tuple(m), empty) for m in masks.tolist()]), 2
+    )
+    found = mx.certify(values, [0], epsilon=0.2)
+    margin = 0.2 * (clean - empty)
+    differences = np.stack([margin + alone - clean, margin - alone + clean])
+    t = np.sqrt(12) * differences.mean(axis=1) / differences.std(axis=1, ddof=1)
+    by_hand = stats.t.sf(t, 11)
+    assert found.equivalence == pytest.approx(by_hand.max())
+
+
+def test_a_circuit_that_barely_misses_the_margin_is_certified_as_rarely_as_the_level_says():
+    certified = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        size, off = 4 + rng.normal(size=10), rng.normal(scale=0.5, size=10)
+
+        def value(kept, size=size, off=off):
+            alone = kept[:, [0]] * (0.9 * size + off)
+            return alone + (kept[:, [0]] & kept[:, [1]]) * (0.1 * size - off)
+
+        certified += mx.certify(mx.FunctionValues(value, 2), [0], epsilon=0.1).is_equivalent
+    assert certified <= 200 * 0.05 + 2 * np.sqrt(200 * 0.05 * 0.95)
+
+
+def test_prompts_of_two_kinds_are_told_apart_and_served_or_not():
+    mixed = mx.certify(planted(second_kind=0.8), [0, 1, 2])
+    groups = [set(group.outputs) for group in mixed.groups]
+    assert {*range(0, N_PROMPTS, 2)} in groups
+    assert {*range(1, N_PROMPTS, 2)} in groups
+    assert not mixed.serves_all_groups
+    both = mx.certify(planted(second_kind=0.8), [0, 1, 2, 7])
+    assert len(both.groups) == 2
+    assert both.serves_all_groups
+    assert len(mx.certify(planted(), [0, 1, 2]).groups) == 1
+
+
+def test_a_certificate_is_a_result(tmp_path):
+    check_laws(mx.certify(planted(second_kind=0.5), [0, 1, 2]), tmp_path)
+
+
+def test_what_cannot_be_certified_is_refused():
+    one = mx.FunctionValues(lambda masks: 1.0 * masks[:, 0], 3)
+    with pytest.raises(Refused, match="one prompt has no spread"):
+        mx.certify(one, [0])
+    with pytest.raises(Refused, match="epsilon = 2"):
+        mx.certify(planted(), [0], epsilon=2)
+    idle = mx.FunctionValues(lambda masks: np.ones((len(masks), 3)), 3)
+    with pytest.raises(Refused, match="no behaviour"):
+        mx.certify(idle, [0])
