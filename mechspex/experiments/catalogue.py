@@ -24,7 +24,7 @@ _FIGURES = (
         "sets with all their subsets (a complete hierarchy).",
         differs="64 units (the paper does not say how many it has); our own decoders beside trees, "
         "a forest, a network and the LASSO.",
-        minutes=(3, 250),
+        minutes=(3, 60),
     ),
     PaperFigure(
         name="shapley",
