@@ -16,9 +16,10 @@ from train_dictionary import LAYER, default_folder
 
 import mechspex as mx
 
-N_SEARCHED, N_FRESH, N_LATENTS, N_WORDS = 6, 12, 32, 4
-N_PAIRS, N_MIXED, N_CONTROL = 42, 12, 4
-REFERENCE = "mean"
+N_SEARCHED, N_FRESH, N_LATENTS, N_WORDS = 6, 32, 32, 4
+N_PAIRS, N_MIXED, N_CONTROL = 100, 12, 4
+# Of latents by themselves, and of latents and heads.
+ALONE, TOGETHER = "zero", "mean"
 
 
 def seconds(call):
@@ -77,41 +78,43 @@ def main():
     print(
         "Made by `OMP_NUM_THREADS=1 python tests/benchmarks/latents.py > "
         "tests/benchmarks/latents.md` on a busy machine, "
-        f'with `ablation="{REFERENCE}"` and the dictionary of '
-        "[train_dictionary](train_dictionary.md).\n"
+        "with the dictionary of [train_dictionary](train_dictionary.md). Latents by themselves are "
+        f"ablated by `{ALONE}`, latents and heads by `{TOGETHER}`.\n"
     )
     latents, chosen_in = seconds(
         lambda: mx.latents(model, dictionary, task=task, n_latents=N_LATENTS, by="attribution")
     )
     heads = mx.heads(model, layers=range(LAYER + 1, 30))
     units, n_first = latents + heads, len(latents)
-    searched = mx.ComponentValues(model, task, units, REFERENCE)
+    searched = mx.ComponentValues(model, task, units, TOGETHER)
     show_exactness(searched, n_first)
     screen = mx.SecondOrder(rows=n_first)
-    found, screened_in = seconds(lambda: mx.screen(searched, screen, n_terms=1000))
-    among = [term for term in found.terms if len(term) == 2 and term[1] < n_first][:N_PAIRS]
+    alone = mx.ComponentValues(model, task, latents, ALONE)
+    found, screened_in = seconds(lambda: mx.screen(alone, screen, n_terms=1000))
+    among = [term for term in found.terms if len(term) == 2][:N_PAIRS]
+    found = mx.screen(searched, screen, n_terms=1000)
     across = [t for t in found.terms if len(t) == 2 and t[0] < n_first <= t[1]][:N_MIXED]
 
     active = mx.latents(model, dictionary, task=fresh, n_latents=dictionary.n_latents).column_of
     silent = [n for n in range(dictionary.n_latents) if f"L{LAYER}.latent{n}" not in active]
     never = mx.latents(model, dictionary, silent[:N_CONTROL], error=False)
-    tested = mx.ComponentValues(model, fresh, units + never, REFERENCE)
+    tested = mx.ComponentValues(model, fresh, latents + never, ALONE)
     strongest = sorted({column for term in among[:4] for column in term})
-    crossing = [(a, len(units) + b) for a in strongest for b in range(N_CONTROL)]
+    crossing = [(a, n_first + b) for a in strongest for b in range(N_CONTROL)]
 
     validated, validated_in = seconds(lambda: mx.validate(tested, among))
     texts = [*task.prompts, *mx.load_task("ioi_varied", model, n_prompts=24, seed=2).prompts]
     words = mx.active_words(model, latents, texts, n_words=N_WORDS)
     said = (
-        f"{N_LATENTS} latents chosen by attribution in {chosen_in:.0f} CPU seconds; they, the "
-        f"error term and the {len(heads)} heads of later blocks screened in pairs in "
-        f"{screened_in:.0f}, both on {N_SEARCHED} prompts. Of the {{n}} best pairs of latents, "
-        f"measured on {N_FRESH} fresh prompts in {validated_in:.0f} CPU seconds, {{confirmed}} "
-        "interactions are confirmed (false discovery rate 5%)."
+        f"{N_LATENTS} latents chosen by attribution in {chosen_in:.0f} CPU seconds; they and the "
+        f"error term screened in pairs in {screened_in:.0f}, both on {N_SEARCHED} prompts. Of the "
+        f"{{n}} best pairs, measured on {N_FRESH} fresh prompts in {validated_in:.0f} CPU seconds, "
+        "{confirmed} interactions are confirmed (false discovery rate 5%)."
     )
     show_pairs("Interactions of latents", said, validated, words)
     said = "Of the {n} best pairs of a latent and a later head, {confirmed} are confirmed."
-    show_pairs("Latents with heads", said, mx.validate(tested, across))
+    mixed = mx.ComponentValues(model, fresh, units, TOGETHER)
+    show_pairs("Latents with heads", said, mx.validate(mixed, across))
     said = (
         f"The latents of the four best pairs with {N_CONTROL} that are active at no token of the "
         "fresh prompts: of {n} pairs, {confirmed} are confirmed."
