@@ -318,6 +318,8 @@ class PlainModel:
             output = run(hidden, *args, **kwargs)
             self._returns_tuple = isinstance(output, tuple)
             left = f"blocks.{number}.hook_out"
+            if left not in self._pass.edits:
+                return output
             if self._returns_tuple:
                 return (self._edited(left, output[0]), *output[1:])
             return self._edited(left, output)
