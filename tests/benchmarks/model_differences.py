@@ -80,8 +80,8 @@ def taught():
     with torch.enable_grad():
         for _ in range(STEPS):
             optimiser.zero_grad()
-            loss = sum(cross_entropy(model(row)[:, -1], rome) for row in rows)
-            loss.backward()
+            losses = [cross_entropy(model(row)[:, -1], rome) for row in rows]
+            torch.stack(losses).sum().backward()
             optimiser.step()
     for weight in chosen:
         weight.requires_grad_(False)
