@@ -107,7 +107,8 @@ def main():
     }
     print("# What changed in copies of SmolLM2-135M\n")
     print(
-        "Made by `OMP_NUM_THREADS=1 python model_differences.py > model_differences.md`: "
+        "Made by `OMP_NUM_THREADS=1 python tests/benchmarks/model_differences.py` on a busy "
+        "machine: "
         f"{len(SHOWN)} prompts, half of them searched with {OPTIONS['n_masks']} masks of the 30 "
         "MLPs and half to test, reference: the prompt about Spain. False discovery rate .05 over "
         "all single MLPs and the interactions proposed.\n"
