@@ -173,6 +173,7 @@ class RawOracle:
             rows = activation.clone().view(shape)
             for unit in ablated:
                 if (unit.kind, unit.layer) == key:
+                    assert not isinstance(unit.position, str)
                     at = slice(None) if unit.position is None else unit.position
                     rows[at, unit.number] = reference[key].reshape(shape)[at, unit.number]
             return rows.view(activation.shape)
