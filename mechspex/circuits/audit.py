@@ -81,11 +81,11 @@ def audit(
         FailedMasksError: a mask of the circuit has no finite value.
     """
     assert isinstance(model, Model)
-    task = task_of(model, task)
-    if len(task) < 2:
-        raise TaskError("one prompt has no spread to test anything by; give at least two")
     if not isinstance(circuit, Circuit):
         circuit = circuit_of_file(Path(circuit), shape_of(model))
+    task = task_of(model, task, spans=circuit.units.named_spans)
+    if len(task) < 2:
+        raise TaskError("one prompt has no spread to test anything by; give at least two")
     if not 0 < len(circuit) < len(circuit.units):
         raise Refused(
             f"the circuit has {len(circuit)} of {len(circuit.units)} units; one of some and not "

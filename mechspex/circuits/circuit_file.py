@@ -7,7 +7,7 @@ from typing import Any
 
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
-from mechspex.circuits.mib import INPUT, LOGITS, read_mib
+from mechspex.circuits.mib import INPUT, LOGITS, read_mib, refuse_pickle
 from mechspex.core.checks import told
 from mechspex.core.counted import counted
 from mechspex.core.errors import Refused
@@ -34,8 +34,7 @@ def circuit_of_file(path: Path, shape: Shape) -> Circuit:
     Raises:
         Refused: a file of another kind, of another model, or of parts of MLPs.
     """
-    if path.suffix == ".pt":
-        raise Refused(f"{path} is a pickle, which is not read here; write JSON: Graph.to_json")
+    refuse_pickle(path)
     record = read_json(path)
     keys = set(record) if isinstance(record, dict) else set()
     if "schema" in keys:

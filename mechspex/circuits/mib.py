@@ -186,13 +186,22 @@ def read_mib(path: Path) -> MibNodes:
     Raises:
         Refused: a file of another kind, or one with nodes, scores or edges that are none.
     """
-    if path.suffix == ".pt":
-        raise Refused(f"{path} is a pickle, which is not read here; write JSON: Graph.to_json")
+    refuse_pickle(path)
     found = read_json(path)
     try:
         return _nodes(found)
     except Refused as error:
         raise Refused(f"{path} is no circuit of MIB: {error}") from None
+
+
+def refuse_pickle(path: Path) -> None:
+    """Refuse what `Graph.to_pt` of EAP-IG writes.
+
+    Raises:
+        Refused: a file of that kind.
+    """
+    if path.suffix == ".pt":
+        raise Refused(f"{path} is a pickle, which is not read here; write JSON: Graph.to_json")
 
 
 def _nodes(found: object) -> MibNodes:

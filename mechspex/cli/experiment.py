@@ -232,13 +232,17 @@ class Experiment(Search, OwnPrompts):
             n_prompts: how many of a task; prompts of your own are all there.
             say: prints what is to be said of prompts of your own.
         """
+        from mechspex.models.shape import names_spans
         from mechspex.tasks.draw_task import draw_task
 
         if self.task is None:
             return self.own_task(self.tokenizer, say)
         say_drawing(self.task_name, n_prompts)
         name = self.model if self._light_tokenizer else self.bridge.cfg.model_name
-        drawn = draw_task(self.task, self.tokenizer, name, n_prompts=n_prompts, seed=self.seed)
+        drawn = draw_task(
+            self.task, self.tokenizer, name, n_prompts=n_prompts, seed=self.seed,
+            spans=names_spans(self.units),
+        )  # fmt: skip
         return self.as_asked(drawn)
 
     @property
@@ -269,19 +273,12 @@ class Experiment(Search, OwnPrompts):
         """
         say = say or to_stderr
         # Words that are no single tokens are told of before the model is loaded.
-        self.task_drawn(sum(prompts))
+        drawn = self.task_drawn(sum(prompts))
         to_stderr(f"loading {self.model} and proving its ablations exact …")
         import mechspex as mx
 
-        if self.task is None:
-            parts = self._own_parts(prompts, say)
-        else:
-            drawn = mx.load_task(
-                self.task, self.bridge, n_prompts=sum(prompts), seed=self.seed,
-                spans=self.chosen.named_spans,
-            )  # fmt: skip
-            parts = self.as_asked(drawn).split(*prompts)
-        first, *others = parts
+        own = self.task is None
+        first, *others = self._own_parts(prompts, say) if own else drawn.split(*prompts)
         values = mx.ComponentValues(
             self.bridge, first, self.chosen, self.ablation, precision=self.precision,
             seed=self.seed, calibration=self.calibration_texts,

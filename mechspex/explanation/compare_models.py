@@ -100,7 +100,8 @@ def compare_models(
     """
     assert isinstance(before, Model)
     assert isinstance(after, Model)
-    task = task_of(before, task)
+    shared = _shared_units(before, after, units)
+    task = task_of(before, task, spans=shared.named_spans)
     if n_masks < _FEWEST_MASKS:
         raise Refused(f"n_masks = {n_masks}: give at least {_FEWEST_MASKS}")
     if len(task) < _FEWEST_PROMPTS:
@@ -108,7 +109,6 @@ def compare_models(
             f"{len(task)} prompts: two are searched and two others test what is found, at least; "
             f"give {_FEWEST_PROMPTS} or more"
         )
-    shared = _shared_units(before, after, units)
     n_searched = len(task) // 2
     searched, tested = task.split(n_searched, len(task) - n_searched)
     ours, theirs = (

@@ -145,6 +145,17 @@ def kinds_of(units: str) -> tuple[list[tuple[UnitKind, Place]], list[str]]:
     return kinds, names
 
 
+def names_spans(units: str) -> bool:
+    """Whether some of the units that a text names are ablated at named spans.
+
+    Args:
+        units: kinds or names, as `kinds_of` reads them.
+    """
+    kinds, names = kinds_of(units)
+    places = [*(place for _, place in kinds), *(_part_and_place(name)[1] for name in names)]
+    return any(isinstance(place, str) for place in places)
+
+
 def _part_and_place(name: str) -> tuple[str, Place]:
     """What a name names, and where: ``L0H1@-1`` is ``L0H1`` at −1."""
     part, _, place = name.partition("@")

@@ -16,6 +16,18 @@ def test_two_models_by_name_are_compared_and_kept(run):
     assert "masks/s" not in err, "nothing is measured twice"
 
 
+def test_units_at_spans_draw_a_task_with_its_spans(run):
+    asked = ("--units", "heads@Q+heads@end", "--json")
+    code, out, _ = run(
+        "compare-models", "tiny", "tiny", "--task", "induction", "--masks", "60", *asked
+    )
+    assert code == 0
+    assert json.loads(out)["changed"] == []
+    code, out, _ = run("sweep", "induction", "--model", "tiny", *asked)
+    assert code == 0
+    assert ["head", 1, 3, "end", ""] in json.loads(out)["units"]
+
+
 def test_slips_are_told_before_a_model_is_loaded(run, tmp_path):
     for asked, says in (
         (("compare-models", "tiny", "tiny"), "task"),
