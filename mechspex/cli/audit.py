@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.output import ANSWER, EXPERIMENT, MASKS, to_stderr
+from mechspex.cli.output import MASKS, Level, NamedTask, to_stderr
 from mechspex.cli.run_names import keep_options, run_name
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_from, check_level
@@ -30,12 +30,7 @@ def audit(
             "heads and MLPs."
         ),
     ],
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="A task (see mechspex tasks) or a TOML file.", rich_help_panel=EXPERIMENT
-        ),
-    ] = None,
+    task: NamedTask = None,
     n_others: Annotated[
         int,
         typer.Option(
@@ -44,9 +39,7 @@ def audit(
             rich_help_panel=MASKS,
         ),
     ] = 50,
-    level: Annotated[
-        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
-    ] = 0.05,
+    level: Level = 0.05,
 ) -> None:
     """Test a circuit of any tool exactly: what holds, what is missing, which AND and OR it hides.
 

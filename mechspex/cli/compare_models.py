@@ -8,7 +8,7 @@ import typer
 
 from mechspex.cli.choices import Decoder
 from mechspex.cli.experiment import Experiment, asks
-from mechspex.cli.output import ANSWER, EXPERIMENT, MASKS, to_stderr
+from mechspex.cli.output import MASKS, Level, NamedTask, to_stderr
 from mechspex.cli.run_names import keep_options, run_name
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_from, check_level
@@ -27,12 +27,7 @@ def compare_models(
     after: Annotated[
         str, typer.Argument(help="The other one, such as the same fine-tuned or quantised.")
     ],
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="A task (see mechspex tasks) or a TOML file.", rich_help_panel=EXPERIMENT
-        ),
-    ] = None,
+    task: NamedTask = None,
     decoder: Annotated[
         Decoder,
         typer.Option(
@@ -48,9 +43,7 @@ def compare_models(
             rich_help_panel=MASKS,
         ),
     ] = 500,
-    level: Annotated[
-        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
-    ] = 0.05,
+    level: Level = 0.05,
 ) -> None:
     """Find which units and which interactions act otherwise in one model than in another.
 

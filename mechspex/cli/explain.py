@@ -12,7 +12,7 @@ import typer
 from mechspex.cli.choices import Decoder, Design, ScreenOrNone
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import EXPLAINED, FRESH, Question
-from mechspex.cli.output import ANSWER, MASKS, say_needed
+from mechspex.cli.output import ANSWER, MASKS, Level, say_needed
 from mechspex.cli.pictures import show_pictures
 from mechspex.cli.texts import answers_about_texts, show_texts
 from mechspex.cli.workers import with_workers
@@ -97,9 +97,7 @@ def explain(
     max_order: Annotated[
         int | None, typer.Option(help="The largest interaction wanted.", rich_help_panel=ANSWER)
     ] = None,
-    level: Annotated[
-        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
-    ] = 0.05,
+    level: Level = 0.05,
     contexts: Annotated[
         int,
         typer.Option(

@@ -24,6 +24,13 @@ SHOWN_BY = frozenset({"as_json", "csv", "figure", "graphml"})
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON in place of text.", rich_help_panel=OUTPUT)
 ]
+Level = Annotated[float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)]
+NamedTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task", help="A task (see mechspex tasks) or a TOML file.", rich_help_panel=EXPERIMENT
+    ),
+]
 
 
 class Terminated(BaseException):

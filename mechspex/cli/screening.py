@@ -10,7 +10,7 @@ import typer
 from mechspex.cli.choices import Screen
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import SCREENED, TESTED, Question
-from mechspex.cli.output import ANSWER, MASKS, say_needed
+from mechspex.cli.output import ANSWER, MASKS, Level, say_needed
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
@@ -91,9 +91,7 @@ def validate(
         list[str] | None,
         typer.Argument(help="Sets of units, L23H3,L24H4; or a CSV file of mechspex screen."),
     ] = None,
-    level: Annotated[
-        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
-    ] = 0.05,
+    level: Level = 0.05,
     contexts: Annotated[
         int,
         typer.Option(

@@ -9,7 +9,7 @@ import typer
 from mechspex.cli.choices import RepairSource
 from mechspex.cli.experiment import Experiment, asks
 from mechspex.cli.kept import FRESH, REPAIRED, Question
-from mechspex.cli.output import ANSWER, MASKS, say_needed
+from mechspex.cli.output import MASKS, Level, say_needed
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_from, check_level
 
@@ -30,9 +30,7 @@ def self_repair(
     most: Annotated[
         int, typer.Option(help="Pairs that are measured, at most.", rich_help_panel=MASKS)
     ] = 50,
-    level: Annotated[
-        float, typer.Option(help="False discovery rate.", rich_help_panel=ANSWER)
-    ] = 0.05,
+    level: Level = 0.05,
 ) -> None:
     """Find which units make up for which when these are ablated, each confirmed exactly.
 
