@@ -67,6 +67,8 @@ class Certificate(Result):
         inclusion: how often each unit adds `delta` or more where prompts are drawn again.
         groups: prompts grouped by what the members add on them.
         n_outputs: how many prompts all this is about.
+        census: whether these are all prompts that there are: each p is 0 or 1, and no number has
+            an interval.
     """
 
     schema: ClassVar[str] = "mechspex.certificate/1"
@@ -87,6 +89,7 @@ class Certificate(Result):
     inclusion: np.ndarray
     groups: tuple[PromptGroup, ...]
     n_outputs: int
+    census: bool = False
 
     @property
     def is_equivalent(self) -> bool:
@@ -152,6 +155,7 @@ class Certificate(Result):
             "delta": self.delta,
             "level": self.level,
             "n_outputs": self.n_outputs,
+            "census": self.census,
             "faithfulness": self.faithfulness.to_list(),
             "equivalence": self.equivalence,
             "idle": [self.units.names[column] for column in self.idle],
@@ -198,6 +202,7 @@ class Certificate(Result):
             inclusion=inclusion,
             groups=tuple(_group(stored) for stored in record["groups"]),
             n_outputs=read_whole(record["n_outputs"]),
+            census=bool(record.get("census", False)),
             **{name: read_number(record[name]) for name in numbers},
         )
 
@@ -217,27 +222,38 @@ class Certificate(Result):
         idle = ", ".join(self.units.names[column] for column in self.idle)
         needed = f"all {n_members} are" if self.is_minimal else f"not sure of {idle}"
         outside = len(self.units) - n_members
+        prompts = counted(self.n_outputs, "prompt") + (", all there are" if self.census else "")
+        rate = "" if self.census else f" (false discovery rate {self.level:g})"
         lines = [
-            f"{self.in_short}; {counted(self.n_outputs, 'prompt')}",
+            f"{self.in_short}; {prompts}",
             f"  {_mark(self.is_equivalent)} the model's equal within {self.epsilon:.0%} of the "
-            f"behaviour: faithfulness {self.faithfulness}, p {self.equivalence:.2g}",
-            f"  {_mark(self.is_minimal)} every member is needed: {needed} (false discovery rate "
-            f"{self.level:g})",
+            f"behaviour: faithfulness {self._told(self.faithfulness)}{self._p(self.equivalence)}",
+            f"  {_mark(self.is_minimal)} every member is needed: {needed}{rate}",
             f"  {_mark(self.is_complete)} no unit outside adds {self.delta:.0%}: the most that "
-            f"any of {outside} may add is {self.bound:.1%}, p {self.missed:.2g}",
+            f"any of {outside} may add is {self.bound:.1%}{self._p(self.missed)}",
             self._groups,
             "",
-            "how often a unit is included where prompts are drawn again",
+            f"what each unit adds, and whether that is {self.delta:.0%}"
+            if self.census
+            else "how often a unit is included where prompts are drawn again",
             self._listed().to_string(index=False, float_format="{:.3f}".format),
         ]
         return "\n".join(lines)
+
+    def _told(self, estimate: Estimate) -> str:
+        """With its interval, if it has one."""
+        return f"{estimate.value:.3f}" if self.census else str(estimate)
+
+    def _p(self, p_value: float) -> str:
+        return "" if self.census else f", p {p_value:.2g}"
 
     @property
     def _groups(self) -> str:
         if len(self.groups) < 2:
             return "    the members do alike on all prompts"
         found = "; ".join(
-            f"{counted(len(group.outputs), 'prompt')} {group.faithfulness}" for group in self.groups
+            f"{counted(len(group.outputs), 'prompt')} {self._told(group.faithfulness)}"
+            for group in self.groups
         )
         served = "one circuit serves both" if self.serves_all_groups else "not sure for each"
         return f"    prompts grouped by what members add: {found}: {served}"

@@ -11,20 +11,18 @@ from jaxtyping import Float
 
 from mechspex.circuits.certificate import Certificate, PromptGroup
 from mechspex.circuits.circuit import Circuit
-from mechspex.circuits.curve import scorer
 from mechspex.circuits.faithfulness import behaviour
 from mechspex.circuits.gains import gains
+from mechspex.circuits.inference import Census, Inference, Sample
 from mechspex.core.checks import PROBABILITY, SEED
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.finite import finite_values
-from mechspex.core.masks import Stream, keep_only
-from mechspex.core.statistics import halfwidth, one_sided_p, standard_error
+from mechspex.core.masks import keep_only
 from mechspex.core.terms import as_chosen, columns_of
 from mechspex.core.value_function import ValuesLike, as_value_function, as_values
 from mechspex.runs.run import Run, as_run
 
-_RESAMPLES = 2_000
 # Means of two groups that explain less of how prompts differ leave them one group.
 _APART = 0.8
 
@@ -50,6 +48,7 @@ def certify(
     epsilon: float = 0.1,
     delta: float = 0.05,
     level: float = 0.05,
+    census: bool = False,
     run: str | Path | Run | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -69,25 +68,32 @@ def certify(
     profile of g_i / B of the members, by 2-means, where these explain most of how they differ; the
     circuit is held against the model in each. One mask a unit is measured.
 
+    Where the prompts are all that there are, as those of a small task, nothing is sampled: with
+    `census` the three claims are what the means over them say, and a unit is included or is not.
+
     Args:
-        held_out: the model on prompts that were not searched; at least two.
+        held_out: the model on prompts that were not searched, at least two; with `census` on all.
         circuit: a circuit, or its members by name or column.
         epsilon: the margin of equivalence, a share of the behaviour.
         delta: the smallest gain that counts, a share of the behaviour.
         level: the chance of each claim to be wrong.
+        census: whether the prompts are all that there are, rather than a sample of more.
         run: name or folder in which every value is kept.
         seed: the seed of draws, groups and the bootstrap.
         progress: a progress bar on stderr.
 
     Raises:
-        Refused: a single prompt, no behaviour, or a member that is not there.
+        Refused: a single prompt as a sample, no behaviour, or a member that is not there.
         FailedMasksError: a mask has no finite value.
     """
     held_out = as_value_function(held_out)
     chosen = circuit.names if isinstance(circuit, Circuit) else circuit
     members = tuple(sorted(columns_of(chosen, held_out.units)))
-    if len(held_out.outputs) < 2:
-        raise Refused("one prompt has no spread to be sure of anything by; give at least two")
+    if len(held_out.outputs) < 2 and not census:
+        raise Refused(
+            "one prompt has no spread to be sure of anything by; give at least two, or say by "
+            "census=True that it is all there is"
+        )
     n_units = held_out.n_units
     with Run.open(run, progress=progress) as run:
         recorded = run.record(held_out)
@@ -95,7 +101,7 @@ def certify(
         kept = keep_only(n_units, [range(n_units), (), members])
         clean, empty, alone = finite_values(recorded, kept, "masks of the circuit")
         outside = set(range(n_units)) - set(members)
-        found = gains(recorded, members, outside, level)
+        found = gains(recorded, members, outside, level, census=census)
         configuration = recorded.configuration
     whole = behaviour(clean, empty)
     along = np.sign(whole.mean())
@@ -103,6 +109,7 @@ def certify(
     short = along * (clean - alone)
     needed = found.sure & (added.mean(axis=1) > 0)
     others = added[sorted(outside)]
+    claims = Census() if census else Sample(level, seed)
     return Certificate(
         units=held_out.units,
         members=members,
@@ -110,45 +117,17 @@ def certify(
         epsilon=epsilon,
         delta=delta,
         level=level,
-        faithfulness=scorer(whole, seed)(whole - short),
-        equivalence=_equivalence(short, epsilon * whole),
+        faithfulness=claims.share(whole - short, whole),
+        equivalence=claims.differs(short, epsilon * whole),
         idle=tuple(column for column in members if not needed[column]),
-        missed=float(_above_zero(delta * whole - others).max(initial=0.0)),
-        bound=_bound(others, level) / float(whole.mean()),
+        missed=float(claims.not_above_zero(delta * whole - others).max(initial=0.0)),
+        bound=claims.upper(others) / float(whole.mean()),
         gains=added.mean(axis=1) / whole.mean(),
-        inclusion=_inclusion(added, delta * whole, seed),
-        groups=_groups(added[list(members)], short, whole, epsilon, seed),
+        inclusion=claims.often(added - delta * whole),
+        groups=_groups(added[list(members)], short, whole, epsilon, seed, claims),
         n_outputs=len(whole),
+        census=census,
     )
-
-
-def _above_zero(values: Float[np.ndarray, "*many output"]) -> Float[np.ndarray, "*many"]:
-    """p of means not above zero; what does not vary is known, and zero is not above itself."""
-    with np.errstate(invalid="ignore"):
-        return np.nan_to_num(one_sided_p(values), nan=1.0)
-
-
-def _equivalence(
-    short: Float[np.ndarray, " output"], margin: Float[np.ndarray, " output"]
-) -> float:
-    """p of |mean of what the circuit falls short| not below the margin: the larger of two."""
-    return float(_above_zero(np.stack([margin - short, margin + short])).max())
-
-
-def _bound(others: Float[np.ndarray, "unit output"], level: float) -> float:
-    """The largest upper end of one-sided intervals."""
-    half = halfwidth(standard_error(others), others.shape[1] - 1, 2 * level)
-    return float((others.mean(axis=1) + half).max(initial=-np.inf))
-
-
-def _inclusion(
-    added: Float[np.ndarray, "unit output"], least: Float[np.ndarray, " output"], seed: int
-) -> Float[np.ndarray, " unit"]:
-    """How often a unit adds so much where the outputs are drawn again."""
-    n_outputs = added.shape[1]
-    rng = np.random.default_rng((seed, Stream.OUTPUTS))
-    drawn = rng.multinomial(n_outputs, np.full(n_outputs, 1 / n_outputs), size=_RESAMPLES)
-    return ((added - least) @ drawn.T >= 0).mean(axis=1)
 
 
 def _groups(
@@ -157,14 +136,15 @@ def _groups(
     whole: Float[np.ndarray, " output"],
     epsilon: float,
     seed: int,
+    claims: Inference,
 ) -> tuple[PromptGroup, ...]:
     """Prompts grouped by what the members add on them, a share of the mean behaviour."""
     profiles = (added / whole.mean()).T
     groups = [
         PromptGroup(
             tuple(columns.tolist()),
-            scorer(whole[columns], seed)((whole - short)[columns]),
-            _equivalence(short[columns], epsilon * whole[columns]),
+            claims.share((whole - short)[columns], whole[columns]),
+            claims.differs(short[columns], epsilon * whole[columns]),
         )
         for columns in _two_groups(profiles, seed)
     ]

@@ -71,7 +71,12 @@ class Gains:
 
 
 def gains(
-    value_function: ValueFunction, members: Iterable[int], others: Iterable[int], level: float
+    value_function: ValueFunction,
+    members: Iterable[int],
+    others: Iterable[int],
+    level: float,
+    *,
+    census: bool = False,
 ) -> Gains:
     """Measure what each member and each of some other units adds to a circuit.
 
@@ -80,6 +85,7 @@ def gains(
         members: the columns of the circuit.
         others: the columns of units outside of it.
         level: the false discovery rate among all units.
+        census: whether the outputs are all that there are: intervals are as wide as rounding.
 
     Raises:
         FailedMasksError: a mask has no finite value.
@@ -92,8 +98,11 @@ def gains(
     signs = np.array([1.0 if column in inside else -1.0 for column in columns])
     found = signs[:, None] * (alone - np.array(others_alone).reshape(len(columns), len(alone)))
     rounded = 2 * rounding(np.stack([alone, *others_alone]))
-    half = _halfwidths(found, value_function.n_units, level, rounded)
     means = found.mean(axis=1)
+    if census:
+        half = np.full(len(columns), 4 * rounded)
+    else:
+        half = _halfwidths(found, value_function.n_units, level, rounded)
     intervals = np.stack([means - half, means + half], axis=1)
     return Gains(columns, found, intervals, value_function.n_units)
 

@@ -1,5 +1,7 @@
 """Certificates: planted circuits, whole, with a member too many, or with one missed; laws."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from result_laws import check_laws
@@ -112,6 +114,69 @@ def test_prompts_of_two_kinds_are_told_apart_and_served_or_not():
 
 def test_a_certificate_is_a_result(tmp_path):
     check_laws(mx.certify(planted(second_kind=0.5), [0, 1, 2]), tmp_path)
+    check_laws(mx.certify(planted(second_kind=0.5), [0, 1, 2], census=True), tmp_path)
+
+
+def true_claims(value, members, n_units=8, epsilon=0.1, delta=0.05):
+    """The three claims from the means of all masks, unit by unit as they are defined."""
+
+    def mean(kept):
+        return value(np.isin(np.arange(n_units), list(kept))[None]).mean()
+
+    inside, every = set(members), set(range(n_units))
+    whole = mean(every) - mean(())
+    return (
+        abs(mean(inside) - mean(every)) < epsilon * abs(whole),
+        all((mean(inside) - mean(inside - {i})) / whole > 1e-9 for i in inside),
+        all((mean(inside | {j}) - mean(inside)) / whole < delta for j in every - inside),
+    )
+
+
+def claims(found):
+    return found.is_equivalent, found.is_minimal, found.is_complete
+
+
+@pytest.mark.parametrize("extra", [0.0, 0.03, -0.07])
+def test_on_all_prompts_there_are_every_subset_is_certified_for_what_is_true_of_it(extra):
+    values = planted(extra=extra, second_kind=0.02)
+    held = []
+    several = (0, 1, 2, 3, 4, 7)  # 5 and 6 are as idle as 4
+    for members in (list(s) for k in range(1, 7) for s in combinations(several, k)):
+        found = mx.certify(values, members, census=True)
+        assert claims(found) == true_claims(values, members), members
+        held += [members] if found.holds else []
+    # Either side of the OR, and nothing else, unless the last unit has to be there.
+    assert [0, 1, 2] in held or extra
+    assert all({0, 1} <= set(one) and len({2, 3} & set(one)) == 1 for one in held)
+
+
+def test_a_census_of_few_prompts_says_what_a_sample_of_them_cannot():
+    and_gate = mx.FunctionValues(
+        lambda kept: (kept[:, [0]] & kept[:, [1]]) * np.array([1.0, 3.0]), 3
+    )
+    sampled = mx.certify(and_gate, [0, 1])
+    assert not sampled.is_minimal
+    found = mx.certify(and_gate, [0, 1], census=True)
+    assert found.holds
+    assert found.faithfulness.to_list() == [1, 1, 1]
+    assert found.inclusion.tolist() == [1, 1, 0]
+    assert "2 prompts, all there are" in str(found)
+    # Negative controls: one member too few, one too many.
+    assert claims(mx.certify(and_gate, [0], census=True)) == (False, False, False)
+    assert claims(mx.certify(and_gate, [0, 1, 2], census=True)) == (True, False, True)
+
+
+def test_a_census_may_be_of_one_prompt():
+    values = mx.FunctionValues(lambda kept: 2.0 * kept[:, [0]] - kept[:, [1]], 3)
+    assert mx.certify(values, [0, 1], census=True).is_equivalent
+    assert mx.certify(values, [0, 1], census=True).idle == (1,)
+
+
+def test_a_gain_within_rounding_is_none_in_a_census():
+    def value(kept):
+        return (kept[:, [0]] * np.array([[1e3, 2e3]]) + 1e-5 * kept[:, [1]]).astype(np.float32)
+
+    assert mx.certify(mx.FunctionValues(value, 2), [0, 1], census=True).idle == (1,)
 
 
 def test_what_cannot_be_certified_is_refused():
