@@ -22,6 +22,7 @@ from mechspex.core.masks import keep_only
 from mechspex.core.terms import as_chosen, columns_of
 from mechspex.core.value_function import ValuesLike, as_value_function, as_values
 from mechspex.runs.run import Run, as_run
+from mechspex.set_functions.r_squared import rounding
 
 # Means of two groups that explain less of how prompts differ leave them one group.
 _APART = 0.8
@@ -107,7 +108,9 @@ def certify(
     along = np.sign(whole.mean())
     whole, added = along * whole, along * found.outputs
     short = along * (clean - alone)
-    needed = found.sure & (added.mean(axis=1) > 0)
+    # Beside the whole model a small circuit may do so little that its gains are rounding.
+    rounded = 8 * rounding(np.stack([clean, empty, alone]))
+    needed = found.sure & (added.mean(axis=1) > rounded)
     others = added[sorted(outside)]
     claims = Census() if census else Sample(level, seed)
     return Certificate(

@@ -72,9 +72,7 @@ def row(name):
     true = measured.true_claims(members)
     sampled, census = (measured.claims(members, census) for census in (False, True))
     damaged = [tuple(m for m in members if m != one) for one in members if len(members) > 1]
-    damaged += [
-        tuple(sorted((*members, one))) for one in range(n_units) if one not in members
-    ]
+    damaged += [tuple(sorted((*members, one))) for one in range(n_units) if one not in members]
     false = sum(
         said and not holds
         for circuit in [members, *damaged]
