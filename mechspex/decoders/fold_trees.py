@@ -77,6 +77,19 @@ class TreeSetting:
 
 
 @dataclass(frozen=True)
+class SettledTrees:
+    """What cross-validation settled, so that other parts of the same masks need not settle it anew.
+
+    Attributes:
+        settings: the setting of each target.
+        refit: whether the largest coefficients are refitted.
+    """
+
+    settings: tuple[TreeSetting, ...]
+    refit: bool
+
+
+@dataclass(frozen=True)
 class _Grown:
     depth: int
     rate: float
@@ -155,17 +168,6 @@ class FoldTrees:
             for setting in settings
         ]
 
-    def on_all_masks(self, setting: TreeSetting) -> Forest:
-        """The trees that all masks give.
-
-        Args:
-            setting: the target and its setting.
-        """
-        every = np.arange(self._targets.samples.n_masks)
-        boosting = self._start((every, every[:0]), setting.target, setting.depth, setting.rate)
-        boosting.grow(setting.n_trees)
-        return boosting.forest(setting.n_trees)
-
     def _best(self, folds: Sequence[int]) -> _Grown:
         return min(self._tried, key=lambda grown: grown.error(folds))
 
@@ -177,15 +179,36 @@ class FoldTrees:
     def _grow(self, target: int, depth: int, rate: float, to_beat: float = np.inf) -> _Grown:
         key = (target, depth, rate)
         if key not in self._grown:
-            boostings = [self._start(split, target, depth, rate) for split in self._splits]
+            boostings = [
+                _start(self._boost, self._targets, split, target, depth, rate)
+                for split in self._splits
+            ]
             errors = cross_validated_errors(boostings, self._n_trees, rate, to_beat)
             self._grown[key] = _Grown(depth, rate, boostings, errors, self._n_trees)
         return self._grown[key]
 
-    def _start(self, split: Split, target: int, depth: int, rate: float) -> Boosting:
-        samples = self._targets.samples
-        train, held_out = ((samples.masks[rows], samples.values[rows, target]) for rows in split)
-        return self._boost(train, held_out, depth=depth, rate=rate, seed=samples.seed)
+
+def grow(boost: BoostTrees, targets: TreeTargets, setting: TreeSetting) -> Forest:
+    """The trees that all masks give.
+
+    Args:
+        boost: the function that boosts trees.
+        targets: what they are fitted to.
+        setting: which of the targets, and its setting.
+    """
+    every = np.arange(targets.samples.n_masks)
+    split = every, every[:0]
+    boosting = _start(boost, targets, split, setting.target, setting.depth, setting.rate)
+    boosting.grow(setting.n_trees)
+    return boosting.forest(setting.n_trees)
+
+
+def _start(
+    boost: BoostTrees, targets: TreeTargets, split: Split, target: int, depth: int, rate: float
+) -> Boosting:
+    samples = targets.samples
+    train, held_out = ((samples.masks[rows], samples.values[rows, target]) for rows in split)
+    return boost(train, held_out, depth=depth, rate=rate, seed=samples.seed)
 
 
 def _directions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -60,6 +61,17 @@ class Moments:
             self.energy - other.energy,
             self.n_rows - other.n_rows,
         )
+
+    @cached_property
+    def largest_eigenvalue(self) -> float:
+        """That of ZᵀZ/N, by power iteration, which may fall a little short: rounded up.
+
+        Of a part of the features it is no larger (Cauchy's interlacing theorem).
+        """
+        vector = np.random.default_rng(0).normal(size=len(self.gram))
+        for _ in range(30):
+            vector = self.gram @ (vector / np.linalg.norm(vector))
+        return 1.05 * max(float(np.linalg.norm(vector)), 1e-300) / self.n_rows
 
     def squared_error(self, coefficients: Coefficients) -> float:
         """Σ (Y − ZB)² over the rows, with the coefficients B."""
@@ -138,6 +150,7 @@ def _solve(moments: Moments, penalty: float, start: Coefficients, tolerance: flo
                 moments.gram[np.ix_(active, active)] / moments.n_rows,
                 moments.moment[active] / moments.n_rows,
                 penalty,
+                1 / moments.largest_eigenvalue,
                 start[active],
                 tolerance,
             )
@@ -151,9 +164,13 @@ def _solve(moments: Moments, penalty: float, start: Coefficients, tolerance: flo
 
 
 def _fista(
-    gram: Gram, moment: Coefficients, penalty: float, start: Coefficients, tolerance: float
+    gram: Gram,
+    moment: Coefficients,
+    penalty: float,
+    step: float,
+    start: Coefficients,
+    tolerance: float,
 ) -> Coefficients:
-    step = 1 / _largest_eigenvalue(gram)
     solution, ahead, momentum = start, start, 1.0
     for _ in range(_MOST_STEPS):
         moved = ahead - step * (gram @ ahead - moment)
@@ -168,11 +185,3 @@ def _fista(
         ahead = shrunk + (momentum - 1) / following * change
         solution, momentum = shrunk, following
     return solution
-
-
-def _largest_eigenvalue(gram: Gram) -> float:
-    """By power iteration, which may fall a little short: rounded up."""
-    vector = np.random.default_rng(0).normal(size=len(gram))
-    for _ in range(30):
-        vector = gram @ (vector / np.linalg.norm(vector))
-    return 1.05 * max(float(np.linalg.norm(vector)), 1e-300)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from mechspex.decoders.boosting import (
 )
 from mechspex.decoders.cross_validation import Split, folds
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.decoders.fold_trees import FoldTrees, TreeTargets
+from mechspex.decoders.fold_trees import FoldTrees, SettledTrees, TreeTargets, grow
 from mechspex.decoders.ridge import ridge
 from mechspex.decoders.trees import Forest, fourier
 from mechspex.set_functions.bases import features
@@ -59,6 +59,8 @@ class ProxySpex(Decoder):
         refit: whether the refit is tried.
         boost: the function that boosts trees. Where the default, LightGBM, cannot be used,
             scikit-learn's trees take over and a note says so.
+        settled: what cross-validation would choose, where held-out masks have settled it already;
+            then trees are grown once.
 
     Raises:
         Refused: no depth or rate, fewer than one tree or term, an energy outside (0, 1].
@@ -74,6 +76,7 @@ class ProxySpex(Decoder):
     energy: float | None = None
     refit: bool = True
     boost: BoostTrees = boost_lightgbm
+    settled: SettledTrees | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.depths or min(self.depths) < 1:
@@ -95,7 +98,8 @@ class ProxySpex(Decoder):
         try:
             answer = self._fit(targets)
         except TreesUnavailable as error:
-            fallback = replace(self, boost=boost_scikit_learn, rates=self.rates[:1])
+            slow = {"boost": boost_scikit_learn, "rates": self.rates[:1], "settled": None}
+            fallback = replace(self, **slow)
             answer = fallback._fit(targets)
             note = f"proxyspex: {error}; used scikit-learn's GradientBoostingRegressor instead"
             answer = replace(answer, notes=(*answer.notes, note))
@@ -104,24 +108,30 @@ class ProxySpex(Decoder):
         return replace(answer, output_coefficients=coefficients)
 
     def _fit(self, targets: TreeTargets) -> SetFunction:
-        samples, splits = targets.samples, folds(targets.samples, _HELD_OUT)
-        trees = self._grow(targets, splits)
-        settings = trees.choose(range(len(splits)))
-        answer = self._read(samples, [trees.on_all_masks(setting) for setting in settings])
-        predicted = [
-            self._predictions(samples, split, trees.forests(fold, settings))
-            for fold, split in enumerate(splits)
-        ]
-        refit = self.refit and sum(_refit_gains(samples, splits, predicted)) > 0
-        if refit:
+        samples = targets.samples
+        settled = self.settled or self._settle(targets, folds(samples, _HELD_OUT))
+        # Some of the masks can show fewer directions of the outputs than all of them.
+        settings = settled.settings[: targets.n_forests]
+        answer = self._read(samples, [grow(self.boost, targets, setting) for setting in settings])
+        if settled.refit:
             answer = _refit(samples, answer)
         numbers = " + ".join(str(setting.n_trees) for setting in settings)
         note = (
             f"proxyspex: {numbers} trees of depth {settings[0].depth} at rate {settings[0].rate}, "
-            f"coefficients {'refitted' if refit else 'as in the trees'}, "
+            f"coefficients {'refitted' if settled.refit else 'as in the trees'}, "
             "chosen by cross-validation"
         )
         return replace(answer, notes=(note,))
+
+    def _settle(self, targets: TreeTargets, splits: Sequence[Split]) -> SettledTrees:
+        trees = self._grow(targets, splits)
+        settings = trees.choose(range(len(splits)))
+        predicted = [
+            self._predictions(targets.samples, split, trees.forests(fold, settings))
+            for fold, split in enumerate(splits)
+        ]
+        refit = self.refit and sum(_refit_gains(targets.samples, splits, predicted)) > 0
+        return SettledTrees(tuple(settings), refit)
 
     def predict_held_out(
         self, samples: Samples, splits: Sequence[Split]
@@ -136,7 +146,7 @@ class ProxySpex(Decoder):
             splits: (training rows, test rows) of each fold.
 
         Returns:
-            The predictions, and this decoder at the depth and the rate that do best in all folds.
+            The predictions, and this decoder at the settings that do best in all folds.
         """
         if len(splits) == 1 or not self._fits(samples, splits):
             return super().predict_held_out(samples, splits)
@@ -157,9 +167,9 @@ class ProxySpex(Decoder):
             both[int(self.refit and sum(gains) - gain > 0)]
             for both, gain in zip(predicted, gains, strict=True)
         ]
-        best = trees.choose(every)[0]
-        settled = replace(self, depths=(best.depth,), rates=(best.rate,))
-        return targets.mean + np.concatenate(turned) @ targets.back, settled
+        settled = SettledTrees(tuple(trees.choose(every)), self.refit and sum(gains) > 0)
+        predictions = targets.mean + np.concatenate(turned) @ targets.back
+        return predictions, replace(self, settled=settled)
 
     def _fits(self, samples: Samples, splits: Sequence[Split]) -> bool:
         """Whether there is something to fit, to all units, in every fold."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,6 +14,8 @@ from mechspex.set_functions.bases import Basis, affine
 
 # Candidates kept of each order in a scan of one round.
 BEAM = 60
+# Where there are no more sets than this, all of them are candidates.
+_EVERY_SET = 5 * BEAM
 # Pairs scanned in one round: all of them up to 2,048 units, beyond that those of the strongest.
 _PAIRS_A_ROUND = 1 << 22
 # Pairs, or triples, kept of a scan of all of them, and the scores held at once while it runs.
@@ -52,9 +56,10 @@ class Factors:
     ) -> list[Term]:
         """The sets with the highest scores, some of each order.
 
-        All pairs are scanned, or those of the strongest units where there are too many; larger sets
-        above the best and the present ones. Pairs are looked for among the Fourier products too: a
-        product of another basis, with single units taken out of it, is a Fourier product.
+        Where there are few sets in all, these are all of them. Elsewhere all pairs are scanned, or
+        those of the strongest units where there are too many; larger sets above the best and the
+        present ones. Pairs are looked for among the Fourier products too: a product of another
+        basis, with single units taken out of it, is a Fourier product.
 
         Args:
             residual: the residual, its directions orthonormal.
@@ -62,6 +67,9 @@ class Factors:
             order: the most units of a set.
             present: sets whose extensions are scanned too.
         """
+        n_units, orders = self._masks.shape[1], range(1, order + 1)
+        if sum(math.comb(n_units, k) for k in orders) <= _EVERY_SET:
+            return [term for k in orders for term in combinations(range(n_units), k)]
         white = residual.astype(np.float32)
         units = np.argsort(-self._strengths(white), kind="stable")
         found: list[Term] = [(unit,) for unit in units[:BEAM].tolist()]
