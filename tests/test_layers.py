@@ -17,7 +17,8 @@ FLOORS = [
     {"decoders", "subsets", "effects", "executors", "tasks", "forward"},
     {"recovery", "screening", "components"},
     {"attribution", "explanation", "circuits", "truth", "prompts"},
-    {"report", "experiments"},
+    {"experiments"},
+    {"report"},
     {"cli"},
 ]
 MATHEMATICS = {"set_functions", "decoders", "subsets", "recovery"}

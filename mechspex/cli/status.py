@@ -167,14 +167,8 @@ def status(
     folder = folder_of(run)
     from mechspex.core.json_values import plain
     from mechspex.report.load import load
-    from mechspex.runs.run import FIGURE
 
-    if (folder / FIGURE).exists():
-        from mechspex.experiments.reproduction import Reproduction
-
-        answer = Reproduction.load(folder / FIGURE)
-    else:
-        answer = load(folder)
+    answer = load(folder)
     print_answer(plain(answer.to_dict()) if as_json else str(answer), as_json)
 
 

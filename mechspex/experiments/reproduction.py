@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from mechspex.core.csv_tables import write_csv
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain
-from mechspex.core.result import Result
 from mechspex.experiments.paper_figure import Claim, PaperFigure, Published
 from mechspex.figures.panels import PLACE, panels
+from mechspex.runs.result import RunResult
 from mechspex.runs.run import FIGURE
 
 PICTURE, TABLE, NUMBERS = "figure", "table.csv", "numbers.txt"
@@ -44,7 +44,7 @@ class Axes:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reproduction(Result):
+class Reproduction(RunResult):
     """A figure of a paper as it comes out here.
 
     Attributes:
@@ -62,6 +62,8 @@ class Reproduction(Result):
 
     schema: ClassVar[str] = "mechspex.reproduction/1"
     called: ClassVar[str] = "figure of a paper"
+    file: ClassVar[str] = FIGURE
+    made_by: ClassVar[str] = "mechspex figure"
 
     figure: PaperFigure
     rows: tuple[Mapping[str, Any], ...]

@@ -16,6 +16,7 @@ from mechspex.core.json_values import read_json
 from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validation import Validation
+from mechspex.experiments.reproduction import Reproduction
 from mechspex.explanation.explanation import Explanation
 from mechspex.explanation.model_difference import ModelDifference
 from mechspex.runs.result import RunResult, named_folder
@@ -25,7 +26,7 @@ from mechspex.screening.candidates import Candidates
 # Of several answers in one folder the first counts: what a later one rests on lies beside it.
 KINDS: tuple[type[RunResult], ...] = (
     Explanation, Discovery, Circuit, Sweep, Pruning, SelfRepair, Validation, Candidates,
-    ModelDifference, Verdicts,
+    ModelDifference, Verdicts, Reproduction,
 )  # fmt: skip
 
 
@@ -44,7 +45,8 @@ def load(run: str | Path) -> RunResult:
 
     Returns:
         An `Explanation`, a `Discovery`, a `Circuit`, a `Sweep`, a `Pruning`, a `SelfRepair`, a
-        `Validation`, `Candidates`, a `ModelDifference` or `Verdicts`.
+        `Validation`, `Candidates`, a `ModelDifference`, `Verdicts` or the `Reproduction` of a
+        paper's figure.
 
     Raises:
         RunError: there is no such run.

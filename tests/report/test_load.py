@@ -1,7 +1,9 @@
 """Loading any kind of run by its name."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,16 @@ def test_every_run_is_loaded_by_name_folder_and_file(runs, name):
     assert mx.load(runs / name) == mx.load(str(runs / name)) == answer
     assert mx.load(runs / name / type(answer).file) == answer
     assert type(answer).load(name) == answer
+
+
+def test_the_figure_of_a_paper_is_loaded_like_any_answer(runs):
+    """A committed one in the folder of a run, where `mechspex figure` writes it."""
+    kept = Path(__file__).parents[1] / "benchmarks" / "figures" / "or-gate.json"
+    (runs / "figure-or-gate").mkdir(parents=True)
+    shutil.copy(kept, runs / "figure-or-gate" / "reproduction.json")
+    loaded = mx.load("figure-or-gate")
+    assert loaded.figure.name == "or-gate"
+    assert loaded == mx.load(kept)
 
 
 STATES = {
