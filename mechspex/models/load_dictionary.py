@@ -16,6 +16,7 @@ from mechspex.core.doors import door
 from mechspex.core.errors import DictionaryError, ModelError
 from mechspex.models.dictionary import Dictionary
 from mechspex.models.folder import read_fields
+from mechspex.models.shipped import DICTIONARIES
 
 _CONFIGURATION = "cfg.json"
 # {file of weights: the library whose layout it is}
@@ -43,23 +44,26 @@ def as_dictionary(name: str, given: object) -> Any:
     """
     if isinstance(given, Dictionary):
         return given
-    wanted = "a dictionary, or the folder of its cfg.json and safetensors"
+    wanted = "a dictionary, the name of a shipped one, or the folder of its files"
     return load_dictionary(Only((str, Path), wanted, DictionaryError)(name, given))
 
 
 @door(
-    folder=Only((str, Path), "the folder of cfg.json and safetensors", DictionaryError),
+    folder=Only((str, Path), "the folder of a dictionary's files, or a name", DictionaryError),
     hook=Only((str,), "the name of a hook point", DictionaryError),
 )
 def load_dictionary(folder: str | Path, hook: str | None = None) -> Dictionary:
-    """A sparse autoencoder or a transcoder from its folder.
+    """A sparse autoencoder or a transcoder from its folder, or a shipped one by name.
 
     Read are the layouts of SAELens (``cfg.json`` and ``sae_weights.safetensors``; ``standard``,
     ``jumprelu``, ``topk``, ``gated``, and transcoders) and of sparsify (``cfg.json`` and
     ``sae.safetensors``; ``topk``). Files that are anything else are refused, pickles among them.
 
+    ``smollm2-135m-l15`` ships in the package: 2,048 top-32 latents of what leaves block 15 of
+    ``smollm2-135m``, of which ``quality.json`` in its folder says what they keep.
+
     Args:
-        folder: where the files lie.
+        folder: where the files lie, or the name of a shipped dictionary.
         hook: the hook point of what it reads, where the files do not say so:
             ``blocks.15.hook_resid_post``.
 
@@ -67,9 +71,13 @@ def load_dictionary(folder: str | Path, hook: str | None = None) -> Dictionary:
         DictionaryError: no such folder, files that are cut off or lack a part, or an architecture
             or a normalisation that is not known.
     """
-    path = Path(folder).expanduser()
+    shipped = sorted(one.name for one in DICTIONARIES.iterdir())
+    path = DICTIONARIES / folder if folder in shipped else Path(folder).expanduser()
     if not path.is_dir():
-        raise DictionaryError(f"no folder {str(folder)!r}; give the one that holds cfg.json")
+        raise DictionaryError(
+            f"no folder {str(folder)!r}; give the one that holds cfg.json, or the name of a "
+            f"shipped dictionary: {', '.join(shipped)}"
+        )
     weights = [name for name in _WEIGHTS if (path / name).is_file()]
     if not (path / _CONFIGURATION).is_file() or not weights:
         there = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"

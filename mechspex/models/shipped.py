@@ -20,6 +20,8 @@ SHAPES = {
 }
 
 TINY = Path(__file__).parent / "tiny"
+# A folder for each dictionary of latents that ships.
+DICTIONARIES = Path(__file__).parent / "dictionaries"
 
 
 def local_folder(name: str | Path) -> Path | None:

@@ -1,6 +1,5 @@
 """Latents of SmolLM2 on IOI: which act together, at which words they fire, and a control.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/train_dictionary.py
     OMP_NUM_THREADS=1 python tests/benchmarks/latents.py > tests/benchmarks/latents.md
 
 Latents are chosen and pairs proposed on some prompts, and every pair is measured on others. Seconds
@@ -12,7 +11,7 @@ import time
 
 import numpy as np
 import torch
-from train_dictionary import LAYER, default_folder
+from train_dictionary import LAYER, NAME
 
 import mechspex as mx
 
@@ -71,7 +70,7 @@ def show_pairs(title, said, validated, words=None):
 def main():
     torch.set_num_threads(1)
     model = mx.load_model("smollm2-135m")
-    dictionary = mx.load_dictionary(default_folder())
+    dictionary = mx.load_dictionary(NAME)
     task = mx.load_task("ioi", model, n_prompts=N_SEARCHED, seed=0)
     fresh = mx.load_task("ioi", model, n_prompts=N_FRESH, seed=1)
     print(f"# Latents of SmolLM2-135M, block {LAYER}, on IOI\n")

@@ -1,16 +1,18 @@
-"""Train a small sparse autoencoder for one layer of SmolLM2, on text that is at hand.
+"""Train the small sparse autoencoder of one layer of SmolLM2 that ships, on text that is at hand.
 
     cd tests/benchmarks && OMP_NUM_THREADS=1 python train_dictionary.py > train_dictionary.md
 
-The texts: what the model itself writes, the prompts of the shipped tasks, the pages of this
-repository, Python's own help. Top-k latents (Gao et al. 2024) of what leaves block 15, in the
-layout of SAELens. They lie beside the cached models then, where `default_folder()` says.
+The texts: what the model itself writes, the prompts of the shipped tasks, Python's own help. Top-k
+latents (Gao et al. 2024) of what leaves block 15, in the layout of SAELens, in float16, where
+`mx.load_dictionary(NAME)` reads them. Its quality is that of the file as it is read, and lies
+beside it. With ``--measure`` nothing is trained, and the file is measured again.
 """
 
+import argparse
+import json
 import math
 import sys
 import time
-from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
@@ -18,10 +20,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mechspex as mx
-from mechspex.models.smollm2 import cache_folder, smollm2_folder
+from mechspex.models.shipped import DICTIONARIES
+from mechspex.models.smollm2 import smollm2_folder
 
+NAME, COMMAND = "smollm2-135m-l15", "OMP_NUM_THREADS=1 python tests/benchmarks/train_dictionary.py"
 LAYER, N_LATENTS, K = 15, 2048, 32
-LENGTH, N_SAMPLED, N_TASK_TOKENS, N_PAGES = 96, 16, 9_000, 140
+LENGTH, N_SAMPLED, N_TASK_TOKENS, N_PAGES = 96, 16, 9_000, 300
 EPOCHS, BATCH, RATE = 7, 512, 2e-3
 TASKS = ("ioi_varied", "ioi", "capital", "agreement", "pronoun", "greater_than", "hypernymy")
 OPENINGS = (
@@ -29,12 +33,7 @@ OPENINGS = (
     "Once upon a time", "The president", "When the train", "To cook this", "He walked into",
     "Scientists have", "Many people believe", "The city of", "Last night", "If you want to",
 )  # fmt: skip
-ROOT = Path(__file__).parents[2]
-
-
-def default_folder():
-    """Where the dictionary lies."""
-    return cache_folder() / f"latents-smollm2-135m-l{LAYER}"
+FOLDER = DICTIONARIES / NAME
 
 
 def sampled(model, tokenizer):
@@ -50,9 +49,7 @@ def sampled(model, tokenizer):
 
 def rows_of(tokenizer, model):
     """Rows of tokens: texts cut to one length, prompts of tasks one after another."""
-    pages = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
-    # Every other piece of Python's help, which is long.
-    prose = "\n\n".join([*pages, *topics.values()])
+    prose = "\n\n".join(topics.values())
     ids = tokenizer(prose, add_special_tokens=False).input_ids
     pieces = [ids[i : i + LENGTH] for i in range(0, len(ids) - LENGTH, LENGTH)]
     step = max(1, len(pieces) // N_PAGES)
@@ -165,38 +162,53 @@ def quality(model, dictionary, rows, x):
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--measure", action="store_true", help="measure the file that is there")
+    train = not parser.parse_args().measure
     torch.set_num_threads(1)
     begun = time.process_time()
     own: Any = AutoModelForCausalLM.from_pretrained(smollm2_folder())
     tokenizer: Any = AutoTokenizer.from_pretrained(smollm2_folder())
     rows = rows_of(tokenizer, own)
     written = time.process_time()
-    # Every tenth row is held out.
+    if train:
+        # Every tenth row is held out.
+        x = activations_of(own, [row for number, row in enumerate(rows) if number % 10])
+        recorded = time.process_time()
+        trained(x).to(x.device, torch.float16).save(FOLDER)
+        taken = written - begun, recorded - written, time.process_time() - recorded
+        trained_on = {"tokens trained on": len(x), "CPU seconds": [round(each) for each in taken]}
+    else:
+        said = json.loads((FOLDER / "quality.json").read_text())
+        trained_on = {name: said[name] for name in ("tokens trained on", "CPU seconds")}
     held_out = rows[::10]
-    x = activations_of(own, [row for number, row in enumerate(rows) if number % 10])
-    recorded = time.process_time()
-    dictionary = trained(x)
-    fitted = time.process_time()
-    measured = quality(own, dictionary, held_out, activations_of(own, held_out))
-    dictionary.save(default_folder())
-    show(measured, len(x), len(held_out), (written - begun, recorded - written, fitted - recorded))
+    x = activations_of(own, held_out)
+    found = quality(own, mx.load_dictionary(NAME), held_out, x)
+    found = {name: round(each, 3) for name, each in found.items()}
+    measured = {"made by": COMMAND, **trained_on, "tokens held out": len(x), "held out": found}
+    (FOLDER / "quality.json").write_text(json.dumps(measured, indent=2) + "\n")
+    show(measured)
 
 
-def show(measured, n_tokens, n_rows, taken):
+def show(measured):
     """The table of what was made and how good it is."""
+    size = (FOLDER / "sae_weights.safetensors").stat().st_size / 1e6
+    texts, recording, fitting = measured["CPU seconds"]
     print(f"# A dictionary of SmolLM2-135M, block {LAYER}\n")
     print(
-        "Made by `OMP_NUM_THREADS=1 python tests/benchmarks/train_dictionary.py > "
-        "tests/benchmarks/train_dictionary.md`.\n\n"
+        f"Made by `{COMMAND} > tests/benchmarks/train_dictionary.md`. It ships with the package: "
+        f'`mx.load_dictionary("{NAME}")`, {size:.1f} MB in float16. What is said of it holds of '
+        "that file, and is measured again with `--measure`.\n\n"
         f"{N_LATENTS:,} top-{K} latents of what leaves block {LAYER} (`hook_resid_post`), trained "
-        f"on {n_tokens:,} tokens of text at hand, first positions left out: {taken[0]:.0f} CPU "
-        f"seconds for the texts, {taken[1]:.0f} for the activations, {taken[2]:.0f} for {EPOCHS} "
-        f"passes over them. Measured on {n_rows} rows of such text that it was not trained on.\n"
+        f"on {measured['tokens trained on']:,} tokens of text at hand, first positions left out: "
+        f"{texts} CPU seconds for the texts, {recording} for the activations, {fitting} for "
+        f"{EPOCHS} passes over them. Measured on {measured['tokens held out']:,} tokens of such "
+        "text that it was not trained on.\n"
         "It is small, and knows what these texts are about; published dictionaries saw thousands "
         "of times as many tokens.\n"
     )
     print("| held-out text | |\n|---|---|")
-    for name, each in measured.items():
+    for name, each in measured["held out"].items():
         print(f"| {name} | {each:.2f} |")
 
 

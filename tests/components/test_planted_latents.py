@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 import mechspex as mx
 from mechspex.models.shipped import TINY
@@ -110,3 +116,21 @@ def test_a_dictionary_survives_its_file(kitchen, planted, tmp_path):
     ]
     assert np.array_equal(values[0](masks), values[1](masks))
     assert values[0].configuration == values[1].configuration
+
+
+def test_the_shipped_dictionary_leaves_a_model_of_its_width_untouched():
+    config = LlamaConfig(
+        vocab_size=206, hidden_size=576, num_hidden_layers=16, num_attention_heads=2,
+        num_key_value_heads=1, intermediate_size=32, bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    model = mx.load_model(LlamaForCausalLM(config).eval(), tokenizer=tokenizer)
+    task = mx.Task(["moon lake apple", "key tree apple"], [" bird"] * 2, [" boat"] * 2)
+    latents = mx.latents(model, "smollm2-135m-l15", range(40))
+    values = mx.ComponentValues(model, task, latents + mx.heads(model, layers=[3]), "zero")
+    kept = np.ones((2, values.n_units), dtype=bool)
+    kept[1, 40] = False
+    untouched = mx.ComponentValues(model, task, "heads", "zero")(np.ones((1, 32), bool))
+    found = values(kept)
+    assert np.array_equal(found[:1], untouched)
+    assert np.abs(found[1] - untouched).min() > 1e-3, "the error is ablated"

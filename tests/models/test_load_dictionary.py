@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,5 +149,24 @@ def test_a_hook_point_is_given_where_files_name_none(tmp_path):
     LATENTS["relu"].save(tmp_path)
     edit(tmp_path, metadata=None)
     assert mx.load_dictionary(tmp_path, hook="blocks.7.hook_mlp_out").called == "L7MLP"
-    with pytest.raises(DictionaryError, match="dictionary = 3: give a dictionary, or the folder"):
+    with pytest.raises(
+        DictionaryError, match="dictionary = 3: give a dictionary, the name of a shipped one"
+    ):
         mx.latents("tiny", 3)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_shipped_dictionary_is_read_by_name():
+    dictionary = mx.load_dictionary("smollm2-135m-l15")
+    assert (dictionary.called, dictionary.rule, dictionary.k) == ("L15", "topk", 32)
+    assert (dictionary.n_latents, dictionary.d_in) == (2048, 576)
+    assert (dictionary.to(torch.device("cpu"), torch.float16).w_enc == dictionary.w_enc).all(), (
+        "the file is in float16"
+    )
+    said = json.loads((dictionary.folder / "quality.json").read_text())["held out"]
+    table = (Path(__file__).parents[1] / "benchmarks/train_dictionary.md").read_text()
+    for name, each in said.items():
+        assert f"| {name} | {each:.2f} |" in table
+    assert said["share of variance explained"] > 0.7
+    assert said["share of loss recovered"] > 0.9
+    with pytest.raises(DictionaryError, match="shipped dictionary: smollm2-135m-l15"):
+        mx.load_dictionary("smollm2-l15")
