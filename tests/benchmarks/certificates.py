@@ -1,20 +1,14 @@
-"""Certificates of models whose circuits are known, and of circuits of SmolLM2.
+"""Certificates of models whose circuits are known.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/certificates.py > tests/benchmarks/certificates.md
-    OMP_NUM_THREADS=1 python tests/benchmarks/certificates.py ioi capital hypernymy pronoun \\
-        >> tests/benchmarks/certificates.md
 
 The listed circuit of a known model has the units of all terms of the exact truth under zero
 ablation. What is true of a circuit is read off the values of all masks, mean over all prompts. The
 listed circuit is certified from its prompts as a sample of more, and as all that there are; so is
 it without each of its members in turn and with each idle unit, and, as all that there are, every
 other subset.
-
-Of SmolLM2-135M a circuit of heads is found for each task that is named, with few masks on few
-prompts, and certified on others; a task is printed as soon as it is done.
 """
 
-import sys
 import time
 
 import numpy as np
@@ -26,9 +20,6 @@ from mechspex.truth import KNOWN_MODELS, known_model, truth
 
 CLAIMS = ("is_equivalent", "is_minimal", "is_complete")
 EPSILON, DELTA = 0.1, 0.05
-# Prompts of SmolLM2 to search and to certify, masks before climbing, sizes, and the faithfulness
-# that the search is to reach: nearer than ε, so that there is something to be sure of.
-SEARCHED, FRESH, N_MASKS, SIZES, TARGET = 8, 24, 100, (2, 4, 8, 16, 32, 64, 128), 0.95
 
 
 def members_of(function):
@@ -133,58 +124,5 @@ def known_models():
     print(f"\nCPU seconds in all: {time.process_time() - start:.0f}.")
 
 
-def smollm2(names):
-    model = mx.load_model("smollm2-135m")
-    heads = mx.heads(model)
-    print("\n## Circuits of SmolLM2-135M among its 270 heads\n")
-    print(
-        "Made by `OMP_NUM_THREADS=1 python tests/benchmarks/certificates.py "
-        f"{' '.join(names)} >> tests/benchmarks/certificates.md`: mean reference, the smallest of "
-        f"{', '.join(map(str, SIZES))} heads that is faithful within {1 - TARGET:.0%} on "
-        f"{SEARCHED} searched prompts, {N_MASKS} masks before climbing; certified on {FRESH} "
-        f"others, ε {EPSILON}, δ {DELTA}, level .05. Inclusion: how often a head adds δ or more "
-        "where prompts are drawn again.\n"
-    )
-    columns = ["task", "heads", "faithfulness", "equivalent", "minimal: needed members"]
-    columns += ["complete: the most a head outside may add", "members' inclusion: least, median"]
-    columns += ["outside with inclusion above .5", "CPU seconds: search, certificate"]
-    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    found = {}
-    for name in names:
-        searched, fresh = mx.load_task(name, model, n_prompts=SEARCHED + FRESH, seed=0).split(
-            SEARCHED, FRESH
-        )
-        values, held_out = (mx.ComponentValues(model, some, heads) for some in (searched, fresh))
-        try:
-            found[name] = certified(name, values, held_out)
-        except Refused as error:
-            print(f"| {name} | refused: {error} {'| ' * 8}|", flush=True)
-    for name, certificate in found.items():
-        print(f"\n{name}:\n\n```\n{certificate}\n```")
-
-
-def certified(name, values, held_out):
-    """A circuit found and certified; its row is printed."""
-    start = time.process_time()
-    goal = mx.CircuitGoal(target=TARGET, sizes=SIZES)
-    circuit = mx.find_circuit(values, held_out, goal=goal, n_masks=N_MASKS).circuit
-    between = time.process_time()
-    found = mx.certify(held_out, circuit, epsilon=EPSILON, delta=DELTA)
-    end = time.process_time()
-    inside = found.inclusion[list(found.members)]
-    outside = np.delete(found.inclusion, found.members)
-    n_members = len(found.members)
-    print(
-        f"| {name} | {n_members} | {found.faithfulness} | "
-        f"{marks([found.is_equivalent])} p {found.equivalence:.2g} | "
-        f"{marks([found.is_minimal])} {n_members - len(found.idle)} of {n_members} | "
-        f"{marks([found.is_complete])} {found.bound:.1%}, p {found.missed:.2g} | "
-        f"{inside.min():.2f}, {np.median(inside):.2f} | {(outside > 0.5).sum()} | "
-        f"{between - start:.0f}, {end - between:.0f} |",
-        flush=True,
-    )
-    return found
-
-
 if __name__ == "__main__":
-    smollm2(sys.argv[1:]) if sys.argv[1:] else known_models()
+    known_models()
