@@ -162,6 +162,7 @@ def test_the_shipped_dictionary_is_read_by_name():
     assert (dictionary.to(torch.device("cpu"), torch.float16).w_enc == dictionary.w_enc).all(), (
         "the file is in float16"
     )
+    assert dictionary.folder is not None
     said = json.loads((dictionary.folder / "quality.json").read_text())["held out"]
     table = (Path(__file__).parents[1] / "benchmarks/train_dictionary.md").read_text()
     for name, each in said.items():

@@ -61,7 +61,7 @@ def test_the_figure_of_a_paper_is_loaded_like_any_answer(runs):
     (runs / "figure-or-gate").mkdir(parents=True)
     shutil.copy(kept, runs / "figure-or-gate" / "reproduction.json")
     loaded = mx.load("figure-or-gate")
-    assert loaded.figure.name == "or-gate"
+    assert loaded.to_dict()["figure"]["name"] == "or-gate"
     assert loaded == mx.load(kept)
 
 
