@@ -189,7 +189,8 @@ def latent_sites(model: Model, units: UnitSet) -> tuple[LatentSite, ...]:
                 "take it from latents(model, dictionary)"
             )
     sites = [_site(model, known[called], of_one) for called, of_one in members.items()]
-    return tuple(sorted(sites, key=lambda one: one.dictionary.layer))
+    # What a transcoder reads is what autoencoders on the same hook point have left of it.
+    return tuple(sorted(sites, key=lambda one: (one.dictionary.layer, one.reads != one.writes)))
 
 
 def _site(model: Model, dictionary: Dictionary, members: list[tuple[int, Unit]]) -> LatentSite:

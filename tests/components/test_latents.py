@@ -115,6 +115,19 @@ def test_all_latents_and_the_error_are_the_whole(build):
         assert np.abs(found - expected).max() < rounding(expected)
 
 
+def test_a_transcoder_reads_what_an_autoencoder_has_left_whichever_is_named_first(build):
+    _, model = build("gpt2")
+    transcoder = random_dictionary("blocks.1.hook_mlp_in", "blocks.1.hook_mlp_out", rule="relu")
+    autoencoder = random_dictionary("blocks.1.hook_resid_mid", rule="relu")
+    read = mx.latents(model, autoencoder, [2, 5, 7])
+    written = mx.latents(model, transcoder, [0, 1, 3])
+    masks = some_masks(len(read) + len(written))
+    turned = np.roll(masks, len(written), axis=1)
+    first = mx.ComponentValues(model, TASK, read + written, "zero")(masks)
+    last = mx.ComponentValues(model, TASK, written + read, "zero")(turned)
+    np.testing.assert_allclose(first, last, atol=rounding(first))
+
+
 def test_gradients_are_those_of_finite_differences(build):
     """In double precision, at soft masks, of latents, the error, and heads before them."""
     folder, _ = build("llama")
