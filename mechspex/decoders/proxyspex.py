@@ -110,7 +110,7 @@ class ProxySpex(Decoder):
     def _fit(self, targets: TreeTargets) -> SetFunction:
         samples = targets.samples
         settled = self.settled or self._settle(targets, folds(samples, _HELD_OUT))
-        # Some of the masks can show fewer directions of the outputs than all of them.
+        # A part of the masks can show fewer directions of the outputs, or more: those get no trees.
         settings = settled.settings[: targets.n_forests]
         answer = self._read(samples, [grow(self.boost, targets, setting) for setting in settings])
         if settled.refit:

@@ -88,6 +88,25 @@ def test_folds_share_their_trees_and_predict_as_trees_grown_for_each_alone():
     assert unsettled is QUICK
 
 
+def test_settled_trees_serve_parts_that_show_fewer_directions_and_more():
+    masks, values = planted(0.5)
+    other = 3.0 * masks[:, 5]
+    both = check_samples(
+        masks, np.column_stack([values + other, values - other]), keep=0.5, max_order=None, seed=0
+    )
+    _, settled = QUICK.predict_held_out(both, folds(both, 300))
+    alike = check_samples(
+        masks, np.column_stack([values, values]), keep=0.5, max_order=None, seed=0
+    )
+    _, settled_for_one = QUICK.predict_held_out(alike, folds(alike, 300))
+    fewer = settled.decode(alike).predict_outputs(masks)
+    np.testing.assert_array_equal(fewer[:, 0], fewer[:, 1])
+    assert r_squared(values, fewer[:, 0]) > 0.85
+    # A direction that was not there when trees were settled has none: the mean is decoded still.
+    more = settled_for_one.decode(both).predict_outputs(masks)
+    assert r_squared(values, more.mean(axis=1)) > 0.85
+
+
 def test_folds_do_not_explain_noise():
     """Negative control: settings chosen by other folds must not lift R² above zero."""
     masks, _ = planted(0.5)

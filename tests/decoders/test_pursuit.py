@@ -51,6 +51,22 @@ def test_the_blocked_scan_of_all_pairs_is_brute_force(
     assert found == sorted(scores, key=lambda pair: -scores[pair])[:40]
 
 
+def test_where_there_are_few_sets_one_of_five_units_is_found_that_no_subset_betrays(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    masks = sample_masks(8, 120, seed=3)
+    residual = np.random.default_rng(0).normal(size=(120, 1))
+    every = [term for k in range(1, 6) for term in combinations(range(8), k)]
+    assert sorted(Factors(masks, 0.5).best(residual, "fourier", 5, [])) == sorted(every)
+    truth = SetFunction.from_mapping(8, {(0,): 0.2, (1, 2, 4, 6, 7): 1.0}, basis="fourier")
+    values = truth.predict(masks) + 0.2 * np.random.default_rng(1).normal(size=120)
+    answer = decode(masks, values, decoder="pursuit", keep=0.5).to_basis("fourier", 0.5)
+    assert answer[1, 2, 4, 6, 7] == pytest.approx(1.0, abs=0.1)
+    monkeypatch.setattr(scan, "_EVERY_SET", 0)
+    scanned = Factors(masks, 0.5).best(residual, "fourier", 5, [])
+    assert set(scanned) < set(every), "beams keep some of the sets"
+
+
 def test_a_pair_that_no_single_betrays_is_found_among_more_units_than_a_round_scans(
     monkeypatch: pytest.MonkeyPatch,
 ):
