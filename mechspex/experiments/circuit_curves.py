@@ -45,10 +45,10 @@ class _Sizes:
     """How much is measured."""
 
     def __init__(self, full: bool) -> None:
-        self.searched, self.held_out = (32, 64) if full else (8, 32)
+        self.searched, self.held_out = (32, 64) if full else (6, 24)
         self.n_masks = 1_000 if full else 240
         self.steps = 30 if full else 5
-        self.rankings = 20 if full else 5
+        self.rankings = 20 if full else 3
 
 
 class _Methods:
