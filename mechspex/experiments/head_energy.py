@@ -56,7 +56,7 @@ class _Case:
 def _cell(model: Model, asked: Asked, case: _Case, rescale: bool) -> list[Cell]:
     """The shares of the variance, and what they would be of heads that only add up."""
     units, keep = case.units, case.keep
-    n_masks, n_prompts = (5_000, 16) if asked.full else (1_000, 8)
+    n_masks, n_prompts = (5_000, 16) if asked.full else (1_000, 5)
     task = load_task(asked.task, model, n_prompts=n_prompts, seed=asked.seed)
     values = ComponentValues(model, task, units, "zero", rescale=rescale, precision="auto")
     masks = sample_masks(len(units), n_masks, keep=keep, seed=asked.seed)
