@@ -178,8 +178,22 @@ def test_a_gain_within_rounding_is_none_in_a_census():
 
     values = mx.FunctionValues(value, 2)
     assert mx.certify(values, [0, 1], census=True).idle == (1,)
-    # Beside the whole model's value, which no mask around this circuit has.
-    assert mx.certify(values, [1], census=True).idle == (1,)
+
+
+def test_a_gain_within_rounding_of_the_whole_model_is_none_where_no_mask_around_comes_near_it():
+    def value(kept):
+        both = (kept[:, [0]] & kept[:, [2]]) * np.array([[1e3, 2e3]])
+        return (both + 1e-5 * kept[:, [1]]).astype(np.float32)
+
+    values = mx.FunctionValues(value, 3)
+    for census in (True, False):
+        assert mx.certify(values, [1], census=census).idle == (1,)
+
+
+def test_a_unit_that_adds_exactly_delta_is_missed():
+    values = mx.FunctionValues(lambda kept: 3.0 * kept[:, [0]] + kept[:, [1]], 2)
+    assert not mx.certify(values, [0], delta=0.25, census=True).is_complete
+    assert mx.certify(values, [0], delta=0.26, census=True).is_complete
 
 
 def test_what_cannot_be_certified_is_refused():
