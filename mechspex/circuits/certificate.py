@@ -14,6 +14,7 @@ from mechspex.core.json_values import (
     plain,
     plain_rows,
     read_estimate,
+    read_margin,
     read_number,
     read_term,
     read_texts,
@@ -22,7 +23,7 @@ from mechspex.core.json_values import (
 from mechspex.core.result import Result
 from mechspex.core.statistics import Estimate
 from mechspex.core.units import Term, UnitSet
-from mechspex.runs.text import subject
+from mechspex.runs.text import percent, subject
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -69,6 +70,8 @@ class Certificate(Result):
         n_outputs: how many prompts all this is about.
         census: whether these are all prompts that there are: each p is 0 or 1, and no number has
             an interval.
+        equivalent_within: the smallest `epsilon` with which the circuit would surely be the
+            model's equal; infinite where there is none, or where it was not stored.
     """
 
     schema: ClassVar[str] = "mechspex.certificate/1"
@@ -90,6 +93,7 @@ class Certificate(Result):
     groups: tuple[PromptGroup, ...]
     n_outputs: int
     census: bool = False
+    equivalent_within: float = np.inf
 
     @property
     def is_equivalent(self) -> bool:
@@ -158,6 +162,7 @@ class Certificate(Result):
             "census": self.census,
             "faithfulness": self.faithfulness.to_list(),
             "equivalence": self.equivalence,
+            "equivalent_within": plain(self.equivalent_within),
             "idle": [self.units.names[column] for column in self.idle],
             "missed": self.missed,
             "bound": plain(self.bound),
@@ -203,6 +208,7 @@ class Certificate(Result):
             groups=tuple(_group(stored) for stored in record["groups"]),
             n_outputs=read_whole(record["n_outputs"]),
             census=bool(record.get("census", False)),
+            equivalent_within=read_margin(record.get("equivalent_within")),
             **{name: read_number(record[name]) for name in numbers},
         )
 
@@ -227,7 +233,8 @@ class Certificate(Result):
         lines = [
             f"{self.in_short}; {prompts}",
             f"  {_mark(self.is_equivalent)} the model's equal within {self.epsilon:.0%} of the "
-            f"behaviour: faithfulness {self._told(self.faithfulness)}{self._p(self.equivalence)}",
+            f"behaviour: faithfulness {self._told(self.faithfulness)}{self._p(self.equivalence)}"
+            f"{self._margin}",
             f"  {_mark(self.is_minimal)} every member is needed: {needed}{rate}",
             f"  {_mark(self.is_complete)} no unit outside adds {self.delta:.0%}: the most that "
             f"any of {outside} may add is {self.bound:.1%}{self._p(self.missed)}",
@@ -246,6 +253,13 @@ class Certificate(Result):
 
     def _p(self, p_value: float) -> str:
         return "" if self.census else f", p {p_value:.2g}"
+
+    @property
+    def _margin(self) -> str:
+        """How far from the model it is, or surely not farther."""
+        if not np.isfinite(self.equivalent_within):
+            return ""
+        return f"; {'' if self.census else 'sure '}within {percent(self.equivalent_within)}"
 
     @property
     def _groups(self) -> str:

@@ -122,6 +122,7 @@ def certify(
         level=level,
         faithfulness=claims.share(whole - short, whole),
         equivalence=claims.differs(short, epsilon * whole),
+        equivalent_within=claims.margin(short, whole),
         idle=tuple(column for column in members if not needed[column]),
         missed=float(claims.not_above_zero(delta * whole - others).max(initial=0.0)),
         bound=claims.upper(others) / float(whole.mean()),

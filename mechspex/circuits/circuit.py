@@ -19,6 +19,7 @@ from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import (
     read_estimate,
+    read_margin,
     read_number,
     read_text,
     read_texts,
@@ -30,7 +31,7 @@ from mechspex.core.units import Term, UnitSet, check_same_units
 from mechspex.effects.validation import Validation
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import CIRCUIT
-from mechspex.runs.text import subject
+from mechspex.runs.text import equivalence_in_words, subject
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -365,12 +366,15 @@ class Circuit(RunResult):
         lines.append(f"circuit of {len(self)} of {len(self.units)} units ({self.method})")
         if self.scores:
             share, rest = self.scores["faithfulness"], self.scores["completeness"]
+            drawn = self.scores["random"]
+            beside = f"; random circuits {np.mean(drawn):.3f}" if drawn else ""
             lines.append(
                 f"faithfulness {share[0]:.3f} [{share[1]:.3f}, {share[2]:.3f}], the others alone "
-                f"{rest[0]:.3f} [{rest[1]:.3f}, {rest[2]:.3f}]; random circuits "
-                f"{np.mean(self.scores['random']):.3f}; "
+                f"{rest[0]:.3f} [{rest[1]:.3f}, {rest[2]:.3f}]{beside}; "
                 f"{counted(self.scores['n_outputs'], 'prompt')}"
             )
+            if self.scores.get("equivalent_within") is not None:
+                lines.append(equivalence_in_words(self.scores["equivalent_within"]))
         if self.members:
             lines += ["", self._known().to_string(index=False, float_format="{:+.3f}".format)]
         if self.links:
@@ -396,6 +400,7 @@ def _checked_scores(stored: dict[str, Any]) -> dict[str, Any]:
         for score in stored["minimality"]:
             read_estimate(score)
         read_whole(stored["n_outputs"])
+        read_margin(stored.get("equivalent_within"))
         if len(stored["members"]) != len(stored["minimality"]):
             raise ValueError("minimality of other members")
     return dict(stored)

@@ -18,19 +18,21 @@ from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.finite import finite_values
 from mechspex.core.json_values import (
+    plain,
     read_array,
     read_estimate,
+    read_margin,
     read_number,
     read_texts,
     read_whole,
 )
 from mechspex.core.masks import keep_only
 from mechspex.core.result import Result
-from mechspex.core.statistics import Estimate
+from mechspex.core.statistics import Estimate, equivalence_margin
 from mechspex.core.terms import as_chosen, as_ranking, columns_of
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValuesLike, as_value_function, as_values
-from mechspex.runs.text import subject
+from mechspex.runs.text import equivalence_in_words, subject
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -59,6 +61,11 @@ class Faithfulness(Result):
         random: the faithfulness of random circuits of the same size, the control.
         correct, clean_correct: the share of outputs above 0 with C alone, and with all units. That
             is the accuracy if the metric is a difference between right and wrong.
+        equivalent_within: the smallest share ε of the behaviour for which |f(C) − f(all)| surely
+            lies below ε (f(all) − f(∅)), by two one-sided t tests at .05 (Schuirmann 1987); so C
+            is equivalent to the model within any larger ε, which `mechspex.certify` tests.
+            Infinite where no ε is: of one output, or where the behaviour is not surely there; and
+            where none was stored.
     """
 
     schema: ClassVar[str] = "mechspex.faithfulness/1"
@@ -76,6 +83,7 @@ class Faithfulness(Result):
     random: Float[np.ndarray, " circuit"]
     correct: float
     clean_correct: float
+    equivalent_within: float = math.inf
 
     @property
     def idle(self) -> tuple[int, ...]:
@@ -128,6 +136,7 @@ class Faithfulness(Result):
             "random": self.random.tolist(),
             "correct": self.correct,
             "clean_correct": self.clean_correct,
+            "equivalent_within": plain(self.equivalent_within),
         }
 
     def to_record(self) -> dict[str, Any]:
@@ -151,6 +160,7 @@ class Faithfulness(Result):
             completeness=read_estimate(record["completeness"]),
             minimality=minimality,
             random=read_array(record["random"], "circuit"),
+            equivalent_within=read_margin(record.get("equivalent_within")),
             **{name: read_number(record[name]) for name in numbers},
         )
 
@@ -175,6 +185,7 @@ class Faithfulness(Result):
                 f"clean {self.clean:+.3f}, all ablated {self.ablated:+.3f}",
                 f"faithfulness {self.faithfulness}   completeness {self.completeness} "
                 "(the others alone)",
+                equivalence_in_words(self.equivalent_within),
                 f"right on {self.correct:.0%} of the prompts, the whole model on "
                 f"{self.clean_correct:.0%}; {len(self.idle)} members add nothing for sure",
                 control,
@@ -254,6 +265,7 @@ def faithfulness(
         random=(rest[len(members) :] - empty).mean(axis=1) / whole.mean(),
         correct=float((alone > 0).mean()),
         clean_correct=float((clean > 0).mean()),
+        equivalent_within=equivalence_margin(clean - alone, whole),
     )
 
 

@@ -10,7 +10,13 @@ from jaxtyping import Float
 
 from mechspex.circuits.curve import scorer
 from mechspex.core.masks import Stream
-from mechspex.core.statistics import Estimate, halfwidth, one_sided_p, standard_error
+from mechspex.core.statistics import (
+    Estimate,
+    equivalence_margin,
+    halfwidth,
+    one_sided_p,
+    standard_error,
+)
 
 _RESAMPLES = 2_000
 
@@ -31,6 +37,12 @@ class Inference(ABC):
         self, part: Float[np.ndarray, " output"], whole: Float[np.ndarray, " output"]
     ) -> Estimate:
         """The mean of `part` as a share of that of `whole`."""
+
+    @abstractmethod
+    def margin(
+        self, short: Float[np.ndarray, " output"], whole: Float[np.ndarray, " output"]
+    ) -> float:
+        """The smallest share of the mean of `whole` that |mean of `short`| is below."""
 
     @abstractmethod
     def often(self, values: Float[np.ndarray, "unit output"]) -> Float[np.ndarray, " unit"]:
@@ -71,6 +83,12 @@ class Sample(Inference):
         """The ratio of means with its bootstrap interval."""
         return scorer(whole, self.seed)(part)
 
+    def margin(
+        self, short: Float[np.ndarray, " output"], whole: Float[np.ndarray, " output"]
+    ) -> float:
+        """See `equivalence_margin`."""
+        return equivalence_margin(short, whole, self.level)
+
     def often(self, values: Float[np.ndarray, "unit output"]) -> Float[np.ndarray, " unit"]:
         """The share of draws of the outputs, with replacement, in which it is."""
         n_outputs = values.shape[1]
@@ -97,6 +115,12 @@ class Census(Inference):
         """The ratio of means, with no width."""
         ratio = float(part.mean() / whole.mean())
         return Estimate(ratio, ratio, ratio)
+
+    def margin(
+        self, short: Float[np.ndarray, " output"], whole: Float[np.ndarray, " output"]
+    ) -> float:
+        """The ratio of means."""
+        return float(abs(short.mean() / whole.mean()))
 
     def often(self, values: Float[np.ndarray, "unit output"]) -> Float[np.ndarray, " unit"]:
         """1 where it is, 0 where not."""

@@ -17,7 +17,7 @@ from mechspex.core.counted import counted
 from mechspex.core.json_values import plain, plain_rows, read_number
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import VERDICTS
-from mechspex.runs.text import metric_in_words, subject
+from mechspex.runs.text import equivalence_in_words, metric_in_words, subject
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -139,6 +139,7 @@ class Verdicts(RunResult):
             "method": self.circuit.method,
             "faithfulness": self.scores.faithfulness.to_list(),
             "completeness": self.scores.completeness.to_list(),
+            "equivalent_within": plain(self.scores.equivalent_within),
             "units": plain_rows(self.to_pandas()),
             "pairs": [
                 {"units": list(pair), "gate": gate, "effect": link.effect}
@@ -184,6 +185,7 @@ class Verdicts(RunResult):
             + (f" ({self.circuit.method})" if self.circuit.method else ""),
             f"faithfulness {self.scores.faithfulness}, the others alone "
             f"{self.scores.completeness}; {n_prompts}",
+            equivalence_in_words(self.scores.equivalent_within),
             "",
             "members: what the circuit loses without each",
             _text(inside),

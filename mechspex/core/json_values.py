@@ -102,6 +102,15 @@ def read_number(stored: object) -> float:
     return float(stored)
 
 
+def read_margin(stored: object) -> float:
+    """A stored number above zero; null stands for none that is finite.
+
+    Raises:
+        TypeError: anything else.
+    """
+    return float("inf") if stored is None else read_number(stored)
+
+
 def read_array(stored: object, *names: str, rows: int | None = None) -> np.ndarray:
     """A stored array of numbers, with an axis for each name; nulls stand for what is not finite.
 

@@ -113,6 +113,43 @@ def one_sided_p(values: Float[np.ndarray, "*many output"]) -> Float[np.ndarray, 
     return np.asarray(stdtr(n_values - 1, -t))
 
 
+def equivalence_margin(
+    difference: Float[np.ndarray, " output"],
+    whole: Float[np.ndarray, " output"],
+    level: float = _LEVEL,
+) -> float:
+    """The smallest share ε of the mean w̄ within which the mean d̄ of differences surely lies.
+
+    Two one-sided t tests (Schuirmann 1987) reject |d̄| ≥ ε |w̄| where the means of ε w + d and of
+    ε w − d both lie Student's quantile of their standard errors above zero. Each bound is a root of
+    a quadratic in ε (Fieller 1954), and the larger one is
+
+    ε = (|b| + √(b² − a c)) / a, with a = w̄² − q s_ww, b = w̄ d̄ − q s_wd, c = d̄² − q s_dd
+
+    for covariances s and q the squared quantile over the number of outputs. Infinite where w̄ is
+    not surely other than zero, and of one output, which has no spread.
+
+    Args:
+        difference: d on each output.
+        whole: w on each output.
+        level: the chance that the mean difference is larger.
+    """
+    from scipy.special import stdtrit
+
+    n_outputs = len(whole)
+    if n_outputs < 2:
+        return np.inf
+    q = float(stdtrit(n_outputs - 1, level)) ** 2 / n_outputs
+    w, d = float(whole.mean()), float(difference.mean())
+    (s_ww, s_wd), (_, s_dd) = np.cov(whole, difference)
+    a, b = w**2 - q * s_ww, w * d - q * s_wd
+    if not a > 0:
+        return np.inf
+    # b² − a c, as the variance of w̄ d − d̄ w, which does not vanish in rounding.
+    root = q * (w**2 * s_dd - 2 * w * d * s_wd + d**2 * s_ww) - q**2 * (s_ww * s_dd - s_wd**2)
+    return float((abs(b) + np.sqrt(max(root, 0.0))) / a)
+
+
 def clustered_error(
     summands: Float[np.ndarray, "draw column"], clusters: Int[np.ndarray, " draw"]
 ) -> tuple[Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:

@@ -13,7 +13,7 @@ from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
 from mechspex.explanation.explanation import Explanation
 from mechspex.report.signed import signed
-from mechspex.runs.text import metric_in_words
+from mechspex.runs.text import metric_in_words, percent
 
 # Named of the units and sets that are confirmed.
 _NAMED = 3
@@ -89,12 +89,18 @@ def _(result: Circuit) -> list[str]:
     lines = [f"{len(result)} of {len(result.units)} units make up the circuit ({result.method})."]
     if result.scores:
         share, low, high = result.scores["faithfulness"][:3]
+        drawn = result.scores["random"]
+        beside = f", random circuits of that size {_share(float(np.mean(drawn)))}" if drawn else ""
         lines.append(
             f"Kept alone they do {_share(share)} of what the whole model does, between "
             f"{_share(low)} and {_share(high)}; the other units alone do "
-            f"{_share(result.scores['completeness'][0])}, random circuits of that size "
-            f"{_share(float(np.mean(result.scores['random'])))}."
+            f"{_share(result.scores['completeness'][0])}{beside}."
         )
+        if result.scores.get("equivalent_within") is not None:
+            lines.append(
+                "Two one-sided tests at 5% say that they differ from the whole model by less than "
+                f"{percent(result.scores['equivalent_within'])} of what it does."
+            )
     if result.links:
         lines.append(
             f"{len(result.links)} {_plural('pair', len(result.links))} of members act together, "

@@ -25,7 +25,7 @@ from mechspex.report.plain_words import plain_words
 from mechspex.report.signed import signed
 from mechspex.report.what_if import what_if
 from mechspex.runs.result import RunResult
-from mechspex.runs.text import metric_in_words, subject
+from mechspex.runs.text import metric_in_words, percent, subject
 
 # Rows of the other tables of an answer.
 _MOST_ROWS = 200
@@ -124,6 +124,8 @@ def _figures(result: Result) -> dict[str, str]:
                 "faithfulness": f"{circuit.scores['faithfulness'][0]:.3f}",
                 "the others alone": f"{circuit.scores['completeness'][0]:.3f}",
             }
+            if circuit.scores.get("equivalent_within") is not None:
+                figures["equivalent within"] = percent(circuit.scores["equivalent_within"])
         return figures
     return {}
 

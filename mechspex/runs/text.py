@@ -36,6 +36,22 @@ def subject(configuration: Mapping[str, str], units: UnitSet) -> str:
     return " · ".join(Provenance.of(configuration).in_words()) or units.description
 
 
+def percent(bound: float) -> str:
+    """A share that is an upper bound, in per cent with a decimal, rounded up."""
+    return f"{np.ceil(bound * 1_000 - 1e-9) / 1_000:.1%}"
+
+
+def equivalence_in_words(within: float) -> str:
+    """What is sure of how far a circuit is from the model; the share is infinite where nothing is.
+
+    Args:
+        within: `mechspex.Faithfulness.equivalent_within`.
+    """
+    if not np.isfinite(within):
+        return "not surely equivalent to the model within any share of the behaviour"
+    return f"equivalent to the model within {percent(within)} of the behaviour (95% sure)"
+
+
 def metric_in_words(configuration: Mapping[str, str]) -> str:
     """What the value measures: ``logit difference``, or ``value`` where that is not known."""
     metric = Provenance.of(configuration).metric_name

@@ -42,6 +42,13 @@ def test_a_wrong_member_is_told_from_those_that_are_needed(audited):
     assert audited.missing == ()
     assert audited.gates == {("L0H1", "L1H3"): "AND"}
     assert "L0H1 × L1H3: AND" in str(audited)
+    within = audited.scores.equivalent_within
+    assert (
+        audited.to_dict()["equivalent_within"]
+        == within
+        == audited.circuit.scores["equivalent_within"]
+    )
+    assert "equivalent to the model within" in str(audited)
 
 
 def test_a_missing_member_is_named(tiny, task, heads):

@@ -86,6 +86,37 @@ def test_equivalence_is_two_one_sided_tests_written_out():
     assert found.equivalence == pytest.approx(by_hand.max())
 
 
+@pytest.mark.parametrize("census", [False, True])
+def test_any_margin_above_the_smallest_is_certified_and_none_below(census):
+    rng = np.random.default_rng(4)
+    for n_prompts in (2, 3, 8, 24):
+        whole = rng.normal(5, 0.5, size=n_prompts)
+        short = rng.normal(rng.uniform(-0.3, 0.3), 0.2, size=n_prompts)
+
+        def value(kept, whole=whole, short=short):
+            alone = kept[:, [0]] * (whole - short)
+            return alone + (kept[:, [0]] & kept[:, [1]]) * short
+
+        values = mx.FunctionValues(value, 2)
+        least = mx.certify(values, [0], census=census).equivalent_within
+        for epsilon in (0.5 * least, 0.999 * least, 1.001 * least, 2 * least):
+            if epsilon < 1:
+                found = mx.certify(values, [0], epsilon=epsilon, census=census)
+                assert found.is_equivalent == (epsilon > least)
+                assert found.equivalent_within == least
+
+
+def test_a_certificate_of_an_older_version_has_no_smallest_margin():
+    found = mx.certify(planted(), [0, 1, 2])
+    record = found.to_record()
+    del record["equivalent_within"]
+    old = mx.Certificate.from_dict(record)
+    assert old.equivalent_within == np.inf
+    assert old.holds
+    assert "sure within" in str(found)
+    assert "sure within" not in str(old)
+
+
 def test_a_circuit_that_barely_misses_the_margin_is_certified_as_rarely_as_the_level_says():
     certified = 0
     for seed in range(200):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import optimize, stats
 
 import mechspex as mx
 from mechspex.circuits.faithfulness import mib_sizes
@@ -58,6 +59,62 @@ def test_shares_of_means_with_intervals_over_outputs():
     draws = rng.integers(30, size=(4_000, 30))
     shares = weights[:2].sum(axis=0)[draws].mean(axis=1) / weights.sum(axis=0)[draws].mean(axis=1)
     assert [score.low, score.high] == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.01)
+
+
+def test_the_smallest_margin_of_equivalence_is_where_two_one_sided_tests_turn():
+    """Searched by bisection with tests of scipy, for a behaviour above zero and one below."""
+    rng = np.random.default_rng(5)
+    for sign in (1, -1):
+        weights = sign * rng.normal([[1.0], [0.1]], [[0.3], [0.2]], size=(2, 9))
+        values = mx.FunctionValues(lambda masks, w=weights: masks @ w, mx.parts("ab"))
+        whole, short = sign * weights.sum(axis=0), sign * weights[1]
+
+        def p_of(epsilon, whole=whole, short=short):
+            sides = (epsilon * whole - short, epsilon * whole + short)
+            return max(stats.ttest_1samp(x, 0, alternative="greater")[1] for x in sides)
+
+        turn = optimize.brentq(lambda epsilon: p_of(epsilon) - 0.05, 1e-6, 10)
+        assert mx.faithfulness(values, ["a"]).equivalent_within == pytest.approx(turn)
+
+
+def test_the_margin_is_too_small_as_rarely_as_one_in_twenty():
+    """A circuit that lacks a tenth: half of all samples would say less, without the tests."""
+    rng = np.random.default_rng(6)
+    short = 0
+    for _ in range(400):
+        weights = rng.normal([[9.0], [1.0]], 1.0, size=(2, 12))
+        values = mx.FunctionValues(lambda masks, w=weights: masks @ w, mx.parts("ab"))
+        short += mx.faithfulness(values, ["a"], n_random=0).equivalent_within < 0.1
+    assert 400 * 0.05 - 2 * 4.4 <= short <= 400 * 0.05 + 2 * 4.4
+
+
+def test_margins_that_are_known():
+    values = planted()
+    assert mx.faithfulness(values, [0, 1, 2, 3]).equivalent_within == pytest.approx(0)
+    # Every output has the same share: there is no spread to be unsure by.
+    assert mx.faithfulness(values, [0, 1, 2]).equivalent_within == pytest.approx(0.25)
+    assert mx.faithfulness(values, ["u0"]).equivalent_within == pytest.approx(0.5)
+    assert "within 25.0% of the behaviour" in str(mx.faithfulness(values, [0, 1, 2]))
+
+
+def test_nothing_is_sure_of_one_output_or_where_the_behaviour_is_not():
+    one = mx.FunctionValues(lambda masks: masks.sum(axis=1), mx.parts("ab"))
+    assert mx.faithfulness(one, ["a"]).equivalent_within == np.inf
+    weak = mx.FunctionValues(
+        lambda masks: masks[:, [0]] * np.array([3.1, -2.07, 1.3]), mx.parts("ab")
+    )
+    found = mx.faithfulness(weak, ["a"])
+    assert found.equivalent_within == np.inf
+    assert "not surely equivalent" in str(found)
+    assert mx.Faithfulness.from_dict(found.to_record()) == found
+    assert found.to_dict()["equivalent_within"] is None
+
+
+def test_scores_of_an_older_version_are_read():
+    found = mx.faithfulness(planted(), [0, 1])
+    record = found.to_record()
+    del record["equivalent_within"]
+    assert mx.Faithfulness.from_dict(record).equivalent_within == np.inf
 
 
 def test_the_interval_covers_the_true_share():

@@ -1,11 +1,14 @@
 """Finding circuits: planted ones, a model that does not do the task, runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import mechspex as mx
 from mechspex.circuits.find_circuit import check_behaviour
 from mechspex.errors import Refused
+from mechspex.runs.text import percent
 
 
 def planted(n_units=30, n_outputs=10, seed=0):
@@ -39,6 +42,22 @@ def test_a_planted_circuit_is_found_scored_and_linked(found):
     assert found.front["size"].max() == 20
     assert found.front["value"].is_monotonic_increasing
     assert str(circuit.names[0]) in str(found)
+
+
+def test_how_nearly_it_is_the_model_is_in_every_answer(found, tmp_path):
+    within = found.faithfulness.equivalent_within
+    assert abs(1 - found.faithfulness.faithfulness.value) <= within < 0.2
+    assert found.circuit.scores["equivalent_within"] == within
+    said = f"equivalent to the model within {percent(within)} of the behaviour (95% sure)"
+    assert said in str(found.faithfulness)
+    assert said in str(found.circuit)
+    # Nor is there anything to say of random circuits where none were measured.
+    bare = mx.faithfulness(planted(seed=1), found.circuit, n_random=0)
+    assert "random" not in str(replace(found.circuit, scores=bare.to_dict()))
+    older = replace(found.circuit, scores={**found.circuit.scores})
+    older.scores.pop("equivalent_within")
+    older.save(tmp_path / "older.json")
+    assert "equivalent" not in str(mx.Circuit.load(tmp_path / "older.json"))
 
 
 def test_a_circuit_of_the_size_asked_for():

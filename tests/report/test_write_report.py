@@ -14,6 +14,7 @@ import mechspex as mx
 from mechspex.errors import Refused, RunError, StoreError
 from mechspex.report.effects import effect_rows
 from mechspex.report.visible import visible
+from mechspex.runs.text import percent
 
 LARGEST = 3_000_000
 
@@ -59,6 +60,15 @@ def test_every_kind_of_answer_has_a_page(tmp_path, answers):
         (one,) = data_of(page)
         assert one["called"] == answer.called, name
         assert len(page.encode()) < LARGEST
+
+
+def test_how_nearly_a_circuit_is_the_model_is_shown(tmp_path, answers):
+    (one,) = data_of(page_of(tmp_path, answers["circuit"]))
+    within = percent(answers["circuit"].faithfulness.equivalent_within)
+    assert one["figures"]["equivalent within"] == within
+    assert any(f"by less than {within} of what it does" in line for line in one["words"])
+    (bare,) = data_of(page_of(tmp_path, answers["members"]))
+    assert "equivalent within" not in bare["figures"]
 
 
 def test_several_stand_side_by_side(tmp_path, answers):
