@@ -1,6 +1,6 @@
 """Certificates: planted circuits, whole, with a member too many, or with one missed; laws."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -179,6 +179,66 @@ def test_on_all_prompts_there_are_every_subset_is_certified_for_what_is_true_of_
     # Either side of the OR, and nothing else, unless the last unit has to be there.
     assert [0, 1, 2] in held or extra
     assert all({0, 1} <= set(one) and len({2, 3} & set(one)) == 1 for one in held)
+
+
+def test_the_claims_of_every_subset_tell_a_census_from_a_sample():
+    """Prompts of which one weighs most: their means are plain, and no sample is sure of them."""
+    sizes = np.array([1.0, 2.0, 40.0])
+
+    def value(kept):
+        carried = (kept[:, [0]] & kept[:, [1]]) * 0.7 + kept[:, [2]] * 0.28 + kept[:, [3]] * 0.02
+        return carried * sizes
+
+    values = mx.FunctionValues(value, 5)
+    true, census, sample = (
+        [of(list(members)) for k in range(1, 6) for members in combinations(range(5), k)]
+        for of in (
+            lambda members: true_claims(values, members, n_units=5),
+            lambda members: claims(mx.certify(values, members, census=True)),
+            lambda members: claims(mx.certify(values, members)),
+        )
+    )
+    assert census == true
+    for number, name in enumerate(("equivalent", "minimal", "complete")):
+        held, told = (np.array(said)[:, number] for said in (true, sample))
+        assert held.any(), name
+        assert not held.all(), name
+        assert not (told & ~held).any(), name
+        assert (held & ~told).any(), name
+
+
+def at_the_margin(n_units, n_prompts, seed=0):
+    """A member that carries all, and units that add about delta, on few prompts that differ."""
+    adds = np.random.default_rng(seed).normal(1, 1, size=(n_units - 1, n_prompts))
+    values = mx.FunctionValues(
+        lambda kept: kept[:, [0]] * (100 + kept[:, 1:].astype(float) @ adds), n_units
+    )
+    return values, adds, 1 / (99 + n_units)
+
+
+def test_inclusion_is_the_share_of_equally_likely_draws_of_the_prompts():
+    """Against all 4^4 draws of four prompts, one by one."""
+    values, adds, delta = at_the_margin(40, 4)
+    found = mx.certify(values, [0], delta=delta)
+    whole = 100 + adds.sum(axis=0)
+    draws = np.array(list(product(range(4), repeat=4)))
+    above = (adds - delta * whole)[:, draws].mean(axis=2)
+    assert np.abs(above).min() > 1e-9, "no draw is on the margin, where rounding decides"
+    share = (above >= 0).mean(axis=1)
+    assert ((share > 0.1) & (share < 0.9)).sum() > 10
+    spread = np.sqrt(share * (1 - share) / 2_000)
+    assert (np.abs(found.inclusion[1:] - share) <= 4 * spread).all()
+
+
+def test_inclusion_is_over_two_thousand_draws():
+    """The shares of many units are whole two-thousandths, and not all of them anything coarser."""
+    values, _, delta = at_the_margin(60, 12)
+    found = mx.certify(values, [0], delta=delta)
+    counts = found.inclusion * 2_000
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-6)
+    between = counts[(counts > 0) & (counts < 2_000)].round().astype(int)
+    assert len(between) > 20
+    assert np.gcd.reduce([*between.tolist(), 2_000]) == 1
 
 
 def test_a_census_of_few_prompts_says_what_a_sample_of_them_cannot():
