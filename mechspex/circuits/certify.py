@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.faithfulness import behaviour
 from mechspex.circuits.gains import gains
 from mechspex.circuits.inference import Census, Inference, Sample
-from mechspex.core.checks import PROBABILITY, SEED
+from mechspex.core.checks import PROBABILITY, SEED, told
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused
 from mechspex.core.finite import finite_values
@@ -24,8 +24,18 @@ from mechspex.core.value_function import ValuesLike, as_value_function, as_value
 from mechspex.runs.run import Run, as_run
 from mechspex.set_functions.r_squared import rounding
 
+# Of which prompts an answer is certified by the way: a sample of more, or all that there are.
+Prompts = Literal["sample", "census"]
+
 # Means of two groups that explain less of how prompts differ leave them one group.
 _APART = 0.8
+
+
+def as_certified(name: str, given: object) -> bool | Prompts:
+    """Reads whether an answer is to have a certificate, and what its prompts are."""
+    if isinstance(given, bool) or (isinstance(given, str) and given in get_args(Prompts)):
+        return given  # pyright: ignore[reportReturnType]
+    raise Refused(f"{name} = {told(given)}: give True, False, {' or '.join(get_args(Prompts))}")
 
 
 def _as_circuit(name: str, given: object) -> Any:

@@ -143,13 +143,16 @@ class Discovery(RunResult):
 
     def __str__(self) -> str:
         lines = [f"{self.circuit}\n\n{self.faithfulness}\n{self.masks:,} masks", *self.remarks]
+        # Where the prompts are all that there are, none are fresh.
+        census = self.certificate is not None and self.certificate.census
+        others, ones = ("all", "all there are") if census else ("fresh", "fresh ones")
         if self.best_curve is not None and self.matching_curve is not None:
             front = self.front.filter(_SHOWN)
-            front.insert(4, "fresh", [str(score) for score in self.best_curve.scores])
-            front["fresh matching"] = [str(score) for score in self.matching_curve.scores]
+            front.insert(4, others, [str(score) for score in self.best_curve.scores])
+            front[f"{others} matching"] = [str(score) for score in self.matching_curve.scores]
             lines += [
                 "",
-                "best subset of each size: on the prompts of the search, and on fresh ones; "
+                f"best subset of each size: on the prompts of the search, and on {ones}; "
                 "matching: faithfulness of the subset nearest to the whole model",
                 front.to_string(index=False, float_format="{:.3f}".format),
             ]
@@ -162,7 +165,7 @@ class Discovery(RunResult):
             lines += [
                 "",
                 "the circuit under each reference, "
-                f"{counted(self.references.n_prompts, 'fresh prompt')}",
+                f"{counted(self.references.n_prompts, 'prompt' if census else 'fresh prompt')}",
                 str(self.references),
             ]
         if self.certificate is not None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from mechspex.circuits.by_size import Climb, circuits_by_size
+from mechspex.circuits.certify import Prompts, as_certified
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness
@@ -21,7 +23,7 @@ from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import both_ends, keep_only
 from mechspex.core.old_keywords import takes_old
 from mechspex.core.provenance import Provenance
-from mechspex.core.statistics import mean_estimate
+from mechspex.core.statistics import Estimate, mean_estimate
 from mechspex.core.units import check_same_units
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
 from mechspex.decoders import Decoder, as_decoder
@@ -60,6 +62,7 @@ def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:
     goal=Only((CircuitGoal,), "CircuitGoal(size=…, target=…)"),
     n_masks=WHOLE,
     decoder=as_decoder,
+    certified=as_certified,
     run=as_run,
     seed=SEED,
 )
@@ -70,7 +73,7 @@ def find_circuit(
     goal: CircuitGoal | None = None,
     n_masks: int = 1_000,
     decoder: str | Decoder = "kernel",
-    certified: bool = False,
+    certified: bool | Prompts = False,
     run: str | Path | Run | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -95,7 +98,9 @@ def find_circuit(
             in all, and about a hundred gradients.
         decoder: what recovers f̂ from masks of all densities; ``kernel`` is the best at that.
         certified: whether the answer has a certificate of the circuit (see `mechspex.certify`),
-            for which one more mask a unit is measured on `held_out`.
+            for which one more mask a unit is measured on `held_out`: True or ``sample``, where the
+            prompts are drawn from more; ``census``, where `held_out` are all prompts that there
+            are, those that are searched among them.
         run: name or folder in which every value and the circuit are kept.
         seed: the only source of randomness, for masks and search.
         progress: progress bars on stderr.
@@ -116,7 +121,7 @@ def find_circuit(
             run.remove(file)
         searched = run.record(value_function)
         scored = run.record(held_out.in_own_dtype, VALIDATION)
-        check_behaviour(scored)
+        check_behaviour(scored, census=certified == "census")
         climb = _climb(run, value_function.in_own_dtype, seed)
         options = {"n_masks": n_masks, "decoder": decoder, "seed": seed}
         found = circuits_by_size(searched, wanted, climb=climb, **options)
@@ -164,8 +169,12 @@ def _linked(circuit: Circuit, scored: RecordedValues) -> Circuit:
     return circuit.with_links(validate(scored, terms))
 
 
-def check_behaviour(value_function: ValueFunction) -> None:
+def check_behaviour(value_function: ValueFunction, *, census: bool = False) -> None:
     """Refuse a circuit of something that the model does not do.
+
+    Args:
+        value_function: the model on the outputs that score the circuit.
+        census: whether these are all outputs that there are: their means are then without a doubt.
 
     Raises:
         Refused: the value with all units kept is not above that with all ablated, or, of a metric
@@ -176,7 +185,8 @@ def check_behaviour(value_function: ValueFunction) -> None:
     clean, empty = value_function(both_ends(value_function.n_units)).astype(np.float64)
     provenance = Provenance.of(value_function.configuration)
     task, metric = provenance.task or "this", provenance.metric
-    whole = mean_estimate(clean - empty)
+    estimate = _exactly if census else mean_estimate
+    whole = estimate(clean - empty)
     if not np.isfinite(clean - empty).all():
         end = "kept" if not np.isfinite(clean).all() else "ablated"
         raise MeasurementError(
@@ -190,13 +200,18 @@ def check_behaviour(value_function: ValueFunction) -> None:
         )
     if metric not in DIFFERENCES:
         return
-    score, right = mean_estimate(clean), float((clean > 0).mean())
+    score, right = estimate(clean), float((clean > 0).mean())
     if right < _FEWEST_RIGHT or not score.low > 0:
         raise Refused(
             f"the model does not do {task}: {metric.replace('_', ' ')} "
             f"{score:.3f}, right on {right:.0%} of {len(clean)} prompts "
             f"({_FEWEST_RIGHT:.0%} are needed); no circuit is reported"
         )
+
+
+def _exactly(values: Float[np.ndarray, " output"]) -> Estimate:
+    mean = float(values.mean())
+    return Estimate(mean, mean, mean)
 
 
 def _predicted(function: SetFunction, columns: tuple[int, ...]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mechspex.circuits.certify import certify
+from mechspex.circuits.certify import Prompts, certify
 from mechspex.circuits.curve import Curve
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness_curve, mib_sizes
@@ -20,7 +20,7 @@ def scored_discovery(
     held_out: ValueFunction,
     scored: RecordedValues,
     *,
-    certified: bool = False,
+    certified: bool | Prompts = False,
     run: str | Path | Run | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -32,7 +32,8 @@ def scored_discovery(
         found: what the search found, without any of these.
         held_out: the value function on outputs that were not searched.
         scored: the same, recorded.
-        certified: whether to say what is sure of the circuit, a mask a unit.
+        certified: whether to say what is sure of the circuit, a mask a unit; ``census`` where
+            `held_out` are all prompts that there are.
         run: name or folder in which the scores under references keep their values.
         seed: the only source of randomness, for intervals and for ``resample``.
         progress: progress bars on stderr.
@@ -48,7 +49,8 @@ def scored_discovery(
         matching_mib=matching_mib,
     )
     if certified:
-        found = replace(found, certificate=certify(scored, found.circuit, seed=seed))
+        certificate = certify(scored, found.circuit, census=certified == "census", seed=seed)
+        found = replace(found, certificate=certificate)
     if "model" not in scored.configuration:
         return found
     # Only where there is a model: nothing else here needs the libraries of models.

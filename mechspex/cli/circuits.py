@@ -22,9 +22,11 @@ from mechspex.cli.output import (
     refuse_unwritable,
     writing,
 )
+from mechspex.cli.own_prompts import ALL_OWN
 from mechspex.cli.status import folder_of
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_from, check_seed
+from mechspex.core.counted import counted
 from mechspex.core.errors import Refused
 
 
@@ -69,6 +71,14 @@ def circuit(
             rich_help_panel=ANSWER,
         ),
     ] = False,
+    census: Annotated[
+        bool,
+        typer.Option(
+            "--census",
+            help="Certify it on prompts of your own that are all there are: none are held out.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = False,
     graphml: Annotated[
         Path | None,
         typer.Option(
@@ -78,28 +88,37 @@ def circuit(
 ) -> None:
     """Find the few units that carry a task by themselves, and score them on fresh prompts.
 
-    Four times as many fresh prompts score what is found.
+    Four times as many fresh prompts score what is found; with --census all prompts do.
     """
     refuse_unwritable(graphml)
     _refuse_goal(experiment, size, target, objective, n_masks)
+    if census and not experiment.has_own:
+        raise Refused(
+            "--census goes with prompts of your own (--prompts-from, --prompt): those of a task "
+            "are drawn from more"
+        )
     question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-circuit")
 
-    def search(run: str, values: Any, fresh: Any) -> Any:
+    def search(run: str, values: Any, fresh: Any = None) -> Any:
         import mechspex as mx
 
+        if fresh is None:
+            n_there = len(values.outputs)
+            question.say(f"all {counted(n_there, 'prompt')} are searched, scored and certified")
         return mx.find_circuit(
             values,
-            fresh,
+            values.in_own_dtype if fresh is None else fresh,
             goal=mx.CircuitGoal(size, target, objective),
             n_masks=n_masks,
-            certified=certified,
+            certified="census" if census else certified,
             run=run,
             seed=experiment.seed,
             progress=True,
         )
 
     n_prompts = experiment.prompts
-    found = question.answered(DISCOVERED, search, n_prompts, FRESH * n_prompts)
+    parts = (ALL_OWN,) if census else (n_prompts, FRESH * n_prompts)
+    found = question.answered(DISCOVERED, search, *parts)
     experiment.write(found)
     if graphml is not None:
         with writing():

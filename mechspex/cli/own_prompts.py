@@ -21,6 +21,8 @@ _TEXTS = ".txt"
 # More prompts are a slip, and of so many it is told that they are drawn, as that takes a while.
 N_PROMPTS = Whole(1, 10**5, "at least one prompt", error=TaskError)
 _MANY = 1_000
+# More than there can be: all prompts of one's own in one part.
+ALL_OWN = 10**9
 # Ablations by what other prompts have.
 _OVER_PROMPTS = ("mean", "leave_one_out", "resample")
 

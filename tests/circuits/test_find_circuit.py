@@ -60,6 +60,50 @@ def test_how_nearly_it_is_the_model_is_in_every_answer(found, tmp_path):
     assert "equivalent" not in str(mx.Circuit.load(tmp_path / "older.json"))
 
 
+def test_the_certificate_is_of_a_sample_or_of_all_prompts_there_are():
+    """Two prompts that differ: a census is sure of what a sample of them cannot be."""
+
+    def planted_on(sizes):
+        def value(kept):
+            return (kept[:, [0]] & kept[:, [1]]) * sizes + 0.01 * kept[:, [2]]
+
+        return mx.FunctionValues(value, mx.parts(f"u{i}" for i in range(8)))
+
+    goal = mx.CircuitGoal(size=2)
+
+    def certificate(values, certified):
+        found = mx.find_circuit(values, values, goal=goal, n_masks=60, certified=certified)
+        assert found.circuit.members == (0, 1)
+        assert found == mx.Discovery.from_dict(found.to_record())
+        return found.certificate, str(found)
+
+    two = planted_on(np.array([1.0, 99.0]))
+    with pytest.raises(Refused, match="no difference that is surely above 0"):
+        certificate(two, False)
+    found, said = certificate(two, "census")
+    assert found.census
+    assert found == mx.certify(two, [0, 1], census=True)
+    assert found.holds
+    assert "2 prompts, all there are" in said
+    assert "on the prompts of the search, and on all there are" in said
+    assert "fresh" not in said
+    # Twelve that differ less are a sample as well, of which the text says otherwise.
+    twelve = planted_on(np.resize([1.0, 2.0, 3.0], 12))
+    found, said = certificate(twelve, True)
+    assert not found.census
+    assert found == mx.certify(twelve, [0, 1])
+    assert "on fresh ones" in said
+    assert certificate(twelve, "sample")[0] == found
+    with pytest.raises(Refused, match="certified = 'all': give True, False, sample or census"):
+        certificate(twelve, "all")
+
+
+def test_a_census_of_no_behaviour_is_refused():
+    values = mx.FunctionValues(lambda kept: kept[:, [0]] * np.array([1.0, -1.0]), 3)
+    with pytest.raises(Refused, match="no circuit is reported"):
+        mx.find_circuit(values, values, n_masks=60, certified="census")
+
+
 def test_a_circuit_of_the_size_asked_for():
     goal = mx.CircuitGoal(size=7, sizes=(3, 7))
     found = mx.find_circuit(planted(), planted(seed=1), n_masks=120, goal=goal)

@@ -92,6 +92,33 @@ def test_explain_searches_some_prompts_and_tests_on_the_others(run, table, tmp_p
     assert (tmp_path / "map.svg").read_text().startswith("<?xml")
 
 
+def test_a_census_searches_scores_and_certifies_all_prompts_there_are(run, table, tiny):
+    circuit = ("circuit", "--prompts-from", table(), *TINY, "--masks", "60", "--size", "2")
+    circuit += ("--ablation", "zero")
+    code, out, err = run(*circuit, "--census", "--prompts", "2", "--json")
+    assert code == 0, err
+    assert "all 6 prompts are searched, scored and certified" in err
+    found = json.loads(out)
+    prompts, right, wrong = zip(*ROWS, strict=True)
+    task = mx.Task(prompts, [f" {text}" for text in right], [f" {text}" for text in wrong])
+    values = mx.ComponentValues(tiny, task, mx.heads(tiny), "zero")
+    expected = mx.certify(values, found["circuit"]["members"], census=True)
+    assert (found["certificate"]["n_outputs"], found["certificate"]["census"]) == (6, True)
+    for claim in ("equivalence", "missed", "idle"):
+        assert found["certificate"][claim] == expected.to_dict()[claim]
+    for number in ("equivalent_within", "bound"):
+        told = expected.to_dict()[number]
+        assert found["certificate"][number] == pytest.approx(told, abs=1e-4)
+    sampled = json.loads(run(*circuit, "--certify", "--json")[1])["certificate"]
+    assert (sampled["n_outputs"], sampled["census"]) == (4, False)
+
+
+def test_prompts_of_a_task_are_no_census(run, unloaded):
+    code, _, err = run("circuit", "induction", *TINY, "--census")
+    assert code == 2
+    assert "--census goes with prompts of your own" in err
+
+
 def test_validate_takes_sets_in_the_place_of_the_task(run, table):
     code, out, _ = run("validate", "L0H1,L1H3", "L0H1", "--prompts-from", table(), *TINY, "--json")
     assert code == 0
