@@ -51,6 +51,7 @@ from .components.component_values import ComponentValues as ComponentValues
 from .components.latents import active_words as active_words
 from .components.latents import latents as latents
 from .components.masked_model import MaskedModel as MaskedModel
+from .components.weight_values import WeightValues as WeightValues
 from .core.backward_rules import BackwardRules as BackwardRules
 from .core.masks import pair_ablations as pair_ablations
 from .core.masks import sample_masks as sample_masks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,6 +44,14 @@ def compare_models(
         ),
     ] = 500,
     level: Level = 0.05,
+    weights: Annotated[
+        bool,
+        typer.Option(
+            "--weights",
+            help="Ask whose weights make the change: attentions and MLPs of AFTER get those of "
+            "BEFORE, and --units and --ablation say nothing.",
+        ),
+    ] = False,
 ) -> None:
     """Find which units and which interactions act otherwise in one model than in another.
 
@@ -61,21 +69,26 @@ def compare_models(
     import mechspex as mx
 
     other = mx.load_model(after, dtype=getattr(torch, experiment.dtype), device=experiment.device)
-    about = f"{experiment.task_name}-{experiment.units}-{experiment.ablation}-models"
+    kind = "weights" if weights else f"{experiment.units}-{experiment.ablation}-models"
+    about = f"{experiment.task_name}-{kind}"
     run = experiment.run or run_name(about, {k: str(v) for k, v in experiment.asked.items()})
-    found = mx.compare_models(
-        experiment.bridge,
-        other,
-        prompts,
-        experiment.units if experiment.layers is None else experiment.chosen,
-        experiment.ablation,
-        n_masks=n_masks,
-        decoder=decoder,
-        level=level,
-        run=run,
-        seed=experiment.seed,
-        progress=True,
-    )
+    options: dict[str, Any] = {
+        "n_masks": n_masks,
+        "decoder": decoder,
+        "run": run,
+        "seed": experiment.seed,
+        "progress": True,
+    }
+    if weights:
+        searched, fresh = prompts.split(experiment.prompts, experiment.prompts)
+        values = mx.WeightValues(experiment.bridge, other, searched)
+        tests = mx.ExactTests(level=level)
+        found = mx.explain(values, held_out=values.on(fresh), tests=tests, **options)
+    else:
+        units = experiment.units if experiment.layers is None else experiment.chosen
+        found = mx.compare_models(
+            experiment.bridge, other, prompts, units, experiment.ablation, level=level, **options
+        )
     keep_options(run, experiment.task_name, experiment)
     experiment.write(found)
     experiment.show(found)

@@ -14,7 +14,10 @@ from mechspex.components.latent_sites import LatentSite
 from mechspex.core.errors import AblationError
 from mechspex.models.bridge import edited_logits, in_parts
 from mechspex.models.load_model import Model
-from mechspex.tasks.teacher_forcing import ForcedRows
+from mechspex.tasks.metrics import AllPositions, Metric, bind_metric, reads_continuations
+from mechspex.tasks.task import Task
+from mechspex.tasks.teacher_forcing import ForcedRows, forced_rows
+from mechspex.tasks.tokens import Tokens
 
 
 def record(
@@ -125,3 +128,49 @@ class CleanPass:
     def n_forced(self) -> int:
         """How many positions are forced after a prompt."""
         return self.forced.rows.shape[2] - self.forced.length
+
+
+def bound_metric(task: Task, tokens: Tokens, passes: Sequence[CleanPass]) -> Metric:
+    """The metric of a task, once the clean logits after its prompts are known.
+
+    Args:
+        task: the task.
+        tokens: its prompts in tokens.
+        passes: their clean passes.
+    """
+    after_prompts = {
+        number: one.logits[place * one.forced.n_sequences, 0 if one.n_forced else -1]
+        for one in passes
+        for place, number in enumerate(one.forced.prompts)
+    }
+    clean = torch.stack([after_prompts[number] for number in range(len(task))])
+    per_token = task.answer_tokens == "mean"
+    return bind_metric(task.metric, tokens=tokens, clean=clean, per_token=per_token)
+
+
+def clean_passes(
+    model: Model,
+    task: Task,
+    tokens: Tokens,
+    hooks: Iterable[str] = (),
+    latents: tuple[LatentSite, ...] = (),
+) -> list[CleanPass]:
+    """The untouched model on the prompts of a task, and on what is forced after them.
+
+    Args:
+        model: the bridge.
+        task: the task.
+        tokens: its prompts in tokens.
+        hooks, latents: see `CleanPass.of`.
+    """
+    read_continuations = reads_continuations(task.metric, tokens)
+    return [
+        CleanPass.of(
+            model,
+            hooks,
+            rows,
+            rows.length if isinstance(task.metric, AllPositions) else rows.n_read,
+            latents,
+        )
+        for rows in forced_rows(tokens, read_continuations=read_continuations)
+    ]

@@ -27,7 +27,7 @@ from mechspex.core.recipe import Recipe
 from mechspex.core.terms import as_chosen, columns_of
 from mechspex.core.units import UnitSet
 from mechspex.core.value_function import ValueFunction
-from mechspex.models.bridge import attentions
+from mechspex.models.bridge import attentions, check_mode
 from mechspex.models.hidden_keys import is_native
 from mechspex.models.load_model import Model, as_model
 from mechspex.models.lock import lock_of
@@ -108,7 +108,7 @@ class ComponentValues(ValueFunction):
         if precision not in (None, AUTO, *PRECISIONS):
             names = ", ".join((*PRECISIONS, AUTO))
             raise ModelError(f"precision {precision!r} is unknown; choose {names}")
-        _check_mode(model)
+        check_mode(model)
         with lock_of(model):
             ablated = AblatedModel.of(
                 model,
@@ -201,7 +201,7 @@ class ComponentValues(ValueFunction):
                 reasons as a new one.
         """
         task = task_of(self.model, task, spans=self.units.named_spans)
-        _check_mode(self.model)
+        check_mode(self.model)
         with lock_of(self.model):
             ablated = self._proved.ablated.as_it_is_now()
             _warn_of_hooks(ablated)
@@ -378,7 +378,7 @@ class ComponentValues(ValueFunction):
         old = self._proved
         if not old.ablated.has_changed:
             return
-        _check_mode(self.model)
+        check_mode(self.model)
         ablated = old.ablated.as_it_is_now()
         _warn_of_hooks(ablated)
         new = proved(ablated, old.task, old.precision)
@@ -392,14 +392,6 @@ class ComponentValues(ValueFunction):
                 f"{self.model.cfg.model_name} carries hooks now, which its first {self.n_blocks} "
                 "blocks are measured without; remove them, or measure the whole model"
             )
-
-
-def _check_mode(model: Model) -> None:
-    if model.original_model.training:
-        raise ModelError(
-            f"{model.cfg.model_name} is in train mode, where dropout makes values random; "
-            "call model.eval() first"
-        )
 
 
 def _warn_of_hooks(ablated: AblatedModel) -> None:

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 
 from mechspex.components.batched_forward import BatchedForward, checked_values
-from mechspex.components.clean_pass import CleanPass
+from mechspex.components.clean_pass import CleanPass, bound_metric, clean_passes
 from mechspex.components.context import check_context
 from mechspex.components.edge_ablation import EdgeAblation
 from mechspex.components.edge_proof import check_wiring
@@ -36,10 +36,9 @@ from mechspex.core.units import Unit, UnitSet
 from mechspex.forward.plain_model import PlainModel
 from mechspex.forward.rounding import rounding_of
 from mechspex.models.bridge import edited_logits
-from mechspex.tasks.metrics import AllPositions, Metric, bind_metric, reads_continuations
+from mechspex.tasks.metrics import Metric
 from mechspex.tasks.next_token import encode
 from mechspex.tasks.task import Task
-from mechspex.tasks.teacher_forcing import forced_rows
 from mechspex.tasks.tokens import Tokens, tokenize
 
 _log = logging.getLogger(__name__)
@@ -162,7 +161,7 @@ def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> P
     tokens = tokenize(task, ablated.model.tokenizer, with_corrupted=paired)
     check_context(ablated.model, task, tokens)
     passes = _clean_passes(ablated, task, tokens)
-    metric = _bound(task, tokens, passes)
+    metric = bound_metric(task, tokens, passes)
     forwards = Forwards(tuple(_through_bridge(ablated, task, tokens, metric, passes)))
     ends, rounding = _checked(ablated, task, forwards, passes)
     found = _shortened(Proved(ablated, task, tokens, forwards, forwards, *ends), rounding)
@@ -170,19 +169,8 @@ def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> P
 
 
 def _clean_passes(ablated: AblatedModel, task: Task, tokens: Tokens) -> list[CleanPass]:
-    """The untouched model on the prompts, and on what is forced after them."""
-    hooks = ablated.hooks_ablated
-    read_continuations = reads_continuations(task.metric, tokens)
-    return [
-        CleanPass.of(
-            ablated.model,
-            hooks,
-            rows,
-            rows.length if isinstance(task.metric, AllPositions) else rows.n_read,
-            ablated.latents,
-        )
-        for rows in forced_rows(tokens, read_continuations=read_continuations)
-    ]
+    """The untouched model at the hook points of the units."""
+    return clean_passes(ablated.model, task, tokens, ablated.hooks_ablated, ablated.latents)
 
 
 def _through_bridge(
@@ -235,17 +223,6 @@ def _calibration(
     tokens = Tokens(tuple(map(torch.tensor, ids)), None, tuple(((0,),) for _ in ids), None)
     check_context(model, task, tokens)
     return _clean_passes(ablated, task, tokens), tokens
-
-
-def _bound(task: Task, tokens: Tokens, passes: list[CleanPass]) -> Metric:
-    after_prompts = {
-        number: one.logits[place * one.forced.n_sequences, 0 if one.n_forced else -1]
-        for one in passes
-        for place, number in enumerate(one.forced.prompts)
-    }
-    clean = torch.stack([after_prompts[number] for number in range(len(task))])
-    per_token = task.answer_tokens == "mean"
-    return bind_metric(task.metric, tokens=tokens, clean=clean, per_token=per_token)
 
 
 def _untouched(forwards: Forwards, passes: list[CleanPass]) -> Float[np.ndarray, " prompt"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,14 +15,16 @@ from mechspex.components.words import is_word
 from mechspex.core.identity import Identity, name_of
 from mechspex.core.provenance import Provenance
 from mechspex.core.units import Unit
+from mechspex.models.load_model import Model
 from mechspex.models.weights import weights_hash
+from mechspex.tasks.task import Task
 from mechspex.tasks.token_ids import Continuation
-from mechspex.tasks.tokens import first_tokens
+from mechspex.tasks.tokens import Tokens, first_tokens
 
 
 def provenance_of(proved: Proved) -> Provenance:
     """Where the values that are measured come from."""
-    ablated, tokens, metric = proved.ablated, proved.tokens, proved.task.metric
+    ablated, tokens = proved.ablated, proved.tokens
     ablation, taken_from = ablated.ablation, None
     if isinstance(ablation, Mapping):
         taken_from = [ablation[hook] for hook in sorted(ablation)]
@@ -33,39 +36,55 @@ def provenance_of(proved: Proved) -> Provenance:
     elif ablation in ("mean", "resample") and len({len(ids) for ids in tokens.prompts}) > 1:
         # Version 0.1 took those of one length together.
         taken_from = ["prompts of all lengths, piece by piece"]
-    read = [*_continuations(tokens.answers), *_continuations(tokens.distractors)]
-    if proved.task.answer_tokens != "all":
-        read.append(proved.task.answer_tokens)
+    read: list[str] = []
     words = [unit for unit in ablated.units if is_word(unit)]
     of_spans = ablated.units.named_spans or any(unit.span is None for unit in words)
     if tokens.spans is not None and (ablation != "zero" or of_spans):
         read.append(str([dict(spans) for spans in tokens.spans]))
     hooks = "; ".join(str(Identity.of(hook)) for hook in ablated.users_hooks)
     others = {"hooks": hooks, "backward": str(proved.rules) if proved.rules else ""}
-    return Provenance(
+    return replace(
+        provenance_of_prompts(ablated.model, proved.task, tokens, *read),
         clean=proved.clean,
         ablated=proved.empty,
-        model=Path(ablated.model.cfg.model_name).name,
         n_blocks=proved.n_blocks,
-        weights_digest=weights_hash(ablated.model)[:16],
-        dtype=str(ablated.model.cfg.dtype).removeprefix("torch."),
         precision=proved.precision,
-        task=proved.task.name,
-        n_prompts=len(proved.task),
-        prompts_digest=_digest(*tokens.prompts, *read),
-        metric=metric if isinstance(metric, str) else name_of(metric),
-        metric_digest=None if isinstance(metric, str) else Identity.of(metric).digest,
         units=ablated.units.description,
-        units_digest=_digest(
+        units_digest=digest_of(
             " ".join(ablated.units.names),
             *_where(words),
             *(at.dictionary.digest for at in ablated.latents),
         ),
         ablation=ablation,
-        ablation_digest=None if taken_from is None else _digest(*taken_from),
+        ablation_digest=None if taken_from is None else digest_of(*taken_from),
         seed=ablated.seed if ablation == "resample" else None,
         rescaled=ablated.rescale,
         others={key: text for key, text in others.items() if text},
+    )
+
+
+def provenance_of_prompts(model: Model, task: Task, tokens: Tokens, *read: str) -> Provenance:
+    """The fields that a model, the prompts of a task and its metric settle.
+
+    Args:
+        model: the bridge.
+        task: the task.
+        tokens: its prompts, in tokens.
+        *read: what else values depend on.
+    """
+    metric = task.metric
+    continued = [*_continuations(tokens.answers), *_continuations(tokens.distractors)]
+    if task.answer_tokens != "all":
+        continued.append(task.answer_tokens)
+    return Provenance(
+        model=Path(model.cfg.model_name).name,
+        weights_digest=weights_hash(model)[:16],
+        dtype=str(model.cfg.dtype).removeprefix("torch."),
+        task=task.name,
+        n_prompts=len(task),
+        prompts_digest=digest_of(*tokens.prompts, *continued, *read),
+        metric=metric if isinstance(metric, str) else name_of(metric),
+        metric_digest=None if isinstance(metric, str) else Identity.of(metric).digest,
     )
 
 
@@ -85,7 +104,12 @@ def _continuations(
     return [str([list(map(list, several)) for several in continuations])]
 
 
-def _digest(*parts: str | Tensor) -> str:
+def digest_of(*parts: str | Tensor) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of some texts and tensors.
+
+    Args:
+        *parts: the texts and tensors.
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else _bytes(part))

@@ -156,6 +156,19 @@ def _read_positions(model: Model, tokens: Int[Tensor, "row pos"]) -> Int[Tensor,
     return torch.where(masked.any(1), masked.int().argmax(1), last)
 
 
+def check_mode(model: Model) -> None:
+    """Refuse a model whose values are random.
+
+    Raises:
+        ModelError: a model in train mode.
+    """
+    if model.original_model.training:
+        raise ModelError(
+            f"{model.cfg.model_name} is in train mode, where dropout makes values random; "
+            "call model.eval() first"
+        )
+
+
 def in_parts(tokens: Int[Tensor, "prompt pos"]) -> tuple[Tensor, ...]:
     """The prompts of a task, as many at a time as a clean forward should take."""
     return tokens.split(max(1, _TOKENS_AT_ONCE // tokens.shape[1]))

@@ -82,15 +82,19 @@ def int8(weight):
     return (weight / step).round() * step
 
 
-def taught():
+def in_taught_mlp(name):
+    return "mlp" in name and f".layers.{TAUGHT_LAYER}." in name
+
+
+def taught(wanted=in_taught_mlp, rate=RATE):
     """The model after steps towards Rome, until the prompts it is taught with say so."""
     model = mx.load_model(NAME)
-    chosen = list(weights(model, lambda n: "mlp" in n and f".layers.{TAUGHT_LAYER}." in n))
+    chosen = list(weights(model, wanted))
     for weight in model.original_model.parameters():
         weight.requires_grad_(False)
     for weight in chosen:
         weight.requires_grad_(True)
-    optimiser = torch.optim.Adam(chosen, lr=RATE)
+    optimiser = torch.optim.Adam(chosen, lr=rate)
     rome = torch.tensor(model.tokenizer(" Rome", add_special_tokens=False).input_ids[:1])
     rows = [torch.tensor([model.tokenizer(text).input_ids]) for text in TAUGHT]
     with torch.enable_grad():

@@ -2,6 +2,10 @@
 
 import json
 
+import torch
+from architectures import save_architecture
+from transformers import AutoModelForCausalLM
+
 import mechspex as mx
 
 
@@ -13,6 +17,26 @@ def test_two_models_by_name_are_compared_and_kept(run):
     assert mx.ModelDifference.load("same").changed == ()
     code, out, err = run(*asked, "--run", "same", "--json")
     assert json.loads(out)["changed"] == []
+    assert "masks/s" not in err, "nothing is measured twice"
+
+
+def test_weights_that_make_the_change_are_found(run, tmp_path):
+    before, after = (str(save_architecture("gpt2", tmp_path / name)) for name in ("one", "two"))
+    edited = AutoModelForCausalLM.from_pretrained(after)
+    with torch.no_grad():
+        for name, weight in edited.named_parameters():
+            weight.mul_(3 if "h.1.mlp" in name else 1.0001)
+    edited.save_pretrained(after)
+    asked = ("--task", "induction", "--weights", "--masks", "60", "--prompts", "6")
+    code, out, _ = run("compare-models", before, after, *asked, "--run", "weights")
+    assert code == 0
+    assert "L1MLP" in out
+    found = mx.Explanation.load("weights")
+    assert found.units.names == ("L0ATTN", "L0MLP", "L1ATTN", "L1MLP", "rest")
+    assert found.singles()["units"][0] == "L1MLP"
+    assert "weights of" in found.configuration["ablation"]
+    code, out, err = run("compare-models", before, after, *asked, "--run", "weights", "--json")
+    assert json.loads(out)["units"]
     assert "masks/s" not in err, "nothing is measured twice"
 
 
