@@ -1,4 +1,4 @@
-"""How another process makes the same `ComponentValues`: names, texts, and no object."""
+"""How another process makes the same values of a model: names, texts, and no object."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mechspex.components.component_values import ComponentValues
+from mechspex.components.weight_values import WeightValues
 from mechspex.core.backward_rules import BackwardRules
 from mechspex.core.errors import Refused
 from mechspex.core.recipe import Recipe, import_path, imported
@@ -36,8 +37,7 @@ def recipe_of(values: ComponentValues) -> Recipe:
     model = name_of(values.model)
     given = {
         "model": model,
-        "task": {f.name: getattr(task, f.name) for f in fields(task) if f.name not in _APART},
-        "metric": task.metric if isinstance(task.metric, str) else [import_path(task.metric)],
+        **_as_given(task),
         "units": values.units.to_list(),
         "ablation": ablation if isinstance(ablation, str) else _as_text(ablation),
         "n_blocks": values.n_blocks,
@@ -52,6 +52,25 @@ def recipe_of(values: ComponentValues) -> Recipe:
     if isinstance(values.units, LatentUnits):
         given["dictionaries"] = [_place_of(one) for one in values.units.dictionaries.values()]
     return Recipe(import_path(_component_values), given, str(model))
+
+
+def recipe_of_weights(values: WeightValues) -> Recipe:
+    """The recipe of two models' weights.
+
+    Raises:
+        Refused: a metric that cannot be imported, or a model that has no name.
+    """
+    models = [name_of(model) for model in (values.before, values.after)]
+    given = {"models": models, **_as_given(values.task)}
+    return Recipe(import_path(_weight_values), given, str(models))
+
+
+def _as_given(task: Task) -> dict[str, Any]:
+    """The texts of a task, and its metric."""
+    return {
+        "task": {f.name: getattr(task, f.name) for f in fields(task) if f.name not in _APART},
+        "metric": task.metric if isinstance(task.metric, str) else [import_path(task.metric)],
+    }
 
 
 def _place_of(dictionary: Dictionary) -> list[str]:
@@ -87,6 +106,14 @@ def _component_values(
     )
     values = values if n_blocks is None else values.early_exit(n_blocks)
     return values.with_backward(BackwardRules(**rules))
+
+
+def _weight_values(
+    models: Sequence[Mapping[str, str]], task: Mapping[str, Any], metric: str | list[str]
+) -> WeightValues:
+    """Follows the recipe of two models' weights."""
+    before, after = (loaded(**model) for model in models)
+    return WeightValues(before, after, _task(task, metric))
 
 
 def _task(texts: Mapping[str, Any], metric: str | list[str]) -> Task:

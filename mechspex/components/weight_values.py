@@ -22,6 +22,7 @@ from mechspex.core.checks import quoted
 from mechspex.core.doors import door
 from mechspex.core.errors import MeasurementError, ModelError, TaskError
 from mechspex.core.masks import check_masks
+from mechspex.core.recipe import Recipe
 from mechspex.core.units import Unit, UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.forward.rounding import rounding_of
@@ -132,6 +133,17 @@ class WeightValues(ValueFunction):
         with lock_of(self._after):
             self._check_models()
             return self._provenance
+
+    @property
+    def recipe(self) -> Recipe:
+        """How another process makes the same values: by the models' names and the task's texts.
+
+        Raises:
+            Refused: a metric of yours that cannot be imported.
+        """
+        from mechspex.components.recipe import recipe_of_weights
+
+        return recipe_of_weights(self)
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask prompt"]:
         """Values ``float32[mask, prompt]`` of masks ``bool[mask, unit]``, in the metric's units.

@@ -150,6 +150,17 @@ def test_values_say_where_they_come_from(tiny):
     assert "weights of" in said[0]["ablation"]
 
 
+def test_another_process_makes_the_same(pair):
+    before, after = map(mx.load_model, pair("gpt2"))
+    values = mx.WeightValues(before, after, TASK)
+    made = values.recipe.make()
+    assert made.configuration == values.configuration
+    assert made.units == values.units
+    assert np.array_equal(made(all_masks(5)), values(all_masks(5)))
+    with mx.executor("processes:1") as workers:
+        assert np.allclose(workers.on(values)(all_masks(5)), values(all_masks(5)), atol=1e-5)
+
+
 def test_explain_takes_them(tiny):
     after = trained(mx.load_model("tiny"), size=0.1)
     values = mx.WeightValues(tiny, after, mx.load_task("induction", tiny, n_prompts=6))
