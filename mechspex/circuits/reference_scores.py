@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.faithfulness import behaviour, scorer
@@ -59,22 +60,50 @@ def reference_scores(
     Raises:
         Refused: no reference gives scores. Where only some do, the answer says why others do not.
     """
+    values_of = partial(ComponentValues, model, task, circuit.units, seed=seed)
+    return scores_by_reference(
+        values_of, task, circuit, references, run=run, seed=seed, progress=progress
+    )
+
+
+def scores_by_reference(
+    values_of: Callable[[str], ComponentValues],
+    task: Task,
+    circuit: Circuit,
+    references: Sequence[str] | None = None,
+    *,
+    run: str | Path | Run | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> ReferenceScores:
+    """`reference_scores`, of values that are made or there already.
+
+    Args:
+        values_of: the values of the circuit's units on the task, by the name of the reference.
+        task: prompts that were not used to find the circuit.
+        circuit: a circuit of heads, neurons or MLPs.
+        references: ablations by name; those of `reference_scores` if not given.
+        run: name or folder in which the values are kept, one folder a reference.
+        seed: the seed of the bootstrap.
+        progress: progress bars on stderr.
+
+    Raises:
+        Refused: no reference gives scores.
+    """
     if references is None:
         references = ["mean", "zero", "resample", *(["corrupted"] if task.corrupted else [])]
+    # The whole model, nothing, the circuit alone, and all the others.
+    alone = circuit.mask
+    kept = np.stack([np.ones_like(alone), np.zeros_like(alone), alone, ~alone])
     scores, refused = {}, {}
     with Run.open(run, progress=progress) as run:
         for reference in references:
             try:
-                values, divergences = (
-                    _measured(
-                        ComponentValues(model, read, circuit.units, reference, seed=seed),
-                        circuit,
-                        run,
-                    )
-                    for read in (task, replace(task, metric=_KL))
-                )
+                own = values_of(reference)
+                values = _measured(own, kept, run)
+                (divergence,) = _measured(own.on(replace(task, metric=_KL)), kept[2:3], run)
                 is_difference = task.metric in DIFFERENCES
-                scores[reference] = _scores(values, divergences, is_difference, seed)
+                scores[reference] = _scores(values, divergence, is_difference, seed)
             except (Refused, FailedMasksError, MeasurementError) as error:
                 refused[reference] = str(error)
     if not scores:
@@ -83,10 +112,9 @@ def reference_scores(
     return ReferenceScores(scores, refused, len(task))
 
 
-def _measured(values: ComponentValues, circuit: Circuit, run: Run) -> Float[np.ndarray, "4 prompt"]:
-    """Of the whole model, of nothing, of the circuit alone, and of all the others."""
-    alone = circuit.mask
-    kept = np.stack([np.ones_like(alone), np.zeros_like(alone), alone, ~alone])
+def _measured(
+    values: ComponentValues, kept: Bool[np.ndarray, "mask unit"], run: Run
+) -> Float[np.ndarray, "mask prompt"]:
     metric = str(Provenance.of(values.configuration).metric)
     # Closed at once: a large model prepared for every reference would not fit in memory.
     with Run.open(run) as run:
@@ -97,7 +125,7 @@ def _measured(values: ComponentValues, circuit: Circuit, run: Run) -> Float[np.n
 
 def _scores(
     values: Float[np.ndarray, "4 prompt"],
-    divergences: Float[np.ndarray, "4 prompt"],
+    divergence: Float[np.ndarray, " prompt"],
     is_difference: bool,
     seed: int,
 ) -> dict[str, Estimate]:
@@ -106,7 +134,7 @@ def _scores(
     scores = {
         "faithfulness": share(alone - empty),
         "completeness": share(others - empty),
-        _KL: scorer(np.ones_like(clean), seed)(divergences[2]),
+        _KL: scorer(np.ones_like(clean), seed)(divergence),
     }
     if is_difference:
         scores |= {"accuracy": proportion(alone > 0), "clean_accuracy": proportion(clean > 0)}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.head_roles import head_roles
-from mechspex.circuits.reference_scores import reference_scores
+from mechspex.circuits.reference_scores import scores_by_reference
 from mechspex.components.component_values import ComponentValues
+from mechspex.components.under_reference import under_reference
 from mechspex.core.errors import AblationError, Refused
 from mechspex.core.value_function import ValueFunction
 from mechspex.runs.run import Run
@@ -41,8 +43,9 @@ def with_roles_and_references(
     except AblationError as error:
         remarks.append(f"no roles of heads: {error}")
     try:
-        references = reference_scores(
-            held_out.model, held_out.task, circuit, run=run, seed=seed, progress=progress
+        values_of = partial(under_reference, held_out, seed=seed)
+        references = scores_by_reference(
+            values_of, held_out.task, circuit, run=run, seed=seed, progress=progress
         )
     except Refused as error:
         remarks.append(str(error))

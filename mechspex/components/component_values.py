@@ -191,7 +191,9 @@ class ComponentValues(ValueFunction):
         """The same value function on the prompts of another task.
 
         Its values are those of a new one with the same arguments. What does not depend on prompts
-        is not prepared again. That the values are right is proved on these prompts as well.
+        is not prepared again. That the values are right is proved on these prompts as well; where
+        the prompts are these and only the metric is another, the forwards that were proved are
+        read by it.
 
         Args:
             task: the other prompts, and the metric.
@@ -205,7 +207,7 @@ class ComponentValues(ValueFunction):
         with lock_of(self.model):
             ablated = self._proved.ablated.as_it_is_now()
             _warn_of_hooks(ablated)
-            values = self._of(proved(ablated, task, self.precision))
+            values = self._of(proved(ablated, task, self.precision, like=self._proved))
         values = values if self.n_blocks is None else values.early_exit(self.n_blocks)
         return values.with_backward(self._proved.rules)
 

@@ -25,6 +25,7 @@ from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import HookWatch, attentions
 from mechspex.models.load_model import Model
 from mechspex.models.weights import Weights, weights_of
+from mechspex.tasks.metrics import Metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +193,10 @@ class Forwards:
     def with_backward(self, rules: BackwardRules) -> Forwards:
         """The same, with gradients by other rules."""
         return Forwards(tuple(replace(group, rules=rules) for group in self.groups))
+
+    def read_by(self, metric: Metric) -> Forwards:
+        """The same forwards, read by another metric."""
+        return Forwards(tuple(replace(group, metric=metric) for group in self.groups))
 
     def without_bridge(
         self,

@@ -316,3 +316,7 @@ class MaskedForward:
         tokens = repeat(self.tokens[rows], "row pos -> (mask row) pos", mask=len(masks))
         edits, keys = self.ablation.edits(masks, rows), self.ablation.hidden_keys(masks, rows)
         return edited_logits(self.model, tokens, edits, self.n_read, keys=keys)
+
+    def reads_as(self, other: MaskedForward) -> bool:
+        """Whether the same tokens are read at the same places."""
+        return self.n_read == other.n_read and torch.equal(self.tokens, other.tokens)

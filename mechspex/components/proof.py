@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 # Devices whose kernels are known to be wrong now and then.
 _UNTRUSTED = ("mps",)
+_FEW = "few masks are measured"
 # Random masks of each density on which the cached forward is held against the plain one, and
 # another precision against the model's own.
 _DENSITIES, _TO_PROVE, _TO_COMPARE = (0.95, 0.7, 0.3), 1, 4
@@ -138,6 +139,37 @@ class Proved:
             forwards = changed._without_bridge(PRECISIONS[self.precision])
         return replace(changed, exact=exact, forwards=forwards)
 
+    def read_by(
+        self,
+        other: Proved,
+        metric: Metric,
+        ends: Float[np.ndarray, "end prompt"],
+        rounding: float,
+    ) -> Proved | None:
+        """The forwards here read by the metric of `other`, where nothing else differs.
+
+        Args:
+            other: the same model on a task, not shortened.
+            metric: the metric of that task.
+            ends: its values with all units kept and with all ablated.
+            rounding: by how much rounding may move a value.
+        """
+        groups = zip(self.exact.groups, other.exact.groups, strict=False)
+        if not (
+            self.ablated is other.ablated
+            and replace(self.task, metric=other.task.metric) == other.task
+            and self.n_blocks is None
+            and not self.rules
+            and all(ours.plain.reads_as(theirs.plain) for ours, theirs in groups)
+        ):
+            return None
+        if self.through_bridge is not None:
+            return replace(other, fused=self.fused, through_bridge=self.through_bridge)
+        exact = self.exact.read_by(metric)
+        if not np.abs(exact.values(_ends(self.ablated.units)) - ends).max() <= rounding:
+            return None
+        return replace(other, exact=exact, forwards=exact, fused=self.fused)
+
     def _without_bridge(self, dtype: torch.dtype) -> Forwards:
         options = {"fused": self.fused, "n_blocks": self.n_blocks}
         return self.exact.without_bridge(self.ablated, dtype, **options)
@@ -145,13 +177,29 @@ class Proved:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> Proved:
+def proved(
+    ablated: AblatedModel,
+    task: Task,
+    precision: str | None = None,
+    *,
+    like: Proved | None = None,
+    few: bool = False,
+) -> Proved:
     """Prepare the forwards of a task, and prove on its own prompts that they are right.
 
     Every hook fires, all-kept is the untouched model, and ablation changes the output. The model
     is done without its bridge where that gives the bridge's own values.
 
     Gradients use what is prepared as well, so there is no inference mode here, nor the caller's.
+
+    Args:
+        ablated: the model.
+        task: the prompts and the metric.
+        precision: the precision of the values; the model's own if not given.
+        like: what was proved before. Where only the metric differs, its forwards are taken if
+            they give the values of both ends.
+        few: whether a few masks are all that will be measured. They go through the bridge: to
+            prove that it can be done without takes a dozen.
 
     Raises:
         TaskError, UnknownUnitError, AblationError, ModelError, MeasurementError: see
@@ -164,7 +212,11 @@ def proved(ablated: AblatedModel, task: Task, precision: str | None = None) -> P
     metric = bound_metric(task, tokens, passes)
     forwards = Forwards(tuple(_through_bridge(ablated, task, tokens, metric, passes)))
     ends, rounding = _checked(ablated, task, forwards, passes)
-    found = _shortened(Proved(ablated, task, tokens, forwards, forwards, *ends), rounding)
+    clean, empty = ends.mean(axis=1).tolist()
+    plain = Proved(ablated, task, tokens, forwards, forwards, clean, empty)
+    found = None if like is None else like.read_by(plain, metric, ends, rounding)
+    if found is None:
+        found = replace(plain, through_bridge=_FEW) if few else _shortened(plain, rounding)
     return found if precision is None else found.in_precision(precision)
 
 
@@ -236,8 +288,8 @@ def _untouched(forwards: Forwards, passes: list[CleanPass]) -> Float[np.ndarray,
 
 def _checked(
     ablated: AblatedModel, task: Task, forwards: Forwards, passes: list[CleanPass]
-) -> tuple[tuple[float, float], float]:
-    """The mean values of both ends, and by how much rounding may move a value."""
+) -> tuple[Float[np.ndarray, "end prompt"], float]:
+    """The values of both ends, and by how much rounding may move a value."""
     untouched = _untouched(forwards, passes)
     if not np.isfinite(untouched).all():
         bad = int(np.flatnonzero(~np.isfinite(untouched))[0])
@@ -262,7 +314,7 @@ def _checked(
             f"ablating all {len(ablated.units)} units ({ablated.ablation!r}) changes no value; "
             "choose units that act on the last token, or another ablation"
         )
-    return (float(untouched.mean()), float(empty.mean())), rounding
+    return np.stack([untouched, empty]), rounding
 
 
 def _shortened(plain: Proved, rounding: float) -> Proved:
