@@ -20,8 +20,8 @@ from mechspex.decoders import DECODERS, compare, decode
 from mechspex.decoders.decoder import check_samples
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.explanation.explain import explain
-from mechspex.screening import screen
-from mechspex.screening.methods import MethodName
+from mechspex.runs.recorded import RecordedValues
+from mechspex.screening.methods import MethodName, find_method
 from mechspex.set_functions.bases import Basis
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.truth import KNOWN_MODELS, KnownModel, known_model
@@ -268,12 +268,14 @@ class _Cell:
             order = SCREENS.index(name) + 1
             of_order = np.array([len(term) == order for term in sets])
             true = np.where(of_order[:, None], exact, 0)
-            proposed = screen(values, name, n_terms=int(of_order.sum()), seed=self.seed)
+            # Where no unit matters alone, as in an OR, the right answer is to propose nothing.
+            recorded = RecordedValues(values, None)
+            proposed = find_method(name).scored(recorded, int(of_order.sum()), self.seed)
             predicted = np.zeros_like(true)
             for term, score in zip(proposed.terms, proposed.scores, strict=True):
                 predicted[place[term]] = score
             score = RecoveryScore.of(predicted, true, self.threshold)
-            row = self._row(f"screen {name}", proposed.cost.masks, score)
+            row = self._row(f"screen {name}", recorded.used, score)
             yield row | {"basis": "ablated", "terms": _counts(true, self.threshold)}
 
     def _row(
