@@ -16,11 +16,17 @@ import invariants
 import pytest
 from invariants import PYTHON, SHELL, asked, lost, public_names
 
+import mechspex as mx
+from mechspex.screening.methods import ScreenMethod
+
 DATA = Path(__file__).parent / "data"
 RUNS = DATA / "runs_0_1"
 ANSWERS = json.loads((RUNS / "answers.json").read_text())
 # What a run has cost differs from time to time, and library versions from place to place.
 VARYING = {"seconds", "seconds_measuring", "versions"}
+
+# Version 0.1 scored single units by the midpoint alone.
+MIDPOINT = {"first": mx.FirstOrder(at=0.5)}
 
 # Answers that say more than they did, under a schema of another number.
 GROWN = {"sets": ("mechspex.validation/1", "mechspex.validation/3")}
@@ -58,6 +64,14 @@ def n_values(folder: Path) -> int:
     return count
 
 
+def screened(run: str, method: ScreenMethod) -> dict[str, Any]:
+    """The candidates of the question that the shell was asked, by a method that it has no words
+    for."""
+    model = mx.load_model("tiny")
+    task = mx.load_task("induction", model, n_prompts=4, seed=0)
+    return mx.screen(mx.ComponentValues(model, task, mx.heads(model)), method, run=run).to_dict()
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_kept_run_answers_as_it_did_and_measures_nothing(name, tmp_path, monkeypatch):
     shutil.copytree(RUNS / name, tmp_path / name)
@@ -65,7 +79,9 @@ def test_a_kept_run_answers_as_it_did_and_measures_nothing(name, tmp_path, monke
     # A plain function is known by its module, which was a script then.
     monkeypatch.setattr(invariants, "__name__", "__main__")
     before = n_values(tmp_path)
-    if name in SHELL["tiny"]:
+    if name in MIDPOINT:
+        answer = json.loads(json.dumps(screened(name, MIDPOINT[name])))
+    elif name in SHELL["tiny"]:
         answer = asked(SHELL["tiny"][name], "tiny")
     else:
         answer = json.loads(json.dumps(PYTHON["tiny"][name](name)))
@@ -90,6 +106,19 @@ def test_a_kept_run_answers_as_it_did_and_measures_nothing(name, tmp_path, monke
     # The kernel decoder of today names two subsets to look at that of 0.1 did not.
     assert before > 0
     assert n_values(tmp_path) == before + 2 * (name == "circuit")
+
+
+def test_a_screen_of_today_goes_on_in_an_old_run(tmp_path, monkeypatch):
+    shutil.copytree(RUNS / "first", tmp_path / "first")
+    before = n_values(tmp_path)
+    monkeypatch.setenv("MECHSPEX_RUNS", str(tmp_path))
+    answer = asked(SHELL["tiny"]["first"], "tiny")
+    # Eight at the midpoint are there; the plain gradient is not.
+    assert answer.pop("cost")["measured"] == n_values(tmp_path) - before == 1
+    monkeypatch.setenv("MECHSPEX_RUNS", str(tmp_path / "anew"))
+    anew = asked(SHELL["tiny"]["first"], "tiny")
+    assert anew.pop("cost")["measured"] == 9
+    assert not differences(anew, answer)
 
 
 def test_differences_are_told():

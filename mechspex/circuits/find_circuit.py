@@ -31,6 +31,7 @@ from mechspex.effects.validate import validate
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import VALIDATION, Run, as_run
 from mechspex.screening import screen
+from mechspex.screening.methods import FirstOrder
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.tasks.metric_names import DIFFERENCES
 
@@ -155,7 +156,9 @@ def _climb(run: Run, function: ValueFunction, seed: int) -> Climb | None:
     """Where the slopes for climbing come from, and the effects that a screen attributes."""
     if not function.differentiable:
         return None
-    screened = screen(function, "first_order", run=run.below("screen"), seed=seed)
+    # The tables of circuits are measured with the midpoint.
+    midpoint = FirstOrder(at=0.5)
+    screened = screen(function, midpoint, run=run.below("screen"), seed=seed)
     recorded = run.record(function, "screen")
     return Climb(recorded, screened.single_scores, screened.cost.masks)
 

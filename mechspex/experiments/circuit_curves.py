@@ -134,7 +134,7 @@ def rankings(effects: Effects) -> dict[str, list[Circuits]]:
 
 def _attributed(values: ComponentValues, parts: int, seed: int) -> Effects:
     with Run.open(None) as run:
-        return FirstOrder(parts=parts).singles(run.record(values), seed)
+        return FirstOrder(parts=parts, at=0.5).singles(run.record(values), seed)
 
 
 def mean_curve(scored: ValueFunction, circuits: Iterable[Circuits]) -> Curve:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -15,14 +17,16 @@ _STEP = 0.02
 
 
 def first_order(
-    recorded: RecordedValues, parts: int, seed: int, keep: float | None = None
+    recorded: RecordedValues, parts: int, at: Sequence[float], seed: int, keep: float | None = None
 ) -> Float[np.ndarray, " unit"]:
-    """The predicted effect of ablating each unit alone: attribution patching at the midpoint.
+    """The predicted effect of ablating each unit alone: attribution patching on the way.
 
-    ablated(i) = −∫₀¹ g_i(m_i = s) ds ≈ −g_i(m_i = ½), exact where f is quadratic in m_i. To
-    have it for all units from a few gradients, a random 1/`parts` of the units is put at ½ at a
-    time, spread over the model, so that they disturb each other little. With `parts` = 0 the
-    gradient is taken with every unit whole, as in plain attribution patching (Nanda 2023).
+    ablated(i) = −∫₀¹ g_i(m_i = s) ds ≈ −mean_{s ∈ `at`} g_i(m_i = s). The midpoint alone is exact
+    where f is quadratic in m_i. To have it for all units from a few gradients, a random 1/`parts`
+    of the units is put at s at a time, spread over the model. What two units of one part do
+    together, c m_i m_j, is then predicted as s · c of either's effect; at s = 1 units do not
+    disturb each other, and one gradient serves all, as in plain attribution patching (Nanda 2023).
+    With `parts` = 0 there is this one alone.
 
     With `keep` it is the mean effect among random masks of the other units, E_m[−g_i(m)], from
     gradients at `parts` such masks: of a multilinear f the single terms of the Fourier basis at
@@ -35,14 +39,17 @@ def first_order(
             np.float32
         )
         return -recorded.value_and_mean_gradient(around)[1].mean(axis=0, dtype=np.float64)
-    if parts == 0:
-        return -recorded.value_and_mean_gradient(np.ones((1, n_units)))[1][0].astype(np.float64)
     parts = min(parts, n_units)
-    part = np.random.default_rng(seed).permutation(n_units) % parts
-    soft = np.ones((parts, n_units), dtype=np.float32)
-    soft[part, np.arange(n_units)] = 0.5
-    _, gradients = recorded.value_and_mean_gradient(soft)
-    return -gradients[part, np.arange(n_units)].astype(np.float64)
+    part = np.random.default_rng(seed).permutation(n_units) % max(parts, 1)
+    soft, rows = [], []
+    for share in at if parts else (1.0,):
+        rows.append(len(soft) + (np.zeros_like(part) if share == 1 else part))
+        whole = np.ones((1 if share == 1 else parts, n_units), dtype=np.float32)
+        if share < 1:
+            whole[part, np.arange(n_units)] = share
+        soft.extend(whole)
+    _, gradients = recorded.value_and_mean_gradient(np.stack(soft))
+    return -gradients[np.stack(rows), np.arange(n_units)].mean(axis=0, dtype=np.float64)
 
 
 def along_the_line(recorded: RecordedValues, steps: int) -> Float[np.ndarray, " unit"]:

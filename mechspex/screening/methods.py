@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mechspex.core.backward_rules import ATP_STAR, CHAIN, RELP, BackwardRules
 from mechspex.core.backward_rules import GIM as _GIM
-from mechspex.core.checks import Only
+from mechspex.core.checks import Only, Several, number_in, told
 from mechspex.core.errors import Refused
 from mechspex.core.masks import Stream
 from mechspex.core.units import Term
@@ -101,16 +101,21 @@ class ScreenMethod(ABC):
 
 @dataclass(frozen=True)
 class FirstOrder(ScreenMethod):
-    """Single units by gradients: ablated(i) ≈ −g_i(m_i = ½), attribution patching at the midpoint.
+    """Single units by gradients: ablated(i) ≈ −½ g_i(m_i = ½) − ½ g_i(m_i = 1).
+
+    Attribution patching, half of it at the midpoint and half plain. The midpoint alone, ``at=0.5``,
+    is exact where f is quadratic in m_i, but units halved together disturb each other.
 
     Attributes:
-        parts: how many gradients are taken; 0 for plain attribution patching from a single one.
+        parts: into how many parts units are dealt, each with a gradient; 0 for the plain one alone.
         keep: the effect of each unit among random masks which keep so many of the others, not in
             the otherwise whole model.
         backward: by which rules gradients are made, where not by the chain rule.
+        at: how much of a unit is kept where its gradient is taken, or several such shares, to be
+            averaged; 1 takes one gradient for all units. Nothing with `keep`, or with 0 `parts`.
 
     Raises:
-        Refused: a number below 0, or a density outside (0, 1).
+        Refused: a number below 0, a density outside (0, 1), or a share of a unit outside (0, 1].
     """
 
     name: ClassVar[str] = "first_order"
@@ -118,6 +123,7 @@ class FirstOrder(ScreenMethod):
     parts: int = 30
     keep: float | None = None
     backward: BackwardRules = CHAIN
+    at: float | tuple[float, ...] = field(default=(0.5, 1.0), kw_only=True)
 
     @property
     def rules(self) -> BackwardRules:
@@ -129,6 +135,7 @@ class FirstOrder(ScreenMethod):
             raise Refused(
                 f"keep = {self.keep}: give a probability strictly between 0 and 1, or None"
             )
+        _shares(self.at)
 
     def singles(self, recorded: RecordedValues, seed: int) -> Float[np.ndarray, " unit"]:
         """The predicted effect of every unit.
@@ -137,7 +144,7 @@ class FirstOrder(ScreenMethod):
             recorded: the value function, with gradients.
             seed: the only source of randomness.
         """
-        return first_order(recorded, self.parts, seed, self.keep)
+        return first_order(recorded, self.parts, _shares(self.at), seed, self.keep)
 
     def scored(self, recorded: RecordedValues, n_terms: int, seed: int) -> Scored:
         return Scored.of_singles(self.singles(recorded, seed), n_terms)
@@ -183,7 +190,7 @@ class GIM(FirstOrder):
     frozen, and shares of ¼ for queries and keys and ½ for values (Edin et al. 2025).
 
     Attributes:
-        parts, keep: see `FirstOrder`; one gradient at the whole model.
+        parts, keep, at: see `FirstOrder`; one gradient at the whole model.
         backward: the rules.
     """
 
@@ -201,7 +208,7 @@ class RelP(FirstOrder):
     the gradient for each factor of a gate (Jafari et al. 2025).
 
     Attributes:
-        parts, keep: see `FirstOrder`; one gradient at the whole model.
+        parts, keep, at: see `FirstOrder`; one gradient at the whole model.
         backward: the rules.
     """
 
@@ -219,7 +226,7 @@ class AtPStar(FirstOrder):
     (GradDrop of Kramár et al. 2024, whose other part concerns ablated queries and keys).
 
     Attributes:
-        parts, keep: see `FirstOrder`; one gradient at the whole model.
+        parts, keep, at: see `FirstOrder`; one gradient at the whole model.
         backward: the rules.
     """
 
@@ -244,6 +251,7 @@ class SecondOrder(FirstOrder):
         probes: random directions that choose those units, where there are more units than `rows`.
         n_extended: how many sets of each order are extended to the next one.
         n_rejected: how many rejected pairs are drawn from each stratum, to be tested by `missed`.
+        at: see `FirstOrder`; the midpoint, which tells sizes better: single scores are a prior.
 
     Raises:
         Refused: a number that is too small.
@@ -256,6 +264,7 @@ class SecondOrder(FirstOrder):
     probes: int = 64
     n_extended: int = 50
     n_rejected: int = 40
+    at: float | tuple[float, ...] = field(default=0.5, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -325,6 +334,21 @@ def find_method(method: str | ScreenMethod) -> ScreenMethod:
     if method not in METHODS:
         raise Refused(f"method = {method!r}: choose {', '.join(get_args(MethodName))}")
     return METHODS[method]()
+
+
+def _share(name: str, given: object) -> float:
+    """Reads how much of a unit is kept."""
+    number = number_in(given)
+    if number is None or not 0 < number <= 1:
+        raise Refused(f"{name} = {told(given)}: give shares of a unit, above 0 and up to 1")
+    return float(number)
+
+
+def _shares(at: object) -> list[float]:
+    shares = Several(_share, "a share of a unit, or a tuple of them")("at", at)
+    if not shares:
+        raise Refused(f"at = {at}: give at least one share of a unit, such as 0.5")
+    return shares
 
 
 def _at_least(method: ScreenMethod, **least: int) -> None:

@@ -122,12 +122,13 @@ def rankings(effects):
 def attribution(model, searched, more, heads, seconds):
     """Effects by the midpoint, from as many prompts as the seconds allow."""
     few = mx.ComponentValues(model, searched, heads)
+    midpoint = mx.FirstOrder(at=0.5)
     start = time.perf_counter()
-    mx.screen(few, "first_order")
+    mx.screen(few, midpoint)
     a_prompt = (time.perf_counter() - start) / len(searched)
     n_prompts = min(len(more), max(len(searched), int(seconds / a_prompt)))
     values = mx.ComponentValues(model, more[:n_prompts], heads)
-    return mx.screen(values, "first_order").single_scores, n_prompts
+    return mx.screen(values, midpoint).single_scores, n_prompts
 
 
 def print_front(found, scored):

@@ -60,7 +60,7 @@ def main() -> None:
     task = prompts(model)
     start = time.perf_counter()
     every = mx.ComponentValues(model, task[:SEARCHED], mx.heads(model))
-    scored = mx.screen(every, "first_order", n_terms=HEADS)
+    scored = mx.screen(every, mx.FirstOrder(at=0.5), n_terms=HEADS)
     heads = mx.heads(model)[[mx.heads(model).names[term[0]] for term in scored.terms[:HEADS]]]
     units = mx.spans(task, hidden=True) + heads
     values = mx.ComponentValues(model, task[:SEARCHED], units)

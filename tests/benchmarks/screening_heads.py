@@ -69,7 +69,7 @@ def table():
         cost = timed(values, masks)[1] * len(pairs) / len(some)
         for parts in (0, 30):
             recorded = RecordedValues(values, None)
-            predicted, seconds = timed(first_order, recorded, parts, 0)
+            predicted, seconds = timed(first_order, recorded, parts, (0.5,), 0)
             name = "plain, one gradient" if parts == 0 else f"midpoint, {parts} parts"
             rank = stats.spearmanr(predicted, singles)[0]
             r = np.corrcoef(predicted, singles)[0, 1]

@@ -15,9 +15,9 @@ import numpy as np
 from scipy import stats
 
 import mechspex as mx
-from mechspex.screening.methods import MethodName
 
 TRUTH = Path(__file__).with_name("screening_heads.npz")
+PLAIN, MIDPOINT = mx.FirstOrder(parts=0), mx.FirstOrder(at=0.5)
 
 
 def effects(values):
@@ -25,8 +25,8 @@ def effects(values):
     return mx.validate(values, [(i,) for i in range(values.n_units)]).effects
 
 
-def singles(values, method: MethodName = "first_order", **options):
-    return mx.screen(values, method, **options).single_scores
+def singles(values, method=MIDPOINT):
+    return mx.screen(values, method).single_scores
 
 
 def grad_drop(values):
@@ -67,7 +67,7 @@ def main():
         bf16 = mx.ComponentValues(model, task, heads, reference, precision="bf16")
         proxies = {
             "exact singles": lambda v=values: effects(v),
-            "attribution, plain": lambda v=values: singles(v, parts=0),
+            "attribution, plain": lambda v=values: singles(v, PLAIN),
             "attribution, GradDrop": lambda v=values: grad_drop(v),
             "attribution, midpoint": lambda v=values: singles(v),
             "attribution, midpoint, 2 prompts": lambda v=few: singles(v),
@@ -76,7 +76,7 @@ def main():
             "exact singles, bf16": lambda v=bf16: effects(v),
             "exact singles, first 25 blocks": lambda v=values: effects(v.early_exit(25)),
             "exact singles, first 20 blocks": lambda v=values: effects(v.early_exit(20)),
-            "groups, 100 masks": lambda v=values: singles(v, "ablation", n_masks=200),
+            "groups, 100 masks": lambda v=values: singles(v, mx.CoarseToFine(n_masks=200)),
         }
         whole = None
         for name, proxy in proxies.items():

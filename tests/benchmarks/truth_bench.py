@@ -1,11 +1,17 @@
 """Every decoder and screen on models whose circuits are known, as markdown (about ten minutes).
 
 OMP_NUM_THREADS=1 python tests/benchmarks/truth_bench.py > tests/benchmarks/truth_bench.md
+
+With `screens FILE` the screens alone are measured, a minute, and FILE is printed with their new
+rows.
 """
+
+import sys
+from pathlib import Path
 
 import pandas as pd
 
-from mechspex.experiments.bench import bench, summary
+from mechspex.experiments.bench import SCREENS, bench, summary
 
 ABLATIONS = ("zero", "resample", "mean")
 INTRODUCTION = """# Truth bench
@@ -44,7 +50,8 @@ NOTES = """
 - Models of two and four units have 4 and 16 masks: fewer than other decoders take.
 - Gradient screens fail at kinks: an OR of two heads is saturated until one of them is ablated, and
   its relu has no slope there (`or2`, zero). Steep units of compiled MLPs (slope 100) bend between
-  ablated and kept.
+  ablated and kept. In `pair_balance` no unit matters alone under `resample` and `mean`, but the
+  gradient with every unit whole, half of `first_order`, is not 0 there.
 """
 ALL = """
 ## All rows
@@ -63,7 +70,31 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def with_screens(text: str, frame: pd.DataFrame) -> str:
+    """The tables with the rows of the screens, and their columns of the summary, as in `frame`."""
+    fresh = {(row["model"], row["ablation"], row["method"]): row for _, row in frame.iterrows()}
+    lines, columns = [], []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[:2] == ["model", "ablation"]:
+            columns = cells
+        row = dict(zip(columns, cells, strict=False)) if line.startswith("| ") else {}
+        where = row.get("model", ""), row.get("ablation", "")
+        measured = fresh.get((*where, row.get("method", "")))
+        if measured is not None:
+            row |= {name: shown(measured[name]) for name in columns}
+        for screen in SCREENS:
+            if screen in row and (*where, f"screen {screen}") in fresh:
+                row[screen] = shown(fresh[*where, f"screen {screen}"]["f1"])
+        lines.append("| " + " | ".join(row.values()) + " |" if row else line)
+    return "\n".join(lines)
+
+
 def main() -> None:
+    if sys.argv[1:]:
+        frame = bench(ablations=ABLATIONS, decoders=[], progress=True)
+        print(with_screens(Path(sys.argv[2]).read_text(), frame))
+        return
     frame = bench(ablations=ABLATIONS, progress=True)
     short = summary(frame).rename(columns=lambda name: name.replace("screen ", ""))
     print(INTRODUCTION + SUMMARY)

@@ -84,7 +84,7 @@ def test_screens_are_held_against_the_ablated_singles_and_pairs():
 def test_where_no_unit_matters_alone_a_screen_of_single_units_proposes_none():
     frame = bench(["or2"], ablations=["zero"], decoders=["additive"]).set_index("method")
     first = frame.loc["screen first_order"]
-    assert (first["terms"], first["masks"], first["f1"], first["error"]) == ("0", 6, 1.0, 0.0)
+    assert (first["terms"], first["masks"], first["f1"], first["error"]) == ("0", 7, 1.0, 0.0)
     # Its only pair is one that no gradient sees: each head alone saturates.
     second = frame.loc["screen second_order"]
     assert (second["terms"], second["f1"], second["error"]) == ("0 1", 0.0, 1.0)

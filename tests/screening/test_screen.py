@@ -75,10 +75,49 @@ def exact(function, terms):
 
 def test_first_order_is_exact_for_squares_at_the_midpoint_and_not_for_the_plain_gradient():
     function = Polynomial(40, {(i,): float(i - 20) for i in range(40)}, power=2)
-    found = mx.screen(function, "first_order", n_terms=40)
+    found = mx.screen(function, mx.FirstOrder(at=0.5), n_terms=40)
     assert np.allclose(found.scores, exact(function, found.terms), atol=1e-4)
     plain = mx.screen(function, mx.FirstOrder(parts=0), n_terms=40)
     assert np.allclose(plain.scores, 2 * exact(function, plain.terms), atol=1e-4)
+
+
+def test_shares_are_averaged_and_the_default_is_halfway_from_the_midpoint_to_the_plain_gradient():
+    cubes = Polynomial(30, planted(30, 12, seed=1), power=3, spread=0.1)
+
+    def scores(function, **options):
+        return mx.screen(function, mx.FirstOrder(**options)).single_scores
+
+    midpoint, plain = scores(cubes, at=0.5), scores(cubes, parts=0)
+    assert np.abs(midpoint - plain).min() > 0.05
+    assert np.array_equal(scores(cubes), (midpoint + plain) / 2)
+    assert np.array_equal(scores(cubes, at=(0.5, 1.0)), scores(cubes))
+    assert np.array_equal(scores(cubes, at=1.0), plain)
+    # 3 s² at the two nodes of Gauss are 1 on average: exact up to cubes.
+    nodes = tuple(0.5 + sign / np.sqrt(12) for sign in (-1, 1))
+    found = scores(cubes, at=nodes)
+    assert np.allclose(found, exact(cubes, [(i,) for i in range(30)]), atol=1e-4)
+    # The mean of ½ and 1 is three quarters as long as gradients are straight lines.
+    squares = Polynomial(30, planted(30, 12, seed=1), power=2)
+    assert np.allclose(scores(squares, at=0.75), scores(squares), atol=1e-5)
+
+
+def test_gradients_that_several_shares_need_are_taken_once_each():
+    function = Polynomial(40, {(i,): 1.0 for i in range(40)}, power=2)
+    for at, needed in ((0.5, 30), ((0.5, 1.0), 31), ((0.25, 0.75), 60), (1.0, 1)):
+        function.gradients = 0
+        cost = mx.screen(function, mx.FirstOrder(at=at)).cost
+        assert function.gradients == cost.measured == needed
+
+
+@pytest.mark.parametrize("at", [0.25, 0.5, 0.75])
+def test_units_of_one_part_see_each_other_as_far_as_they_are_kept(at):
+    singles = {(i,): float(i + 1) for i in range(6)}
+    function = Polynomial(6, singles | {(0, 1): 4.0, (1, 2): -2.0})
+    together = np.array([4.0, 2.0, -2.0, 0, 0, 0])
+    alone = mx.screen(function, mx.FirstOrder(parts=6, at=at)).single_scores
+    assert np.allclose(alone, -(np.arange(1, 7) + together), atol=1e-5)
+    one_part = mx.screen(function, mx.FirstOrder(parts=1, at=at)).single_scores
+    assert np.allclose(one_part, -(np.arange(1, 7) + at * together), atol=1e-5)
 
 
 def test_rows_give_every_pair_of_a_multilinear_function():
@@ -270,6 +309,9 @@ def test_a_stopped_screen_goes_on_where_it_was(tmp_path, monkeypatch):
         (mx.FirstOrder, {"parts": -1}),
         (mx.FirstOrder, {"parts": 0, "keep": 0.5}),
         (mx.FirstOrder, {"keep": 1.0}),
+        (mx.FirstOrder, {"at": 0.0}),
+        (mx.FirstOrder, {"at": float("nan")}),
+        (mx.SecondOrder, {"at": 1.5}),
         (mx.CoarseToFine, {"n_masks": 0}),
     ],
 )
@@ -277,6 +319,14 @@ def test_options_of_a_method_that_make_no_sense_are_refused(method, option):
     name, value = next(iter(option.items()))
     with pytest.raises(Refused, match=f"{name} = {value}"):
         method(**option)
+
+
+@pytest.mark.parametrize(
+    ("at", "told"), [((0.5, 2.0), "at = 2.0"), ((), r"at = \(\)"), ((0.5, -1.0), "at = -1.0")]
+)
+def test_each_of_several_shares_is_one(at, told):
+    with pytest.raises(Refused, match=f"{told}: give .*share"):
+        mx.FirstOrder(at=at)
 
 
 def test_bad_arguments_are_refused():
