@@ -1,25 +1,36 @@
-"""Certificates of models whose circuits are known.
+"""Certificates of models whose circuits are known, and of circuits of SmolLM2.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/certificates.py > tests/benchmarks/certificates.md
+    OMP_NUM_THREADS=1 python tests/benchmarks/certificates.py capital hypernymy greater_than ioi \\
+        >> tests/benchmarks/certificates.md
 
 The listed circuit of a known model has the units of all terms of the exact truth under zero
 ablation. What is true of a circuit is read off the values of all masks, mean over all prompts. The
 listed circuit is certified from its prompts as a sample of more, and as all that there are; so is
 it without each of its members in turn and with each idle unit, and, as all that there are, every
 other subset.
+
+Of SmolLM2-135M a circuit of heads is found for each task that is named, with few masks on few
+prompts, and certified on others, which the search has not seen; in `ioi` they share no names.
 """
 
+import sys
 import time
 
 import numpy as np
 
 import mechspex as mx
+from circuits import prompts_of  # pyright: ignore[reportAttributeAccessIssue]
 from mechspex.core.masks import all_masks
 from mechspex.errors import Refused
 from mechspex.truth import KNOWN_MODELS, known_model, truth
 
 CLAIMS = ("is_equivalent", "is_minimal", "is_complete")
 EPSILON, DELTA = 0.1, 0.05
+# Prompts of SmolLM2 to search and to certify, masks before climbing, sizes, and the faithfulness
+# that the search is to reach: nearer than ε, so that there is something to be sure of.
+SEARCHED, FRESH, N_MASKS = 6, 16, 60
+SIZES, TARGET = (4, 8, 16, 32, 64), 0.95
 
 
 def members_of(function):
@@ -124,5 +135,51 @@ def known_models():
     print(f"\nCPU seconds in all: {time.process_time() - start:.0f}.")
 
 
+def smollm2(names):
+    model = mx.load_model("smollm2-135m")
+    print("\n## Circuits of SmolLM2-135M among its 270 heads\n")
+    print(
+        "Made by `OMP_NUM_THREADS=1 python tests/benchmarks/certificates.py "
+        f"{' '.join(names)} >> tests/benchmarks/certificates.md`: mean reference, the smallest of "
+        f"{', '.join(map(str, SIZES))} heads that is faithful within {1 - TARGET:.0%} on "
+        f"{SEARCHED} searched prompts (bf16, {N_MASKS} masks before climbing); certified on "
+        f"{FRESH} others in float32, ε {EPSILON}, δ {DELTA}, level .05. Below the claims: every "
+        "member, and up to twelve rows heads outside that are ever included, with what each adds "
+        "as a share of the behaviour and its inclusion, the share of 2,000 draws of the prompts in "
+        "which that is δ or more.",
+        flush=True,
+    )
+    for name in names:
+        searched, fresh, _ = prompts_of(name, model)
+        print(f"\n### {name}\n")
+        try:
+            certified(model, searched[:SEARCHED], fresh[:FRESH])
+        except Refused as error:
+            print(f"Refused: {error}.", flush=True)
+
+
+def certified(model, searched, fresh):
+    """A circuit found and certified; what the certificate says is printed."""
+    heads = mx.heads(model)
+    start = time.process_time()
+    goal = mx.CircuitGoal(target=TARGET, sizes=SIZES)
+    circuit = mx.find_circuit(
+        mx.ComponentValues(model, searched, heads, precision="bf16"),
+        mx.ComponentValues(model, searched, heads),
+        goal=goal,
+        n_masks=N_MASKS,
+    ).circuit
+    between = time.process_time()
+    found = mx.certify(
+        mx.ComponentValues(model, fresh, heads), circuit, epsilon=EPSILON, delta=DELTA
+    )
+    end = time.process_time()
+    print(
+        f"{len(circuit)} heads; CPU seconds: search {between - start:.0f}, certificate "
+        f"{end - between:.0f}.\n\n```\n{found}\n```",
+        flush=True,
+    )
+
+
 if __name__ == "__main__":
-    known_models()
+    smollm2(sys.argv[1:]) if sys.argv[1:] else known_models()
