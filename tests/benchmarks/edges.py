@@ -1,4 +1,4 @@
-"""Edges of SmolLM2 on IOI: what a mask costs, what a gradient finds, a circuit on fresh prompts.
+"""Edges of SmolLM2 on IOI: what a mask costs, what a gradient finds, which edges interact.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/edges.py > tests/benchmarks/edges.md
 
@@ -15,7 +15,7 @@ from scipy import stats
 
 import mechspex as mx
 
-N_PROMPTS, N_FRESH, N_MASKS, N_EXACT, N_PAIRED = 8, 6, 8, 30, 10
+N_PROMPTS, N_MASKS, N_EXACT, N_PAIRED = 8, 8, 30, 10
 N_GRADIENTS = 5
 
 
@@ -67,13 +67,14 @@ def screens(edges):
     whole = np.ones((1, edges.n_units), dtype=np.float32)
     line = whole * (np.arange(1, N_GRADIENTS + 1) / N_GRADIENTS)[:, None].astype(np.float32)
 
-    def midpoint():
-        return mx.screen(edges, mx.FirstOrder(parts=N_GRADIENTS), n_terms=1).single_scores
+    def kept(at):
+        return mx.screen(edges, mx.FirstOrder(parts=N_GRADIENTS, at=at), n_terms=1).single_scores
 
     return {
         "EAP": (*seconds(lambda: -mean_gradient(edges, whole)), 1),
         "EAP-IG": (*seconds(lambda: -mean_gradient(edges, line)), N_GRADIENTS),
-        "midpoint": (*seconds(midpoint), N_GRADIENTS),
+        "midpoint": (*seconds(lambda: kept(0.5)), N_GRADIENTS),
+        "three quarters": (*seconds(lambda: kept(0.75)), N_GRADIENTS),
     }
 
 
@@ -109,23 +110,6 @@ def show_screens(edges, found):
         print(f"| `{label}` | {validated.effects[row]:+.2f} |", flush=True)
 
 
-def show_circuits(fresh, found):
-    print("\n## Circuits, on fresh prompts\n")
-    print(
-        "The edges whose ablation is predicted to cost most, all others ablated. Above 1 a circuit "
-        "leaves out\nwhat works against the answer: that raises CPR, and CMD with it.\n"
-    )
-    header = None
-    for name, (scores, _, _) in found.items():
-        curve = mx.faithfulness_curve(fresh, [int(c) for c in np.argsort(scores, kind="stable")])
-        if header is None:
-            sizes = " | ".join(f"{size:,}" for size in curve.sizes)
-            header = f"| screen | CPR | CMD | {sizes} |\n|{'---|' * (3 + len(curve.sizes))}"
-            print(header)
-        each = " | ".join(f"{score.value:.2f}" for score in curve.scores)
-        print(f"| {name} | {curve.cpr.value:.2f} | {curve.cmd.value:.2f} | {each} |", flush=True)
-
-
 def main():
     torch.set_num_threads(1)
     model = mx.load_model("smollm2-135m")
@@ -141,10 +125,7 @@ def main():
         flush=True,
     )
     show_rates(heads, edges)
-    found = screens(edges)
-    show_screens(edges, found)
-    fresh = mx.load_task("ioi", model, n_prompts=N_FRESH, seed=1)
-    show_circuits(edges.on(fresh), found)
+    show_screens(edges, screens(edges))
 
 
 if __name__ == "__main__":

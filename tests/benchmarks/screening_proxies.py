@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 import mechspex as mx
+from mechspex.screening.methods import ScreenMethod
 
 TRUTH = Path(__file__).with_name("screening_heads.npz")
 PLAIN, MIDPOINT = mx.FirstOrder(parts=0), mx.FirstOrder(at=0.5)
@@ -25,7 +26,7 @@ def effects(values):
     return mx.validate(values, [(i,) for i in range(values.n_units)]).effects
 
 
-def singles(values, method=MIDPOINT):
+def singles(values, method: ScreenMethod = MIDPOINT):
     return mx.screen(values, method).single_scores
 
 
