@@ -28,7 +28,7 @@ from mechspex.runs.text import percent, subject
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Units that the text and the picture show.
+# Units outside the circuit that the text shows, and bars of the picture.
 _SHOWN, _DRAWN = 12, 30
 
 
@@ -273,9 +273,10 @@ class Certificate(Result):
         return f"    prompts grouped by what members add: {found}: {served}"
 
     def _listed(self) -> pd.DataFrame:
+        """All members, and the units outside that are ever included, of which it may lack some."""
         table = self.to_pandas()
-        chosen = table["member"] | (table["inclusion"] > 0)
-        return table.loc[chosen].head(max(_SHOWN, len(self.members)))
+        outside = table.loc[~table["member"] & (table["inclusion"] > 0)]
+        return pd.concat([table.loc[table["member"]], outside.head(_SHOWN)])
 
 
 def _mark(sure: bool) -> str:

@@ -144,8 +144,8 @@ def smollm2(names):
         f"{', '.join(map(str, SIZES))} heads that is faithful within {1 - TARGET:.0%} on "
         f"{SEARCHED} searched prompts (bf16, {N_MASKS} masks before climbing); certified on "
         f"{FRESH} others in float32, ε {EPSILON}, δ {DELTA}, level .05. Below the claims: every "
-        "member, and up to twelve rows heads outside that are ever included, with what each adds "
-        "as a share of the behaviour and its inclusion, the share of 2,000 draws of the prompts in "
+        "member, and at most twelve heads outside that are ever included, with what each adds as "
+        "a share of the behaviour and its inclusion, the share of 2,000 draws of the prompts in "
         "which that is δ or more.",
         flush=True,
     )

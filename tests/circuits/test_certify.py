@@ -106,6 +106,16 @@ def test_any_margin_above_the_smallest_is_certified_and_none_below(census):
                 assert found.equivalent_within == least
 
 
+def test_of_a_large_circuit_the_text_names_what_it_lacks():
+    sizes = np.linspace(2, 3, 8)
+    values = mx.FunctionValues(lambda kept: kept.sum(axis=1)[:, None] * sizes, 40)
+    found = mx.certify(values, list(range(20)), delta=0.02)
+    rows = str(found).splitlines()[-32:]
+    assert [row.split()[1] for row in rows] == ["True"] * 20 + ["False"] * 12
+    lacking = mx.certify(values, list(range(35)), delta=0.02)
+    assert str(lacking).splitlines()[-1].split()[:2] == [lacking.units.names[39], "False"]
+
+
 def test_a_certificate_of_an_older_version_has_no_smallest_margin():
     found = mx.certify(planted(), [0, 1, 2])
     record = found.to_record()
