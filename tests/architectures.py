@@ -122,10 +122,10 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-def save_architecture(name, folder):
+def save_architecture(name, folder, **others):
     """A small random model of an architecture, as a user would have it."""
     model_type, options = ARCHITECTURES[name]
-    config = AutoConfig.for_model(model_type, **options)
+    config = AutoConfig.for_model(model_type, **options | others)
     save_random(AutoModelForCausalLM.from_config, config, folder)
     _centre_norms_at_one(folder)
     return folder

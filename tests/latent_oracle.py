@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from raw_oracle import LAYOUTS, Layout
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from mechspex.models.dictionary import Dictionary
@@ -72,6 +73,32 @@ def plain_parts(dictionary, read, written):
             left = left - size * direction
         errors.append(left)
     return every, errors
+
+
+def save_cross_layer(folder, n_layers, *, rule="relu", reads="mlp.hook_in", d=32, n=16, seed=0):
+    """A random cross-layer transcoder in the files of circuit-tracer."""
+    generator = torch.Generator().manual_seed(seed)
+    folder.mkdir(exist_ok=True)
+    for i in range(n_layers):
+
+        def draw(*shape):
+            return torch.randn(*shape, generator=generator)
+
+        encoder = {
+            f"W_enc_{i}": draw(n, d) / d**0.5,
+            f"b_enc_{i}": draw(n) / 10,
+            f"b_dec_{i}": draw(d) / 10,
+        }
+        if rule == "jumprelu":
+            encoder[f"threshold_{i}"] = draw(n).abs() / 2
+        save_file(encoder, folder / f"W_enc_{i}.safetensors")
+        decoder = {f"W_dec_{i}": draw(n, n_layers - i, d) / d**0.5}
+        save_file(decoder, folder / f"W_dec_{i}.safetensors")
+    (folder / "config.yaml").write_text(
+        'model_kind: "cross_layer_transcoder"\n'
+        f'feature_input_hook: "{reads}"\nfeature_output_hook: "hook_mlp_out"\n'
+    )
+    return folder
 
 
 class LatentOracle:
@@ -172,6 +199,77 @@ class LatentOracle:
             for layer, module in self.heads.items():
                 edit = lambda z, layer=layer: heads(layer, z)  # noqa: E731
                 hooks.callback(_hook(module, True, edit).remove)
+            return self.model(tokens, use_cache=False).logits[0, -1], seen
+
+
+class CrossLayerOracle:
+    """The same of a cross-layer transcoder, a dictionary a layer, each of what its MLP reads.
+
+    Args:
+        folder: a saved model with its tokenizer.
+        task: prompts of one length, answers, distractors and corrupted prompts.
+        units: the columns of the masks: latents and errors.
+        layers: the dictionaries, from the first layer on.
+    """
+
+    def __init__(self, folder, task, units, layers):
+        self.model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+        self.units, self.layers = units, layers
+        config: Any = self.model.config
+        layout = LAYOUTS.get(config.model_type, Layout())
+        blocks: Any = self.model.get_submodule(layout.blocks)
+        mlp_out = "post_feedforward_layernorm" if config.model_type == "gemma2" else layout.mlp
+        self.read = [block.get_submodule("mlp") for block in blocks]
+        self.written = [block.get_submodule(mlp_out) for block in blocks]
+        read = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+        self.prompts, self.corrupted = (
+            [torch.tensor([read(text).input_ids]) for text in texts]
+            for texts in (task.prompts, task.corrupted)
+        )
+        self.answers = [read(text).input_ids[-1] for text in task.answers]
+        self.distractors = [read(text).input_ids[-1] for text in task.distractors]
+
+    values = LatentOracle.values
+
+    def directions(self, layer, into):
+        """What latents of a layer write into the MLP of this or a later one."""
+        one = self.layers[layer]
+        return one.w_dec if into == layer else one.later[into - layer - 1]
+
+    @torch.inference_mode()
+    def run(self, tokens, ablated=(), reference=None):
+        """Logits of the last token, and all activations before they are ablated."""
+        seen: dict[Any, torch.Tensor] = {}
+
+        def look(layer, x):
+            rows = x.reshape(-1, x.shape[-1])
+            one = self.layers[layer]
+            seen["latent", layer] = torch.tensor([plain_activations(one, row) for row in rows])
+            return x
+
+        def change(layer, y):
+            rows = y.reshape(-1, y.shape[-1]).clone()
+            error = rows - self.layers[layer].b_dec
+            for below in range(layer + 1):
+                error = error - seen["latent", below] @ self.directions(below, layer)
+            seen["error", layer] = error
+            for unit in ablated:
+                at = range(len(rows)) if unit.position is None else [unit.position]
+                for p in at:
+                    if unit.kind == "error" and unit.layer == layer:
+                        rows[p] -= error[p] - reference["error", layer][p]
+                    elif unit.kind == "latent" and unit.layer <= layer:
+                        key = "latent", unit.layer
+                        off = seen[key][p, unit.number] - reference[key][p, unit.number]
+                        rows[p] -= off * self.directions(unit.layer, layer)[unit.number]
+            return rows.view(y.shape)
+
+        with ExitStack() as hooks:
+            for layer, (read, written) in enumerate(zip(self.read, self.written, strict=True)):
+                reads = lambda x, layer=layer: look(layer, x)  # noqa: E731
+                writes = lambda y, layer=layer: change(layer, y)  # noqa: E731
+                hooks.callback(_hook(read, True, reads).remove)
+                hooks.callback(_hook(written, False, writes).remove)
             return self.model(tokens, use_cache=False).logits[0, -1], seen
 
 

@@ -85,7 +85,7 @@ class CachedForward:
             ModelError: a hook point that the plain model does not have.
         """
         plain_model.attach(ablation.hooks)
-        layers = np.array([unit.layer for unit in units.units])
+        layers = ablation.first_blocks(units)
         positions = ablation.first_positions(len(units))
         wanted = set(layers.tolist()) - {0}
         with_cache = bool(positions.any())
@@ -104,13 +104,15 @@ class CachedForward:
     def from_ablated(self) -> CachedForward | None:
         """The same, which begins at the first unit that a mask keeps.
 
-        None where units are edges or words or have a position: there it would seldom pay.
+        None where units are edges or words or have a position: there it would seldom pay; and
+        where what is ablated in one block changes others by itself.
         """
         ablation = self.ablation
         if (
             isinstance(ablation, EdgeAblation)
             or self.cache
             or (ablation.words and ablation.words.at)
+            or ablation.crosses_layers
         ):
             return None
         none_kept = torch.zeros(1, 1, len(self.layers), dtype=torch.bool)

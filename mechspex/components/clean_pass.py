@@ -40,7 +40,7 @@ def record(
         AblationError: a hook point that the model does not have, or that never fires.
     """
     wanted = list(hooks)
-    hooks = [*dict.fromkeys([*wanted, *(h for at in latents for h in (at.reads, at.writes))])]
+    hooks = [*dict.fromkeys([*wanted, *(h for at in latents for h in at.hooks)])]
     for name in hooks:
         if name not in model.hook_dict:
             raise AblationError(

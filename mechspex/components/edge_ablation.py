@@ -31,6 +31,7 @@ from mechspex.components.masked_forward import Masks
 from mechspex.components.mean_references import References
 from mechspex.core.errors import ModelError
 from mechspex.core.kinds import Kind
+from mechspex.core.units import UnitSet
 from mechspex.models.bridge import Edits
 
 
@@ -93,6 +94,10 @@ class EdgeAblation:
     def first_positions(self, n_units: int) -> Int[np.ndarray, " unit"]:
         """Edges are ablated from the first position on."""
         return np.zeros(n_units, dtype=int)
+
+    def first_blocks(self, units: UnitSet) -> Int[np.ndarray, " unit"]:
+        """The block that each edge's reader is in."""
+        return np.array([unit.layer for unit in units])
 
     def without_bridge(self, dtype: torch.dtype) -> EdgeAblation:
         """The same on a plain model, in another dtype.

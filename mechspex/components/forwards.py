@@ -146,12 +146,13 @@ def _check_apart(sites: Sequence[Site], latents: Sequence[LatentSite]) -> None:
     """Refuse latents beside the whole of what they are parts of."""
     whole = {site.hook: site for site in sites}
     for one in latents:
-        if one.writes in whole:
-            site = whole[one.writes]
-            raise AblationError(
-                f"the {site.kind} of layer {site.layer} is a unit beside latents of what it "
-                "writes; take one or the other"
-            )
+        for hook in (one.writes, *one.later):
+            if hook in whole:
+                site = whole[hook]
+                raise AblationError(
+                    f"the {site.kind} of layer {site.layer} is a unit beside latents of what it "
+                    "writes; take one or the other"
+                )
 
 
 @dataclass(frozen=True, eq=False)

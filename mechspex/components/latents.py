@@ -196,7 +196,7 @@ def _strongest(
     mean = torch.stack([
         one[1:].sum(0) for one in _activations(model, dictionary, ids)
     ]).sum(0) / max(1, sum(len(one) - 1 for one in ids))  # fmt: skip
-    sizes = (mean * dictionary.w_dec.cpu().norm(dim=1)).numpy()
+    sizes = (mean * dictionary.sizes.cpu()).numpy()
     active = np.flatnonzero(sizes)
     if not len(active):
         raise AblationError(

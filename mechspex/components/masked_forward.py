@@ -179,7 +179,7 @@ class Ablation:
     def hooks(self) -> list[tuple[str, Kind]]:
         """The hook points of its edits, each with the kind of the units there."""
         at_sites = [(site.hook, site.kind) for site in self.sites]
-        at_latents = [(hook, at.site.kind) for at in self.latents for hook in (at.reads, at.writes)]
+        at_latents = [(hook, at.site.kind) for at in self.latents for hook in at.hooks]
         at_words = [(EMBEDDING, WORD)] if EMBEDDING in self.references else []
         return at_sites + at_latents + at_words
 
@@ -203,6 +203,18 @@ class Ablation:
             first[list(placed)] = list(placed.values())
         return first
 
+    def first_blocks(self, units: UnitSet) -> Int[np.ndarray, " unit"]:
+        """The first block that has to be run for each unit to be ablated."""
+        first = np.array([unit.layer for unit in units])
+        for at in self.latents:
+            first[at.error_columns] = at.first_block
+        return first
+
+    @property
+    def crosses_layers(self) -> bool:
+        """Whether a latent changes more than what its own block writes."""
+        return any(at.later or at.earlier for at in self.latents)
+
     def without_bridge(self, dtype: torch.dtype) -> Ablation:
         """The same on a plain model, with its references in another dtype."""
         # Latents are counted finer than a model in a coarse dtype.
@@ -222,10 +234,12 @@ class Ablation:
         edits = {site.hook: self._edit(site, masks, rows) for site in self.sites}
         if self.words is not None and WORD in self.words.at:
             edits[EMBEDDING] = self._edit_embedding(self.words, masks, rows)
-        for at in self.latents:
-            for hook, edit in at.edits(masks, self.references, rows, self.length):
-                before = edits.get(hook)
-                edits[hook] = edit if before is None else _both(before, edit)
+        each = [at.edits(masks, self.references, rows, self.length) for at in self.latents]
+        own = (one for first, _ in each for one in first)
+        later = (one for _, second in each for one in second)
+        for hook, edit in [*own, *later]:
+            before = edits.get(hook)
+            edits[hook] = edit if before is None else _both(before, edit)
         return edits
 
     def hidden_keys(self, masks: Masks, rows: slice) -> HiddenKeys | None:

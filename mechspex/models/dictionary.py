@@ -3,7 +3,10 @@
     a_i(x) = act(⟨w_i, x − b⟩ + b_i),    y = Σ_i a_i d_i + b_dec + error
 
 A sparse autoencoder reads what it writes, x = y (Bricken et al. 2023); a transcoder reads what an
-MLP reads and writes what the MLP writes (Dunefsky et al. 2024).
+MLP reads and writes what the MLP writes (Dunefsky et al. 2024). A latent of a cross-layer
+transcoder writes into the MLPs of all later layers as well (Ameisen et al. 2025): layer l of
+
+    y_L = Σ_{l ≤ L} Σ_i a_i^l d_i^{l→L} + b_dec^L + error^L
 """
 
 from __future__ import annotations
@@ -101,6 +104,10 @@ class Dictionary:
         r_mag: the logarithm of magnitude over gate, of ``gated``, ``[latent]``.
         b_mag: the bias of the magnitude; `b_enc` is that of the gate.
         skip: what is written of what is read past all latents, ``[d_out, d_in]``; None for nothing.
+        later: the directions that the latents of one layer of a cross-layer transcoder write into
+            the MLPs of the layers after it, ``[latent, d_out]`` each.
+        earlier: the layers of a cross-layer transcoder whose latents write into this one's MLP
+            too, so that its error is what all of them leave.
         folder: where it was read; None where it was made of tensors.
 
     Raises:
@@ -120,6 +127,8 @@ class Dictionary:
     r_mag: Float[Tensor, " _"] | None = None
     b_mag: Float[Tensor, " _"] | None = None
     skip: Float[Tensor, "_ _"] | None = None
+    later: tuple[Float[Tensor, "_ _"], ...] = ()
+    earlier: tuple[Dictionary, ...] = ()
     folder: Path | None = None
 
     def __post_init__(self) -> None:
@@ -135,10 +144,8 @@ class Dictionary:
             "w_enc": (d_in, n), "b_enc": (n,), "w_dec": (n, d_out), "b_dec": (d_out,),
             "threshold": (n,), "r_mag": (n,), "b_mag": (n,), "skip": (d_out, d_in),
         }  # fmt: skip
-        for name, shape in wanted.items():
-            tensor = getattr(self, name)
-            if tensor is None:
-                continue
+        for name, tensor in self._tensors().items():
+            shape = wanted.get(name, (n, d_out))
             if tuple(tensor.shape) != shape:
                 raise DictionaryError(
                     f"{name} of the dictionary at {self.writes} has shape {list(tensor.shape)}, "
@@ -150,6 +157,7 @@ class Dictionary:
                     "download or train it again"
                 )
         self._check_rule()
+        self._check_layers()
         if self.centred and d_in != d_out:
             raise DictionaryError(
                 f"b_dec of {d_out} numbers cannot be subtracted from {d_in} that are read; set "
@@ -166,6 +174,22 @@ class Dictionary:
                 f"a dictionary that reads {self.reads} and writes {self.writes} is neither an "
                 "autoencoder, which writes what it reads, nor a transcoder of one MLP"
             )
+
+    def _check_layers(self) -> None:
+        if not self.later and not self.earlier:
+            return
+        if self.reads == self.writes:
+            raise DictionaryError(
+                f"the dictionary at {self.writes} is an autoencoder; only transcoders of MLPs "
+                "write into later layers"
+            )
+        for one in self.earlier:
+            reach = one.layer + len(one.later)
+            if not one.layer < self.layer <= reach or one.d_out != self.d_out:
+                raise DictionaryError(
+                    f"latents of layer {one.layer} write {one.d_out:,} numbers up to layer "
+                    f"{reach}; they cannot be earlier ones of layer {self.layer}, of {self.d_out:,}"
+                )
 
     def _check_rule(self) -> None:
         owed = {"jumprelu": ("threshold",), "topk": ("k",), "gated": ("r_mag", "b_mag")}
@@ -205,6 +229,16 @@ class Dictionary:
         place = Place.named(self.writes)
         return f"L{place.layer}{_PARTS[place.point]}"
 
+    @property
+    def crosses(self) -> bool:
+        """Whether it is a layer of a cross-layer transcoder that is tied to another one."""
+        return bool(self.later or self.earlier)
+
+    @property
+    def sizes(self) -> Float[Tensor, " latent"]:
+        """The length of all that each latent writes, ‖d_i‖."""
+        return torch.cat([self.w_dec, *self.later], dim=1).norm(dim=1)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all that its activations depend on, in sixteen digits."""
@@ -213,6 +247,8 @@ class Dictionary:
         for name, tensor in self._tensors().items():
             digest.update(f"{name} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        for one in self.earlier:
+            digest.update(one.digest.encode())
         return digest.hexdigest()[:16]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dictionary:
@@ -225,7 +261,9 @@ class Dictionary:
         moved = {name: t.to(device, dtype) for name, t in self._tensors().items()}
         if all(moved[name] is tensor for name, tensor in self._tensors().items()):
             return self
-        return replace(self, **moved)
+        later = tuple(moved.pop(name) for name in self._later_named())
+        earlier = tuple(one.to(device, dtype) for one in self.earlier)
+        return replace(self, **moved, later=later, earlier=earlier)
 
     def activations(
         self, read: Float[Tensor, "*shape d_in"], chosen: Int[Tensor, " chosen"] | None = None
@@ -262,6 +300,19 @@ class Dictionary:
         parts = [self._reconstruction(part) for part in self._in_parts(read)]
         return torch.cat(parts).view(*read.shape[:-1], self.d_out)
 
+    def written_later(
+        self, read: Float[Tensor, "*shape d_in"], layer: int
+    ) -> Float[Tensor, "*shape d_out"]:
+        """What all latents write together into the MLP of a later layer.
+
+        Args:
+            read: the activations at `reads`.
+            layer: the later layer.
+        """
+        directions = self.later[layer - self.layer - 1]
+        parts = [self.activations(part) @ directions for part in self._in_parts(read)]
+        return torch.cat(parts).view(*read.shape[:-1], directions.shape[1])
+
     def _reconstruction(self, rows: Tensor) -> Tensor:
         written = torch.addmm(self.b_dec, self.activations(rows), self.w_dec)
         return written if self.skip is None else torch.addmm(written, rows, self.skip.T)
@@ -286,7 +337,11 @@ class Dictionary:
 
     def _tensors(self) -> dict[str, Tensor]:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: one for name, one in given.items() if isinstance(one, Tensor)}
+        own = {name: one for name, one in given.items() if isinstance(one, Tensor)}
+        return own | self._later_named()
+
+    def _later_named(self) -> dict[str, Tensor]:
+        return {f"later[{number}]": one for number, one in enumerate(self.later)}
 
     @door(folder=PATH)
     def save(self, folder: str | Path) -> None:
@@ -294,7 +349,15 @@ class Dictionary:
 
         Args:
             folder: made where it is not there.
+
+        Raises:
+            DictionaryError: a layer of a cross-layer transcoder, which is no file of its own.
         """
+        if self.crosses:
+            raise DictionaryError(
+                f"the dictionary at {self.writes} is one layer of a cross-layer transcoder, and "
+                "this layout holds whole dictionaries; keep the folder it was read from"
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         transcodes = self.reads != self.writes

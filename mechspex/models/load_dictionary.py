@@ -1,4 +1,4 @@
-"""Dictionaries from files: the layouts of SAELens and of sparsify, without either library."""
+"""Dictionaries from files: the layouts of SAELens, sparsify and circuit-tracer, without them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from torch import Tensor
 from mechspex.core.checks import Only, told
 from mechspex.core.doors import door
 from mechspex.core.errors import DictionaryError, ModelError
-from mechspex.models.dictionary import Dictionary
+from mechspex.models.dictionary import Dictionary, Place
 from mechspex.models.folder import read_fields
 from mechspex.models.shipped import DICTIONARIES
 
 _CONFIGURATION = "cfg.json"
 # {file of weights: the library whose layout it is}
 _WEIGHTS = {"sae_weights.safetensors": "SAELens", "sae.safetensors": "sparsify"}
+# One layer of a cross-layer transcoder in each.
+_ENCODER, _DECODER = "W_enc_{}.safetensors", "W_dec_{}.safetensors"
+# What a hook point is called in the few lines of YAML beside them.
+_INPUT = re.compile(r"^feature_input_hook:\s*[\"']?([\w.]+)[\"']?\s*$", re.MULTILINE)
 _HOOKS = "give it as hook='blocks.15.hook_resid_post'"
 
 # {architecture of SAELens: rule of its latents}
@@ -56,8 +60,11 @@ def load_dictionary(folder: str | Path, hook: str | None = None) -> Dictionary:
     """A sparse autoencoder or a transcoder from its folder, or a shipped one by name.
 
     Read are the layouts of SAELens (``cfg.json`` and ``sae_weights.safetensors``; ``standard``,
-    ``jumprelu``, ``topk``, ``gated``, and transcoders) and of sparsify (``cfg.json`` and
-    ``sae.safetensors``; ``topk``). Files that are anything else are refused, pickles among them.
+    ``jumprelu``, ``topk``, ``gated``, and transcoders), of sparsify (``cfg.json`` and
+    ``sae.safetensors``; ``topk``), and of circuit-tracer's cross-layer transcoders
+    (``W_enc_0.safetensors``, ``W_dec_0.safetensors``, …; ``relu``, ``jumprelu``). Of these it is
+    the layer that `hook` names, which knows what latents of earlier layers write there. Files that
+    are anything else are refused, pickles among them.
 
     ``smollm2-135m-l15`` ships in the package: 2,048 top-32 latents of what leaves block 15 of
     ``smollm2-135m``, of which ``quality.json`` in its folder says what they keep.
@@ -65,7 +72,7 @@ def load_dictionary(folder: str | Path, hook: str | None = None) -> Dictionary:
     Args:
         folder: where the files lie, or the name of a shipped dictionary.
         hook: the hook point of what it reads, where the files do not say so:
-            ``blocks.15.hook_resid_post``.
+            ``blocks.15.hook_resid_post``; of a cross-layer transcoder that of its layer.
 
     Raises:
         DictionaryError: no such folder, files that are cut off or lack a part, or an architecture
@@ -78,6 +85,8 @@ def load_dictionary(folder: str | Path, hook: str | None = None) -> Dictionary:
             f"no folder {str(folder)!r}; give the one that holds cfg.json, or the name of a "
             f"shipped dictionary: {', '.join(shipped)}"
         )
+    if (path / _ENCODER.format(0)).is_file():
+        return _cross_layer(path, hook)
     weights = [name for name in _WEIGHTS if (path / name).is_file()]
     if not (path / _CONFIGURATION).is_file() or not weights:
         there = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
@@ -165,6 +174,65 @@ def _sparsify(
         "reads": reads, "writes": writes, "rule": "topk", "centred": not transcodes,
         "k": _whole(path, config.get("k", 32)),
     }  # fmt: skip
+
+
+def _cross_layer(path: Path, hook: str | None) -> Dictionary:
+    """One layer of a cross-layer transcoder, and the layers before it."""
+    n_layers = 1
+    while (path / _ENCODER.format(n_layers)).is_file():
+        n_layers += 1
+    point = _said_input(path) or (None if hook is None else Place.named(hook).point)
+    if hook is None or point is None:
+        raise DictionaryError(
+            f"{path} holds a cross-layer transcoder of {n_layers} layers; name the one that is "
+            f"wanted by what it reads, hook='blocks.0.{point or 'hook_resid_mid'}'"
+        )
+    wanted = Place.named(hook)
+    if wanted.point != point or wanted.layer >= n_layers:
+        raise DictionaryError(
+            f"{path} holds a cross-layer transcoder of what {point} is in layers 0 … "
+            f"{n_layers - 1}, not of {hook}; give hook='blocks.{min(wanted.layer, n_layers - 1)}."
+            f"{point}'"
+        )
+    layers: list[Dictionary] = []
+    for layer in range(wanted.layer + 1):
+        given = _one_layer(path, layer, n_layers)
+        earlier = tuple(layers) if layer == wanted.layer else ()
+        reads, writes = f"blocks.{layer}.{point}", f"blocks.{layer}.hook_mlp_out"
+        folder = path.absolute()
+        layers.append(Dictionary(reads, writes, **given, earlier=earlier, folder=folder))
+    return layers[-1]
+
+
+def _said_input(path: Path) -> str | None:
+    """The hook point that all layers read, where ``config.yaml`` says so."""
+    file = path / "config.yaml"
+    if not file.is_file():
+        return None
+    found = _INPUT.search(file.read_text(encoding="utf-8", errors="replace"))
+    return None if found is None else found[1]
+
+
+def _one_layer(path: Path, layer: int, n_layers: int) -> dict[str, Any]:
+    file = path / _DECODER.format(layer)
+    if not file.is_file():
+        raise DictionaryError(f"{path} has no {file.name}, what layer {layer} writes; fetch it too")
+    tensors = _read(path / _ENCODER.format(layer)) | _read(file)
+    wanted = {"w_enc": f"W_enc_{layer}", "b_enc": f"b_enc_{layer}", "b_dec": f"b_dec_{layer}"}
+    if f"threshold_{layer}" in tensors:
+        wanted["threshold"] = f"threshold_{layer}"
+    taken = _taken(path, tensors, wanted)
+    written = tensors.get(f"W_dec_{layer}")
+    if written is None or written.ndim != 3 or written.shape[1] != n_layers - layer:
+        shape = "none" if written is None else f"one of shape {list(written.shape)}"
+        raise DictionaryError(
+            f"{file} should hold W_dec_{layer} of shape [latent, {n_layers - layer}, d_out], and "
+            f"holds {shape}; its files may be of two transcoders"
+        )
+    directions = [one.contiguous() for one in written.unbind(1)]
+    rule = "jumprelu" if "threshold" in taken else "relu"
+    taken["w_enc"] = taken["w_enc"].T.contiguous()
+    return taken | {"w_dec": directions[0], "later": tuple(directions[1:]), "rule": rule}
 
 
 def _hook_of_module(path: Path, transcodes: bool) -> str:
