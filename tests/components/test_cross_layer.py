@@ -1,6 +1,7 @@
 """Latents of cross-layer transcoders, against the raw model with each latent written by itself."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,17 @@ def test_values_are_those_of_the_raw_model(name, rule, ablation, build):
     assert np.abs(alone - expected[int(np.argmin(off))]).max() < rounding(expected[0])
 
 
+def test_what_is_ablated_before_the_first_unit_kept_is_missed_after_it(build):
+    """Where all of the first block is ablated a forward could begin after it, and must not."""
+    folder, model, layers = build("llama")
+    units = mx.latents(model, layers[0], [0, 3, 5], error=False)
+    units = units + mx.latents(model, layers[2], [1, 2], error=False)
+    mask = np.array([[False, False, False, True, True]])
+    found = mx.ComponentValues(model, TASK, units)(mask)
+    expected = CrossLayerOracle(folder, TASK, units.units, layers).values(mask, "mean")
+    assert np.abs(found - expected).max() < rounding(expected)
+
+
 def test_everything_kept_is_the_model_to_the_bit(build):
     _, model, layers = build("llama")
     units = every(model, layers)
@@ -104,10 +116,8 @@ def test_all_latents_and_errors_are_the_mlps(build, ablation):
 
 def test_without_later_layers_it_is_a_transcoder(build):
     """Directions of zero write nothing, so errors and latents are those of one layer."""
-    folder, model, layers = build("llama")
+    _, model, layers = build("llama")
     silent = tuple(torch.zeros_like(one) for one in layers[0].later)
-    from dataclasses import replace
-
     first = replace(layers[0], later=silent)
     second = replace(layers[1], earlier=(first,), later=())
     alone = replace(layers[1], earlier=(), later=())
@@ -121,7 +131,6 @@ def test_without_later_layers_it_is_a_transcoder(build):
         model, TASK, mx.latents(model, replace(layers[1], later=()), range(5))
     )
     assert np.abs(loud(masks) - values[1]).max() > 1e-3
-    assert folder.exists()
 
 
 def test_gradients_are_those_of_finite_differences(build):
