@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/certificates.py > tests/benchmarks/certificates.md
     OMP_NUM_THREADS=1 python tests/benchmarks/certificates.py capital hypernymy greater_than ioi \\
-        >> tests/benchmarks/certificates.md
+        pronoun >> tests/benchmarks/certificates.md
 
 The listed circuit of a known model has the units of all terms of the exact truth under zero
 ablation. What is true of a circuit is read off the values of all masks, mean over all prompts. The
