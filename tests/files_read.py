@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latent_oracle import random_dictionary, save_cross_layer
 from mutated_files import FileKind
 from test_results import RESULTS, values
 
@@ -292,6 +293,28 @@ def index(folder: Path) -> Path:
     return folder / "model" / "model.safetensors.index.json"
 
 
+# Dictionaries of activations.
+
+
+def cross_layer(folder: Path, name: str) -> Path:
+    return save_cross_layer(folder / "clt", 2, rule="jumprelu", d=4, n=6) / name
+
+
+def read_cross_layer(file: Path) -> Any:
+    read = mx.load_dictionary(file.parent, "blocks.1.mlp.hook_in")
+    return read.digest, read.called, len(read.earlier)
+
+
+def dictionary(folder: Path, name: str) -> Path:
+    random_dictionary("blocks.1.hook_resid_post", rule="topk", d=4, n=6).save(folder / "sae")
+    return folder / "sae" / name
+
+
+def read_dictionary(file: Path) -> Any:
+    read = mx.load_dictionary(file.parent)
+    return read.digest, read.called
+
+
 SEAL = b'"checksum"'
 _SHOWN = {kind.__name__ for kind in KINDS}
 OTHERS = [name for name in RESULTS if name not in _SHOWN]
@@ -329,6 +352,16 @@ FILES = [
              read_context),
     FileKind("screened sets (.csv)", screened, lambda file: _sets([str(file)])),
     FileKind("circuit of MIB (JSON)", mib, read_mib, b"", True),
+    *(
+        FileKind(f"cross-layer transcoder: {name}", partial(cross_layer, name=name),
+                 read_cross_layer)
+        for name in ("config.yaml", "W_enc_0.safetensors", "W_dec_1.safetensors")
+    ),
+    *(
+        FileKind(f"dictionary: {name}", partial(dictionary, name=name), read_dictionary, b"",
+                 name == "cfg.json")
+        for name in ("cfg.json", "sae_weights.safetensors")
+    ),
     FileKind("model: config.json", partial(model, name="config.json"), read_folder, b"", True),
     FileKind("model: model.safetensors", partial(model, name="model.safetensors"), read_folder),
     FileKind("model: its index", index, read_folder, b"", True),

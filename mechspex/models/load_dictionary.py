@@ -24,7 +24,7 @@ _WEIGHTS = {"sae_weights.safetensors": "SAELens", "sae.safetensors": "sparsify"}
 # One layer of a cross-layer transcoder in each.
 _ENCODER, _DECODER = "W_enc_{}.safetensors", "W_dec_{}.safetensors"
 # What a hook point is called in the few lines of YAML beside them.
-_INPUT = re.compile(r"^feature_input_hook:\s*[\"']?([\w.]+)[\"']?\s*$", re.MULTILINE)
+_POINT = r"^feature_{}_hook:\s*[\"']?([\w.]+)[\"']?\s*$"
 _HOOKS = "give it as hook='blocks.15.hook_resid_post'"
 
 # {architecture of SAELens: rule of its latents}
@@ -181,7 +181,8 @@ def _cross_layer(path: Path, hook: str | None) -> Dictionary:
     n_layers = 1
     while (path / _ENCODER.format(n_layers)).is_file():
         n_layers += 1
-    point = _said_input(path) or (None if hook is None else Place.named(hook).point)
+    point = _said(path, "input") or (None if hook is None else Place.named(hook).point)
+    written = _said(path, "output") or "hook_mlp_out"
     if hook is None or point is None:
         raise DictionaryError(
             f"{path} holds a cross-layer transcoder of {n_layers} layers; name the one that is "
@@ -198,18 +199,19 @@ def _cross_layer(path: Path, hook: str | None) -> Dictionary:
     for layer in range(wanted.layer + 1):
         given = _one_layer(path, layer, n_layers)
         earlier = tuple(layers) if layer == wanted.layer else ()
-        reads, writes = f"blocks.{layer}.{point}", f"blocks.{layer}.hook_mlp_out"
+        reads, writes = f"blocks.{layer}.{point}", f"blocks.{layer}.{written}"
         folder = path.absolute()
         layers.append(Dictionary(reads, writes, **given, earlier=earlier, folder=folder))
     return layers[-1]
 
 
-def _said_input(path: Path) -> str | None:
-    """The hook point that all layers read, where ``config.yaml`` says so."""
+def _said(path: Path, way: str) -> str | None:
+    """The hook point that all layers read, or write to, where ``config.yaml`` says so."""
     file = path / "config.yaml"
     if not file.is_file():
         return None
-    found = _INPUT.search(file.read_text(encoding="utf-8", errors="replace"))
+    text = file.read_text(encoding="utf-8", errors="replace")
+    found = re.search(_POINT.format(way), text, re.MULTILINE)
     return None if found is None else found[1]
 
 
@@ -228,6 +230,11 @@ def _one_layer(path: Path, layer: int, n_layers: int) -> dict[str, Any]:
         raise DictionaryError(
             f"{file} should hold W_dec_{layer} of shape [latent, {n_layers - layer}, d_out], and "
             f"holds {shape}; its files may be of two transcoders"
+        )
+    if "threshold" in taken and bool((taken["threshold"] < 0).any()):
+        raise DictionaryError(
+            f"threshold_{layer} in {path} has numbers below 0, up to which latents would be "
+            "negative; take a transcoder without"
         )
     directions = [one.contiguous() for one in written.unbind(1)]
     rule = "jumprelu" if "threshold" in taken else "relu"

@@ -183,6 +183,19 @@ def test_what_does_not_fit_is_refused(build, tmp_path):
     deep = mx.load_dictionary(folder, "blocks.0.hook_resid_mid")
     with pytest.raises(DictionaryError, match="lies at blocks.3.* has layers 0 … 2"):
         mx.ComponentValues(model, TASK, mx.latents(model, deep, [1]))
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("hook_mlp_out", "mlp.hook_out"))
+    assert mx.load_dictionary(folder, "blocks.1.hook_resid_mid").writes == "blocks.1.mlp.hook_out"
+    (folder / "config.yaml").write_text(config.replace("hook_mlp_out", "hook_resid_post"))
+    with pytest.raises(DictionaryError, match="neither an autoencoder"):
+        mx.load_dictionary(folder, "blocks.1.hook_resid_mid")
+    (folder / "config.yaml").write_text(config)
+    file = folder / "W_enc_0.safetensors"
+    whole = load_file(file)
+    save_file(whole | {"threshold_0": -torch.ones(16)}, file)
+    with pytest.raises(DictionaryError, match="threshold_0 in .* has numbers below 0"):
+        mx.load_dictionary(folder, "blocks.0.hook_resid_mid")
+    save_file(whole, file)
     file = folder / "W_dec_1.safetensors"
     save_file({"W_dec_1": load_file(file)["W_dec_1"][:, :2].contiguous()}, file)
     with pytest.raises(DictionaryError, match=r"W_dec_1 of shape \[latent, 3, d_out\]"):
