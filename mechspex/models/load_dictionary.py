@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -25,6 +27,8 @@ _WEIGHTS = {"sae_weights.safetensors": "SAELens", "sae.safetensors": "sparsify"}
 _ENCODER, _DECODER = "W_enc_{}.safetensors", "W_dec_{}.safetensors"
 # What a hook point is called in the few lines of YAML beside them.
 _POINT = r"^feature_{}_hook:\s*[\"']?([\w.]+)[\"']?\s*$"
+# Layers that are in use: each later one knows all before it, which would be read as often else.
+_LAYERS: WeakValueDictionary[tuple[object, ...], Dictionary] = WeakValueDictionary()
 _HOOKS = "give it as hook='blocks.15.hook_resid_post'"
 
 # {architecture of SAELens: rule of its latents}
@@ -195,14 +199,22 @@ def _cross_layer(path: Path, hook: str | None) -> Dictionary:
             f"{n_layers - 1}, not of {hook}; give hook='blocks.{min(wanted.layer, n_layers - 1)}."
             f"{point}'"
         )
-    layers: list[Dictionary] = []
-    for layer in range(wanted.layer + 1):
+    layers = [_layer(path, n, n_layers, point, written) for n in range(wanted.layer + 1)]
+    return replace(layers[-1], earlier=tuple(layers[:-1])) if wanted.layer else layers[0]
+
+
+def _layer(path: Path, layer: int, n_layers: int, point: str, written: str) -> Dictionary:
+    """One layer by itself; read once while another that knows it as an earlier one is there."""
+    files = [path / name.format(layer) for name in (_ENCODER, _DECODER)]
+    # Files that were written since are other ones.
+    made = tuple(one.stat().st_mtime_ns if one.is_file() else 0 for one in files)
+    key = (path.resolve(), layer, point, written, made)
+    found = _LAYERS.get(key)
+    if found is None:
         given = _one_layer(path, layer, n_layers)
-        earlier = tuple(layers) if layer == wanted.layer else ()
         reads, writes = f"blocks.{layer}.{point}", f"blocks.{layer}.{written}"
-        folder = path.absolute()
-        layers.append(Dictionary(reads, writes, **given, earlier=earlier, folder=folder))
-    return layers[-1]
+        found = _LAYERS[key] = Dictionary(reads, writes, **given, folder=path.absolute())
+    return found
 
 
 def _said(path: Path, way: str) -> str | None:
@@ -220,6 +232,12 @@ def _one_layer(path: Path, layer: int, n_layers: int) -> dict[str, Any]:
     if not file.is_file():
         raise DictionaryError(f"{path} has no {file.name}, what layer {layer} writes; fetch it too")
     tensors = _read(path / _ENCODER.format(layer)) | _read(file)
+    past = [one.name for one in path.glob("W_skip*")] + [n for n in tensors if "skip" in n]
+    if past:
+        raise DictionaryError(
+            f"{path} has {past[0]}: what is written past all latents of a cross-layer transcoder "
+            "is not supported; take one without"
+        )
     wanted = {"w_enc": f"W_enc_{layer}", "b_enc": f"b_enc_{layer}", "b_dec": f"b_dec_{layer}"}
     if f"threshold_{layer}" in tensors:
         wanted["threshold"] = f"threshold_{layer}"

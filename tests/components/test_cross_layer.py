@@ -166,6 +166,20 @@ def test_latents_are_chosen_by_all_that_they_write(build):
     assert len(chosen) == 5
 
 
+def test_layers_are_read_once_while_they_are_in_use(tmp_path):
+    folder = save_cross_layer(tmp_path / "clt", 4, reads="hook_resid_mid")
+    layers = [mx.load_dictionary(folder, f"blocks.{n}.hook_resid_mid") for n in range(4)]
+    assert layers[3].earlier[0] is layers[2].earlier[0] is layers[0]
+    assert layers[3].earlier[1] is layers[2].earlier[1]
+    assert [len(one.earlier) for one in layers] == [0, 1, 2, 3]
+    assert [len(one.later) for one in layers] == [3, 2, 1, 0]
+    # Other files in the same place are other layers.
+    save_cross_layer(folder, 4, reads="hook_resid_mid", seed=1)
+    again = mx.load_dictionary(folder, "blocks.1.hook_resid_mid")
+    assert again.digest != layers[1].digest
+    assert again.earlier[0].digest != layers[0].digest
+
+
 def test_what_does_not_fit_is_refused(build, tmp_path):
     _, model, layers = build("llama")
     units = mx.latents(model, layers[0], [1])
@@ -196,6 +210,10 @@ def test_what_does_not_fit_is_refused(build, tmp_path):
     with pytest.raises(DictionaryError, match="threshold_0 in .* has numbers below 0"):
         mx.load_dictionary(folder, "blocks.0.hook_resid_mid")
     save_file(whole, file)
+    save_file({"W_skip_1": torch.eye(32)}, folder / "W_skip_1.safetensors")
+    with pytest.raises(DictionaryError, match="W_skip_1.safetensors: what is written past"):
+        mx.load_dictionary(folder, "blocks.1.hook_resid_mid")
+    (folder / "W_skip_1.safetensors").unlink()
     file = folder / "W_dec_1.safetensors"
     save_file({"W_dec_1": load_file(file)["W_dec_1"][:, :2].contiguous()}, file)
     with pytest.raises(DictionaryError, match=r"W_dec_1 of shape \[latent, 3, d_out\]"):
