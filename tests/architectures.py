@@ -5,7 +5,9 @@ import functools
 import numpy as np
 import torch
 from small_models import save_random
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+import mechspex as mx
 
 # Seven tokens with BOS, so that a sliding window of three has something to hide.
 PROMPTS = [
@@ -129,6 +131,13 @@ def save_architecture(name, folder, **others):
     save_random(AutoModelForCausalLM.from_config, config, folder)
     _centre_norms_at_one(folder)
     return folder
+
+
+def load_saved(folder, **options):
+    """Such a model as a bridge, with exactly the tokenizer that was saved."""
+    model = mx.load_model(folder, **options)
+    model.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    return model
 
 
 def _centre_norms_at_one(folder):

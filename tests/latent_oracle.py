@@ -4,6 +4,8 @@ Encoding and decoding are written out here, latent by latent and position by pos
 TransformerLens and nothing of mechspex's forwards is used, only the tensors of a dictionary.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +15,7 @@ from raw_oracle import LAYOUTS, Layout
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from mechspex.core.units import Unit
 from mechspex.models.dictionary import Dictionary
 
 # {end of a hook point: (which module of a block, whether it is its input)}
@@ -101,36 +104,18 @@ def save_cross_layer(folder, n_layers, *, rule="relu", reads="mlp.hook_in", d=32
     return folder
 
 
-class LatentOracle:
-    """The logit difference of every prompt of a task under masks of latents and heads.
+class _Oracle(ABC):
+    """The logit difference of every prompt of a task under masks, by the raw model.
 
     Args:
         folder: a saved model with its tokenizer.
         task: prompts of one length, answers, distractors and corrupted prompts.
-        units: the columns of the masks.
-        dictionary: the dictionary of the latents among them.
     """
 
-    def __init__(self, folder, task, units, dictionary):
+    units: Sequence[Unit]
+
+    def __init__(self, folder, task):
         self.model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
-        self.units, self.dictionary = units, dictionary
-        config: Any = self.model.config
-        layout = LAYOUTS.get(config.model_type, Layout())
-        blocks: Any = self.model.get_submodule(layout.blocks)
-        block = blocks[dictionary.layer]
-        attention = ATTENTION.get(config.model_type, "self_attn")
-        mlp_out = "post_feedforward_layernorm" if config.model_type == "gemma2" else layout.mlp
-
-        def place(hook):
-            name, at_input = POINTS[hook.split(".", 2)[2]]
-            path = {"": "", "mlp": layout.mlp if at_input else mlp_out, "attention": attention}[
-                name
-            ]
-            return (block.get_submodule(path) if path else block), at_input
-
-        self.reads, self.writes = place(dictionary.reads), place(dictionary.writes)
-        self.n_heads = config.num_attention_heads
-        self.heads = {layer: one.get_submodule(layout.head) for layer, one in enumerate(blocks)}
         read = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         self.prompts, self.corrupted = (
             [torch.tensor([read(text).input_ids]) for text in texts]
@@ -138,6 +123,12 @@ class LatentOracle:
         )
         self.answers = [read(text).input_ids[-1] for text in task.answers]
         self.distractors = [read(text).input_ids[-1] for text in task.distractors]
+
+    @abstractmethod
+    def run(
+        self, tokens, ablated=(), reference=None
+    ) -> tuple[torch.Tensor, dict[Any, torch.Tensor]]:
+        """Logits of the last token, and all activations before they are ablated."""
 
     @torch.inference_mode()
     def values(self, masks, ablation, others=None):
@@ -158,6 +149,38 @@ class LatentOracle:
                 logits = self.run(prompt, ablated, reference)[0]
                 rows[row, j] = (logits[self.answers[j]] - logits[self.distractors[j]]).item()
         return rows
+
+
+class LatentOracle(_Oracle):
+    """The logit difference of every prompt of a task under masks of latents and heads.
+
+    Args:
+        folder: a saved model with its tokenizer.
+        task: prompts of one length, answers, distractors and corrupted prompts.
+        units: the columns of the masks.
+        dictionary: the dictionary of the latents among them.
+    """
+
+    def __init__(self, folder, task, units, dictionary):
+        super().__init__(folder, task)
+        self.units, self.dictionary = units, dictionary
+        config: Any = self.model.config
+        layout = LAYOUTS.get(config.model_type, Layout())
+        blocks: Any = self.model.get_submodule(layout.blocks)
+        block = blocks[dictionary.layer]
+        attention = ATTENTION.get(config.model_type, "self_attn")
+        mlp_out = "post_feedforward_layernorm" if config.model_type == "gemma2" else layout.mlp
+
+        def place(hook):
+            name, at_input = POINTS[hook.split(".", 2)[2]]
+            path = {"": "", "mlp": layout.mlp if at_input else mlp_out, "attention": attention}[
+                name
+            ]
+            return (block.get_submodule(path) if path else block), at_input
+
+        self.reads, self.writes = place(dictionary.reads), place(dictionary.writes)
+        self.n_heads = config.num_attention_heads
+        self.heads = {layer: one.get_submodule(layout.head) for layer, one in enumerate(blocks)}
 
     @torch.inference_mode()
     def run(self, tokens, ablated=(), reference=None):
@@ -202,7 +225,7 @@ class LatentOracle:
             return self.model(tokens, use_cache=False).logits[0, -1], seen
 
 
-class CrossLayerOracle:
+class CrossLayerOracle(_Oracle):
     """The same of a cross-layer transcoder, a dictionary a layer, each of what its MLP reads.
 
     Args:
@@ -213,7 +236,7 @@ class CrossLayerOracle:
     """
 
     def __init__(self, folder, task, units, layers):
-        self.model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+        super().__init__(folder, task)
         self.units, self.layers = units, layers
         config: Any = self.model.config
         layout = LAYOUTS.get(config.model_type, Layout())
@@ -221,15 +244,6 @@ class CrossLayerOracle:
         mlp_out = "post_feedforward_layernorm" if config.model_type == "gemma2" else layout.mlp
         self.read = [block.get_submodule("mlp") for block in blocks]
         self.written = [block.get_submodule(mlp_out) for block in blocks]
-        read = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-        self.prompts, self.corrupted = (
-            [torch.tensor([read(text).input_ids]) for text in texts]
-            for texts in (task.prompts, task.corrupted)
-        )
-        self.answers = [read(text).input_ids[-1] for text in task.answers]
-        self.distractors = [read(text).input_ids[-1] for text in task.distractors]
-
-    values = LatentOracle.values
 
     def directions(self, layer, into):
         """What latents of a layer write into the MLP of this or a later one."""

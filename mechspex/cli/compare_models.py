@@ -80,7 +80,8 @@ def compare_models(
         "progress": True,
     }
     if weights:
-        searched, fresh = prompts.split(experiment.prompts, experiment.prompts)
+        half = len(prompts) // 2
+        searched, fresh = prompts.split(half, len(prompts) - half)
         values = mx.WeightValues(experiment.bridge, other, searched)
         tests = mx.ExactTests(level=level)
         found = mx.explain(values, held_out=values.on(fresh), tests=tests, **options)

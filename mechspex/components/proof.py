@@ -157,6 +157,7 @@ class Proved:
         groups = zip(self.exact.groups, other.exact.groups, strict=False)
         if not (
             self.ablated is other.ablated
+            and len(self.exact.groups) == len(other.exact.groups)
             and replace(self.task, metric=other.task.metric) == other.task
             and self.n_blocks is None
             and not self.rules

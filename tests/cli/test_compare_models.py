@@ -40,6 +40,27 @@ def test_weights_that_make_the_change_are_found(run, tmp_path):
     assert "masks/s" not in err, "nothing is measured twice"
 
 
+def test_weights_are_exchanged_on_prompts_of_ones_own_of_any_number(run, tmp_path):
+    before, after = (str(save_architecture("gpt2", tmp_path / name)) for name in ("one", "two"))
+    edited = AutoModelForCausalLM.from_pretrained(after)
+    with torch.no_grad():
+        edited.get_parameter("transformer.h.0.attn.c_proj.weight").mul_(2)
+    edited.save_pretrained(after)
+    rows = [
+        "apple bird,boat,snow",
+        "moon lake,key,tree",
+        "wood wall,door,flag",
+        "key door,moon,key",
+    ]
+    table = ["prompt,answer,distractor", *rows, "snow flag,wall,lake"]
+    (tmp_path / "own.csv").write_text("\n".join(table))
+    asked = ("--prompts-from", str(tmp_path / "own.csv"), "--weights", "--masks", "50")
+    code, _, err = run("compare-models", before, after, *asked, "--run", "own")
+    assert code == 0, err
+    found = mx.Explanation.load("own")
+    assert found.units.names == ("L0ATTN",)
+
+
 def test_units_at_spans_draw_a_task_with_its_spans(run):
     asked = ("--units", "heads@Q+heads@end", "--json")
     code, out, _ = run(

@@ -6,10 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from architectures import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, rounding, save_architecture
+from architectures import (
+    ANSWERS,
+    CORRUPTED,
+    DISTRACTORS,
+    PROMPTS,
+    load_saved,
+    rounding,
+    save_architecture,
+)
 from latent_oracle import CrossLayerOracle, save_cross_layer
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast
 
 import mechspex as mx
 from mechspex.errors import AblationError, DictionaryError
@@ -26,12 +33,6 @@ CASES += [
 ]
 
 
-def load(folder, **options):
-    model = mx.load_model(folder, **options)
-    model.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    return model
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     @functools.cache
@@ -44,7 +45,7 @@ def build(tmp_path_factory):
             mx.load_dictionary(transcoder, f"blocks.{layer}.mlp.hook_in")
             for layer in range(N_LAYERS)
         ]
-        return folder / "model", load(folder / "model"), layers
+        return folder / "model", load_saved(folder / "model"), layers
 
     return build
 
@@ -135,7 +136,7 @@ def test_without_later_layers_it_is_a_transcoder(build):
 
 def test_gradients_are_those_of_finite_differences(build):
     folder, _, layers = build("llama")
-    model = load(folder, dtype=torch.float64)
+    model = load_saved(folder, dtype=torch.float64)
     units = mx.latents(model, layers[0], [0, 3, 5]) + mx.latents(model, layers[2], [1, 2])
     values = mx.ComponentValues(model, TASK, units)
     mask = np.random.default_rng(1).uniform(0.3, 0.9, len(units)).astype(np.float32)

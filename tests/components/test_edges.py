@@ -5,9 +5,16 @@ import functools
 import numpy as np
 import pytest
 import torch
-from architectures import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, rounding, save_architecture
+from architectures import (
+    ANSWERS,
+    CORRUPTED,
+    DISTRACTORS,
+    PROMPTS,
+    load_saved,
+    rounding,
+    save_architecture,
+)
 from edge_oracle import EdgeOracle
-from transformers import PreTrainedTokenizerFast
 
 import mechspex as mx
 from mechspex.components.edge_proof import out_of
@@ -25,18 +32,12 @@ CASES = [(name, ablation) for name in THOROUGH for ablation in REFERENCES]
 CASES += [(name, "mean") for name in (*EIGHT[3:], *MORE)]
 
 
-def load(folder, **options):
-    model = mx.load_model(folder, **options)
-    model.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    return model
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     @functools.cache
     def build(name):
         folder = save_architecture(name, tmp_path_factory.mktemp("edges"))
-        return folder, load(folder)
+        return folder, load_saved(folder)
 
     return build
 
@@ -100,7 +101,7 @@ def test_a_mask_has_one_value_alone_and_in_any_batch(build):
 def test_gradients_are_those_of_finite_differences(name, build):
     """In double precision, at soft masks: mixed where much is ablated and where little is."""
     folder, _ = build(name)
-    model = load(folder, dtype=torch.float64)
+    model = load_saved(folder, dtype=torch.float64)
     edges = mx.edges(model)
     values = mx.ComponentValues(model, TASK, edges)
     rng = np.random.default_rng(2)

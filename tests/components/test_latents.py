@@ -5,9 +5,16 @@ import functools
 import numpy as np
 import pytest
 import torch
-from architectures import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, rounding, save_architecture
+from architectures import (
+    ANSWERS,
+    CORRUPTED,
+    DISTRACTORS,
+    PROMPTS,
+    load_saved,
+    rounding,
+    save_architecture,
+)
 from latent_oracle import LatentOracle, plain_activations, random_dictionary
-from transformers import PreTrainedTokenizerFast
 
 import mechspex as mx
 from mechspex.core.units import UnitSet
@@ -29,18 +36,12 @@ CASES += [
 ]
 
 
-def load(folder, **options):
-    model = mx.load_model(folder, **options)
-    model.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    return model
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     @functools.cache
     def build(name):
         folder = save_architecture(name, tmp_path_factory.mktemp("latents"))
-        return folder, load(folder)
+        return folder, load_saved(folder)
 
     return build
 
@@ -131,7 +132,7 @@ def test_a_transcoder_reads_what_an_autoencoder_has_left_whichever_is_named_firs
 def test_gradients_are_those_of_finite_differences(build):
     """In double precision, at soft masks, of latents, the error, and heads before them."""
     folder, _ = build("llama")
-    model = load(folder, dtype=torch.float64)
+    model = load_saved(folder, dtype=torch.float64)
     for hooks, rule in (((POST,), "topk"), (TRANSCODER, "jumprelu")):
         units = mx.latents(model, random_dictionary(*hooks, rule=rule), [0, 3, 5, 6])
         units = units + mx.heads(model, layers=[0])
