@@ -17,7 +17,7 @@ import pytest
 from invariants import PYTHON, SHELL, asked, lost, public_names
 
 import mechspex as mx
-from mechspex.screening.methods import ScreenMethod
+from mechspex.screening.screen_method import ScreenMethod
 
 DATA = Path(__file__).parent / "data"
 RUNS = DATA / "runs_0_1"

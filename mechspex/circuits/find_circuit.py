@@ -31,7 +31,7 @@ from mechspex.effects.validate import validate
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import VALIDATION, Run, as_run
 from mechspex.screening import screen
-from mechspex.screening.methods import FirstOrder
+from mechspex.screening.gradient_attribution import FirstOrder
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.tasks.metric_names import DIFFERENCES
 

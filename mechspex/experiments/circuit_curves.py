@@ -27,7 +27,7 @@ from mechspex.models.load_model import Model, load_model
 from mechspex.models.units import heads
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run
-from mechspex.screening.methods import FirstOrder
+from mechspex.screening.gradient_attribution import FirstOrder
 from mechspex.tasks.load_task import load_task
 from mechspex.tasks.task import Task
 

@@ -28,7 +28,8 @@ from mechspex.explanation.plan import ExactTests, Plan, renew
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import CONFIGURATION, VALIDATION, Run, as_run
 from mechspex.screening import Candidates, missed
-from mechspex.screening.methods import MethodName, ScreenMethod
+from mechspex.screening.methods import MethodName
+from mechspex.screening.screen_method import ScreenMethod
 from mechspex.screening.screened import FEWEST_SURVIVORS, Screened, as_screen, screened
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.tasks.metric_names import DIFFERENCES

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations, islice, takewhile
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -12,9 +14,41 @@ from mechspex.core.errors import MeasurementError
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.recorded import RecordedValues
+from mechspex.screening.screen_method import Scored, ScreenMethod, at_least
 
 # Groups that are split between two calls of the value function, so that it can batch.
 _AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class CoarseToFine(ScreenMethod):
+    """Single units and pairs without gradients: whole layers are ablated first, then what is in
+    those that matter, down to single units, then pairs of the strongest.
+
+    Attributes:
+        n_masks: how many masks are measured, half of them for pairs.
+
+    Raises:
+        Refused: fewer than one mask.
+    """
+
+    name: ClassVar[str] = "ablation"
+
+    n_masks: int = 1_000
+
+    def __post_init__(self) -> None:
+        at_least(self, n_masks=1)
+
+    def scored(self, recorded: RecordedValues, n_terms: int, seed: int) -> Scored:
+        singles, pairs = coarse_to_fine(recorded, self.n_masks)
+        found = Scored.of_singles(singles, n_terms)
+        best = sorted(pairs, key=lambda pair: -abs(pairs[pair]))[:n_terms]
+        found.terms += best
+        found.scores = np.append(found.scores, [pairs[pair] for pair in best])
+        found.considered.append(len(pairs))
+        for pair, effect in pairs.items():
+            found.reach[list(pair)] = np.hypot(found.reach[list(pair)], effect)
+        return found
 
 
 def coarse_to_fine(

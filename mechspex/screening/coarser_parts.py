@@ -14,7 +14,7 @@ from mechspex.core.units import Term, UnitSet
 from mechspex.core.value_function import ValueFunction
 from mechspex.runs.run import Run
 from mechspex.screening.candidates import Candidates
-from mechspex.screening.methods import CoarseToFine
+from mechspex.screening.coarse_to_fine import CoarseToFine
 from mechspex.screening.screen import screen
 from mechspex.screening.survivors import explaining
 

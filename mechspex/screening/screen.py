@@ -17,7 +17,9 @@ from mechspex.core.value_function import ValuesLike, as_value_function, as_value
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run, as_run
 from mechspex.screening.candidates import Candidates
-from mechspex.screening.methods import MethodName, ScreenMethod, SecondOrder, as_method, find_method
+from mechspex.screening.methods import MethodName, as_method, find_method
+from mechspex.screening.screen_method import ScreenMethod
+from mechspex.screening.second_order import SecondOrder
 
 
 def _renew(given: dict[str, Any], old: dict[str, Any]) -> None:

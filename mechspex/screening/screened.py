@@ -16,8 +16,9 @@ from mechspex.runs.run import Run
 from mechspex.screening.agreement import Agreement, agreement
 from mechspex.screening.candidates import Candidates
 from mechspex.screening.coarser_parts import CoarserParts, holds_all, parts_that_matter
-from mechspex.screening.methods import MethodName, ScreenMethod
+from mechspex.screening.methods import MethodName
 from mechspex.screening.screen import screen as propose
+from mechspex.screening.screen_method import ScreenMethod
 from mechspex.screening.survivors import Screening, survivors
 from mechspex.set_functions.set_function import SetFunction
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 import mechspex as mx
-from mechspex.screening.methods import ScreenMethod
+from mechspex.screening.screen_method import ScreenMethod
 
 TRUTH = Path(__file__).with_name("screening_heads.npz")
 PLAIN, MIDPOINT = mx.FirstOrder(parts=0), mx.FirstOrder(at=0.5)
