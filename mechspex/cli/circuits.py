@@ -23,7 +23,6 @@ from mechspex.cli.output import (
     writing,
 )
 from mechspex.cli.own_prompts import ALL_OWN
-from mechspex.cli.status import folder_of
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_from, check_seed
 from mechspex.core.counted import counted
@@ -162,11 +161,11 @@ def compare(
 
 def _loaded(named: str) -> Any:
     """A circuit from its file, or from the folder of a run."""
-    from mechspex.runs.run import CIRCUIT
+    from mechspex.runs.run import CIRCUIT, folder_of
 
     path = Path(named)
     if not path.is_file() and path.suffix != ".json":
-        path = (path if path.is_dir() else folder_of(named)) / CIRCUIT
+        path = folder_of(named) / CIRCUIT
         if not path.is_file():
             raise Refused(f"{path.parent} holds no circuit; run mechspex circuit first")
     from mechspex.circuits.circuit import Circuit

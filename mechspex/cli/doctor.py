@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from mechspex.cli.output import Json, print_answer
-from mechspex.cli.status import folder_of
 from mechspex.core.errors import Refused, StoreError
 
 
@@ -32,14 +31,18 @@ def doctor(
 
     Exit code 1 where there is damage, or where $MECHSPEX_DEVICE names no device.
     """
-    if salvage is not None:
-        if runs is None or len(runs) != 1:
-            raise Refused("--salvage saves one run: mechspex doctor RUN --salvage NEW")
-        _salvage(folder_of(runs[0]), salvage, as_json)
-    elif runs:
-        _check([folder_of(run) for run in runs], as_json)
-    else:
+    if salvage is not None and len(runs or ()) != 1:
+        raise Refused("--salvage saves one run: mechspex doctor RUN --salvage NEW")
+    if not runs:
         _machine(model, as_json)
+        return
+    from mechspex.runs.run import folder_of
+
+    folders = [folder_of(run) for run in runs]
+    if salvage is None:
+        _check(folders, as_json)
+    else:
+        _salvage(folders[0], salvage, as_json)
 
 
 def _check(folders: list[Path], as_json: bool) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from mechspex.cli.output import OUTPUT, Json, print_answer, refuse_unwritable
-from mechspex.cli.status import folder_of
 
 
 def report(
@@ -22,6 +21,8 @@ def report(
 ) -> None:
     """Write a page that shows runs and answers back: one HTML file, which needs no network."""
     refuse_unwritable(out)
+    from mechspex.runs.run import folder_of
+
     # Before the tables load that an answer takes: a second.
     folders = [folder_of(run) for run in runs]
     from mechspex.report.write_report import write_report

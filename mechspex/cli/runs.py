@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from mechspex.cli.output import Json, print_answer, refuse_unwritable
-from mechspex.cli.status import folder_of, list_all
+from mechspex.cli.status import list_all
 from mechspex.core.errors import RunError
 
 
@@ -40,7 +40,7 @@ def merge(
 ) -> None:
     """Put the values of several runs of one question into one, each mask once."""
     from mechspex.runs.merge import merge as merged
-    from mechspex.runs.run import run_folder
+    from mechspex.runs.run import folder_of, run_folder
 
     parts = merged([folder_of(run) for run in runs], run_folder(into))
     rows = [{**asdict(part), "file": str(part.file)} for part in parts]
@@ -58,6 +58,7 @@ def export(
     ] = None,
 ) -> None:
     """Write all values of a run for other programs: masks as packed bits, a column an output."""
+    from mechspex.runs.run import folder_of
     from mechspex.runs.value_table import ValueTable
 
     refuse_unwritable(file)

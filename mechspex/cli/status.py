@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,6 @@ import typer
 from mechspex.cli.experiment import Experiment
 from mechspex.cli.output import EXPERIMENT, Json, print_answer, to_stderr
 from mechspex.cli.own_prompts import is_table
-from mechspex.core.errors import RunError
 
 # The model whose scores the list of tasks shows.
 _SCORED = "smollm2-135m"
@@ -163,6 +161,8 @@ def status(
     if run is None:
         list_all(as_json)
         return
+    from mechspex.runs.run import folder_of
+
     # Before the tables load that an answer takes: a second.
     folder = folder_of(run)
     from mechspex.core.json_values import plain
@@ -170,30 +170,6 @@ def status(
 
     answer = load(folder)
     print_answer(plain(answer.to_dict()) if as_json else str(answer), as_json)
-
-
-def folder_of(run: str) -> Path:
-    """The folder of a run that exists, by its name or as ``saved in`` prints it.
-
-    Raises:
-        RunError: there is no run of that name; those of nearly that name are told.
-    """
-    from mechspex.runs.run import run_folder
-
-    if len(Path(run).parts) > 1 and Path(run).is_dir():
-        return Path(run)
-    folder = run_folder(run)
-    if folder.is_dir():
-        return folder
-    there = sorted(path.name for path in folder.parent.glob("*/") if path.is_dir())
-    near = get_close_matches(run, there, 3, 0.4)
-    if near:
-        way = f"did you mean {' or '.join(near)}?"
-    elif there:
-        way = "mechspex status lists those that there are"
-    else:
-        way = "there are none yet; start one with: mechspex explain ioi"
-    raise RunError(f"no run {run!r} in {folder.parent}; {way}")
 
 
 def list_all(as_json: bool) -> None:

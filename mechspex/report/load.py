@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from mechspex.circuits.circuit import Circuit
@@ -11,7 +10,7 @@ from mechspex.circuits.pruning import Pruning
 from mechspex.circuits.verdicts import Verdicts
 from mechspex.core.checks import PATH
 from mechspex.core.doors import door
-from mechspex.core.errors import Refused, RunError
+from mechspex.core.errors import Refused
 from mechspex.core.json_values import read_json
 from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
@@ -19,8 +18,8 @@ from mechspex.effects.validation import Validation
 from mechspex.experiments.reproduction import Reproduction
 from mechspex.explanation.explanation import Explanation
 from mechspex.explanation.model_difference import ModelDifference
-from mechspex.runs.result import RunResult, named_folder
-from mechspex.runs.run import SWEEP, list_runs
+from mechspex.runs.result import RunResult
+from mechspex.runs.run import SWEEP, folder_of
 from mechspex.screening.candidates import Candidates
 
 # Of several answers in one folder the first counts: what a later one rests on lies beside it.
@@ -78,24 +77,3 @@ def _of_file(file: Path) -> RunResult:
             return kind.load(file)
     known = ", ".join(kind.schema for kind in KINDS)
     raise Refused(f"{file} has schema {schema!r}, which is none of {known}")
-
-
-def folder_of(run: str | Path) -> Path:
-    """The folder of a run, from its name, itself or the file of its answer.
-
-    Raises:
-        RunError: there is no such run.
-    """
-    if Path(run).is_file():
-        return Path(run).parent
-    named = [] if isinstance(run, Path) else named_folder(run)
-    for folder in (Path(run), *named):
-        if folder.is_dir():
-            return folder
-    runs = [str(row["run"]) for row in list_runs()]
-    near = get_close_matches(str(run), runs, n=3)
-    if near or runs:
-        told = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(runs[-8:])}"
-    else:
-        told = "there are none yet; start one with: mechspex explain ioi"
-    raise RunError(f"no run {str(run)!r}; {told}")

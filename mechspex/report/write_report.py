@@ -14,11 +14,12 @@ from mechspex.core.doors import door
 from mechspex.core.errors import Refused, StoreError
 from mechspex.core.json_values import plain
 from mechspex.core.result import Result
-from mechspex.report.load import folder_of, load
+from mechspex.report.load import load
 from mechspex.report.section import section
 from mechspex.report.side_by_side import side_by_side
 from mechspex.report.signed import signed
 from mechspex.report.visible import all_visible
+from mechspex.runs.run import folder_of
 
 if TYPE_CHECKING:
     import jinja2

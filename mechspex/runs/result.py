@@ -7,9 +7,9 @@ from typing import ClassVar, TypeVar
 
 from mechspex.core.checks import PATH
 from mechspex.core.doors import door
-from mechspex.core.errors import Refused, RunError
+from mechspex.core.errors import Refused
 from mechspex.core.result import Result
-from mechspex.runs.run import run_folder
+from mechspex.runs.run import named_folder
 
 # `typing.Self` is refused by the checks of types in the tests.
 K = TypeVar("K", bound="RunResult")
@@ -71,11 +71,3 @@ class RunResult(Result):
     def _in_folder(self: K, folder: Path) -> K:
         """The same, knowing where it lies; of results that have a folder."""
         return self
-
-
-def named_folder(name: str) -> list[Path]:
-    """The folder of a run of that name; none where no run can be called so."""
-    try:
-        return [run_folder(name)]
-    except RunError:
-        return []

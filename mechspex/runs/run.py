@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -46,6 +47,9 @@ FIGURE, CELLS = "reproduction.json", "cells.json"
 
 # Below a run: the values on fresh outputs.
 VALIDATION = "validation"
+
+# Runs that a complaint names, where none is nearly called so.
+_LISTED = 8
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -215,6 +219,43 @@ def run_folder(run: str | Path) -> Path:
             "and MECHSPEX_RUNS for the folder"
         )
     return runs_folder() / run
+
+
+def named_folder(name: str) -> list[Path]:
+    """The folder of a run of that name; none where no run can be called so."""
+    try:
+        return [run_folder(name)]
+    except RunError:
+        return []
+
+
+def folder_of(run: str | Path) -> Path:
+    """The folder of a run that exists, from its name, itself or the file of its answer.
+
+    A name is that of a run before it is that of a folder here.
+
+    Raises:
+        RunError: there is no such run, and those of nearly that name are told; or no run can be
+            called so.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path.parent
+    named = [] if isinstance(run, Path) else named_folder(run)
+    # No name is not the folder where one stands.
+    for folder in (*named, *([path] if run else ())):
+        if folder.is_dir():
+            return folder
+    run_folder(run)
+    there = sorted(folder.name for folder in runs_folder().glob("*/"))
+    near = get_close_matches(str(run), there, 3, 0.4)
+    if near:
+        told = f"did you mean {' or '.join(near)}?"
+    elif there:
+        told = f"there are {', '.join(there[-_LISTED:])}"
+    else:
+        told = "there are none yet; start one with: mechspex explain ioi"
+    raise RunError(f"no run {str(run)!r} in {runs_folder()}; {told}")
 
 
 def runs_folder() -> Path:

@@ -9,10 +9,9 @@ import sys
 import numpy as np
 
 import mechspex as mx
-from mechspex.report.load import folder_of
 from mechspex.report.what_if import prediction_interval
 from mechspex.runs.measured import measured_masks
-from mechspex.runs.run import Run
+from mechspex.runs.run import Run, folder_of
 
 # Masks of each kind; among how many of the strongest heads a reader switches off how many; and
 # how many heads a circuit keeps.

@@ -11,7 +11,7 @@ import mechspex as mx
 from mechspex.core.masks import all_masks
 from mechspex.errors import RunError
 from mechspex.runs.cost import Cost
-from mechspex.runs.run import Run
+from mechspex.runs.run import Run, folder_of
 
 UNITS = mx.parts("abc")
 
@@ -51,6 +51,28 @@ def test_a_name_lies_below_the_folder_of_runs(tmp_path, monkeypatch):
     assert Run.open("ioi").folder == tmp_path / "ioi"
     with pytest.raises(RunError, match="run name '../ioi' is refused"):
         Run.open("../ioi")
+
+
+def test_a_run_that_exists_is_found_by_name_before_a_folder_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("MECHSPEX_RUNS", "runs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=r"no run 'soup' in runs; there are none yet"):
+        folder_of("soup")
+    for folder in ("runs/soup", "runs/salad", "soup", "elsewhere"):
+        Path(folder).mkdir(parents=True)
+    (Path("soup") / "explanation.json").write_text("{}")
+    assert folder_of("soup") == Path("runs/soup")
+    assert folder_of(Path("soup")) == Path("soup")
+    assert folder_of("runs/salad") == Path("runs/salad")
+    assert folder_of("elsewhere") == Path("elsewhere")
+    assert folder_of("soup/explanation.json") == Path("soup")
+    with pytest.raises(RunError, match=r"no run 'soop' in runs; did you mean soup\?"):
+        folder_of("soop")
+    with pytest.raises(RunError, match=r"no run 'qqq' in runs; there are salad, soup"):
+        folder_of("qqq")
+    for name in ("", "../x"):
+        with pytest.raises(RunError, match="is refused: use letters"):
+            folder_of(name)
 
 
 def test_a_nested_call_shares_the_run_and_its_cost_counts_in_both(tmp_path):
