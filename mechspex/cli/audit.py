@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.asks import asks
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.output import MASKS, Level, NamedTask, to_stderr
 from mechspex.cli.run_names import keep_options, run_name
 from mechspex.cli.workers import with_workers

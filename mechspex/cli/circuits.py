@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mechspex.cli.asks import asks
 from mechspex.cli.choices import BenchAblation, KnownModel, Objective
-from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import DISCOVERED, FRESH, Question
 from mechspex.cli.output import (
     ANSWER,

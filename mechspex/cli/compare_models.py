@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mechspex.cli.asks import asks
 from mechspex.cli.choices import Decoder
-from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.output import MASKS, Level, NamedTask, to_stderr
 from mechspex.cli.run_names import keep_options, run_name
 from mechspex.cli.workers import with_workers
@@ -18,6 +19,7 @@ from mechspex.core.checks import check_from, check_level
 @asks(
     without=("model", "task", "precision", "calibration"),
     named=(("before", "model"), ("task", "task")),
+    silences={"weights": ("units", "layers", "ablation")},
 )
 def compare_models(
     experiment: Experiment,
@@ -49,7 +51,7 @@ def compare_models(
         typer.Option(
             "--weights",
             help="Ask whose weights make the change: attentions and MLPs of AFTER get those of "
-            "BEFORE, and --units and --ablation say nothing.",
+            "BEFORE; without --units, --layers and --ablation.",
         ),
     ] = False,
 ) -> None:

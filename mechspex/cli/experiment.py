@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, field, fields
-from functools import cached_property, wraps
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -29,19 +28,14 @@ from mechspex.cli.output import (
     writing,
 )
 from mechspex.cli.own_prompts import N_PROMPTS, OwnPrompts, check_ablation, say_drawing, sizes_of
-from mechspex.cli.own_texts import OwnTexts
 from mechspex.cli.run_names import keep_options, run_name
 from mechspex.cli.search import Search
-from mechspex.cli.training import explain_training
 from mechspex.core.checks import check_seed
 from mechspex.core.csv_tables import write_csv
 from mechspex.core.errors import Refused, RunError
 
 # What torch calls its devices, a number behind a colon left out.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")
-
-# The options that say what becomes of the answer.
-_OUTPUT = ("csv", "figure", "run", "as_json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,79 +332,3 @@ class Experiment(Search, OwnPrompts):
                 file=sys.stderr,
             )
             raise
-
-
-def asks(
-    *,
-    without: Iterable[str] = (),
-    sets: str = "",
-    texts: bool = False,
-    searches: bool = False,
-    named: Iterable[tuple[str, str]] = (),
-    **defaults: Any,
-) -> Callable[..., Callable[..., None]]:
-    """Splice the options of an `Experiment` into a command, whose first parameter takes it.
-
-    The experiment is checked before the command begins.
-
-    Args:
-        without: options that this command does not have.
-        sets: the command's own argument, a list; it begins in the task's place where prompts are
-            of one's own.
-        texts: whether its units may be parts of a text.
-        searches: whether it has the options of a `Search`.
-        named: options of the command's own, and the options of the experiment that they are.
-        **defaults: this command's own defaults of options.
-    """
-
-    def spliced(command: Callable[..., None]) -> Callable[..., None]:
-        # The command's own parameters follow those of the experiment.
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        rare = {OwnTexts: texts, Search: searches}
-        others = {o.name for options, has in rare.items() if not has for o in fields(options)}
-        left_out = {*without, *others}
-        shared = [option for option in _options(defaults) if option.name not in left_out]
-
-        @wraps(command)
-        def run(**given: Any) -> None:
-            asked = {"command": command.__name__, **given}
-            chosen = {option.name: given.pop(option.name) for option in shared}
-            if chosen.get("training") is not None:
-                # Without model and prompts.
-                explain_training(Experiment(**defaults | chosen, asked=asked), given)
-                return
-            chosen |= {option: given[own] for own, option in named}
-            if sets and chosen["task"] and (chosen["prompts_from"] or chosen["prompt"]):
-                given[sets] = [chosen.pop("task"), *(given[sets] or ())]
-                asked |= {"task": None, sets: given[sets]}
-            experiment = Experiment(**defaults | chosen, asked=asked)
-            experiment.check()
-            command(experiment, **given)
-
-        own = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in own]
-        # What belongs to the output stands at the end of the help.
-        output = [option for option in shared if option.name in _OUTPUT]
-        parameters = [*(o for o in shared if o not in output), *own, *output]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {option.name: option.annotation for option in parameters}
-        return run
-
-    return spliced
-
-
-def _options(defaults: dict[str, Any]) -> list[inspect.Parameter]:
-    """The fields of `Experiment` as parameters of a command."""
-    types = get_type_hints(Experiment, include_extras=True)
-    empty = inspect.Parameter.empty
-    return [
-        inspect.Parameter(
-            option.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(
-                option.name, empty if option.default is MISSING else option.default
-            ),
-            annotation=types[option.name],
-        )
-        for option in fields(Experiment)
-        if option.name != "asked"
-    ]

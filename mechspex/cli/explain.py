@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mechspex.cli.asks import asks
 from mechspex.cli.choices import Decoder, Design, ScreenOrNone
-from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import EXPLAINED, FRESH, Question
 from mechspex.cli.output import ANSWER, MASKS, Level, say_needed
 from mechspex.cli.pictures import show_pictures

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mechspex.cli.asks import asks
 from mechspex.cli.choices import Decoder
-from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import FRESH, PRUNED, Question
 from mechspex.cli.output import ANSWER, MASKS
 from mechspex.cli.workers import with_workers

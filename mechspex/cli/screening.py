@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mechspex.cli.asks import asks
 from mechspex.cli.choices import Screen
-from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import SCREENED, TESTED, Question
 from mechspex.cli.output import ANSWER, MASKS, Level, say_needed
 from mechspex.cli.workers import with_workers

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mechspex.cli.asks import asks
 from mechspex.cli.choices import RepairSource
-from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import FRESH, REPAIRED, Question
 from mechspex.cli.output import MASKS, Level, say_needed
 from mechspex.cli.workers import with_workers

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mechspex.cli.experiment import Experiment, asks
+from mechspex.cli.asks import asks
+from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import SWEPT, Question
 from mechspex.cli.output import MASKS
 from mechspex.cli.texts import answers_about_texts, show_texts

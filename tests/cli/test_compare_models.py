@@ -85,6 +85,20 @@ def test_slips_are_told_before_a_model_is_loaded(run, tmp_path):
         assert "loading" not in err
 
 
+def test_what_says_nothing_beside_weights_is_refused(run):
+    asked = ("compare-models", "tiny", "tiny", "--task", "induction", "--masks", "60")
+    for option, given in (("units", "heads"), ("layers", "0"), ("ablation", "mean")):
+        code, out, err = run(*asked, "--weights", f"--{option}", given)
+        assert (code, out) == (2, "")
+        assert f"--{option} and --weights are given" in err
+        assert "leave out one of them" in err
+        assert "loading" not in err
+    assert run(*asked, "--units", "heads")[0] == 0
+    code, _, err = run(*asked, "--weights")
+    assert "are given" not in err, "defaults are not"
+    assert "the same weights" in err
+
+
 def test_a_file_of_a_circuit_is_audited(run, tmp_path):
     circuit = mx.Circuit.published({"idle": ["L0H0"], "induction": ["L1H3"]}, mx.heads("tiny"))
     circuit.save(tmp_path / "claimed.json")
