@@ -22,6 +22,7 @@ from mechspex.core.checks import told
 from mechspex.core.errors import ShapeError, TaskError
 from mechspex.forward.backward_pass import BackwardPass, Places
 from mechspex.forward.batch_size import BatchSize, unless_out_of_memory
+from mechspex.forward.thread_count import threads_that_pay
 from mechspex.models.bridge import HookWatch
 from mechspex.models.hidden_keys import with_gradients
 from mechspex.tasks.metrics import AllPositions, Continuations, LogitDifference, Metric
@@ -147,17 +148,19 @@ class BatchedForward:
             batch = order[done : done + max(1, fitting // n_prompts)]
             block = int(blocks[batch].min())
             at_once = min(fitting, n_prompts)
-            start = time.perf_counter()
-            measured = unless_out_of_memory(
-                partial(self._measure_batch, measure, masks[batch], at_once, block, position)
-            )
+            with threads_that_pay(self.plain.tokens.device):
+                start = time.perf_counter()
+                measured = unless_out_of_memory(
+                    partial(self._measure_batch, measure, masks[batch], at_once, block, position)
+                )
+                seconds = time.perf_counter() - start
             if measured is None:
                 # Outside the except block, so that the failed forward's tensors are freed.
                 size.ran_out(len(batch) * at_once, window)
                 continue
             if at_once == n_prompts:
                 tokens = len(batch) * n_prompts * window
-                size.took(tokens, tokens * (n_blocks - block), time.perf_counter() - start)
+                size.took(tokens, tokens * (n_blocks - block), seconds)
             results[batch] = measured
             done += len(batch)
         return results

@@ -18,6 +18,7 @@ from mechspex.core.errors import MeasurementError, ModelError
 from mechspex.forward.batch_size import BatchSize, unless_out_of_memory
 from mechspex.forward.plain_model import PlainModel
 from mechspex.forward.rounding import rounding_of
+from mechspex.forward.thread_count import threads_that_pay
 from mechspex.models.bridge import HookWatch, can_keep_last_logits, edited_logits
 from mechspex.models.load_model import Model
 from mechspex.models.weights import weights_of
@@ -198,14 +199,16 @@ class RowForward:
         while len(order):
             known = 0 if self._known is None else rows.shared_with(int(order[0]), self._known[0])
             batch = rows.next_batch(order, self._size.tokens, known)
-            start = time.perf_counter()
-            measured = unless_out_of_memory(partial(self._of_copy, rows, batch, read))
+            with threads_that_pay(self._device):
+                start = time.perf_counter()
+                measured = unless_out_of_memory(partial(self._of_copy, rows, batch, read))
+                seconds = time.perf_counter() - start
             if measured is None:
                 # Outside the except block, so that the failed forward's tensors are freed.
                 self._known = None
                 self._size.ran_out(len(batch.rows), batch.length - batch.prefix)
                 continue
-            seconds, n_tokens = time.perf_counter() - start, batch.n_tokens
+            n_tokens = batch.n_tokens
             self._size.took(n_tokens, n_tokens, seconds)
             self.tokens_run += n_tokens
             yield batch, measured
