@@ -97,7 +97,7 @@ def circuit(
             "--census goes with prompts of your own (--prompts-from, --prompt): those of a task "
             "are drawn from more"
         )
-    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-circuit")
+    question = Question.of(experiment, f"{experiment.about}-circuit")
 
     def search(run: str, values: Any, fresh: Any = None) -> Any:
         import mechspex as mx
@@ -136,7 +136,7 @@ def _refuse_goal(
         raise Refused(f"n_masks = {n_masks}: give at least 50")
     if not 0 < target < (math.inf if objective == "best" else 1):
         raise Refused(f"target = {target}: give a faithfulness above 0, below 1 to match the model")
-    if size is not None and experiment.is_shipped:
+    if size is not None and experiment.knows_units:
         n_units = len(experiment.chosen)
         if not 1 <= size < n_units:
             raise Refused(f"size = {size}: choose from 1 to {n_units - 1} units")

@@ -71,7 +71,7 @@ def compare_models(
     import mechspex as mx
 
     other = mx.load_model(after, dtype=getattr(torch, experiment.dtype), device=experiment.device)
-    kind = "weights" if weights else f"{experiment.units}-{experiment.ablation}-models"
+    kind = "weights" if weights else f"{experiment.about}-models"
     about = f"{experiment.task_name}-{kind}"
     run = experiment.run or run_name(about, {k: str(v) for k, v in experiment.asked.items()})
     options: dict[str, Any] = {
@@ -88,7 +88,9 @@ def compare_models(
         tests = mx.ExactTests(level=level)
         found = mx.explain(values, held_out=values.on(fresh), tests=tests, **options)
     else:
-        units = experiment.units if experiment.layers is None else experiment.chosen
+        units = experiment.units
+        if experiment.dictionaries or experiment.layers is not None:
+            units = experiment.chosen_on(prompts[: len(prompts) // 2])
         found = mx.compare_models(
             experiment.bridge, other, prompts, units, experiment.ablation, level=level, **options
         )

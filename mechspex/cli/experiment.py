@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from mechspex.cli.choices import Ablation, Dtype, Precision
+from mechspex.cli.latents import NamedLatents, split_latents
 from mechspex.cli.layers import of_layers
 from mechspex.cli.output import (
     EXPERIMENT,
@@ -33,6 +34,7 @@ from mechspex.cli.search import Search
 from mechspex.core.checks import check_seed
 from mechspex.core.csv_tables import write_csv
 from mechspex.core.errors import Refused, RunError
+from mechspex.core.units import UnitSet
 
 # What torch calls its devices, a number behind a colon left out.
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "privateuseone", "ipu", "meta")
@@ -62,7 +64,9 @@ class Experiment(Search, OwnPrompts):
         str,
         typer.Option(
             help="heads, mlps, neurons, or a sum: heads+mlps; edges; heads@S2 at a named span, "
-            "heads@-1 at the last token; or some by name: L0H1,L1H3@S2.",
+            "heads@-1 at the last token; or some by name: L0H1,L1H3@S2. "
+            "latents:smollm2-135m-l15, or of a FOLDER: the 64 latents of a dictionary that the "
+            "prompts make most active; latents:FOLDER:top200, latents:FOLDER:12,40.",
             rich_help_panel=EXPERIMENT,
         ),
     ] = "heads"
@@ -137,7 +141,7 @@ class Experiment(Search, OwnPrompts):
                 numbers out of range.
         """
         from mechspex.models.shape import kinds_of
-        from mechspex.models.shipped import check_model_name
+        from mechspex.models.shipped import SHAPES, check_model_name
         from mechspex.tasks.task_file import read_task_file
 
         self.check_run()
@@ -155,10 +159,14 @@ class Experiment(Search, OwnPrompts):
         calibrated = self.calibration_texts is not None
         corrupted = task_file is None or "corrupted" in task_file.templates[0]
         check_ablation(self.ablation, self.task_name, self.prompts, corrupted, calibrated)
-        kinds_of(self.units)
-        if self.is_shipped:
+        others, latents = self._named
+        for one in latents:
+            _ = one.path
+        if others:
+            kinds_of(others)
+        if self.model in SHAPES:
             # Names and kinds that the model does not have.
-            _ = self.chosen
+            _ = self._others if latents else self.chosen
         if self.has_own and self._light_tokenizer is not None:
             own = self.own_task(self._light_tokenizer)
             corrupted = own.corrupted is not None
@@ -186,18 +194,62 @@ class Experiment(Search, OwnPrompts):
         return mx.load_model(self.model, dtype=getattr(torch, self.dtype), device=self.device)
 
     @cached_property
-    def chosen(self) -> Any:
-        """The units, a column of the masks each; a shipped model is not loaded for them."""
+    def _named(self) -> tuple[str, tuple[NamedLatents, ...]]:
+        """What is named beside latents, and these."""
+        return split_latents(self.units)
+
+    @cached_property
+    def _others(self) -> Any:
+        """The units beside latents."""
         from mechspex.models.shipped import SHAPES
 
-        if self.is_shipped:
+        others, _ = self._named
+        if self.model in SHAPES:
             shape = SHAPES[self.model]
         else:
             from mechspex.models.units import shape_of
 
             shape = shape_of(self.bridge)
-        units = shape.units(self.units)
+        return shape.units(others) if others else UnitSet()
+
+    @cached_property
+    def chosen(self) -> Any:
+        """The units, a column of the masks each; no model is loaded where `knows_units`."""
+        if self._named[1]:
+            return self.chosen_on(self.task_drawn(self.prompts)[: self.prompts])
+        return self._others if self.layers is None else of_layers(self._others, self.layers)
+
+    def chosen_on(self, searched: Any) -> Any:
+        """The units, latents among them chosen by the prompts that are searched."""
+        _, latents = self._named
+        if not latents:
+            return self.chosen
+        units = self._others
+        for one in latents:
+            units = units + one.units(self.bridge, searched)
         return units if self.layers is None else of_layers(units, self.layers)
+
+    @property
+    def most_units(self) -> int:
+        """How many units there are at most."""
+        _, latents = self._named
+        if not latents:
+            return len(self.chosen)
+        return len(self._others) + sum(one.at_most for one in latents)
+
+    @property
+    def about(self) -> str:
+        """What is ablated, and how, for the name of a run."""
+        others, latents = self._named
+        units = self.units
+        if latents:
+            units = "+".join([*([others] if others else ()), *(one.in_short for one in latents)])
+        return f"{units}-{self.ablation}"
+
+    @property
+    def dictionaries(self) -> list[Path]:
+        """The folders of the dictionaries whose latents are units."""
+        return [one.path for one in self._named[1]]
 
     @cached_property
     def _light_tokenizer(self) -> Any:
@@ -233,9 +285,11 @@ class Experiment(Search, OwnPrompts):
             return self.own_task(self.tokenizer, say)
         say_drawing(self.task_name, n_prompts)
         name = self.model if self._light_tokenizer else self.bridge.cfg.model_name
+        others, latents = self._named
+        spans = any(isinstance(one.place, str) for one in latents)
         drawn = draw_task(
             self.task, self.tokenizer, name, n_prompts=n_prompts, seed=self.seed,
-            spans=names_spans(self.units),
+            spans=spans or bool(others and names_spans(others)),
         )  # fmt: skip
         return self.as_asked(drawn)
 
@@ -252,11 +306,11 @@ class Experiment(Search, OwnPrompts):
         print_answer(answer.to_dict() if self.as_json else str(answer), self.as_json)
 
     @property
-    def is_shipped(self) -> bool:
-        """Whether the model is one of those whose units are known without loading it."""
+    def knows_units(self) -> bool:
+        """Whether the units are known without loading the model."""
         from mechspex.models.shipped import SHAPES
 
-        return self.model in SHAPES
+        return self.model in SHAPES and not self._named[1]
 
     def values(self, *prompts: int, say: Callable[[object], None] | None = None) -> list[Any]:
         """A value function on so many prompts, another one on so many further ones, and so on.
@@ -274,7 +328,7 @@ class Experiment(Search, OwnPrompts):
         own = self.task is None
         first, *others = self._own_parts(prompts, say) if own else drawn.split(*prompts)
         values = mx.ComponentValues(
-            self.bridge, first, self.chosen, self.ablation, precision=self.precision,
+            self.bridge, first, self.chosen_on(first), self.ablation, precision=self.precision,
             seed=self.seed, calibration=self.calibration_texts,
         )  # fmt: skip
         if values.precision_error is not None:

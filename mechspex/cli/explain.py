@@ -143,7 +143,7 @@ def explain(
         show_texts(experiment, answers)
         exit_where_masks_failed(answers)
         return
-    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}")
+    question = Question.of(experiment, experiment.about)
     explanation = question.answer(EXPLAINED)
     if explanation is None:
         explanation = _searched(experiment, question, screen, options)
@@ -164,7 +164,7 @@ def _searched(
     experiment: Experiment, question: Question, screen: str | None, options: dict[str, Any]
 ) -> Any:
     """The explanation of the first prompts, tested on the others and kept as the answer."""
-    method = _screen_method(screen, len(experiment.chosen))
+    method = _screen_method(screen, experiment.most_units)
     if experiment.minutes is not None and method is not None:
         raise Refused("--minutes does not know how long a screen takes; give --masks")
     in_one_go = options["n_masks"] is not None
@@ -242,7 +242,7 @@ def _check(experiment: Experiment, options: dict[str, Any]) -> None:
             check(options[name])
     spex = "spex" in (options["decoder"], options["design"])
     n_masks = _AMPLE if options["n_masks"] is None else options["n_masks"]
-    known = experiment.is_shipped and not experiment.has_text
+    known = experiment.knows_units and not experiment.has_text
     if known and (spex or options["decoder"] == "exhaustive" or n_masks < _AMPLE):
         from mechspex.explanation.plan import Plan
 

@@ -175,6 +175,9 @@ def _digest(experiment: Experiment) -> str | None:
         "experiment": {option: _content(getattr(experiment, option)) for option in options},
         "task": None if experiment.task is None else _content(_task_file(experiment.task)),
         "model": None if model is None else [str(model.resolve()), _stamps(model, "*")],
+        "dictionaries": [
+            [str(one.resolve()), _stamps(one, "*")] for one in experiment.dictionaries
+        ],
         "package": _stamps(_PACKAGE, "**/*.py"),
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),

@@ -61,7 +61,7 @@ def prune(
     for share in shares or ():
         if not 0 < share < 1:
             raise Refused(f"share = {share}: give a share of the units between 0 and 1")
-    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-prune")
+    question = Question.of(experiment, f"{experiment.about}-prune")
 
     def search(run: str, values: Any, fresh: Any) -> Any:
         import mechspex as mx

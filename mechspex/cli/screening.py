@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -11,12 +12,15 @@ from mechspex.cli.asks import asks
 from mechspex.cli.choices import Screen
 from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import SCREENED, TESTED, Question
-from mechspex.cli.output import ANSWER, MASKS, Level, say_needed
+from mechspex.cli.output import ANSWER, EXPERIMENT, MASKS, Level, say_needed
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.kinds import as_named, kind_of_name, listed_kinds
 from mechspex.core.units import names_in
+
+# How a latent is called, wherever it is ablated.
+_LATENT = re.compile(r"\.latent(\d+)(?:@|$)")
 
 
 @with_workers
@@ -52,7 +56,7 @@ def screen(
     """Score all units and pairs cheaply; what is proposed here is not yet measured."""
     check_from(1, n_terms=terms, n_masks=masks)
     check_from(2, max_order=max_order)
-    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-screen")
+    question = Question.of(experiment, f"{experiment.about}-screen")
     found = question.answer(SCREENED)
     if found is None:
         import mechspex as mx
@@ -92,6 +96,13 @@ def validate(
         list[str] | None,
         typer.Argument(help="Sets of units, L23H3,L24H4; or a CSV file of mechspex screen."),
     ] = None,
+    dictionary: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose latents are among the sets: smollm2-135m-l15, FOLDER or FOLDER@HOOK.",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = None,
     level: Level = 0.05,
     contexts: Annotated[
         int,
@@ -112,9 +123,9 @@ def validate(
     terms = _sets(sets)
     # The sets themselves are asked about, not the name of a file that holds them now.
     asked = {**experiment.asked, "sets": terms}
-    experiment = replace(experiment, units=_kinds(terms), asked=asked)
+    experiment = replace(experiment, units=_units(terms, dictionary), asked=asked)
     experiment.check()
-    if experiment.is_shipped:
+    if experiment.knows_units:
         experiment.chosen.columns(name for term in terms for name in term)
     question = Question.of(experiment, f"sets-{experiment.ablation}-validate")
 
@@ -148,9 +159,21 @@ def _sets(given: list[str]) -> list[tuple[str, ...]]:
     return [names_in(names) for names in given]
 
 
-def _kinds(terms: list[tuple[str, ...]]) -> str:
-    """The kinds of units that the sets name; heads where they name none."""
+def _units(terms: list[tuple[str, ...]], dictionary: str | None) -> str:
+    """The kinds of units that the sets name, and the latents; heads where they name none."""
+    named = {as_named(name) for term in terms for name in term}
+    latents = {int(found[1]): name for name in named if (found := _LATENT.search(name))}
+    if dictionary is None and latents:
+        raise Refused(
+            f"{min(latents.values())} is a latent; name its dictionary, as --dictionary "
+            "smollm2-135m-l15 or --dictionary FOLDER"
+        )
     # Only kinds that are named: a mixture of experts has no neurons, and refuses.
-    named = {kind_of_name(as_named(name)) for term in terms for name in term}
-    asked = [kind.asked_for for kind in listed_kinds() if kind.kind in named]
+    kinds = {kind_of_name(name) for name in named}
+    asked = [kind.asked_for for kind in listed_kinds() if kind.kind in kinds]
+    if dictionary is not None:
+        folder, *places = dictionary.split("@")
+        # One of them comes with the error term, where that alone is named.
+        numbers = ",".join(map(str, sorted(latents) or [0]))
+        asked.append("@".join([f"latents:{folder}:{numbers}", *places]))
     return "+".join(asked) or "heads"

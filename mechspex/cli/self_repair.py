@@ -39,7 +39,7 @@ def self_repair(
     """
     check_from(1, most=most)
     check_level(level)
-    question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-self-repair")
+    question = Question.of(experiment, f"{experiment.about}-self-repair")
 
     def search(run: str, values: Any, fresh: Any) -> Any:
         import mechspex as mx

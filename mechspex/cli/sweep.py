@@ -38,7 +38,7 @@ def sweep(
     if experiment.within is not None:
         raise Refused("--within is a screen of a text, for explain; a sweep measures every unit")
     names = None if among is None else names_in(among)
-    if names is not None and experiment.is_shipped and not experiment.has_text:
+    if names is not None and experiment.knows_units and not experiment.has_text:
         n_named = len({*experiment.chosen.columns(names)})
         if n_named < order:
             raise Refused(
@@ -54,7 +54,7 @@ def sweep(
         answers = answers_about_texts(experiment, SWEPT, search, "-sweep")
         show_texts(experiment, answers)
     else:
-        question = Question.of(experiment, f"{experiment.units}-{experiment.ablation}-sweep")
+        question = Question.of(experiment, f"{experiment.about}-sweep")
         answers = [question.answered(SWEPT, search, experiment.prompts)]
         experiment.write(answers[0])
         experiment.show(answers[0])

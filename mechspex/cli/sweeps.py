@@ -79,7 +79,7 @@ class Cell:
         asked = {"command": "sweep", **{name: getattr(plain, name) for name in names}}
         experiment = Experiment(**options, asked={**asked, "order": order, "among": None})
         experiment.check()
-        about = f"{experiment.units}-{experiment.ablation}-sweep"
+        about = f"{experiment.about}-sweep"
         return cls(in_short, experiment, order, Question.of(experiment, about))
 
     @property
@@ -210,7 +210,7 @@ class _Models:
     def count(self, cells: list[Cell]) -> None:
         """Let those sweeps whose units only a loaded model tells have theirs counted."""
         for cell in cells:
-            if not cell.experiment.is_shipped:
+            if not cell.experiment.knows_units:
                 self.give(cell)
                 _ = cell.n_masks
                 self.take(cell)

@@ -18,7 +18,7 @@ from mechspex.core.doors import door
 from mechspex.core.errors import DictionaryError, ModelError
 from mechspex.models.dictionary import Dictionary, Place
 from mechspex.models.folder import read_fields
-from mechspex.models.shipped import DICTIONARIES
+from mechspex.models.shipped import dictionary_folder
 
 _CONFIGURATION = "cfg.json"
 # {file of weights: the library whose layout it is}
@@ -82,13 +82,7 @@ def load_dictionary(folder: str | Path, hook: str | None = None) -> Dictionary:
         DictionaryError: no such folder, files that are cut off or lack a part, or an architecture
             or a normalisation that is not known.
     """
-    shipped = sorted(one.name for one in DICTIONARIES.iterdir())
-    path = DICTIONARIES / folder if folder in shipped else Path(folder).expanduser()
-    if not path.is_dir():
-        raise DictionaryError(
-            f"no folder {str(folder)!r}; give the one that holds cfg.json, or the name of a "
-            f"shipped dictionary: {', '.join(shipped)}"
-        )
+    path = dictionary_folder(folder)
     if (path / _ENCODER.format(0)).is_file():
         return _cross_layer(path, hook)
     weights = [name for name in _WEIGHTS if (path / name).is_file()]

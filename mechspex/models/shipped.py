@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from mechspex.core.errors import ModelError
+from mechspex.core.errors import DictionaryError, ModelError
 from mechspex.models.folder import check_folder
 from mechspex.models.shape import Shape
 from mechspex.models.smollm2 import cached_folder
@@ -33,6 +33,25 @@ def local_folder(name: str | Path) -> Path | None:
         return folder if folder.is_dir() else None
     folder = Path(name).expanduser()
     return folder if folder.is_dir() else None
+
+
+def dictionary_folder(name: str | Path) -> Path:
+    """Where the files of a dictionary lie.
+
+    Args:
+        name: the name of a shipped one, or its folder.
+
+    Raises:
+        DictionaryError: there is no such folder.
+    """
+    shipped = sorted(one.name for one in DICTIONARIES.iterdir())
+    folder = DICTIONARIES / name if name in shipped else Path(name).expanduser()
+    if not folder.is_dir():
+        raise DictionaryError(
+            f"no folder {str(name)!r}; give the one that holds cfg.json, or the name of a "
+            f"shipped dictionary: {', '.join(shipped)}"
+        )
+    return folder
 
 
 def check_model_name(name: str | Path, *, needs_tokenizer: bool = True) -> None:
