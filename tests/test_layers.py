@@ -1,6 +1,7 @@
 """The layers of the package: imports point down, and the two halves never meet below the seam."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,19 @@ LIBRARY = {
     for module, imported in modules().items()
     if module not in {"__init__", "__main__"} and not module.startswith("models/tiny/")
 }
+
+
+DOCUMENTED = PACKAGE.parent / "docs" / "architecture.md"
+README = PACKAGE.parent / "README.md"
+
+
+def test_the_documentation_shows_these_floors():
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", DOCUMENTED.read_text(), re.M)
+    floors = [set(re.findall(r"`(\w+)`", packages)) for _, packages in rows]
+    assert floors == FLOORS[::-1]
+    for height, names in enumerate(FLOORS, 1):
+        (shown,) = re.findall(rf"^{height}  (.*)$", README.read_text(), re.M)
+        assert names <= set(re.findall(r"\w+", shown))
 
 
 def test_every_package_has_a_floor():
