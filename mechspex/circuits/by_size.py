@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mechspex.circuits.surrogate_search import AT_RANDOM, SubsetRounds, Subsets, members
 from mechspex.core.masks import both_ends, keep_only
@@ -30,12 +30,16 @@ class CircuitsBySize:
         best: {size: the units that do most by themselves}.
         matching: {size: the units that come nearest to the whole model}.
         front: one row a size.
+        masks: all masks that were measured.
+        values: their values.
     """
 
     function: SetFunction
     best: dict[int, tuple[int, ...]]
     matching: dict[int, tuple[int, ...]]
     front: pd.DataFrame
+    masks: Bool[np.ndarray, "mask unit"]
+    values: Float[np.ndarray, "mask output"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def circuits_by_size(
     bounds = {subset.size: subset.bound for subset in subsets}
     best, nearest = rounds.best(), rounds.best(clean)
     table = _table(recorded, function, best, nearest, bounds)
-    return CircuitsBySize(function, best, nearest, table)
+    return CircuitsBySize(function, best, nearest, table, rounds.masks, rounds.values)
 
 
 def _largest(effects: Float[np.ndarray, " unit"], sizes: Sequence[int]) -> dict[int, tuple]:

@@ -14,6 +14,7 @@ from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.curve import Curve
 from mechspex.circuits.faithfulness import MIB_SHARES, Faithfulness
 from mechspex.circuits.goal import Objective, as_objective
+from mechspex.circuits.membership import Membership
 from mechspex.circuits.score_table import ReferenceScores
 from mechspex.core.checks import PATH
 from mechspex.core.counted import counted
@@ -59,6 +60,9 @@ class Discovery(RunResult):
         remarks: why there are no roles or scores under references, where that is not plain.
         cost: what it all took.
         certificate: what is sure of `circuit`; None where it was not asked for.
+        membership: how often each unit is in the circuit where the prompts of the search are drawn
+            again and the choice among all subsets measured is made anew; None of a single prompt,
+            or where the prompts are all that there are.
     """
 
     schema: ClassVar[str] = "mechspex.discovery/1"
@@ -81,6 +85,7 @@ class Discovery(RunResult):
     remarks: tuple[str, ...] = ()
     cost: Cost | None = None
     certificate: Certificate | None = None
+    membership: Membership | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a size: `front`, and both faithfulnesses on fresh outputs with intervals."""
@@ -143,6 +148,8 @@ class Discovery(RunResult):
 
     def __str__(self) -> str:
         lines = [f"{self.circuit}\n\n{self.faithfulness}\n{self.masks:,} masks", *self.remarks]
+        if self.membership is not None:
+            lines += ["", str(self.membership)]
         # Where the prompts are all that there are, none are fresh.
         census = self.certificate is not None and self.certificate.census
         others, ones = ("all", "all there are") if census else ("fresh", "fresh ones")
@@ -183,6 +190,7 @@ class Discovery(RunResult):
             "cmd": None if self.matching_mib is None else self.matching_mib.cmd.to_list(),
             "references": None if references is None else plain(references.to_dict()),
             "certificate": None if certificate is None else plain(certificate.to_dict()),
+            "membership": None if self.membership is None else self.membership.to_dict(),
             "masks": self.masks,
         }
 
@@ -209,8 +217,12 @@ class Discovery(RunResult):
         front = pd.DataFrame(record["table"])
         if not {*_SHOWN, "units", "matching units"} <= set(front.columns):
             raise ValueError(f"a table of {list(front.columns)}")
+        circuit, chosen = Circuit.from_dict(record["circuit"]), record.get("membership")
+        if chosen is not None:
+            chosen = Membership.from_dict(chosen, circuit.units, circuit.members)
         return cls(
-            circuit=Circuit.from_dict(record["circuit"]),
+            circuit=circuit,
+            membership=chosen,
             function=SetFunction.from_dict(record["function"]),
             best=_by_size(record["best"]),
             matching=_by_size(record["matching"]),

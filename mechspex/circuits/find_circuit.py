@@ -16,6 +16,7 @@ from mechspex.circuits.circuit import Circuit
 from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.faithfulness import faithfulness
 from mechspex.circuits.goal import CircuitGoal
+from mechspex.circuits.membership import membership
 from mechspex.circuits.scoring import scored_discovery
 from mechspex.core.checks import SEED, WHOLE, Only
 from mechspex.core.doors import door
@@ -144,6 +145,10 @@ def find_circuit(
         masks = run.cost.masks + (0 if climb is None else climb.n_gradients)
         by_size = found.function, found.best, found.matching
         discovery = Discovery(circuit, *by_size, scores, found.front, masks)
+        if certified != "census" and len(searched.outputs) > 1:
+            drawn = (circuit.units, circuit.members), found.masks, found.values
+            again = membership(*drawn, list(found.best), goal, seed)
+            discovery = replace(discovery, membership=again)
         discovery = scored_discovery(
             discovery, held_out, scored, certified=certified, run=run, seed=seed
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 
 from mechspex.circuits.faithfulness import mib_sizes
 from mechspex.core.checks import told
@@ -98,16 +99,24 @@ class CircuitGoal:
         """
         if self.size is not None:
             return self.size
-        best = self.objective == "best"
-        share = front["faithfulness" if best else "matching"].to_numpy()
+        share = front["faithfulness" if self.objective == "best" else "matching"].to_numpy()
         sizes = front["size"].to_numpy()
-        away = np.abs(share - 1)
-        faithful = share >= self.target if best else away <= 1 - self.target + 1e-12
+        faithful = self.reached(share)
         if not faithful.any():
-            nearest = away.argmin()
+            nearest = np.abs(share - 1).argmin()
             raise Refused(
                 f"no subset reaches a faithfulness of {self.target}: the nearest has "
                 f"{sizes[nearest]} units and {share[nearest]:.3f}; give a size, more masks or "
                 "a lower target"
             )
         return int(sizes[faithful].min())
+
+    def reached(self, share: Float[np.ndarray, "*many"]) -> Bool[np.ndarray, "*many"]:
+        """Whether circuits with these faithfulnesses do what is asked for.
+
+        Args:
+            share: the faithfulness of each.
+        """
+        if self.objective == "best":
+            return share >= self.target
+        return np.abs(share - 1) <= 1 - self.target + 1e-12

@@ -184,6 +184,10 @@ def _tables(result: Result) -> list[dict[str, Any]]:
             "members": result.circuit.to_pandas(),
             "circuits of every size": result.to_pandas(),
         }
+        if result.membership is not None:
+            frames["members where the prompts of the search are drawn again"] = (
+                result.membership.to_pandas()
+            )
         if result.references is not None:
             frames["the circuit under each reference"] = result.references.to_pandas()
         if result.certificate is not None:
