@@ -40,6 +40,7 @@ from .circuits.faithfulness import faithfulness_curve as faithfulness_curve
 from .circuits.find_circuit import find_circuit as find_circuit
 from .circuits.goal import CircuitGoal as CircuitGoal
 from .circuits.head_roles import head_roles as head_roles
+from .circuits.membership import Membership as Membership
 from .circuits.prune_heads import prune_heads as prune_heads
 from .circuits.pruning import Pruning as Pruning
 from .circuits.reference_scores import reference_scores as reference_scores

@@ -49,7 +49,7 @@ class Membership:
 
     def __str__(self) -> str:
         table = self.to_pandas()
-        inside, outside = (_named(table[table["member"] == member]) for member in (True, False))
+        inside, outside = (_named(table.loc[table["member"] == member]) for member in (True, False))
         others = f"; others {outside}" if outside else ""
         none = f"; none is faithful in {self.unreached:.0%}" if self.unreached else ""
         return f"chosen where the prompts of the search are drawn again: {inside}{others}{none}"
