@@ -1,4 +1,5 @@
-"""Values of edge masks by the raw Hugging Face model: one mask and one prompt at a time.
+"""Values of masks of edges, heads, MLPs and neurons by the raw Hugging Face model: one mask and one
+prompt at a time.
 
 Each contribution to the residual stream is kept by itself, and what a reader sees is their sum,
 each of them live or at its reference; the stream of the model is never read. Nothing of
@@ -45,7 +46,8 @@ class EdgeOracle:
     Args:
         folder: a saved model with its tokenizer.
         task: prompts, answers, distractors and corrupted prompts.
-        names: the edges of the masks' columns, ``L0H1→L1H2.q``.
+        names: the edges of the masks' columns, ``L0H1→L1H2.q``, and other parts among them, whole
+            heads (``L0H1``), MLPs and neurons.
     """
 
     def __init__(self, folder, task, names):
@@ -82,7 +84,8 @@ class EdgeOracle:
             for row, mask in enumerate(masks):
                 ablated = {}
                 for name, kept in zip(self.names, mask, strict=True):
-                    writer, reader = name.split("→")
+                    # Of a part that is ablated every reader sees the reference.
+                    writer, _, reader = name.partition("→")
                     if not kept:
                         ablated.setdefault(reader, set()).add(writer)
                 logits = self.run(prompt, ablated, reference)[0]
@@ -96,7 +99,7 @@ class EdgeOracle:
         def seen_by(reader):
             """The sum of all contributions so far, as one reader sees them."""
             total = 0
-            gone = ablated.get(reader, set())
+            gone = ablated.get(reader, set()) | ablated.get("", set())
             take = {name: (reference if name in gone else live)[name] for name in live}
             for kind, layer in written:
                 if kind == "embed":
@@ -124,6 +127,7 @@ class EdgeOracle:
             on(self.blocks[0], embed, before=True, with_kwargs=True)
             for layer in range(len(self.blocks)):
                 self.watch(layer, on, live, written, seen_by)
+                self.watch_neurons(layer, on, live, ablated.get("", set()), reference)
             last = self.model.get_submodule(LAST.get(self.type, "model.norm"))
             on(last, lambda _, args: (seen_by("output"),), before=True)
             logits = self.model(tokens, use_cache=False).logits[0, -1]
@@ -165,6 +169,20 @@ class EdgeOracle:
 
         on(self.part(layer, own or "mlp"), read, before=True)
         on(self.part(layer, self.layout.mlp), mlp)
+
+    def watch_neurons(self, layer, on, live, ablated, reference):
+        """Hook the neurons of one block: what the MLP makes of those that are ablated follows."""
+        named = f"L{layer}N"
+        gone = [int(name.removeprefix(named)) for name in ablated if name.startswith(named)]
+
+        def neurons(_, args):
+            live[named] = args[0].clone()
+            changed = args[0].clone()
+            if gone:
+                changed[..., gone] = reference[named][..., gone]
+            return (changed, *args[1:])
+
+        on(self.part(layer, self.layout.neuron), neurons, before=True)
 
     def part(self, layer, path):
         return self.blocks[layer].get_submodule(path)

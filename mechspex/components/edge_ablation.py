@@ -13,6 +13,10 @@ r then sees what that norm makes of them with their references in place.
 What each writer's contribution is off by is recorded once a forward, ``[writer, row, pos,
 d_model]``; all readers of one stream take theirs from it in a single product. Only writers and
 readers with an ablated edge in the batch take part, so the cost falls with sparsity.
+
+Heads, MLPs and neurons under the same mask are ablated first: what they then write is the live
+contribution. So an edge out of an ablated head changes nothing more, and a head is ablated as all
+edges out of it together.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from torch import Tensor, nn
 
 from mechspex.components.edge_flow import EdgeFlow
 from mechspex.components.edge_sites import EDGE, EdgeSites
-from mechspex.components.masked_forward import Masks
+from mechspex.components.masked_forward import Ablation, Masks, both
 from mechspex.components.mean_references import References
 from mechspex.core.errors import ModelError
 from mechspex.core.kinds import Kind
@@ -46,6 +50,7 @@ class EdgeAblation:
         clean: {the same: its output in the clean pass}, ``[row, pos, …]``.
         length: the length of the rows, in tokens.
         at: which tokens lie at each of the sites' places, ``[place, row, pos]``.
+        parts: the heads, MLPs and neurons among the units, ablated themselves.
         fused: edits are made where queries, keys and values leave one module, as in a plain model.
         words: None: no words among edges.
     """
@@ -55,13 +60,14 @@ class EdgeAblation:
     clean: Mapping[str, Tensor]
     length: int
     at: Bool[Tensor, "place row pos"]
+    parts: Ablation
     fused: bool = False
     words: None = None
 
     @property
     def hooks(self) -> list[tuple[str, Kind]]:
         """The hook points of its edits, each with the kind of the units there."""
-        found: list[tuple[str, Kind]] = []
+        found = self.parts.hooks
         for block in self.sites.wiring.blocks:
             found += [(block.stream, EDGE), (block.heads, "head"), (block.mlp_stream, EDGE)]
             found += [(block.mlp, "mlp")] if block.mlp is not None else []
@@ -92,11 +98,11 @@ class EdgeAblation:
         return d_model * (2 * self.sites.n_writers + n_each * n_readers)
 
     def first_positions(self, n_units: int) -> Int[np.ndarray, " unit"]:
-        """Edges are ablated from the first position on."""
+        """All are ablated from the first position on: edges are, and most masks ablate some."""
         return np.zeros(n_units, dtype=int)
 
     def first_blocks(self, units: UnitSet) -> Int[np.ndarray, " unit"]:
-        """The block that each edge's reader is in."""
+        """The block that each edge's reader, or part, is in."""
         return np.array([unit.layer for unit in units])
 
     def without_bridge(self, dtype: torch.dtype) -> EdgeAblation:
@@ -114,6 +120,7 @@ class EdgeAblation:
             sites=replace(self.sites, wiring=wiring),
             references={hook: r.to(dtype) for hook, r in self.references.items()},
             clean={hook: c.to(dtype) for hook, c in self.clean.items()},
+            parts=self.parts.without_bridge(dtype),
             fused=True,
         )
 
@@ -127,7 +134,12 @@ class EdgeAblation:
         flow = EdgeFlow(
             self.sites, self.references, self.clean, masks, rows, self.at[:, rows], fused=self.fused
         )
-        return flow.edits()
+        edits = dict(self.parts.edits(masks, rows))
+        for hook, edit in flow.edits().items():
+            # What is written is recorded after it was ablated.
+            before = edits.get(hook)
+            edits[hook] = edit if before is None else both(before, edit)
+        return edits
 
     def hidden_keys(self, masks: Masks, rows: slice) -> None:
         """No positions are hidden."""

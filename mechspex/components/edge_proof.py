@@ -41,7 +41,9 @@ def check_wiring(forward: MaskedForward) -> None:
     edges = edges_of(shape)
     of_parts = Ablation(sites_of(model, parts), ablation.references, ablation.length)
     whole = replace(forward, ablation=of_parts)
-    every = replace(forward, ablation=replace(ablation, sites=EdgeSites.of(model, edges)))
+    alone = replace(of_parts, sites=())
+    all_edges = replace(ablation, sites=EdgeSites.of(model, edges), parts=alone)
+    every = replace(forward, ablation=all_edges)
     kept = sample_masks(len(parts), 1, keep=_KEPT, seed=0)
     first = slice(0, 1)
     logits = [

@@ -15,6 +15,8 @@ from mechspex.models.load_model import Model
 from mechspex.models.units import shape_of
 
 EDGE = "edge"
+# Kinds whose ablation changes what a writer of edges writes, and nothing else.
+_BESIDE = (EDGE, "head", "mlp", "neuron")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,31 +61,38 @@ class EdgeSites:
     places: tuple[int | str, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, edges: UnitSet) -> EdgeSites:
-        """Where some edges lie in a model.
+    def of(cls, model: Model, units: UnitSet) -> EdgeSites:
+        """Where the edges among some units lie in a model.
+
+        Args:
+            model: the bridge.
+            units: the columns of the masks.
 
         Raises:
-            AblationError: a unit that is no edge.
+            AblationError: a unit that changes the stream where no writer of edges writes.
             UnknownUnitError, ModelError: what the model does not have.
         """
-        for unit in edges.units:
-            if unit.kind != EDGE:
+        for unit in units:
+            if unit.kind not in _BESIDE:
                 raise AblationError(
-                    f"unit {unit.name!r} cannot be ablated beside edges, which are ablated by "
-                    "themselves; take units from edges(model) alone"
+                    f"unit {unit.name!r} cannot be ablated beside edges: it changes the residual "
+                    "stream where no head and no MLP writes; take heads, MLPs or neurons there"
                 )
+        edges = [(column, unit) for column, unit in enumerate(units) if unit.kind == EDGE]
         wires = Wires.of(shape_of(model))
         stages = []
-        at = [edge.position for edge in edges.units]
+        at = [edge.position for _, edge in edges]
         places = tuple(dict.fromkeys(place for place in at if place is not None))
-        ends = zip(wires.ends(edges), at, strict=True)
-        column_of = {(*pair, place): column for column, (pair, place) in enumerate(ends)}
+        ends = wires.ends(UnitSet(tuple(edge for _, edge in edges)))
+        column_of = {
+            (*pair, edge.position): column for pair, (column, edge) in zip(ends, edges, strict=True)
+        }
         for members in wires.stages:
             readers = tuple(wires.readers[place] for place in members)
             columns = [
                 [
                     [
-                        column_of.get((writer, member, place), len(edges))
+                        column_of.get((writer, member, place), len(units))
                         for writer in range(reader.n_writers)
                     ]
                     for member, reader in zip(members, readers, strict=True)

@@ -39,8 +39,8 @@ class AblatedModel:
         rescale: multiply what is kept of the heads of a layer.
         seed: the seed of ``resample``.
         calibration: texts over which means and draws are taken instead of the task's prompts.
-        sites: where the units are ablated; none where they are edges.
-        edges: where those lie; None of other units.
+        sites: where heads, MLPs and neurons are ablated.
+        edges: where those lie; None where there are none.
         latents: where latents of dictionaries lie.
         hooks: a watch on the bridge.
         plain_model: (dtype, fused=…, n_blocks=…) → the model without its bridge, each built once.
@@ -76,8 +76,8 @@ class AblatedModel:
         """Find the hook points of the units.
 
         Raises:
-            AblationError: a unit that is no part of a transformer, edges beside others, or latents
-                beside the whole of what they are parts of.
+            AblationError: a unit that is no part of a transformer, words or latents beside edges,
+                or latents beside the whole of what they are parts of.
             DictionaryError: a dictionary that does not fit the model.
             ModelError: a model from whose attention no word can be hidden, or whose residual stream
                 is wired in an unknown way.
@@ -88,7 +88,7 @@ class AblatedModel:
         edges = EdgeSites.of(model, units) if any(u.kind == EDGE for u in units.units) else None
         if edges is not None and rescale:
             raise AblationError("edges are not rescaled; leave out rescale, or choose heads")
-        sites, hooks = () if edges is not None else sites_of(model, units), HookWatch(model)
+        sites, hooks = sites_of(model, units), HookWatch(model)
         latents = latent_sites(model, units)
         _check_apart(sites, latents)
         weights = weights_of(model)
@@ -111,10 +111,9 @@ class AblatedModel:
     @property
     def hooks_ablated(self) -> list[str]:
         """The hook points at which the units are ablated."""
-        if self.edges is not None:
-            return self.edges.wiring.writers
+        at_writers = [] if self.edges is None else self.edges.wiring.writers
         at_words = [EMBEDDING] if any(unit.kind == WORD for unit in self.units) else []
-        return [site.hook for site in self.sites] + at_words
+        return [*dict.fromkeys([*at_writers, *(site.hook for site in self.sites), *at_words])]
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from mechspex.components.edge_sites import EDGE
 from mechspex.components.placed_units import PlacedUnits
 from mechspex.components.words import EMBEDDING, WORD, PlacedWords, is_word
 from mechspex.core.errors import AblationError, ModelError, UnknownUnitError
@@ -93,15 +94,15 @@ def _span(indices: Sequence[int]) -> slice | list[int]:
 def sites_of(model: Model, units: UnitSet) -> tuple[Site, ...]:
     """The hook points at which units of a model are ablated, from the first layer to the last.
 
-    Words of a prompt are none of these, nor latents; see `mechspex.components.words` and
-    `mechspex.components.latent_sites`.
+    Words of a prompt are none of these, nor latents, nor edges; see `mechspex.components.words`,
+    `mechspex.components.latent_sites` and `mechspex.components.edge_sites`.
 
     Raises:
         AblationError: a unit that is no activation of a model.
     """
     at: dict[tuple[int, Kind], list[tuple[int, Unit]]] = {}
     for column, unit in enumerate(units):
-        if not is_word(unit) and not is_of_dictionary(unit):
+        if unit.kind != EDGE and not is_word(unit) and not is_of_dictionary(unit):
             at.setdefault((unit.layer, unit.kind), []).append((column, unit))
     sites = []
     for (layer, kind), members in sorted(at.items()):
@@ -239,7 +240,7 @@ class Ablation:
         later = (one for _, second in each for one in second)
         for hook, edit in [*own, *later]:
             before = edits.get(hook)
-            edits[hook] = edit if before is None else _both(before, edit)
+            edits[hook] = edit if before is None else both(before, edit)
         return edits
 
     def hidden_keys(self, masks: Masks, rows: slice) -> HiddenKeys | None:
@@ -284,9 +285,10 @@ class Ablation:
         return edit
 
 
-def _both(
+def both(
     first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor], Tensor]:
+    """Two edits of one activation, in order."""
     return lambda activation: second(first(activation))
 
 

@@ -251,12 +251,14 @@ def _through_bridge(
         prompts, length = one.forced.prompts, one.forced.length
         rows = rearrange(one.forced.rows, "prompt sequence pos -> (prompt sequence) pos")
         words = PlacedWords.of(ablated.units, places, one.forced, ablated.device)
-        if ablated.edges is None:
-            latents = tuple(at.on(one.forced, tokens) for at in ablated.latents)
-            ablation = Ablation(placed, references, rows.shape[1], words, ablated.rescale, latents)
-        else:
+        latents = tuple(at.on(one.forced, tokens) for at in ablated.latents)
+        parts = Ablation(placed, references, rows.shape[1], words, ablated.rescale, latents)
+        ablation: Ablation | EdgeAblation = parts
+        if ablated.edges is not None:
             at = torch.from_numpy(tokens_at(ablated.edges.places, one.forced, tokens))
-            ablation = EdgeAblation(ablated.edges, references, one.activations, rows.shape[1], at)
+            ablation = EdgeAblation(
+                ablated.edges, references, one.activations, rows.shape[1], at, parts
+            )
         plain = MaskedForward(model, rows.to(ablated.device), ablation, one.logits.shape[1])
         if ablated.edges is not None and one is passes[0]:
             check_wiring(plain)
