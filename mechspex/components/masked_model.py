@@ -24,7 +24,7 @@ from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term
 from mechspex.forward.plain_model import hook_owners
 from mechspex.forward.rebuild import bare_module, rebuild
-from mechspex.models.bridge import edited_logits, hook_point
+from mechspex.models.bridge import Edits, edited_logits, hook_point
 from mechspex.models.load_model import Model
 from mechspex.models.tokenizer import own_tokenizer
 from mechspex.models.units import shape_of
@@ -65,11 +65,10 @@ class MaskedModel:
         units = proved.ablated.units
         ablation = proved.exact.groups[0].plain.ablation
         placed = any(is_word(unit) or unit.position is not None for unit in units)
-        if placed or not isinstance(ablation, Ablation) or ablation.latents:
+        if placed or not isinstance(ablation, Ablation):
             raise AblationError(
-                "edges, words and units at one position are of the task's prompts, and latents are "
-                "no parts of the model itself; for a model that reads any text take heads(model), "
-                "neurons(model) or mlps(model)"
+                "edges, words and units at one position are of the task's prompts; for a model "
+                "that reads any text take heads(model), neurons(model), mlps(model) or latents"
             )
         if proved.ablated.rescale:
             raise AblationError(
@@ -92,10 +91,16 @@ class MaskedModel:
 
         For ``model.hooks(fwd_hooks=…)``, ``run_with_hooks`` and ``run_with_cache``.
         """
-        return [(site.hook, partial(self._edit, site.hook)) for site in self._ablation.sites]
+        edits = _InTurn(self._edits)
+        return [(name, partial(edits, name)) for name in self._hooked]
 
-    def _edit(self, name: str, activation: Tensor, hook: object = None) -> Tensor:
-        return self._on(activation.shape[1]).edits(self._mask, slice(None))[name](activation)
+    @property
+    def _hooked(self) -> list[str]:
+        return [*dict.fromkeys(name for name, _ in self._ablation.hooks)]
+
+    def _edits(self, length: int) -> Edits:
+        """Edits of one forward of rows of one length."""
+        return self._on(length).edits(self._mask.to(self._device), slice(None))
 
     def _on(self, length: int) -> Ablation:
         """The ablation on rows of one length: the first position has a reference of its own."""
@@ -111,7 +116,7 @@ class MaskedModel:
         Args:
             tokens: the token ids.
         """
-        edits = {name: partial(self._edit, name) for name, _ in self.hooks}
+        edits = self._edits(tokens.shape[1])
         with torch.inference_mode():
             return edited_logits(self.model, tokens, edits)[:, -1]
 
@@ -154,9 +159,14 @@ class MaskedModel:
             folder: where the weights, the configuration and the tokenizer are written.
 
         Raises:
-            AblationError: an ablation that is not by zeros: a checkpoint has no place for others.
+            AblationError: an ablation that is not by zeros, or latents: a checkpoint has no place
+                for them.
             ModelError: no model of the transformers library, or weights that read several units.
         """
+        if self._ablation.latents:
+            raise AblationError(
+                "a checkpoint has no place for latents, which are no weights; use hooks or generate"
+            )
         if any(bool(reference.any()) for reference in self._ablation.references.values()):
             raise AblationError(
                 "a checkpoint has no place for references that are not 0; measure with 'zero'"
@@ -219,6 +229,27 @@ class MaskedModel:
                 f"{self.model.cfg.model_name}: the checkpoint would differ by {apart:.2g} in its "
                 "logits from the model under these ablations; use hooks or generate"
             )
+
+
+class _InTurn:
+    """Edits that hooks make in turn, anew in each forward: latents are changed by what was read.
+
+    Args:
+        made: the edits of a forward, from the length of its rows.
+    """
+
+    def __init__(self, made: Callable[[int], Edits]) -> None:
+        self._made = made
+        self._edits: Edits = {}
+        self._done: set[str] = set()
+
+    def __call__(self, name: str, activation: Tensor, hook: object = None) -> Tensor:
+        if name in self._done or not self._done:
+            # A hook that comes again is the first of another forward.
+            self._edits, self._done = self._made(activation.shape[1]), set()
+        self._done.add(name)
+        edit = self._edits.get(name)
+        return activation if edit is None else edit(activation)
 
 
 def _stretched(reference: Tensor, length: int) -> Tensor:

@@ -224,8 +224,9 @@ def test_what_cannot_be_ablated_is_refused(build):
         mx.ComponentValues(model, TASK, mx.mlps(model) + latents)
     with pytest.raises(AblationError, match="cannot be ablated beside edges"):
         mx.ComponentValues(model, TASK, mx.edges(model) + latents)
-    with pytest.raises(AblationError, match="take heads"):
-        mx.ComponentValues(model, TASK, latents, "zero").masked_model(["L0MLP.error"])
+    placed = mx.latents(model, dictionary, [1], positions=-1)
+    with pytest.raises(AblationError, match="units at one position are of the task's prompts"):
+        mx.ComponentValues(model, TASK, placed, "zero").masked_model(["L0MLP.error@-1"])
     with pytest.raises(DictionaryError, match="L0MLP has two dictionaries"):
         _ = latents + mx.latents(model, random_dictionary(MLP, seed=1), [2])
     with pytest.raises(UnknownUnitError, match="no latent 24 at .* 0 … 23"):
