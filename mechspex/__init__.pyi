@@ -114,6 +114,7 @@ from .screening.gradient_attribution import AtPStar as AtPStar
 from .screening.gradient_attribution import FirstOrder as FirstOrder
 from .screening.gradient_attribution import Integrated as Integrated
 from .screening.gradient_attribution import RelP as RelP
+from .screening.iterated import Iterated as Iterated
 from .screening.recall import Missed as Missed
 from .screening.recall import missed as missed
 from .screening.screen import screen as screen

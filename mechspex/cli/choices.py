@@ -30,9 +30,19 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["bf16", "fp16", "auto"]
 Decoder = Literal["automatic", "additive", "pursuit", "proxyspex", "kernel", "spex", "exhaustive"]
 Design = Literal["random", "mixed", "spex"]
-Screen = Literal["first_order", "second_order", "ablation", "integrated", "gim", "relp", "atp_star"]
+Screen = Literal[
+    "first_order", "second_order", "ablation", "integrated", "iterated", "gim", "relp", "atp_star"
+]
 ScreenOrNone = Literal[
-    "first_order", "second_order", "ablation", "integrated", "gim", "relp", "atp_star", "none"
+    "first_order",
+    "second_order",
+    "ablation",
+    "integrated",
+    "iterated",
+    "gim",
+    "relp",
+    "atp_star",
+    "none",
 ]
 Objective = Literal["match", "best"]
 RepairSource = Literal["second_order", "sweep"]

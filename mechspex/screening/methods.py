@@ -8,16 +8,26 @@ from mechspex.core.checks import Only
 from mechspex.core.errors import Refused
 from mechspex.screening.coarse_to_fine import CoarseToFine
 from mechspex.screening.gradient_attribution import GIM, AtPStar, FirstOrder, Integrated, RelP
+from mechspex.screening.iterated import Iterated
 from mechspex.screening.screen_method import ScreenMethod
 from mechspex.screening.second_order import SecondOrder
 
 MethodName = Literal[
-    "first_order", "second_order", "ablation", "integrated", "gim", "relp", "atp_star"
+    "first_order", "second_order", "ablation", "integrated", "iterated", "gim", "relp", "atp_star"
 ]
 
 METHODS: dict[str, type[ScreenMethod]] = {
     method.name: method
-    for method in (FirstOrder, SecondOrder, CoarseToFine, Integrated, GIM, RelP, AtPStar)
+    for method in (
+        FirstOrder,
+        SecondOrder,
+        CoarseToFine,
+        Integrated,
+        Iterated,
+        GIM,
+        RelP,
+        AtPStar,
+    )
 }
 
 

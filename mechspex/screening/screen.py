@@ -71,8 +71,9 @@ def screen(
         method: ``first_order`` proposes single units (`FirstOrder`), ``second_order`` sets of two
             units and more (`SecondOrder`), both by gradients; ``ablation`` proposes single units
             and pairs without any (`CoarseToFine`). Single units by other gradients: ``integrated``
-            (`Integrated`), ``gim`` (`GIM`), ``relp`` (`RelP`), ``atp_star`` (`AtPStar`); the same
-            rules for pairs: ``SecondOrder(backward=GIM().rules)``.
+            (`Integrated`), ``gim`` (`GIM`), ``relp`` (`RelP`), ``atp_star`` (`AtPStar`), and to
+            rank circuits ``iterated`` (`Iterated`); the same rules for pairs:
+            ``SecondOrder(backward=GIM().rules)``.
         n_terms: how many sets of each order are proposed; none whose predicted effect is 0.
         run: name or folder in which every gradient and the answer are kept; the same call goes on
             where an earlier one was stopped.

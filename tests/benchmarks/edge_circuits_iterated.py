@@ -3,10 +3,9 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/edge_circuits_iterated.py 0 1 4 5 \\
         > tests/benchmarks/edge_circuits_iterated.md
 
-SmolLM2-135M on IOI. The circuits were chosen on seeds 2 and 3; the numbers are other seeds.
+SmolLM2-135M on IOI. `mx.Iterated` was chosen on seeds 2 and 3; the numbers are other seeds.
 """
 
-import math
 import sys
 import time
 
@@ -18,23 +17,6 @@ import mechspex as mx
 from mechspex.runs.recorded import RecordedValues
 
 ITERATED, N_DRAWS = "iterated", 10_000
-# How much of every edge is kept at the first gradient; at each further one how edges are ranked,
-# and what share of them is kept.
-START = 0.8
-CIRCUITS = (("absolute", 0.2), ("signed", 0.5), ("signed", 0.2), ("absolute", 0.05))
-
-
-def at_circuits(recorded):
-    """ablated(i) ≈ −mean of g_i at circuits, each of the best edges by the gradients so far."""
-    n_units = recorded.n_units
-    point = np.full((1, n_units), START, dtype=np.float32)
-    total = -recorded.value_and_mean_gradient(point)[1][0].astype(np.float64)
-    for ranking, share in CIRCUITS:
-        key = total if ranking == "signed" else -np.abs(total)
-        point = np.zeros((1, n_units), dtype=np.float32)
-        point[0, np.argsort(key, kind="stable")[: math.ceil(share * n_units - 1e-9)]] = 1
-        total -= recorded.value_and_mean_gradient(point)[1][0]
-    return total / (1 + len(CIRCUITS))
 
 
 def scores_of(edges):
@@ -55,7 +37,7 @@ def scores_of(edges):
         return -recorded.value_and_mean_gradient(line)[1].mean(axis=0)
 
     add(EAP_IG, eap_ig)
-    add(ITERATED, at_circuits)
+    add(ITERATED, mx.Iterated().singles)
     return scores, seconds
 
 
@@ -112,14 +94,13 @@ def main():
         f"Made by `OMP_NUM_THREADS=1 python tests/benchmarks/edge_circuits_iterated.py {asked}`"
         f" on a busy machine.\n\nOf each seed {N_PROMPTS} prompts for the gradients and {N_FRESH} "
         f'others for the circuits, `ablation="corrupted"`, {N_GRADIENTS}\ngradients a screen and '
-        "no other value. *Iterated* takes its gradients at four fifths of every edge, then at "
-        "circuits of the best edges\nby the mean of the gradients before: a fifth of all edges by "
-        "size of their effects, half and a fifth by sign, a twentieth\nby size. This was chosen "
-        "among seven such chains on seeds 2 and 3, and measured here once. One set of scores gives"
-        " both\nrankings: CPR is of those edges whose ablation is predicted to cost most, CMD of "
-        "those with the largest effects of either\nsign. Differences are paired by prompt, with "
-        "95% intervals. By size there is the faithfulness of the first, and after a\nslash of the "
-        "second: above 1 a circuit exceeds the model."
+        "no other value. *Iterated* is `mx.Iterated()`: its gradients are taken at four fifths of "
+        "every edge, then\nat circuits of the best edges by the mean of the gradients before. It "
+        "was chosen among seven such chains on\nseeds 2 and 3, and measured here once. One set of "
+        "scores gives both rankings: CPR is of those edges whose\nablation is predicted to cost "
+        "most, CMD of those with the largest effects of either sign. Differences are paired by\n"
+        "prompt, with 95% intervals. By size there is the faithfulness of the first, and after a "
+        "slash of the second."
     )
     every = []
     for seed in seeds:

@@ -38,11 +38,12 @@ def test_saturated_attention_is_seen_at_a_temperature(backup, exact):
     assert (cooled[finders] < cooled[movers].min()).all()
 
 
-@pytest.mark.parametrize("method", ["integrated", "gim", "relp", "atp_star"])
+@pytest.mark.parametrize("method", ["integrated", "iterated", "gim", "relp", "atp_star"])
 def test_every_method_proposes_by_name_and_by_object(method, backup, tmp_path):
     found = mx.screen(backup, method, n_terms=8, run=tmp_path / "run")
     assert found.method == method
-    chosen = {"integrated": mx.Integrated, "gim": mx.GIM, "relp": mx.RelP, "atp_star": mx.AtPStar}
+    classes = (mx.Integrated, mx.Iterated, mx.GIM, mx.RelP, mx.AtPStar)
+    chosen = {one.name: one for one in classes}
     again = mx.screen(backup, chosen[method](), n_terms=8, run=tmp_path / "run")
     assert again.terms == found.terms
     assert again.cost.measured == 0
