@@ -20,6 +20,7 @@ _DRAWS = 1_000
 _AT_ONCE = 512
 # Units that a line names, inside the circuit and outside.
 _NAMED = 12
+_RARE = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,11 @@ class Membership:
 
     def __str__(self) -> str:
         table = self.to_pandas()
-        inside, outside = (_named(table.loc[table["member"] == member]) for member in (True, False))
+        # Others that would read 0.00 are in the table alone.
+        shown = table["member"] | (table["probability"] >= _RARE)
+        inside, outside = (
+            _named(table.loc[shown & (table["member"] == member)]) for member in (True, False)
+        )
         others = f"; others {outside}" if outside else ""
         none = f"; none is faithful in {self.unreached:.0%}" if self.unreached else ""
         return f"chosen where the prompts of the search are drawn again: {inside}{others}{none}"

@@ -134,3 +134,9 @@ def test_a_line_names_the_first_twelve():
     units = mx.parts(f"u{i}" for i in range(40))
     found = Membership(units, tuple(range(20)), np.linspace(1, 0.1, 40), 0.0)
     assert str(found).count("and 8 more") == 2
+
+
+def test_a_line_leaves_out_what_would_read_as_never():
+    found = Membership(mx.parts(["salt", "oil", "leek"]), (0,), np.array([0.6, 0.4, 0.004]), 0.0)
+    assert str(found).endswith("again: salt 0.60; others oil 0.40")
+    assert len(found.to_pandas()) == 3
