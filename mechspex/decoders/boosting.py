@@ -24,6 +24,8 @@ _GAIN = 0.01
 _PATIENCE = 10
 # Trees between two looks at held-out masks; a look takes as long as a tree.
 STEP = 5
+# Trees that LightGBM writes at once: what takes more than 1 MB it writes twice.
+_TREES_A_TEXT = 100
 
 # Masks and the value of each: those that trees are fitted to, and those that they are judged by.
 Training = tuple[Bool[np.ndarray, "mask unit"], Float[np.ndarray, " mask"]]
@@ -161,7 +163,11 @@ class _LightGBM(Boosting):
         return self._error
 
     def forest(self, n_trees: int) -> Forest:
-        return _from_lightgbm(self._booster.model_to_string(num_iteration=n_trees))
+        texts = (
+            self._booster.model_to_string(min(_TREES_A_TEXT, n_trees - start), start)
+            for start in range(0, n_trees, _TREES_A_TEXT)
+        )
+        return _from_lightgbm("\n".join(texts))
 
     def _squared_error(self, predicted: np.ndarray, _: Any) -> tuple[str, float, bool]:
         return "squared error", float(((self._values - predicted) ** 2).sum()), False

@@ -385,6 +385,12 @@ def _qr(design: Columns) -> tuple[Columns, Float[np.ndarray, "term term"]]:
 
 def _inverses(grams: Float[np.ndarray, "term unit unit"]) -> Float[np.ndarray, "term unit unit"]:
     """Inverses of Gram matrices along the directions in which they are not singular."""
+    # The least eigenvalue is det / ∏ others, and ∏ others is at most (tr / (k−1))^(k−1).
+    others = max(1, grams.shape[-1] - 1)
+    traces = np.trace(grams, axis1=1, axis2=2)
+    least = np.linalg.det(grams) * (others / np.maximum(traces, 1.0)) ** others
+    if (least > _NEW * np.maximum(traces, 1.0)).all():
+        return np.linalg.inv(grams)
     sizes, vectors = np.linalg.eigh(grams)
     regular = sizes > _NEW * np.maximum(sizes[:, -1:], 1.0)
     inverse = np.where(regular, 1 / np.where(regular, sizes, 1.0), 0.0)

@@ -13,6 +13,7 @@ from mechspex.decoders import Pursuit, decode, scan
 from mechspex.decoders.decoder import Decoder, Samples
 from mechspex.decoders.scan import Factors
 from mechspex.decoders.spex.design import SpexDesign
+from mechspex.decoders.stepwise import _inverses
 from mechspex.set_functions.bases import features
 from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
@@ -22,6 +23,23 @@ PARITY: Term = (2, 5, 9, 14)
 
 def parity(masks: np.ndarray) -> np.ndarray:
     return features(masks, [PARITY], basis="fourier")[:, 0]
+
+
+# ── Least squares ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("order", [2, 3, 5])
+@pytest.mark.parametrize("dependent", [False, True])
+def test_inverses_of_gram_matrices_leave_out_directions_that_are_singular(
+    order: int, dependent: bool
+):
+    columns = np.random.default_rng(order).normal(size=(4, 30, order))
+    if dependent:
+        # Of one matrix of four the last column depends on the first, but for rounding.
+        columns[2, :, -1] = 3.0 * columns[2, :, 0]
+    expected = np.stack([np.linalg.pinv(c) @ np.linalg.pinv(c).T for c in columns])
+    found = _inverses(columns.transpose(0, 2, 1) @ columns)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 # ── The scan of all pairs ─────────────────────────────────────────────────────────────────────────

@@ -122,6 +122,16 @@ def test_lightgbm_predicts_what_its_text_says():
     )
 
 
+def test_a_forest_of_several_texts_is_that_of_one(monkeypatch: pytest.MonkeyPatch):
+    masks, values = planted(0.8)
+    one = grown(boost_lightgbm, masks, values, 23)
+    monkeypatch.setattr("mechspex.decoders.boosting._TREES_A_TEXT", 5)
+    several = grown(boost_lightgbm, masks, values, 23)
+    assert several.n_trees == 23
+    for column in ("roots", "unit", "ablated", "kept", "value"):
+        np.testing.assert_array_equal(getattr(several, column), getattr(one, column))
+
+
 @BOTH
 def test_values_that_no_split_explains_give_a_constant(boost: BoostTrees):
     masks = np.zeros((20, 3), dtype=bool)
