@@ -133,6 +133,8 @@ class OwnPrompts(OwnTexts):
         given = [name for name in ("answer", "distractor", "corrupted") if getattr(self, name)]
         if self.prompt is None and given:
             raise TaskError(f"--{given[0]} goes with --prompt; in a file it is a column")
+        if self.prompt == "":
+            raise TaskError("--prompt is empty: give the text that the answer follows")
         if self.prompt is not None and not self.answer:
             raise TaskError("--prompt needs --answer: how the prompt should go on")
         if self.prompt is not None and self.prompts_from is not None:

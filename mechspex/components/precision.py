@@ -29,8 +29,10 @@ def check_that_it_pays(precision: str, own: torch.dtype, device: torch.device) -
         device: where the model lies.
 
     Raises:
-        ModelError: it does not pay; the message has both rates.
+        ModelError: it does not pay; the message has both rates. Or it is the model's own.
     """
+    if PRECISIONS[precision] == own:
+        raise ModelError(f"precision {precision!r} is the model's own dtype; leave precision out")
     rate, rate_of_own = (_rate(device, dtype) for dtype in (PRECISIONS[precision], own))
     if rate <= rate_of_own:
         name = str(own).removeprefix("torch.")

@@ -252,7 +252,8 @@ def folder_of(run: str | Path) -> Path:
     if near:
         told = f"did you mean {' or '.join(near)}?"
     elif there:
-        told = f"there are {', '.join(there[-_LISTED:])}"
+        more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
+        told = f"there are {', '.join(there[-_LISTED:])}{more}"
     else:
         told = "there are none yet; start one with: mechspex explain ioi"
     raise RunError(f"no run {str(run)!r} in {runs_folder()}; {told}")

@@ -192,6 +192,7 @@ def test_what_names_no_layers_is_refused(written):
         ((), "--prompts-from FILE, or --prompt and --answer"),
         (("ioi", "--prompt", "a", "--answer", "b"), "choose one"),
         (("--prompt", "key cow key"), "--prompt needs --answer"),
+        (("--prompt", "", "--answer", " cow"), "--prompt is empty"),
         (("induction", "--answer", " cow"), "--answer goes with --prompt"),
         (("--prompts-from", "none.csv"), "cannot be read"),
         (("--prompts-from", "own.csv", "--prompt", "a", "--answer", "b"), "choose one"),

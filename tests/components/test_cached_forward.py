@@ -324,6 +324,8 @@ def test_a_precision_that_is_slower_here_is_refused_with_both_rates(deep, task, 
     heads = mx.heads(deep)
     with pytest.raises(ModelError, match=r"not pay on this \w+: 2 GFLOP/s, in float32 108; .*auto"):
         mx.ComponentValues(deep, task, heads, precision="bf16")
+    with pytest.raises(ModelError, match="'bf16' is the model's own dtype; leave precision out"):
+        precision.check_that_it_pays("bf16", torch.bfloat16, torch.device("cpu"))
     assert mx.ComponentValues(deep, task, heads, precision="auto").precision is None
     rates[torch.bfloat16] = 500.0
     chosen = mx.ComponentValues(deep, task, heads, precision="auto")

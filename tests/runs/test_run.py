@@ -70,6 +70,11 @@ def test_a_run_that_exists_is_found_by_name_before_a_folder_here(tmp_path, monke
         folder_of("soop")
     with pytest.raises(RunError, match=r"no run 'qqq' in runs; there are salad, soup"):
         folder_of("qqq")
+    for number in range(7):
+        Path(f"runs/t{number}").mkdir()
+    listed = ", ".join(["soup", *(f"t{number}" for number in range(7))])
+    with pytest.raises(RunError, match=rf"there are {listed} and 1 more$"):
+        folder_of("qqq")
     for name in ("", "../x"):
         with pytest.raises(RunError, match="is refused: use letters"):
             folder_of(name)
