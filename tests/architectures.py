@@ -21,6 +21,7 @@ CORRUPTED = [
     "snow wall door wood apple key",
 ]
 ANSWERS, DISTRACTORS = [" bird", " lake", " wall"], [" boat", " key", " door"]
+TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
 
 
 def _with(*bases, **options):

@@ -149,6 +149,19 @@ def gpt2_folder(tmp_path_factory):
     return save_gpt2(tmp_path_factory.mktemp("gpt2"), n_layers=2)
 
 
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """name → the folder and the bridge of a small random model of an architecture, made once."""
+    from architectures import load_saved, save_architecture
+
+    @functools.cache
+    def build(name):
+        folder = save_architecture(name, tmp_path_factory.mktemp("architecture"))
+        return folder, load_saved(folder)
+
+    return build
+
+
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory):
     """Grouped-query attention: four query heads share two key-value heads."""

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechspex.circuits.curve import scorer
+from mechspex.core.drawn_outputs import drawn_outputs
 from mechspex.core.masks import Stream
 from mechspex.core.statistics import (
     Estimate,
@@ -17,8 +18,6 @@ from mechspex.core.statistics import (
     one_sided_p,
     standard_error,
 )
-
-_RESAMPLES = 2_000
 
 
 class Inference(ABC):
@@ -91,9 +90,8 @@ class Sample(Inference):
 
     def often(self, values: Float[np.ndarray, "unit output"]) -> Float[np.ndarray, " unit"]:
         """The share of draws of the outputs, with replacement, in which it is."""
-        n_outputs = values.shape[1]
         rng = np.random.default_rng((self.seed, Stream.OUTPUTS))
-        drawn = rng.multinomial(n_outputs, np.full(n_outputs, 1 / n_outputs), size=_RESAMPLES)
+        drawn = drawn_outputs(values.shape[1], rng)
         return (values @ drawn.T >= 0).mean(axis=1)
 
 

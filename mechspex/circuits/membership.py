@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from mechspex.circuits.goal import CircuitGoal
+from mechspex.core.drawn_outputs import drawn_outputs
 from mechspex.core.json_values import read_number
 from mechspex.core.masks import Stream
 from mechspex.core.units import Term, UnitSet
@@ -112,11 +113,8 @@ def membership(
         goal: which circuit is looked for.
         seed: draws the prompts.
     """
-    n_outputs = values.shape[1]
     rng = np.random.default_rng((seed, Stream.OUTPUTS))
-    counts = rng.multinomial(n_outputs, np.full(n_outputs, 1 / n_outputs), size=_DRAWS).T.astype(
-        float
-    )
+    counts = drawn_outputs(values.shape[1], rng, _DRAWS).T.astype(float)
     values = values.astype(np.float64)
     kept = masks.sum(axis=1)
     clean, empty = (values[np.flatnonzero(kept == k)[0]] for k in (masks.shape[1], 0))

@@ -13,10 +13,10 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mechspex.core.drawn_outputs import drawn_outputs
+
 # Intervals cover 95% where nothing else is asked for.
 _LEVEL, _COVERAGE = 0.05, 0.95
-# How often outputs are drawn again.
-_RESAMPLES = 2_000
 # A spread below this share of the values is rounding.
 _ROUNDING_OF_VALUES = 1e-12
 # A correlation of 1 has no finite z.
@@ -369,8 +369,7 @@ def ratio_estimator(
         whole: the denominator on each output.
         rng: draws the outputs.
     """
-    n_outputs = len(whole)
-    drawn = rng.multinomial(n_outputs, np.full(n_outputs, 1 / n_outputs), size=_RESAMPLES)
+    drawn = drawn_outputs(len(whole), rng)
 
     def estimate(
         part: Float[np.ndarray, "*many output"],

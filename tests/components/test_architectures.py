@@ -7,12 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from architectures import (
-    ANSWERS,
     ARCHITECTURES,
     CORRUPTED,
-    DISTRACTORS,
     FALCON,
     PROMPTS,
+    TASK,
     rounding,
     save_architecture,
 )
@@ -26,7 +25,6 @@ from mechspex.core.masks import all_masks, sample_masks
 from mechspex.core.units import UnitSet
 from mechspex.errors import ModelError
 
-TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
 # Two prompts, each followed by a longer one. The oracle takes prompts one by one, and means over
 # those of equal length.
 TWO_LENGTHS = mx.Task(

@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import (
-    ANSWERS,
-    CORRUPTED,
-    DISTRACTORS,
-    PROMPTS,
+    TASK,
     load_saved,
     rounding,
     save_architecture,
@@ -21,7 +18,6 @@ from safetensors.torch import load_file, save_file
 import mechspex as mx
 from mechspex.errors import AblationError, DictionaryError
 
-TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
 N_LAYERS = 3
 LAYERS = {"gpt2": "n_layer", "gptj": "n_layer"}
 CASES = [("llama", "relu", ablation) for ablation in ("zero", "mean", "corrupted", "resample")]

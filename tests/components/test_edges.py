@@ -1,18 +1,12 @@
 """Values of edges, against the raw model with every contribution kept by itself."""
 
-import functools
-
 import numpy as np
 import pytest
 import torch
 from architectures import (
-    ANSWERS,
-    CORRUPTED,
-    DISTRACTORS,
-    PROMPTS,
+    TASK,
     load_saved,
     rounding,
-    save_architecture,
 )
 from edge_oracle import EdgeOracle
 
@@ -22,7 +16,6 @@ from mechspex.core.masks import all_masks
 from mechspex.core.units import UnitSet
 from mechspex.errors import AblationError, ModelError, UnknownUnitError
 
-TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
 THOROUGH = ["gpt2", "llama", "gemma2 short window"]
 EIGHT = [*THOROUGH, "gpt_neox parallel", "gptj", "phi", "opt", "falcon"]
 # Their orders, norms and fused maps are others again.
@@ -30,16 +23,6 @@ MORE = ["gpt_neox sequential", "phi3", "olmo2", "granite", "qwen3"]
 REFERENCES = ["zero", "mean", "corrupted", "resample"]
 CASES = [(name, ablation) for name in THOROUGH for ablation in REFERENCES]
 CASES += [(name, "mean") for name in (*EIGHT[3:], *MORE)]
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    @functools.cache
-    def build(name):
-        folder = save_architecture(name, tmp_path_factory.mktemp("edges"))
-        return folder, load_saved(folder)
-
-    return build
 
 
 def some_masks(n_edges):

@@ -1,18 +1,13 @@
 """Edges under one mask with heads, MLPs and neurons, against the raw model part by part."""
 
-import functools
-
 import numpy as np
 import pytest
 import torch
 from architectures import (
-    ANSWERS,
-    CORRUPTED,
-    DISTRACTORS,
     PROMPTS,
+    TASK,
     load_saved,
     rounding,
-    save_architecture,
 )
 from edge_oracle import EdgeOracle
 from latent_oracle import random_dictionary
@@ -21,20 +16,9 @@ import mechspex as mx
 from mechspex.components.edge_proof import out_of
 from mechspex.errors import AblationError
 
-TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
 CASES = [("llama", ablation) for ablation in ("zero", "mean", "corrupted")]
 CASES += [("gpt2", "mean"), ("gemma2 short window", "corrupted"), ("gptj", "mean")]
 CASES += [("gpt_neox parallel", "zero"), ("opt", "mean"), ("falcon", "mean"), ("olmo2", "mean")]
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    @functools.cache
-    def build(name):
-        folder = save_architecture(name, tmp_path_factory.mktemp("beside"))
-        return folder, load_saved(folder)
-
-    return build
 
 
 def parts_of(model):

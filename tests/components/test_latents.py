@@ -1,7 +1,5 @@
 """Values of latents, against the raw model with each latent encoded and decoded by itself."""
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -10,9 +8,9 @@ from architectures import (
     CORRUPTED,
     DISTRACTORS,
     PROMPTS,
+    TASK,
     load_saved,
     rounding,
-    save_architecture,
 )
 from latent_oracle import LatentOracle, plain_activations, random_dictionary
 
@@ -20,7 +18,6 @@ import mechspex as mx
 from mechspex.core.units import UnitSet
 from mechspex.errors import AblationError, DictionaryError, Refused, UnknownUnitError
 
-TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
 POST, PRE = "blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"
 MLP, ATTENTION = "blocks.0.hook_mlp_out", "blocks.1.hook_attn_out"
 TRANSCODER = ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
@@ -34,16 +31,6 @@ CASES += [
     ("gptj", ("blocks.1.hook_resid_post",), "jumprelu", "zero"),
     ("llama", (ATTENTION,), "gated", "mean"),
 ]
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    @functools.cache
-    def build(name):
-        folder = save_architecture(name, tmp_path_factory.mktemp("latents"))
-        return folder, load_saved(folder)
-
-    return build
 
 
 def some_masks(n_units, n_each=1):

@@ -5,13 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, load_saved, save_architecture
+from architectures import (
+    ANSWERS,
+    DISTRACTORS,
+    PROMPTS,
+    TASK,
+    load_saved,
+    save_architecture,
+)
 from latent_oracle import LatentOracle, random_dictionary, save_cross_layer
 
 import mechspex as mx
 from mechspex.errors import AblationError
 
-TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
 POST = ("blocks.0.hook_resid_post",)
 TRANSCODER = ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
 LONGER = "apple bird boat apple moon lake"

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from architectures import ANSWERS, CORRUPTED, DISTRACTORS, PROMPTS, save_architecture
+from architectures import TASK, save_architecture
 from torch import nn
 
 import mechspex as mx
@@ -13,7 +13,6 @@ from mechspex.core.backward_rules import ATP_STAR, GIM, RELP, BackwardRules
 from mechspex.errors import ModelError, Refused
 from mechspex.forward.backward_pass import BackwardPass, Places
 
-TASK = mx.Task(PROMPTS, ANSWERS, DISTRACTORS, CORRUPTED)
 # Split and joined projections, norms of both kinds, gates, experts, ALiBi, parallel blocks.
 NAMES = ["gpt2", "llama", "gemma2 no caps", "bloom", "codegen", "opt", "gpt_oss", "olmo2"]
 RULES = {
