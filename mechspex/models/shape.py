@@ -141,7 +141,7 @@ def kinds_of(units: str) -> tuple[list[tuple[UnitKind, Place]], list[str]]:
             bad = next((part for part in asked if _part_and_place(part)[0] not in known), units)
             raise Refused(
                 f"{bad!r}: choose {', '.join(known)} or a sum of them, or name units: L0H1,L1H3; "
-                "of a dictionary mx.latents, in the shell latents:FOLDER"
+                "latents of a dictionary: mx.latents, in the shell latents:FOLDER"
             )
     return kinds, names
 
