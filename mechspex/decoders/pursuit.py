@@ -43,7 +43,7 @@ class Pursuit(Decoder):
     acts alone: all pairs are scanned, in blocks, also where there are a billion. So is a triple,
     where `scan_triples` can scan them all; the notes say where it could not. A larger set is found
     above a smaller set that shows, or if it is proposed: by SPEX where the masks are SPEX's, by
-    other decoders, or by the user.
+    other decoders, or by the user. A mask that was drawn twice counts once.
 
     Attributes:
         candidates: sets that are tried in every round, such as those of a screen.
@@ -59,6 +59,7 @@ class Pursuit(Decoder):
         return 20
 
     def fit(self, samples: Samples) -> SetFunction:
+        samples = samples.distinct
         bases: list[Basis] = ["ablated", "kept"]
         # Elsewhere a Fourier product takes its variance from a few rare masks.
         if samples.n_masks >= fewest_masks(samples):
@@ -99,12 +100,13 @@ def _scan_all_pairs(search: Search) -> None:
 def charged_r2(samples: Samples, answer: SetFunction) -> float:
     """R² on the training masks, each term charged what it costs to find it by the EBIC.
 
-    1 − (RSS/TSS)·exp(Σ_S price(S)/N): a term that chance could have found lowers it.
+    1 − (RSS/TSS)·exp(Σ_S price(S)/N), N distinct masks: a term that chance could have found lowers it.
 
     Args:
         samples: the training masks and values.
         answer: the function that was recovered from them.
     """
+    samples = samples.distinct
     n_masks, n_units = samples.n_masks, samples.n_units
     unexplained = 1 - r_squared(samples.values, answer.predict_outputs(samples.masks))
     prices = sum(

@@ -14,7 +14,7 @@ from mechspex.core.checks import PROBABILITY, SEED, WHOLE, Only
 from mechspex.core.doors import door
 from mechspex.core.errors import AblationError, Refused, TaskError, UnknownUnitError
 from mechspex.core.finite import finite_values
-from mechspex.core.masks import Stream, ablate_sets, all_masks, sample_masks
+from mechspex.core.masks import ablate_sets, all_masks, sample_masks
 from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import paired_difference
 from mechspex.core.units import Term, UnitSet, by_order, subsets_of
@@ -22,6 +22,7 @@ from mechspex.decoders import Decoder, as_decoder
 from mechspex.effects.validate import exact_changes, exact_effects
 from mechspex.explanation.designs import usual_keep
 from mechspex.explanation.explain import strongest_terms
+from mechspex.explanation.mask_search import fresh_masks
 from mechspex.explanation.model_difference import ModelDifference
 from mechspex.models.load_model import Model, as_model
 from mechspex.models.units import as_units, units_of
@@ -165,7 +166,7 @@ def _decoded(pair: Pair, n_masks: int, decoder: str | Decoder, level: float, see
 def _masks(
     n_units: int, n_masks: int, seed: int
 ) -> tuple[Bool[np.ndarray, "mask unit"], Bool[np.ndarray, "test unit"], float]:
-    """Masks to decode, masks to score with, and the density of both."""
+    """Masks to decode, others to score with, and the density of both."""
     n_tests = max(_FEWEST_TESTS, n_masks // _PER_TEST)
     if n_units < 24 and 2**n_units <= n_masks + n_tests:
         every = np.random.default_rng(seed).permutation(all_masks(n_units))
@@ -173,8 +174,7 @@ def _masks(
         return every[:n_decoded], every[n_decoded:], 0.5
     keep = usual_keep(n_units, n_masks)
     masks = sample_masks(n_units, n_masks, keep=keep, seed=seed)
-    test_masks = sample_masks(n_units, n_tests, keep=keep, seed=(seed, Stream.HELD_OUT))
-    return masks, test_masks, keep
+    return masks, fresh_masks(masks, keep, seed, n_tests), keep
 
 
 def _differences(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -209,3 +210,30 @@ def test_outputs_of_noise_have_no_terms(keep: float):
         noise = np.random.default_rng(draw).normal(size=(200, 4))
         false += len(decode(masks, noise, decoder="pursuit", keep=keep)) - 1
     assert false <= 1
+
+
+# ── Masks that were drawn twice ───────────────────────────────────────────────────────────────────
+
+
+def test_a_mask_that_was_drawn_again_is_no_evidence():
+    """Of 500 masks of ten units at 0.8 some 180 differ; counted as 500 they bear as many terms."""
+    masks, fresh = (sample_masks(10, 500, keep=0.8, seed=seed) for seed in (0, 1))
+    different = np.sort(np.unique(masks, axis=0, return_index=True)[1])
+    fresh = fresh[~(fresh[:, None] == masks[different]).all(axis=2).any(axis=1)]
+    weights = np.random.default_rng(0).normal(size=(10, 12))
+    many, once = (
+        decode(rows, np.tanh(rows @ weights).sum(axis=1), decoder="pursuit", keep=0.8)
+        for rows in (masks, masks[different])
+    )
+    assert many.to_mapping() == once.to_mapping()
+    assert r_squared(np.tanh(fresh @ weights).sum(axis=1), many.predict(fresh)) > 0.5
+
+
+def test_masks_whose_values_other_units_move_all_count():
+    """Where a mask has several values, each is a draw of its own."""
+    masks = sample_masks(4, 300, keep=0.5, seed=0)
+    values = masks[:, :1] + np.random.default_rng(0).normal(size=(300, 1))
+    samples = Samples(masks, values, keep=0.5, max_order=None, seed=0)
+    assert samples.distinct is samples
+    rounded = replace(samples, values=masks[:, :1] + 1e-7 * values)
+    assert rounded.distinct.n_masks == 16

@@ -11,6 +11,7 @@ import mechspex as mx
 from mechspex.core.masks import all_masks
 from mechspex.core.units import subsets_of
 from mechspex.errors import Refused, TaskError, UnknownUnitError
+from mechspex.explanation.compare_models import _masks
 from mechspex.truth import known_model
 from mechspex.truth.known_model import LogitOf
 from mechspex.truth.letter_models import VOCABULARY, draw_sequences
@@ -110,6 +111,13 @@ def test_a_run_keeps_it_and_measures_nothing_again(tiny, task, halved, tmp_path,
     assert mx.load("two") == kept
     monkeypatch.setattr(mx.ComponentValues, "__call__", None)
     assert mx.compare_models(tiny, other, task, **QUICK, run="two") == kept
+
+
+def test_no_mask_that_is_decoded_scores_the_difference():
+    """Of ten units kept at 0.8 two random masks are often the same."""
+    masks, others, _ = _masks(10, 500, seed=0)
+    assert len(others) == 100
+    assert not (masks[:, None] == others).all(axis=2).any()
 
 
 def test_models_of_another_shape_are_refused_with_what_differs(tiny, task, gpt2):
