@@ -100,7 +100,8 @@ def _scan_all_pairs(search: Search) -> None:
 def charged_r2(samples: Samples, answer: SetFunction) -> float:
     """R² on the training masks, each term charged what it costs to find it by the EBIC.
 
-    1 − (RSS/TSS)·exp(Σ_S price(S)/N), N distinct masks: a term that chance could have found lowers it.
+    1 − (RSS/TSS)·exp(Σ_S price(S)/N) over N distinct masks: a term that chance could have found
+    lowers it.
 
     Args:
         samples: the training masks and values.
