@@ -19,6 +19,7 @@ from mechspex.circuits.goal import CircuitGoal
 from mechspex.circuits.membership import membership
 from mechspex.circuits.scoring import scored_discovery
 from mechspex.core.checks import SEED, WHOLE, Only
+from mechspex.core.counted import counted
 from mechspex.core.doors import door
 from mechspex.core.errors import MeasurementError, Refused
 from mechspex.core.masks import both_ends, keep_only
@@ -135,7 +136,7 @@ def find_circuit(
             units=value_function.units,
             members=columns,
             configuration=scored.configuration,
-            method=f"{goal.words} {size} units, from {searched.used:,} masks searched",
+            method=f"{goal.words} {counted(size, 'unit')}, from {searched.used:,} masks searched",
             predicted=_predicted(found.function, columns),
             scores=scores.to_dict(),
             objective=goal.objective,

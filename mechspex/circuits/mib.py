@@ -219,7 +219,8 @@ def _nodes(found: object) -> MibNodes:
             raise Refused(
                 f"node {told(node)} is none of {graph.n_layers} layers of {graph.n_heads} heads"
             )
-        entry = _mapping(f"node {node}", entry)
+        # EAP-IG writes true or false alone.
+        entry = {"in_graph": entry} if type(entry) is bool else _mapping(f"node {node}", entry)
         if _in_graph(f"node {node}", entry):
             inside.add(nodes[node])
             _refuse_neurons(node, entry)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mechspex.cli.asks import asks
+from mechspex.cli.circuits import circuit_file
 from mechspex.cli.experiment import Experiment
 from mechspex.cli.output import MASKS, Level, NamedTask, to_stderr
 from mechspex.cli.run_names import keep_options, run_name
@@ -25,10 +26,10 @@ from mechspex.core.errors import Refused
 def audit(
     experiment: Experiment,
     file: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="A circuit: of mechspex, of MIB or EAP-IG (JSON), or an attribution graph of "
-            "heads and MLPs."
+            help="A circuit: a run of mechspex circuit or its file, JSON of MIB or EAP-IG, or an "
+            "attribution graph of heads and MLPs."
         ),
     ],
     task: NamedTask = None,
@@ -48,18 +49,21 @@ def audit(
     """
     check_from(0, n_others=n_others)
     check_level(level)
-    if not file.is_file():
-        raise Refused(f"{file} is no file; name the JSON of a circuit")
+    path = circuit_file(file)
+    if not path.is_file():
+        raise Refused(
+            f"{file} is no file; name the JSON of a circuit, or a run of mechspex circuit"
+        )
     prompts = experiment.task_drawn(experiment.prompts, to_stderr)
     to_stderr(f"loading {experiment.model} and proving its ablations exact …")
     import mechspex as mx
 
-    about = f"{experiment.task_name}-{file.stem}-{experiment.ablation}-audit"
+    about = f"{experiment.task_name}-{Path(file).stem}-{experiment.ablation}-audit"
     run = experiment.run or run_name(about, {k: str(v) for k, v in experiment.asked.items()})
     found = mx.audit(
         experiment.bridge,
         prompts,
-        file,
+        path,
         experiment.ablation,
         n_others=n_others,
         level=level,

@@ -162,6 +162,21 @@ def compare(
 
 def _loaded(named: str) -> Any:
     """A circuit from its file, or from the folder of a run."""
+    from mechspex.circuits.circuit import Circuit
+
+    return Circuit.load(circuit_file(named))
+
+
+def circuit_file(named: str) -> Path:
+    """The file that is named, or that of the run that is.
+
+    Args:
+        named: a file, or the name or the folder of a run of ``mechspex circuit``.
+
+    Raises:
+        Refused: the run holds no circuit.
+        RunError: neither a file nor a run.
+    """
     from mechspex.runs.run import CIRCUIT, folder_of
 
     path = Path(named)
@@ -169,9 +184,7 @@ def _loaded(named: str) -> Any:
         path = folder_of(named) / CIRCUIT
         if not path.is_file():
             raise Refused(f"{path.parent} holds no circuit; run mechspex circuit first")
-    from mechspex.circuits.circuit import Circuit
-
-    return Circuit.load(path)
+    return path
 
 
 def _published(found: Any) -> Any:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -283,15 +283,14 @@ class Experiment(Search, OwnPrompts):
 
         if self.task is None:
             return self.own_task(self.tokenizer, say)
-        say_drawing(self.task_name, n_prompts)
         name = self.model if self._light_tokenizer else self.bridge.cfg.model_name
         others, latents = self._named
         spans = any(isinstance(one.place, str) for one in latents)
-        drawn = draw_task(
-            self.task, self.tokenizer, name, n_prompts=n_prompts, seed=self.seed,
-            spans=spans or bool(others and names_spans(others)),
-        )  # fmt: skip
-        return self.as_asked(drawn)
+        spans = spans or bool(others and names_spans(others))
+        options: dict[str, Any] = {"seed": self.seed, "spans": spans}
+        draw = partial(draw_task, self.task, self.tokenizer, name, **options)
+        say_drawing(self.task_name, n_prompts, lambda n: draw(n_prompts=n))
+        return self.as_asked(draw(n_prompts=n_prompts))
 
     @property
     def task_name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from mechspex.cli.choices import AnswerTokens, Metric
 from mechspex.cli.output import EXPERIMENT, PROMPTS, to_stderr
 from mechspex.cli.own_texts import OwnTexts
 from mechspex.core.checks import Whole
+from mechspex.core.counted import time_in_words
 from mechspex.core.errors import AblationError, Refused, TaskError
 
 # Files of prompts, and of texts alone.
@@ -21,6 +23,7 @@ _TEXTS = ".txt"
 # More prompts are a slip, and of so many it is told that they are drawn, as that takes a while.
 N_PROMPTS = Whole(1, 10**5, "at least one prompt", error=TaskError)
 _MANY = 1_000
+_TIMED = 200
 # More than there can be: all prompts of one's own in one part.
 ALL_OWN = 10**9
 # Ablations by what other prompts have.
@@ -222,10 +225,19 @@ class OwnPrompts(OwnTexts):
         return texts
 
 
-def say_drawing(task_name: str, n_prompts: int) -> None:
-    """Say of many prompts that they are drawn, which takes up to minutes."""
+def say_drawing(task_name: str, n_prompts: int, draw: Callable[[int], object]) -> None:
+    """Say of many prompts that they are drawn, and how long that takes: up to minutes.
+
+    Args:
+        task_name: what the prompts are called.
+        n_prompts: how many there are.
+        draw: draws so many of them; a few are timed.
+    """
     if n_prompts > _MANY:
-        to_stderr(f"drawing {n_prompts:,} prompts of {task_name} …")
+        began = perf_counter()
+        draw(_TIMED)
+        seconds = (perf_counter() - began) / _TIMED * n_prompts
+        to_stderr(f"drawing {n_prompts:,} prompts of {task_name}, about {time_in_words(seconds)} …")
 
 
 def check_ablation(

@@ -180,8 +180,9 @@ def list_all(as_json: bool) -> None:
     if as_json:
         print_answer(rows, True)
         return
+    width = max((len(str(row["run"])) for row in rows), default=0)
     for row in rows:
         size = f"{int(row['bytes']) / 1e6:,.1f} MB"
-        print(f"{row['run']:44} {row['masks']:8,} masks {size:>10}   {row['state']}")
+        print(f"{row['run']:{max(width, 44)}} {row['masks']:8,} masks {size:>10}   {row['state']}")
     if not rows:
         print("no runs here yet; start one with: mechspex explain ioi", file=sys.stderr)

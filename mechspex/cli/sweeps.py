@@ -30,6 +30,7 @@ from mechspex.cli.own_prompts import is_table
 from mechspex.cli.search import Search
 from mechspex.cli.sweep_file import LISTS, SINGLE, Shard, cells_of, read_sweep_file
 from mechspex.cli.workers import with_workers
+from mechspex.core.counted import time_in_words
 from mechspex.core.errors import FailedMasksError, MechspexError, Refused
 
 # Entries that are one of a few words.
@@ -320,7 +321,7 @@ def _impossible(sweep: str, error: MechspexError) -> dict[str, Any]:
 def _plan_line(row: dict[str, Any]) -> str:
     if row["cannot"] is not None:
         return f"{row['sweep']}: cannot be done: {row['cannot']}"
-    time = "done" if row["done"] else f"about {_time(row['seconds'])}"
+    time = "done" if row["done"] else f"about {time_in_words(row['seconds'])}"
     return f"{row['sweep']}: {row['masks']:,} masks, {row['forwards']:,} forwards, {time}"
 
 
@@ -333,7 +334,7 @@ def _plan_summary(rows: list[dict[str, Any]], n_cannot: int) -> str:
     others = f"; {n_cannot} cannot be done" if n_cannot else ""
     return (
         f"{len(left)} of {len(rows)} sweeps to do: {masks:,} masks, {forwards:,} forwards, about "
-        f"{_time(float(seconds))}{rate}{others}"
+        f"{time_in_words(float(seconds))}{rate}{others}"
     )
 
 
@@ -356,9 +357,3 @@ def _seconds_a_mask(cell: Cell) -> float:
     seconds = recorded.pace(masks[::2])
     recorded.close()
     return (seconds or 0.0) * cell.experiment.prompts / n_prompts
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

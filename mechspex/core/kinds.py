@@ -148,7 +148,7 @@ def _heads(sizes: Sizes) -> int:
 
 def _mlps(sizes: Sizes) -> int:
     if sizes.attention_only:
-        raise ModelError(f"{sizes.name} is attention-only: it has heads, but no MLPs")
+        raise ModelError(f"{sizes.name} is attention-only: it has heads, but no MLPs; choose heads")
     return 1
 
 

@@ -193,6 +193,11 @@ class SelfRepair(RunResult):
             f"{len(self.confirmed)} repairs confirmed (false discovery rate {self.level:g} among "
             "the pairs)",
         ]
+        if not self.n_pairs:
+            lines.append(
+                "no pair was measured: of none is it predicted that one unit does less in place of "
+                "the other; mechspex sweep --order 2 shows how all pairs act together"
+            )
         if self.repaired:
             lines += ["", f"  {'ablated':{width + 2}} {'effect':26} without its backups"]
         for one in self.repaired[:_SHOWN]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
+from mechspex.core.counted import time_in_words
 from mechspex.core.value_function import ValueFunction
 from mechspex.explanation.plan import MOST_MASKS, Plan, n_held_out
 from mechspex.runs.recorded import RecordedValues
@@ -49,12 +50,12 @@ def say_how_long(
     if whole < _WORTH_SAYING:
         return
     counted = f"{sizes[-1]:,}"
-    time = f"about {_in_words(whole)}"
+    time = f"about {time_in_words(whole)}"
     if plan.target_r2 is not None and len(sizes) > 1:
         counted = f"{sizes[0]:,} to {counted}"
         time = (
-            f"about {_in_words(first)} up to a first answer, {_in_words(whole)} at most; it stops "
-            f"at a held-out R² of {plan.target_r2:g}"
+            f"about {time_in_words(first)} up to a first answer, {time_in_words(whole)} at most; "
+            f"it stops at a held-out R² of {plan.target_r2:g}"
         )
     recorded.say(
         f"{time}: {counted} masks and {len(held_out):,} held-out ones × {n_outputs} outputs at "
@@ -93,9 +94,3 @@ def masks_in(minutes: float, values: ValueFunction, n_fresh: int, plan: Plan, ru
     most = MOST_MASKS
     sizes = range(most, 0, -1)
     return next((n for n in sizes if n + n_held_out(n, plan.target_r2) <= fitting), 1)
-
-
-def _in_words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -64,8 +64,8 @@ def load(run: str | Path) -> RunResult:
             "command again, which measures nothing anew"
         )
     raise Refused(
-        f"{folder} holds no answer yet; give the command that began it again, which goes on where "
-        "it was stopped"
+        f"{folder} holds values and no answer yet; give the command that measures them with --run "
+        f"{folder.name}, which goes on from there and measures nothing twice"
     )
 
 

@@ -294,7 +294,7 @@ def list_runs() -> list[dict[str, str | int]]:
         if not files and not of_figure:
             continue
         found = [answer for file, answer in _ANSWERS.items() if (folder / file).exists()]
-        state = ", ".join(found) or "unfinished"
+        state = ", ".join(found) or "no answer yet"
         try:
             masks = sum(_n_masks(file.parent) for file in files)
         except (sqlite3.Error, StoreError):

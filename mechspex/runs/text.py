@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mechspex.core.kinds import ARROW
 from mechspex.core.provenance import Provenance
 from mechspex.core.units import UnitSet
 from mechspex.runs.cost import Cost
@@ -23,6 +24,8 @@ _FEW, _TINY = 12, 0.01
 
 # Characters of a label in a table, of two units and of more.
 _WIDE, _NARROW = 24, 18
+
+_ESTIMATE = ("effect", "low", "high")
 
 _ONE_OUTPUT = (
     "one output: more of them say how far effects spread over outputs, and tests in random "
@@ -85,6 +88,7 @@ def effect_tables(
     together = "units together: joint effect less what the smaller sets predict"
     return [
         *_effect_table(alone, strongest(frame.query("order == 1")), beside, most, scale),
+        *_told_twice(frame.query("order == 1")),
         *_effect_table(together, strongest(frame.query("order > 1")), beside, most, scale),
     ]
 
@@ -132,6 +136,22 @@ def _effect_table(
         below = f", below {tiny:.2g}, {_TINY:.0%} of clean − all ablated" if most is None else ""
         lines.append(f"  … and {len(frame) - len(shown):,} weaker ones{below}")
     return lines
+
+
+def _told_twice(singles: pd.DataFrame) -> list[str]:
+    """Parts of a model that have the effect of one edge out of them: each is in every set twice."""
+    rows = {row["units"]: row for row in singles.to_dict("records") if row["confirmed"]}
+    same = [
+        (part, edge)
+        for edge, told in rows.items()
+        if (part := edge.partition(ARROW)[0]) != edge
+        and part in rows
+        and all(np.isclose(rows[part][key], told[key], rtol=1e-4) for key in _ESTIMATE)
+    ]
+    if not same:
+        return []
+    named = "; ".join(f"{part} and {edge}" for part, edge in same)
+    return [f"  one effect, told twice, alone and in every set: {named}"]
 
 
 def _fitting(units: str) -> str:

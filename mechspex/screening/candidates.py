@@ -138,7 +138,7 @@ class Candidates(RunResult):
             subject(self.configuration, self.units),
             f"screened by {self.method}: {scored} scored, {len(self.terms):,} proposed",
             "",
-            f"  {'':{width}} order   predicted (basis: ablated)",
+            f"  {'':{width}} order   {self._quantity}",
         ]
         for row in frame.head(_SHOWN).to_dict("records"):
             lines.append(f"  {row['units']:{width}} {row['order']:5d} {row['score']:+11.3f}")
@@ -148,9 +148,24 @@ class Candidates(RunResult):
         lines += [
             "",
             f"{cost.measured:,} gradients or masks in {cost.seconds_measuring:.0f} s; "
-            f"{cost.seconds:.0f} s in all. Predicted, not measured: mechspex validate decides",
+            f"{cost.seconds:.0f} s in all. Predicted, not measured: {self._decided_by}",
         ]
         return "\n".join(lines)
+
+    @property
+    def _quantity(self) -> str:
+        return "effect in circuits" if self._in_circuits else "predicted (basis: ablated)"
+
+    @property
+    def _decided_by(self) -> str:
+        if self._in_circuits:
+            return "how much of the task the best carry, mx.faithfulness_curve says"
+        return "mechspex validate decides"
+
+    @property
+    def _in_circuits(self) -> bool:
+        """Whether the scores are those of gradients at circuits, not of the whole model."""
+        return self.method == "iterated"
 
     def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
         """The proposed sets by what is predicted of each.
@@ -164,7 +179,8 @@ class Candidates(RunResult):
         return bars(
             frame["units"].tolist(),
             frame["score"].to_numpy(),
-            quantity=f"predicted effect on {metric or metric_in_words(self.configuration)}",
+            quantity=f"predicted effect {'in circuits ' if self._in_circuits else ''}on "
+            f"{metric or metric_in_words(self.configuration)}",
             heading=f"Proposed · {subject(self.configuration, self.units)}",
         )
 

@@ -6,6 +6,7 @@ import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -198,12 +199,20 @@ class _Source:
     def share_a_word(self, filling: Mapping[str, Row]) -> bool:
         """Whether two rows of one list agree in a column that is shown: two cities of one country
         would make the distractor right."""
-        slots = self.task_file.slots
         return any(
-            slots[one] == slots[other] and filling[one][column] == filling[other][column]
-            for one, other in combinations(filling, 2)
-            for column in self.task_file.columns_used(slots[one])
+            filling[one][column] == filling[other][column] for one, other, column in self._shown
         )
+
+    @cached_property
+    def _shown(self) -> list[tuple[str, str, str]]:
+        """(slot, another of its list, a column of that list which is shown)."""
+        slots = self.task_file.slots
+        return [
+            (one, other, column)
+            for one, other in combinations(slots, 2)
+            if slots[one] == slots[other]
+            for column in sorted(self.task_file.columns_used(slots[one]))
+        ]
 
     def common_length(self) -> tuple[int, list[dict[str, str]]]:
         """The token length that most templates have, and those templates.

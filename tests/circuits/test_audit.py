@@ -131,6 +131,17 @@ def test_edges_of_eap_ig_are_tested_edge_by_edge(tiny, task, tmp_path):
     assert len(found.gains.columns) == len(KEPT) + 5
 
 
+def test_nodes_of_eap_ig_may_be_true_or_false_alone(tiny, tmp_path):
+    """What its `Graph.to_json` wrote of nodes before they had scores."""
+    record, files = edge_record(KEPT), [tmp_path / "new.json", tmp_path / "old.json"]
+    files[0].write_text(json.dumps(record))
+    record["nodes"] = {node: entry["in_graph"] for node, entry in record["nodes"].items()}
+    files[1].write_text(json.dumps(record))
+    one, other = (circuit_of_file(file, shape_of(tiny)) for file in files)
+    assert one == other
+    assert len(one) == len(KEPT)
+
+
 def test_heads_that_share_their_keys_share_the_edge(llama, tmp_path):
     record = edge_record({"a0.h1->a1.h3<k>", "a0.h1->a1.h2<k>", "a0.h0->a1.h1<q>"})
     file = tmp_path / "graph.json"

@@ -108,3 +108,13 @@ def test_a_file_of_a_circuit_is_audited(run, tmp_path):
     assert "L0H1" in out
     assert "missing" in out
     assert mx.Verdicts.load("audited").missing == ("L0H1",)
+
+
+def test_the_circuit_of_a_run_is_audited_by_the_name_of_the_run(run):
+    asked = ("--model", "tiny", "--prompts", "16")
+    assert run("circuit", "induction", *asked, "--masks", "100", "--run", "found")[0] == 0
+    code, out, _ = run("audit", "found", "--task", "induction", *asked, "--seed", "1")
+    assert code == 0
+    assert "members: what the circuit loses without each" in out
+    code, _, err = run("audit", "lost", "--task", "induction", *asked)
+    assert (code, "no run 'lost'" in err) == (2, True)

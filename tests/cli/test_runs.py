@@ -128,7 +128,7 @@ def test_runs_of_figures_are_listed_and_shown(run, tmp_path):
     (tmp_path / "runs" / "figure-begun" / "cells.json").write_text("{}")
     rows = json.loads(run("runs", "list", "--json")[1])
     assert [(row["run"], row["state"]) for row in rows] == [
-        ("figure-begun", "unfinished"), ("figure-or-gate", "figure drawn"),
+        ("figure-begun", "no answer yet"), ("figure-or-gate", "figure drawn"),
     ]  # fmt: skip
     code, out, _ = run("status", "figure-or-gate")
     assert (code, "Greedy pruning keeps one of the inputs of an OR" in out) == (0, True)

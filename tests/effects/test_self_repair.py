@@ -199,6 +199,7 @@ def test_nothing_to_propose_is_said():
     assert not len(found.to_pandas())
     assert not found.graph()
     assert "0 repairs confirmed" in str(found)
+    assert "no pair was measured: of none is it predicted" in str(found)
 
 
 def test_most_limits_the_pairs_to_the_strongest():

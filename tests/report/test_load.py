@@ -107,7 +107,7 @@ def test_folders_of_older_versions_are_told_plainly(runs):
     with pytest.raises(Refused, match=r"holds a sweep as a table alone: read .*sweep.csv"):
         mx.load("old")
     (runs / "old" / "sweep.csv").unlink()
-    with pytest.raises(Refused, match="holds no answer yet"):
+    with pytest.raises(Refused, match="holds values and no answer yet"):
         mx.load("old")
     (runs / "old" / "explanation.json").write_text("{")
     with pytest.raises(Refused, match="not JSON"):

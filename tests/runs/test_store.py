@@ -269,7 +269,7 @@ def test_runs_are_listed(tmp_path, monkeypatch):
     size = listed.pop("bytes")
     assert isinstance(size, int)
     assert size > (run_folder("one") / VALUES).stat().st_size
-    assert listed == {"run": "one", "masks": 3, "state": "unfinished"}
+    assert listed == {"run": "one", "masks": 3, "state": "no answer yet"}
     (run_folder("one") / SWEEP).write_text("")
     assert list_runs()[0]["state"] == "swept"
 

@@ -54,3 +54,14 @@ def test_few_effects_and_those_without_a_scale_are_all_shown():
     assert len(shown(12, scale=4.0)) == 3 + 12
     assert len(shown(40)) == 3 + 40
     assert shown(9, most=4)[-1] == "  … and 5 weaker ones"
+
+
+def test_a_head_and_its_one_edge_are_one_effect():
+    rows = frame(**{
+        "L1H3": (-14.0, -15.0, -13.0), "L1H3→output": (-14.0, -15.0, -13.0),
+        "L0H1": (-7.0, -8.0, -6.0), "L0H1→L1H3.k": (-7.1, -8.0, -6.0),
+        "L0H2": (0.0, -1.0, 1.0), "L0H2→output": (0.0, -1.0, 1.0),
+    })  # fmt: skip
+    told = "  one effect, told twice, alone and in every set: L1H3 and L1H3→output"
+    assert [line for line in effect_tables(rows.assign(order=1)) if "twice" in line] == [told]
+    assert "twice" not in "".join(effect_tables(rows.drop(index=0).assign(order=1)))

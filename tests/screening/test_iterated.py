@@ -99,6 +99,14 @@ def test_what_a_gate_hides_in_the_whole_model_is_found_in_circuits():
     assert values(circuit_of(plain, 4))[0, 0] < 0.1 * most
 
 
+def test_scores_are_called_effects_in_circuits():
+    text, plain = (str(mx.screen(guarded(), by)) for by in (mx.Iterated(), mx.FirstOrder(parts=0)))
+    assert "order   effect in circuits" in text
+    assert "mx.faithfulness_curve says" in text
+    assert "mechspex validate decides" not in text
+    assert "order   predicted (basis: ablated)" in plain
+
+
 def test_a_unit_that_was_left_out_returns():
     """At half of everything unit 1 seems bad; where unit 0 is ablated it is the best there is."""
 
