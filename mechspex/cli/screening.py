@@ -160,7 +160,7 @@ def _sets(given: list[str]) -> list[tuple[str, ...]]:
 
 
 def _units(terms: list[tuple[str, ...]], dictionary: str | None) -> str:
-    """The kinds of units that the sets name, and the latents; heads where they name none."""
+    """The kinds of units that the sets name, at their places, and the latents; heads if none."""
     named = {as_named(name) for term in terms for name in term}
     latents = {int(found[1]): name for name in named if (found := _LATENT.search(name))}
     if dictionary is None and latents:
@@ -169,8 +169,12 @@ def _units(terms: list[tuple[str, ...]], dictionary: str | None) -> str:
             "smollm2-135m-l15 or --dictionary FOLDER"
         )
     # Only kinds that are named: a mixture of experts has no neurons, and refuses.
-    kinds = {kind_of_name(name) for name in named}
-    asked = [kind.asked_for for kind in listed_kinds() if kind.kind in kinds]
+    kinds = {(kind_of_name(name), name.partition("@")[2]) for name in named}
+    asked = [
+        "@".join(filter(None, (kind.asked_for, place)))
+        for kind in listed_kinds()
+        for place in sorted(place for of, place in kinds if of == kind.kind)
+    ]
     if dictionary is not None:
         folder, *places = dictionary.split("@")
         # One of them comes with the error term, where that alone is named.

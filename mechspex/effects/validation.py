@@ -242,14 +242,11 @@ class Validation(RunResult):
     def in_short(self) -> str:
         """How many sets of which units were measured on how many outputs, and are confirmed."""
         n_outputs = self.output_effects.shape[1]
+        measured = f"{counted(len(self.terms), 'set')} of {self.units.description}"
         if not self.has_spread:
-            return (
-                f"{len(self.terms):,} sets of {self.units.description} on one output: exact for "
-                "it, no intervals"
-            )
+            return f"{measured} on one output: exact for it, no intervals"
         return (
-            f"{len(self.terms):,} sets of {self.units.description} on "
-            f"{counted(n_outputs, 'output')}: "
+            f"{measured} on {counted(n_outputs, 'output')}: "
             f"{np.count_nonzero(self.confirmed):,} confirmed (false discovery rate {self.level:g})"
         )
 

@@ -349,6 +349,28 @@ def test_screen_proposes_and_validate_decides(run, tmp_path):
     assert answer.items() <= json.loads(kept.read_text()).items()
 
 
+def test_what_a_screen_at_spans_proposes_is_measured_there(run, tiny):
+    import mechspex as mx
+
+    spans = ("--units", "heads@D+heads@-1", "--terms", "3", "--csv", "proposed.csv")
+    assert run(*SCREEN[:-2], *spans)[0] == 0
+    asked = ("--model", "tiny", "--prompts", "8", "--json")
+    code, out, _ = run("validate", "induction", "proposed.csv", *asked)
+    assert code == 0
+    assert "L0H1@D" in out
+    code, out, _ = run("validate", "induction", "L0H1@D,L1H3@-1", "L1H3", "L0H1->L1H3.k@D", *asked)
+    assert code == 0
+    found = {tuple(term["units"]): term["effect"] for term in json.loads(out)["terms"]}
+    task = mx.load_task("induction", tiny, n_prompts=8, seed=1, spans=True)
+    units = ["L0H1@D", "L1H3@-1", "L1H3", "L0H1→L1H3.k@D"]
+    values, v = mx.ComponentValues(tiny, task, units), {}
+    for gone in ((), (0,), (1,), (0, 1), (2,), (3,)):
+        v[gone] = values(np.array([[place not in gone for place in range(4)]])).mean()
+    joint = v[0, 1] - v[0,] - v[1,] + v[()]
+    expected = [joint, v[2,] - v[()], v[3,] - v[()]]
+    assert list(found.values()) == pytest.approx(expected, abs=1e-4)
+
+
 def test_explain_after_a_screen(run):
     code, out, _ = run(*EXPLAIN, "--screen", "second_order", "--json")
     answer = json.loads(out)
