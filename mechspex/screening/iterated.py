@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,12 +31,19 @@ class Iterated(ScreenMethod):
     a unit does *in circuits*, and rank them for `mechspex.faithfulness_curve`; the effect of
     ablating a unit in the whole model is told better by `FirstOrder`.
 
+    Circuits that are to equal the model (CMD) are made of what does much on any output, even where
+    that is for the answer on one and against it on another: with `by_output` the score of a unit
+    is ± √mean_j e_ij², of the effects e_ij on each output j, with the sign of their mean. Its size
+    ranks for that; for circuits that do most (CPR) rank by the mean.
+
     Attributes:
         circuits: for each gradient after the first, how units are ranked and what share of them is
             kept: ``signed`` keeps those whose ablation is predicted to lower the value most,
             ``absolute`` those with the largest effects of either sign. The default is for both
             rankings.
         start: how much of every unit is kept where the first gradient is taken.
+        by_output: whether a score is the root mean square of the effects on each output, in place
+            of their mean. Circuits for the gradients are by the mean in both.
         backward: by which rules gradients are made, where not by the chain rule.
 
     Raises:
@@ -51,6 +59,7 @@ class Iterated(ScreenMethod):
         ("absolute", 0.05),
     )
     start: float = 0.8
+    by_output: bool = False
     backward: BackwardRules = CHAIN
 
     def __post_init__(self) -> None:
@@ -68,19 +77,46 @@ class Iterated(ScreenMethod):
         Args:
             recorded: the value function, with gradients.
         """
+        if self.by_output:
+            return signed_size(self.effects(recorded))
+        total = self._gradients(recorded, lambda point: recorded.value_and_mean_gradient(point)[1])
+        return -total[0] / (1 + len(self.circuits))
+
+    def effects(self, recorded: RecordedValues) -> Float[np.ndarray, "output unit"]:
+        """The predicted effect of every unit on every output; their means are the scores of single
+        units. Gradients of each output are measured anew: a run keeps only their mean.
+
+        Args:
+            recorded: the value function, with gradients.
+        """
+        gradients = self._gradients(
+            recorded, lambda point: recorded.value_and_gradient(point)[1][0]
+        )
+        return -gradients / (1 + len(self.circuits))
+
+    def _gradients(
+        self, recorded: RecordedValues, slopes: Callable[[np.ndarray], np.ndarray]
+    ) -> Float[np.ndarray, "row unit"]:
+        """The sum of all gradients, a row for each that `slopes` tells apart."""
         recorded.stage = "circuits"
         n_units = recorded.n_units
         point = np.full((1, n_units), self.start, dtype=np.float32)
-        total = -recorded.value_and_mean_gradient(point)[1][0].astype(np.float64)
+        found = slopes(point).astype(np.float64)
         for ranking, share in self.circuits:
-            key = total if ranking == "signed" else -np.abs(total)
+            total = found.mean(axis=0)
+            key = -total if ranking == "signed" else -np.abs(total)
             point = np.zeros((1, n_units), dtype=np.float32)
             point[0, np.argsort(key, kind="stable")[: math.ceil(share * n_units - 1e-9)]] = 1
-            total -= recorded.value_and_mean_gradient(point)[1][0]
-        return total / (1 + len(self.circuits))
+            found += slopes(point)
+        return found
 
     def scored(self, recorded: RecordedValues, n_terms: int, seed: int) -> Scored:
         return Scored.of_singles(self.singles(recorded), n_terms)
+
+
+def signed_size(effects: Float[np.ndarray, "output unit"]) -> Float[np.ndarray, " unit"]:
+    """The root mean square of the effects of each unit over outputs, with their mean's sign."""
+    return np.copysign(np.sqrt((effects**2).mean(axis=0)), effects.mean(axis=0))
 
 
 def _is_share(given: object) -> bool:
