@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -42,9 +42,9 @@ class Iterated(ScreenMethod):
             ``absolute`` those with the largest effects of either sign. The default is for both
             rankings.
         start: how much of every unit is kept where the first gradient is taken.
+        backward: by which rules gradients are made, where not by the chain rule.
         by_output: whether a score is the root mean square of the effects on each output, in place
             of their mean. Circuits for the gradients are by the mean in both.
-        backward: by which rules gradients are made, where not by the chain rule.
 
     Raises:
         Refused: an unknown ranking, or a share outside (0, 1].
@@ -59,8 +59,8 @@ class Iterated(ScreenMethod):
         ("absolute", 0.05),
     )
     start: float = 0.8
-    by_output: bool = False
     backward: BackwardRules = CHAIN
+    by_output: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         _CIRCUITS("circuits", self.circuits)

@@ -16,7 +16,7 @@ CHAIN = (("signed", 0.5), ("absolute", 0.3), ("signed", 0.5))
 class Differentiable:
     """The values of a function of torch, with gradients by autograd; one output."""
 
-    outputs = ("one",)
+    outputs: tuple[str, ...] = ("one",)
 
     def __init__(self, n_units, function):
         self.units = mx.parts(f"u{i}" for i in range(n_units))
@@ -36,6 +36,23 @@ class Differentiable:
         values = self.function(soft)
         (gradients,) = torch.autograd.grad(values.sum(), soft)
         return values.detach().numpy()[:, None], gradients.numpy()[:, None]
+
+
+class OfOutputs(Differentiable):
+    """The same of a function with an output each row of `weights`."""
+
+    def __init__(self, weights, function):
+        super().__init__(weights.shape[1], function)
+        self.outputs = tuple(f"output {j}" for j in range(len(weights)))
+
+    def __call__(self, masks):
+        return self.function(torch.tensor(masks, dtype=torch.float64)).numpy()
+
+    def value_and_gradient(self, masks):
+        self.points.extend(masks.tolist())
+        soft = torch.tensor(masks, dtype=torch.float64)
+        slopes = torch.autograd.functional.jacobian(lambda m: self.function(m).sum(dim=0), soft)
+        return self(masks), slopes.numpy().transpose(1, 0, 2)
 
 
 def guarded():
@@ -133,6 +150,53 @@ def test_additive_effects_are_exact_and_gradients_are_counted_and_kept(tmp_path)
     again = mx.screen(values, mx.Iterated(), n_terms=20, run=tmp_path / "run")
     assert np.array_equal(again.single_scores, found.single_scores)
     assert len(values.points) == 5
+
+
+def test_by_output_a_score_is_the_root_mean_square_of_the_effects_on_each_output():
+    rng = np.random.default_rng(1)
+    weights = torch.tensor(rng.normal(size=(3, 10)))
+    values = OfOutputs(weights, lambda m: torch.tanh(m @ weights.T))
+    found = singles(values, mx.Iterated(circuits=CHAIN, start=0.6, by_output=True))
+    points = np.array(values.points)
+    # Of tanh, by hand: [point, output, unit].
+    gains = 1 - np.tanh(points @ weights.numpy().T) ** 2
+    effects = -(gains[:, :, None] * weights.numpy()).mean(axis=0)
+    assert np.allclose(np.abs(found), np.sqrt((effects**2).mean(axis=0)), atol=1e-6)
+    assert np.array_equal(np.sign(found), np.sign(effects.mean(axis=0)))
+    # The circuits are those by the mean, and as many gradients are taken.
+    values.points.clear()
+    by_mean = singles(values, mx.Iterated(circuits=CHAIN, start=0.6))
+    assert np.array_equal(np.array(values.points), points)
+    assert np.allclose(by_mean, effects.mean(axis=0), atol=1e-6)
+    # On one output there is nothing to tell apart.
+    alone = guarded()
+    both = [singles(alone, mx.Iterated(by_output=which)) for which in (True, False)]
+    assert np.allclose(*both, atol=1e-6)
+
+
+def test_by_output_circuits_keep_what_works_for_one_output_and_against_another():
+    """Units 0 and 1 carry the behaviour; 2 and 3 shift it between outputs, and are 0 on average."""
+    weights = torch.zeros((4, 12), dtype=torch.float64)
+    weights[:, 0], weights[:, 1] = 4, 3
+    weights[:, 2] = torch.tensor([2.0, -2.0, 2.0, -2.0])
+    weights[:, 3] = torch.tensor([1.5, 1.5, -1.5, -1.5])
+    weights[:, 4:] = 0.2
+    values = OfOutputs(weights, lambda m: m @ weights.T)
+
+    def away(method):
+        largest = np.argsort(-np.abs(singles(values, method)), kind="stable")[:4]
+        kept = np.isin(np.arange(12), largest)[None]
+        return set(largest.tolist()), np.abs(values(np.ones((1, 12))) - values(kept)).max()
+
+    by_output, nearest = away(mx.Iterated(by_output=True))
+    by_mean, further = away(mx.Iterated())
+    every = combinations(range(12), 4)
+    whole = weights.sum(dim=1)
+    least = min(float((whole - weights[:, list(some)].sum(dim=1)).abs().max()) for some in every)
+    assert by_output == {0, 1, 2, 3}
+    assert nearest == pytest.approx(least) == pytest.approx(1.6)
+    assert not {2, 3} & by_mean
+    assert further > 4
 
 
 def test_edges_of_a_model_by_the_gradients_of_its_values():
