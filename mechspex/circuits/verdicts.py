@@ -179,6 +179,7 @@ class Verdicts(RunResult):
         table = self.to_pandas()
         inside, outside = table.query("member"), table.query("not member")
         n_prompts = counted(self.scores.n_outputs, "prompt")
+        metric = metric_in_words(self.circuit.configuration)
         lines = [
             self._subject,
             f"circuit of {len(self.circuit)} of {len(self.circuit.units)} units"
@@ -187,7 +188,7 @@ class Verdicts(RunResult):
             f"{self.scores.completeness}; {n_prompts}",
             equivalence_in_words(self.scores.equivalent_within),
             "",
-            "members: what the circuit loses without each",
+            f"members: what the circuit loses of the {metric} without each",
             _text(inside),
         ]
         if len(outside):

@@ -115,6 +115,6 @@ def test_the_circuit_of_a_run_is_audited_by_the_name_of_the_run(run):
     assert run("circuit", "induction", *asked, "--masks", "100", "--run", "found")[0] == 0
     code, out, _ = run("audit", "found", "--task", "induction", *asked, "--seed", "1")
     assert code == 0
-    assert "members: what the circuit loses without each" in out
+    assert "members: what the circuit loses of the logit difference without each" in out
     code, _, err = run("audit", "lost", "--task", "induction", *asked)
     assert (code, "no run 'lost'" in err) == (2, True)
