@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mechspex import __version__
 from mechspex.cli import (
@@ -34,7 +35,20 @@ from mechspex.core.errors import MechspexError
 
 __all__ = ["app", "main"]
 
+
+class _Commands(TyperGroup):
+    """All commands; a wrong choice is told without the prefix of the library that checks it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="mechspex",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -212,6 +212,7 @@ def test_bad_input_exits_2_with_one_sentence(run, arguments, complaint):
     assert complaint in one_line(err)
     assert not out
     assert "Traceback" not in err
+    assert "Value error" not in err, "the prefix of a library"
 
 
 def one_line(boxed):
