@@ -11,6 +11,7 @@ from mechspex.circuits.discovery import Discovery
 from mechspex.circuits.head_roles import head_roles
 from mechspex.circuits.reference_scores import scores_by_reference
 from mechspex.components.component_values import ComponentValues
+from mechspex.components.few_masks import SharedPasses
 from mechspex.components.under_reference import under_reference
 from mechspex.core.errors import AblationError, Refused
 from mechspex.core.value_function import ValueFunction
@@ -43,7 +44,7 @@ def with_roles_and_references(
     except AblationError as error:
         remarks.append(f"no roles of heads: {error}")
     try:
-        values_of = partial(under_reference, held_out, seed=seed)
+        values_of = partial(under_reference, held_out, seed=seed, shared=SharedPasses())
         references = scores_by_reference(
             values_of, held_out.task, circuit, run=run, seed=seed, progress=progress
         )

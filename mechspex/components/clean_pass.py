@@ -113,6 +113,15 @@ class CleanPass:
         hooks = tuple(hooks)
         return cls(forced, *record(model, hooks, rows, n_read, latents), hooks, latents)
 
+    def reads(self, forced: ForcedRows, n_read: int) -> bool:
+        """Whether these rows are read here, at so many of their last positions."""
+        return (
+            self.forced.prompts == forced.prompts
+            and self.forced.length == forced.length
+            and torch.equal(self.forced.rows, forced.rows)
+            and self.logits.shape[1] == n_read
+        )
+
     def on_prompts(self, hook: str) -> Tensor:
         """Activations ``[prompt, pos, …]`` on the prompts alone."""
         return self.activations[hook][:: self.forced.n_sequences, : self.forced.length]
@@ -154,6 +163,8 @@ def clean_passes(
     tokens: Tokens,
     hooks: Iterable[str] = (),
     latents: tuple[LatentSite, ...] = (),
+    *,
+    known: Iterable[CleanPass] = (),
 ) -> list[CleanPass]:
     """The untouched model on the prompts of a task, and on what is forced after them.
 
@@ -162,15 +173,12 @@ def clean_passes(
         task: the task.
         tokens: its prompts in tokens.
         hooks, latents: see `CleanPass.of`.
+        known: passes of the same model at these hook points; those of the same rows are taken.
     """
     read_continuations = reads_continuations(task.metric, tokens)
-    return [
-        CleanPass.of(
-            model,
-            hooks,
-            rows,
-            rows.length if isinstance(task.metric, AllPositions) else rows.n_read,
-            latents,
-        )
-        for rows in forced_rows(tokens, read_continuations=read_continuations)
-    ]
+    hooks, passes = tuple(hooks), []
+    for rows in forced_rows(tokens, read_continuations=read_continuations):
+        n_read = rows.length if isinstance(task.metric, AllPositions) else rows.n_read
+        had = next((one for one in known if one.reads(rows, n_read)), None)
+        passes.append(CleanPass.of(model, hooks, rows, n_read, latents) if had is None else had)
+    return passes

@@ -17,6 +17,7 @@ from mechspex.components.clean_pass import CleanPass, bound_metric, clean_passes
 from mechspex.components.context import check_context
 from mechspex.components.edge_ablation import EdgeAblation
 from mechspex.components.edge_proof import check_wiring
+from mechspex.components.few_masks import RememberedForward, SharedPasses
 from mechspex.components.forwards import AblatedModel, Forwards
 from mechspex.components.masked_forward import Ablation, MaskedForward, check_sites
 from mechspex.components.placed_units import tokens_at
@@ -68,6 +69,7 @@ class Proved:
         precision_error: what that precision costs.
         n_blocks: how many blocks are run; None for all.
         rules: by which gradients are made.
+        shared: the clean passes that others share with it; None where nobody does.
     """
 
     ablated: AblatedModel
@@ -83,6 +85,7 @@ class Proved:
     precision_error: PrecisionError | None = None
     n_blocks: int | None = None
     rules: BackwardRules = CHAIN
+    shared: SharedPasses | None = None
 
     def in_own_dtype(self) -> Proved:
         """The same in the model's own dtype."""
@@ -171,6 +174,22 @@ class Proved:
             return None
         return replace(other, exact=exact, forwards=exact, fused=self.fused)
 
+    def known_on(self, ablated: AblatedModel, passes: list[CleanPass]) -> Forwards | None:
+        """The forwards of a few masks, where they are those of this model on these rows."""
+        groups = self.exact.groups
+        same = (
+            self.through_bridge == _FEW
+            and self.ablated is ablated
+            and len(groups) == len(passes)
+            and all(
+                group.prompts == one.forced.prompts
+                and group.plain.n_read == one.logits.shape[1]
+                and torch.equal(group.plain.tokens.cpu(), one.forced.rows.flatten(0, 1))
+                for group, one in zip(groups, passes, strict=True)
+            )
+        )
+        return self.exact if same else None
+
     def _without_bridge(self, dtype: torch.dtype) -> Forwards:
         options = {"fused": self.fused, "n_blocks": self.n_blocks}
         return self.exact.without_bridge(self.ablated, dtype, **options)
@@ -184,7 +203,7 @@ def proved(
     precision: str | None = None,
     *,
     like: Proved | None = None,
-    few: bool = False,
+    few: SharedPasses | None = None,
 ) -> Proved:
     """Prepare the forwards of a task, and prove on its own prompts that they are right.
 
@@ -199,7 +218,8 @@ def proved(
         precision: the precision of the values; the model's own if not given.
         like: what was proved before. Where only the metric differs, its forwards are taken if
             they give the values of both ends.
-        few: whether a few masks are all that will be measured. They go through the bridge: to
+        few: given where a few masks are all that will be measured, with the clean passes that
+            they share with others. They go through the bridge, each once by whatever metric: to
             prove that it can be done without takes a dozen.
 
     Raises:
@@ -209,20 +229,33 @@ def proved(
     paired = ablated.ablation == "corrupted"
     tokens = tokenize(task, ablated.model.tokenizer, with_corrupted=paired)
     check_context(ablated.model, task, tokens)
-    passes = _clean_passes(ablated, task, tokens)
+    shared = like.shared if few is None and like is not None else few
+    passes = _clean_passes(ablated, task, tokens, shared)
     metric = bound_metric(task, tokens, passes)
-    forwards = Forwards(tuple(_through_bridge(ablated, task, tokens, metric, passes)))
+    known = None if like is None else like.known_on(ablated, passes)
+    if known is None:
+        groups = _through_bridge(ablated, task, tokens, metric, passes)
+        if few is not None:
+            groups = (replace(one, plain=RememberedForward.of(one.plain)) for one in groups)
+        known = Forwards(tuple(groups))
+    forwards = known.read_by(metric)
     ends, rounding = _checked(ablated, task, forwards, passes)
     clean, empty = ends.mean(axis=1).tolist()
-    plain = Proved(ablated, task, tokens, forwards, forwards, clean, empty)
+    plain = Proved(ablated, task, tokens, forwards, forwards, clean, empty, shared=shared)
     found = None if like is None else like.read_by(plain, metric, ends, rounding)
     if found is None:
-        found = replace(plain, through_bridge=_FEW) if few else _shortened(plain, rounding)
+        found = (
+            replace(plain, through_bridge=_FEW) if few is not None else _shortened(plain, rounding)
+        )
     return found if precision is None else found.in_precision(precision)
 
 
-def _clean_passes(ablated: AblatedModel, task: Task, tokens: Tokens) -> list[CleanPass]:
+def _clean_passes(
+    ablated: AblatedModel, task: Task, tokens: Tokens, shared: SharedPasses | None = None
+) -> list[CleanPass]:
     """The untouched model at the hook points of the units."""
+    if shared is not None:
+        return shared.on(ablated, task, tokens)
     return clean_passes(ablated.model, task, tokens, ablated.hooks_ablated, ablated.latents)
 
 

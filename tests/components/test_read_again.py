@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import mechspex as mx
-from mechspex.components import proof
+from mechspex.components import clean_pass, masked_forward, proof
+from mechspex.components.few_masks import SharedPasses
 from mechspex.components.forwards import Forwards
 from mechspex.components.under_reference import under_reference
 from mechspex.core.masks import sample_masks
@@ -123,3 +124,33 @@ def test_under_their_own_reference_they_are_themselves(gpt2):
     assert under_reference(of("mean", rescale=True), "mean", seed=0).rescale is False
     assert under_reference(mean.early_exit(1), "mean", seed=0).n_blocks is None
     assert under_reference(of("mean", precision="bf16"), "mean", seed=0).precision is None
+
+
+def test_references_share_clean_passes_and_a_mask_runs_once_for_both_metrics(gpt2, monkeypatch):
+    """Counted in rows: the prompts once in all, and once for each mask under each reference."""
+    clean, masked = [], []
+    for module, seen in ((clean_pass, clean), (masked_forward, masked)):
+        monkeypatch.setattr(module, "edited_logits", _counting(module.edited_logits, seen))
+    values = mx.ComponentValues(gpt2, TASK, "heads", "position_mean")
+    by_divergence = replace(TASK, metric="kl_divergence")
+    kept = np.concatenate([[[True] * 6, [False] * 6], MASKS[:1]])
+    shared, read = SharedPasses(), {}
+    clean.clear()
+    for reference in ("zero", "mean"):
+        masked.clear()
+        few = under_reference(values, reference, seed=0, shared=shared)
+        few(kept)
+        read[reference] = few.on(by_divergence)(kept)
+        assert sum(masked) == len(kept) * len(TASK)
+    assert sum(clean) == len(TASK)
+    for reference, divergences in read.items():
+        new = mx.ComponentValues(gpt2, by_divergence, "heads", reference)
+        np.testing.assert_allclose(divergences, new(kept), rtol=1e-4, atol=1e-5)
+
+
+def _counting(forward, seen):
+    def counted(model, tokens, *args, **options):
+        seen.append(len(tokens))
+        return forward(model, tokens, *args, **options)
+
+    return counted
