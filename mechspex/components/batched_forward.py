@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,11 +19,11 @@ from mechspex.components.masked_forward import MaskedForward, Masks
 from mechspex.core.backward_rules import CHAIN, BackwardRules
 from mechspex.core.checks import told
 from mechspex.core.errors import ShapeError, TaskError
+from mechspex.forward.attention_kernel import with_gradients
 from mechspex.forward.backward_pass import BackwardPass, Places
 from mechspex.forward.batch_size import BatchSize, unless_out_of_memory
 from mechspex.forward.thread_count import threads_that_pay
 from mechspex.models.bridge import HookWatch
-from mechspex.models.hidden_keys import with_gradients
 from mechspex.tasks.metrics import AllPositions, Continuations, LogitDifference, Metric
 
 
@@ -188,8 +187,9 @@ class BatchedForward:
         n_prompts = part.stop - part.start
         soft = repeat(masks, "mask 1 unit -> mask prompt unit", prompt=n_prompts)
         soft = soft.clone().requires_grad_()
-        hides = self.plain.ablation.words is not None
-        attention = with_gradients(self.plain.tokens.device) if hides else nullcontext()
+        tokens, hides = self.plain.tokens, self.plain.ablation.words is not None
+        dtype = self.plain.model.cfg.dtype if cached is None else cached.plain_model.module.dtype
+        attention = with_gradients(tokens.device, tokens.shape[1], dtype, hides=hides)
         with torch.enable_grad(), attention:
             of_rows = repeat(
                 soft, "mask prompt unit -> mask (prompt sequence) unit", sequence=self.n_sequences

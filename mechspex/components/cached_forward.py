@@ -12,9 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechspex.components.edge_ablation import EdgeAblation
-from mechspex.components.masked_forward import Ablation, Masks
+from mechspex.components.masked_forward import Ablation, Masks, Site
 from mechspex.core.units import UnitSet
-from mechspex.forward.plain_model import PlainModel, Start
+from mechspex.forward.branches import Branches, RowsTogetherError, one_idle, rows_of
+from mechspex.forward.one_pass import Start
+from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import in_parts
 
 
@@ -40,8 +42,9 @@ class CachedForward:
 
     Blocks below the first ablated unit are taken from the clean pass; so are, in a causal model,
     the keys and values of the positions before the first ablated one. (Those of `from_ablated` are
-    taken from the pass in which every unit is ablated, up to the first kept one.) The last MLP and
-    the unembedding run where the metric reads, and only for the tokens it reads.
+    taken from the pass in which every unit is ablated, up to the first kept one.) Masks that ablate
+    the same units up to a block are run as one up to it. The last MLP and the unembedding run where
+    the metric reads, and only for the tokens it reads.
 
     Attributes:
         plain_model: the model without its bridge.
@@ -175,6 +178,12 @@ class CachedForward:
             block, position: nothing changes before them.
             read: the tokens wanted; the whole vocabulary if not given.
         """
+        branches = self._branches(masks, block)
+        if branches is not None:
+            try:
+                return self._together(masks, rows, block, branches, read)
+            except RowsTogetherError:
+                self.plain_model.rows_part = False
         tokens = self.tokens[rows, position:]
         tokens = repeat(tokens, "row pos -> (mask row) pos", mask=len(masks))
         edits, keys = self.ablation.edits(masks, rows), self.ablation.hidden_keys(masks, rows)
@@ -193,6 +202,65 @@ class CachedForward:
         return self.plain_model.logits(
             tokens, edits, start=start, read=read, n_last=self.n_read, keys=keys
         )
+
+    def _branches(self, masks: Masks, block: int) -> Branches | None:
+        """Where masks part; None where units are ablated elsewhere than in their own blocks, where
+        positions are spared, and where it does not pay."""
+        ablation = self.ablation
+        whole = masks.dtype == torch.bool and masks.shape[1] == 1 and not self.cache
+        if not whole or isinstance(ablation, EdgeAblation) or not ablation.by_layer:
+            return None
+        if not self.plain_model.rows_part:
+            return None
+        blocks = range(block, self.plain_model.n_blocks)
+        return Branches.of(masks[:, 0].cpu().numpy(), self.layers, blocks)
+
+    def _together(
+        self,
+        masks: Masks,
+        rows: slice,
+        block: int,
+        branches: Branches,
+        read: Int[Tensor, " read"] | None,
+    ) -> Float[Tensor, "masked_row last read"]:
+        """`__call__`, of masks that are run as one until they part."""
+        assert isinstance(self.ablation, Ablation)
+        tokens, device = self.tokens[rows], self.tokens.device
+        masks_at, attending = {}, {}
+        for site in self.ablation.sites:
+            if site.layer not in branches.masks:
+                continue
+            here = masks[branches.masks[site.layer]]
+            if site in self._attention:
+                keeps = here[:, 0, list(site.columns)].any(dim=1).cpu().numpy()
+                some = one_idle(keeps)
+                if some is not None:
+                    attending[site.layer] = tuple(rows_of(one, len(tokens), device) for one in some)
+                    here = here[some[0]]
+            masks_at[site.hook] = here
+        n_first = len(branches.masks[block])
+        entering = self.entering[block][rows].repeat(n_first, 1, 1) if block else None
+        return self.plain_model.logits(
+            tokens.repeat(n_first, 1),
+            self.ablation.edits_by_hook(masks_at, rows),
+            start=Start(block, entering, ()),
+            read=read,
+            n_last=self.n_read,
+            parting=branches.rows(len(tokens), device),
+            attending=attending,
+        )
+
+    @cached_property
+    def _attention(self) -> list[Site]:
+        """The sites at which all is edited that an attention writes: where a mask keeps nothing of
+        it, it need not be run."""
+        sites = () if isinstance(self.ablation, EdgeAblation) else self.ablation.sites
+        return [
+            site
+            for site in sites
+            if not site.members
+            and self.plain_model.all_that_attention_writes(site.hook, len(site.numbers))
+        ]
 
 
 def _first(

@@ -243,6 +243,24 @@ class Ablation:
             edits[hook] = edit if before is None else both(before, edit)
         return edits
 
+    @property
+    def by_layer(self) -> bool:
+        """Whether each unit is ablated in its own block, at a site."""
+        return not self.latents and not (self.words and self.words.at)
+
+    def edits_by_hook(self, masks: Mapping[str, Masks], rows: slice) -> Edits:
+        """`edits` where each hook point has masks of its own, and units are ablated `by_layer`.
+
+        Args:
+            masks: {hook point: its masks}; others are not edited.
+            rows: the rows that are run, as a slice of the references.
+        """
+        return {
+            site.hook: self._edit(site, masks[site.hook], rows)
+            for site in self.sites
+            if site.hook in masks
+        }
+
     def hidden_keys(self, masks: Masks, rows: slice) -> HiddenKeys | None:
         """The positions that masks hide from attention, for the same rows as `edits`."""
         return None if self.words is None else self.words.hidden(masks, rows)

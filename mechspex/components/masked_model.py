@@ -22,9 +22,8 @@ from mechspex.core.errors import AblationError, ModelError, Refused
 from mechspex.core.kinds import KINDS
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term
-from mechspex.forward.plain_model import hook_owners
 from mechspex.forward.rebuild import bare_module, rebuild
-from mechspex.models.bridge import Edits, edited_logits, hook_point
+from mechspex.models.bridge import Edits, edited_logits, hook_owners, hook_point
 from mechspex.models.load_model import Model
 from mechspex.models.tokenizer import own_tokenizer
 from mechspex.models.units import shape_of

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mechspex.core.errors import ModelError
 from mechspex.core.units import Unit
-from mechspex.forward.plain_model import PlainModel, Start
+from mechspex.forward.one_pass import Start
+from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits, hook_point
 from mechspex.models.load_model import Model
 from mechspex.tasks.task import Task

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,61 +15,32 @@ from transformers.cache_utils import DynamicCache
 
 from mechspex.core.errors import ModelError
 from mechspex.core.kinds import KINDS, Kind
+from mechspex.forward.branches import RowsTogetherError, as_many, parts_alike, some_rows
+from mechspex.forward.one_pass import FROM_THE_EMBEDDING, Pass, Start
 from mechspex.forward.onednn import multiply_by_the_faster_library
+from mechspex.forward.position_wise import is_position_wise
 from mechspex.forward.rebuild import bare_module, rebuild
 from mechspex.forward.shared_prefix import shared_prefix
-from mechspex.models.bridge import Edits, HookWatch, attentions, can_keep_last_logits
+from mechspex.models.bridge import (
+    Edits,
+    HookWatch,
+    attentions,
+    can_keep_last_logits,
+    hook_owners,
+)
 from mechspex.models.hidden_keys import HiddenKeys, hide
 from mechspex.models.load_model import Model
 from mechspex.models.units import shape_of
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a forward may begin, because all before it is as in a pass that was recorded.
-
-    Attributes:
-        block: the first block that is run.
-        entering: what enters it, ``[row, pos, d_model]``, at the positions that are run.
-        cache: keys and values ``[prompt, head, pos, d_head]`` of the positions before those, one
-            pair a block; empty where every position is run.
-    """
-
-    block: int
-    entering: Float[Tensor, "row pos d_model"] | None
-    cache: Sequence[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """What the plain model's hooks look at while one forward runs.
-
-    Attributes:
-        edits: made to activations.
-        rows: of the batch.
-        start: where it begins.
-        read: tokens whose logits are wanted; None for all.
-        n_last: how many of the last positions are read; None for all.
-        keys: positions that are hidden from attention.
-        at: which of those are unembedded in each row; None for all.
-        wanted: blocks whose input is recorded, in `recorded`.
-    """
-
-    edits: Edits = field(default_factory=dict)
-    rows: int = 0
-    start: Start = Start(0, None, ())
-    read: Tensor | None = None
-    n_last: int | None = None
-    keys: HiddenKeys | None = None
-    at: Tensor | None = None
-    wanted: Collection[int] = ()
-    recorded: dict[int, Tensor] = field(default_factory=dict)
 
 
 class PlainModel:
     """A model without its bridge: the same weights in a plain transformers model.
 
     What is done to it (hooks, skipped blocks, another dtype) is never seen by the user's model.
+
+    Attributes:
+        n_blocks: how many blocks are run.
+        rows_part: whether rows may part on the way, as far as is known.
 
     Args:
         model: the bridge.
@@ -109,8 +80,10 @@ class PlainModel:
         self._owners = hook_owners(model)
         self._sizes = shape_of(model)
         self._attached: set[str] = set()
-        self._pass = _Pass()
-        self._n_blocks = len(model.blocks) if n_blocks is None else n_blocks
+        self._pass = Pass()
+        self.n_blocks = len(model.blocks) if n_blocks is None else n_blocks
+        self.rows_part = True
+        self._attentions: dict[int, nn.Module] = {}
         self._returns_tuple = False
         # What enters blocks and leaves them is edited where they are skipped.
         self._of_blocks = {
@@ -120,6 +93,7 @@ class PlainModel:
         }
         for number, block in enumerate(model.blocks):
             self._make_skippable(number, self.copy_of(block.original_component))
+            self._make_sparing(number, getattr(block, "attn", None))
         self._trim(model)
         self._read_columns()
 
@@ -132,7 +106,9 @@ class PlainModel:
         read: Int[Tensor, " read"] | None = None,
         n_last: int = 1,
         keys: HiddenKeys | None = None,
-    ) -> Float[Tensor, "row last read"]:
+        parting: Mapping[int, Int[Tensor, " _"]] | None = None,
+        attending: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+    ) -> Float[Tensor, "parted_row last read"]:
         """Logits at the last positions, of the tokens `read` or of the whole vocabulary.
 
         Args:
@@ -142,9 +118,17 @@ class PlainModel:
             read: token ids.
             n_last: how many of the last positions.
             keys: positions that are hidden from attention, once `attach_keys` was called.
+            parting: {block: the row that each of its rows was in the block before}, where more
+                rows leave the model than enter it.
+            attending: {block: the rows whose attention is run, and which of these each of its rows
+                takes}, where attention writes the same into several; edits in it see those alone.
+
+        Raises:
+            RowsTogetherError: rows cannot part in this model.
         """
-        start = Start(0, None, ()) if start is None else start
-        run = _Pass(edits, len(tokens), start, read, n_last, keys)
+        start = FROM_THE_EMBEDDING if start is None else start
+        run = Pass(edits, len(tokens), start, read, n_last, keys)
+        run = replace(run, parting=parting or {}, attending=attending or {})
         cache = shared_prefix(start.cache)
         return self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
 
@@ -165,7 +149,7 @@ class PlainModel:
         """
         n_last = tokens.shape[1] - int(at.min())
         last = at - (tokens.shape[1] - n_last)
-        run = _Pass(rows=len(tokens), n_last=n_last, at=last)
+        run = Pass(rows=len(tokens), n_last=n_last, at=last)
         cache = shared_prefix(before)
         logits = self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
         # Where the unembedding is no plain map, it could not be told which positions to take.
@@ -183,7 +167,7 @@ class PlainModel:
         cache = DynamicCache()
         for block, (keys, values) in enumerate(before):
             cache.update(keys, values, block)
-        self._run(_Pass(), tokens, use_cache=True, past_key_values=cache)
+        self._run(Pass(), tokens, use_cache=True, past_key_values=cache)
         layers: list[Any] = cache.layers
         return [(layer.keys, layer.values) for layer in layers]
 
@@ -203,19 +187,19 @@ class PlainModel:
             with_cache: whether keys and values are kept.
             edits: made to the activations on the way; none is the clean pass.
         """
-        run = _Pass(edits or {}, len(tokens), wanted=blocks)
+        run = Pass(edits or {}, len(tokens), wanted=blocks)
         cache = DynamicCache() if with_cache else None
         self._run(run, tokens, use_cache=with_cache, past_key_values=cache)
         layers: list[Any] = [] if cache is None else cache.layers
         return run.recorded, [(layer.keys, layer.values) for layer in layers]
 
-    def _run(self, run: _Pass, tokens: Tensor, **options: Any) -> Tensor:
+    def _run(self, run: Pass, tokens: Tensor, **options: Any) -> Tensor:
         self._pass = run
         try:
             n_last = run.n_last or 1
             return self.module(tokens, logits_to_keep=n_last, **options).logits[:, -n_last:]
         finally:
-            self._pass = _Pass()
+            self._pass = Pass()
 
     def attach(self, hooks: Iterable[tuple[str, Kind]]) -> None:
         """Make hook points of the bridge editable here.
@@ -311,9 +295,11 @@ class PlainModel:
                 hidden = start.entering
             if number in self._pass.wanted:
                 self._pass.recorded[number] = hidden.clone()
-            if not start.block <= number < self._n_blocks:
+            if not start.block <= number < self.n_blocks:
                 # As the blocks that were run do; the clean pass comes first.
                 return (hidden,) if self._returns_tuple else hidden
+            if self._pass.parting:
+                hidden = self._part(number, hidden, (args, kwargs))
             hidden = self._edited(f"blocks.{number}.hook_in", hidden)
             output = run(hidden, *args, **kwargs)
             self._returns_tuple = isinstance(output, tuple)
@@ -325,6 +311,49 @@ class PlainModel:
             return self._edited(left, output)
 
         block.forward = forward
+
+    def _part(self, number: int, hidden: Tensor, given: object) -> Tensor:
+        """The rows that a block runs, of those of the block before."""
+        if not parts_alike(given):
+            raise RowsTogetherError
+        rows = self._pass.parting.get(number)
+        if rows is None:
+            return hidden
+        self._pass = replace(self._pass, rows=len(rows))
+        return hidden.index_select(0, rows)
+
+    def _make_sparing(self, number: int, attention: object) -> None:
+        path = self._paths.get(id(bare_module(attention))) if attention is not None else None
+        if path is None:
+            return
+        module = self._attentions[number] = self.module.get_submodule(path)
+        run = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            whole = self._pass
+            if number not in whole.attending:
+                return run(*args, **kwargs)
+            rows, taken = whole.attending[number]
+            args, kwargs = some_rows(args, kwargs, rows)
+            self._pass = replace(whole, rows=len(rows))
+            output = run(*args, **kwargs)
+            self._pass = whole
+            return as_many(output, taken)
+
+        module.forward = forward
+
+    def all_that_attention_writes(self, hook: str, n_units: int) -> bool:
+        """Whether what is edited at a hook point is all of a block's attention that goes on.
+
+        Args:
+            hook: where units of a kind lie that are joined in one activation.
+            n_units: how many of a block are edited there.
+        """
+        owner, at_input = self._owners.get(hook, (None, False))
+        if not at_input or n_units != self._sizes.n_heads:
+            return False
+        projection = self.copy_of(owner)
+        return any(projection in attention.children() for attention in self._attentions.values())
 
     def _trim(self, model: Model) -> None:
         """Run the last block's MLP where logits are read alone: nothing else reads the others."""
@@ -344,7 +373,7 @@ class PlainModel:
             # Zeros where nothing is read, so that the residual stream keeps its shape.
             return nn.functional.pad(output, (0, 0, hidden.shape[1] - n_last, 0))
 
-        if _is_position_wise(module, run, self.module.config.hidden_size):
+        if is_position_wise(module, run, self.module.config.hidden_size):
             module.forward = forward
 
     def _read_columns(self) -> None:
@@ -362,40 +391,6 @@ class PlainModel:
             return nn.functional.linear(input, head.weight[read], bias)
 
         head.forward = forward
-
-
-def hook_owners(model: Model) -> dict[str, tuple[nn.Module, bool]]:
-    """{hook point: (the component it belongs to, whether it is at its input)}.
-
-    Args:
-        model: the bridge.
-    """
-    place = {}
-    for component in model.modules():
-        for name, at_input in (("hook_in", True), ("hook_out", False)):
-            point = component._modules.get(name)
-            if point is not None:
-                place[id(point)] = (component, at_input)
-    points = model.hook_dict.items()
-    return {name: place[id(point)] for name, point in points if id(point) in place}
-
-
-def _is_position_wise(module: nn.Module, run: Callable[..., Any], width: int) -> bool:
-    """Whether a module maps ``[row, pos, d]`` to the same shape, each position by itself."""
-    some = next(module.parameters(), None)
-    if some is None:
-        return False
-    probe = torch.randn(
-        1, 3, width, generator=torch.Generator().manual_seed(0), dtype=torch.float32
-    ).to(some)
-    try:
-        with torch.inference_mode():
-            whole, last = run(probe), run(probe[:, -1:])
-    except (RuntimeError, TypeError, IndexError, ValueError):
-        return False
-    if not isinstance(whole, Tensor) or whole.shape != probe.shape or last.shape != (1, 1, width):
-        return False
-    return torch.allclose(whole[:, -1:].float(), last.float(), rtol=1e-2, atol=1e-3)
 
 
 def _take(

@@ -115,6 +115,22 @@ def attentions(model: Model) -> list[nn.Module]:
     return here
 
 
+def hook_owners(model: Model) -> dict[str, tuple[nn.Module, bool]]:
+    """{hook point: (the component it belongs to, whether it is at its input)}.
+
+    Args:
+        model: the bridge.
+    """
+    place = {}
+    for component in model.modules():
+        for name, at_input in (("hook_in", True), ("hook_out", False)):
+            point = component._modules.get(name)
+            if point is not None:
+                place[id(point)] = (component, at_input)
+    points = model.hook_dict.items()
+    return {name: place[id(point)] for name, point in points if id(point) in place}
+
+
 class HookWatch:
     """Tells whether a bridge carries hooks; its places are looked up once, asking costs little."""
 

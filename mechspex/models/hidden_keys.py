@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
 from mechspex.core.errors import ModelError
@@ -117,17 +115,6 @@ def hide(
         return args, given | {"attention_mask": hidden.added_to(mask, entering, scale)}
 
     return [module.register_forward_pre_hook(pre_hook, with_kwargs=True) for module in modules]
-
-
-def with_gradients(device: torch.device) -> AbstractContextManager[object]:
-    """Attention through whose mask gradients flow.
-
-    CUDA's memory-efficient kernel refuses some shapes there ("LSE is not correctly aligned").
-
-    Args:
-        device: where the model lies.
-    """
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cuda" else nullcontext()
 
 
 def is_native(module: Any) -> bool:

@@ -12,6 +12,7 @@ import mechspex as mx
 from mechspex.components import cached_forward, precision, proof
 from mechspex.core.masks import sample_masks
 from mechspex.errors import ModelError, ShapeError, TaskError
+from mechspex.forward import plain_model
 from mechspex.forward.machine import product_rate
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits
@@ -154,18 +155,19 @@ def test_blocks_below_the_first_ablated_unit_are_not_run(deep, task):
     values = mx.ComponentValues(deep, task, mx.heads(deep))
     first, fifth = calls_of(values, "transformer.h.0.mlp"), calls_of(values, "transformer.h.4.mlp")
     masks = np.ones((4, 18), dtype=bool)
-    masks[:, 13] = False
+    masks[[0, 1, 2, 3, 3], [12, 13, 14, 12, 13]] = False
     values(masks)
     assert (first, fifth) == ([], [(12, 5, 24)])
     masks[0, 1] = False
     values(masks)
-    assert first == [(12, 5, 24)]
+    # The three others are alike up to the fifth block.
+    assert (first, fifth[1:]) == ([(6, 5, 24)], [(12, 5, 24)])
 
 
 def test_blocks_below_the_first_kept_unit_are_not_run(deep, task):
     values = mx.ComponentValues(deep, task, mx.heads(deep))
     masks = np.zeros((4, 18), dtype=bool)
-    masks[[0, 1, 2], [13, 14, 16]] = True
+    masks[[0, 1, 2], [13, 14, 12]] = True
     values(masks)
     # The pass in which all are ablated was run by now.
     first, fifth = calls_of(values, "transformer.h.0.mlp"), calls_of(values, "transformer.h.4.mlp")
@@ -174,6 +176,71 @@ def test_blocks_below_the_first_kept_unit_are_not_run(deep, task):
     masks[0, 1] = True
     values(masks)
     assert (first, fifth[1:]) == ([(3, 5, 24)], [(3, 5, 24), (9, 5, 24)])
+
+
+def alike_up_to_the_third_block(n_units, n_masks=8):
+    """Masks of units of six blocks, the first two of which are as in one of two masks."""
+    masks = sample_masks(n_units, n_masks, keep=0.5, seed=5)
+    early = n_units // 3
+    masks[:, :early] = masks[np.arange(n_masks) // (n_masks // 2), :early]
+    # Some of the first block is kept and some ablated: all begin there.
+    masks[:, :2] = [True, False]
+    return masks
+
+
+def test_masks_that_are_alike_up_to_a_block_are_run_as_one_up_to_it(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    masks = alike_up_to_the_third_block(18)
+    masks[:, 6:9] = list(np.ndindex(2, 2, 2))
+    rows = [calls_of(values, f"transformer.h.{block}.mlp") for block in range(5)]
+    values(masks)
+    assert [called[0][0] // 3 for called in rows] == [len(set(map(bytes, masks[:, :n])))
+                                                      for n in (3, 6, 9, 12, 15)]  # fmt: skip
+    assert rows[1][0][0] < rows[2][0][0] == 24
+
+
+def test_attention_of_which_nothing_is_kept_is_run_for_one_mask(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    masks = alike_up_to_the_third_block(18)
+    masks[:, 6:9] = list(np.ndindex(2, 2, 2))
+    masks[:6, 9:12] = False
+    masks[6:, 9] = True
+    whole, queries = (
+        calls_of(values, f"transformer.h.3.{module}") for module in ("mlp", "attn.c_attn")
+    )
+    projected = calls_of(values, "transformer.h.3.attn.c_proj")
+    measured = values(masks)
+    assert (whole, queries, projected) == ([(24, 5, 24)], [(9, 5, 24)], [(9, 5, 24)])
+    assert np.allclose(measured, plainly(values, masks), atol=2e-4)
+    # Of some heads of a block the others are kept by every mask.
+    names = values.units.names
+    some = mx.ComponentValues(deep, task, values.units[np.delete(names, 10).tolist()])
+    queries = calls_of(some, "transformer.h.3.attn.c_attn")
+    fewer = np.delete(masks, 10, axis=1)
+    assert np.allclose(some(fewer), plainly(some, fewer), atol=2e-4)
+    assert queries[0] == (24, 5, 24)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample", "corrupted"])
+@pytest.mark.parametrize("units", ["heads", "neurons", "late heads", "a sum"])
+def test_masks_that_part_late_are_as_in_the_plain_forward(deep, task, units, ablation, rescale):
+    values = mx.ComponentValues(deep, task, UNITS[units](deep), ablation, rescale=rescale)
+    masks = alike_up_to_the_third_block(values.n_units, 12)
+    layers = np.array([unit.layer for unit in values.units])
+    masks[:7, layers == 4] = False
+    assert np.allclose(values(masks), plainly(values, masks), atol=2e-4)
+
+
+def test_where_blocks_are_given_something_for_each_row_masks_stay_apart(deep, task, monkeypatch):
+    masks = alike_up_to_the_third_block(18)
+    expected = mx.ComponentValues(deep, task, mx.heads(deep))(masks)
+    monkeypatch.setattr(plain_model, "parts_alike", lambda given: False)
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    rows = calls_of(values, "transformer.h.1.mlp")
+    assert np.array_equal(values(masks), expected)
+    assert rows == [(24, 5, 24)]
+    assert values.through_bridge is None
 
 
 @pytest.mark.parametrize("rescale", [False, True])
