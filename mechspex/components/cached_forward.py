@@ -226,18 +226,18 @@ class CachedForward:
         """`__call__`, of masks that are run as one until they part."""
         assert isinstance(self.ablation, Ablation)
         tokens, device = self.tokens[rows], self.tokens.device
+        on_host = masks[:, 0].cpu().numpy()
         masks_at, attending = {}, {}
         for site in self.ablation.sites:
             if site.layer not in branches.masks:
                 continue
-            here = masks[branches.masks[site.layer]]
+            run = branches.masks[site.layer]
             if site in self._attention:
-                keeps = here[:, 0, list(site.columns)].any(dim=1).cpu().numpy()
-                some = one_idle(keeps)
+                some = one_idle(on_host[run][:, list(site.columns)].any(axis=1))
                 if some is not None:
                     attending[site.layer] = tuple(rows_of(one, len(tokens), device) for one in some)
-                    here = here[some[0]]
-            masks_at[site.hook] = here
+                    run = run[some[0]]
+            masks_at[site.hook] = masks if len(run) == len(masks) else masks[run]
         n_first = len(branches.masks[block])
         entering = self.entering[block][rows].repeat(n_first, 1, 1) if block else None
         return self.plain_model.logits(
