@@ -149,9 +149,11 @@ def as_many(output: Any, taken: Int[Tensor, " row"]) -> Any:
     """What an attention returned, for every row.
 
     Args:
-        output: rows, or a tuple that begins with them.
+        output: rows, or a tuple or list that begins with them.
         taken: which of them each row takes.
     """
+    if isinstance(output, list):
+        return [output[0].index_select(0, taken), *output[1:]]
     if isinstance(output, tuple):
         return (output[0].index_select(0, taken), *output[1:])
     return output.index_select(0, taken)

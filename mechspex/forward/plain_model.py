@@ -40,7 +40,7 @@ class PlainModel:
 
     Attributes:
         n_blocks: how many blocks are run.
-        rows_part: whether rows may part on the way, as far as is known.
+        rows_part: whether rows may part on the way; in some models every row that enters leaves.
 
     Args:
         model: the bridge.
@@ -82,7 +82,6 @@ class PlainModel:
         self._attached: set[str] = set()
         self._pass = Pass()
         self.n_blocks = len(model.blocks) if n_blocks is None else n_blocks
-        self.rows_part = True
         self._attentions: dict[int, nn.Module] = {}
         self._returns_tuple = False
         # What enters blocks and leaves them is edited where they are skipped.
@@ -96,6 +95,7 @@ class PlainModel:
             self._make_sparing(number, getattr(block, "attn", None))
         self._trim(model)
         self._read_columns()
+        self.rows_part = self._try_to_part()
 
     def logits(
         self,
@@ -311,6 +311,17 @@ class PlainModel:
             return self._edited(left, output)
 
         block.forward = forward
+
+    def _try_to_part(self) -> bool:
+        tokens = torch.zeros(2, 2, dtype=torch.long, device=self.module.device)
+        enter, leave = (torch.tensor(rows, device=tokens.device) for rows in ([0, 1], [0, 1, 1]))
+        last = self.n_blocks - 1
+        options = {"parting": {last: leave}, "attending": {last: (enter, leave)}}
+        try:
+            with torch.inference_mode():
+                return len(self.logits(tokens, {}, **options)) == len(leave)
+        except (RuntimeError, RowsTogetherError):
+            return False
 
     def _part(self, number: int, hidden: Tensor, given: object) -> Tensor:
         """The rows that a block runs, of those of the block before."""
