@@ -215,10 +215,12 @@ def test_attention_of_which_nothing_is_kept_is_run_for_one_mask(deep, task):
     # Of some heads of a block the others are kept by every mask.
     names = values.units.names
     some = mx.ComponentValues(deep, task, values.units[np.delete(names, 10).tolist()])
-    queries = calls_of(some, "transformer.h.3.attn.c_attn")
+    early, queries = (
+        calls_of(some, f"transformer.h.{module}") for module in ("0.mlp", "3.attn.c_attn")
+    )
     fewer = np.delete(masks, 10, axis=1)
     assert np.allclose(some(fewer), plainly(some, fewer), atol=2e-4)
-    assert queries[0] == (24, 5, 24)
+    assert (early[0], queries[0]) == ((3, 5, 24), (24, 5, 24))
 
 
 @pytest.mark.parametrize("rescale", [False, True])
