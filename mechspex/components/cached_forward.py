@@ -233,7 +233,7 @@ class CachedForward:
                 continue
             run = branches.masks[site.layer]
             if site in self._attention:
-                some = one_idle(on_host[run][:, list(site.columns)].any(axis=1))
+                some = one_idle(np.any(on_host[run][:, list(site.columns)], axis=1))
                 if some is not None:
                     attending[site.layer] = tuple(rows_of(one, len(tokens), device) for one in some)
                     run = run[some[0]]
