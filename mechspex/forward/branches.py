@@ -38,9 +38,9 @@ class Branches:
         """Where masks part.
 
         Args:
-            masks: which differ in no unit before the first of `blocks`.
+            masks: the masks, which differ in no unit before the first of `blocks`.
             layers: the block that each unit changes first.
-            blocks: those that are run.
+            blocks: the blocks that are run.
 
         Returns:
             None where masks are too seldom alike for that to pay.
@@ -102,7 +102,7 @@ def rows_of(
     """The rows of some masks.
 
     Args:
-        places: of the masks.
+        places: the places of the masks.
         n_rows: how many rows a mask has.
         device: where the rows lie.
     """
@@ -132,7 +132,7 @@ def some_rows(
 
     Args:
         args, kwargs: the rows first, or as ``hidden_states``.
-        rows: which.
+        rows: the rows that are taken.
 
     Raises:
         RowsTogetherError: it is given something else for each row.
@@ -150,7 +150,7 @@ def as_many(output: Any, taken: Int[Tensor, " row"]) -> Any:
 
     Args:
         output: rows, or a tuple or list that begins with them.
-        taken: which of them each row takes.
+        taken: the row of it that each row takes.
     """
     if isinstance(output, list):
         return [output[0].index_select(0, taken), *output[1:]]

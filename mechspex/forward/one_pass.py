@@ -37,7 +37,7 @@ class Pass:
 
     Attributes:
         edits: made to activations.
-        rows: of the batch.
+        rows: how many rows the batch has.
         start: where it begins.
         read: tokens whose logits are wanted; None for all.
         n_last: how many of the last positions are read; None for all.

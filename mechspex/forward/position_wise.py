@@ -13,7 +13,7 @@ def is_position_wise(module: nn.Module, run: Callable[..., Any], width: int) -> 
     """Whether a module maps ``[row, pos, d]`` to the same shape, each position by itself.
 
     Args:
-        module: which is tried out.
+        module: the module that is tried out.
         run: its forward.
         width: d.
     """
