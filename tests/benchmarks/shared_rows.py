@@ -1,0 +1,109 @@
+"""CPU seconds a mask where masks share rows, and a gradient in bf16, each with and without.
+
+    python tests/benchmarks/shared_rows.py > shared_rows.md
+
+SmolLM2, its 270 heads, `ioi`, mean reference, one thread; as `find_circuit` asks for them: 16
+prompts in bf16, and 48 others in the model's own dtype. Subsets: each of 1 … 20 heads drawn at
+random, and the same after 1, 2 and 4 exchanges, kept alone, 8 masks a batch. Random masks, of all
+densities, share little: the control. Both ways are run in one process, in turns, twice; the lesser
+is shown. Values are compared mask by mask.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+import mechspex as mx
+from mechspex.components import batched_forward
+
+BATCH, N_RANDOM, N_HELD_OUT, N_GRADIENTS = 8, 16, 16, 4
+
+
+def subsets(n_units: int) -> np.ndarray:
+    """Sets of 1 … 20 units, each followed by what exchanges make of it."""
+    rng, masks = np.random.default_rng(0), []
+    for size in range(1, 21):
+        order = rng.permutation(n_units)
+        for exchanges in (0, 1, 2, 4):
+            moved = min(exchanges, size)
+            mask = np.zeros(n_units, dtype=bool)
+            mask[order[moved : size + moved]] = True
+            masks.append(mask)
+    return np.array(masks)
+
+
+def in_batches(values: mx.ComponentValues, masks: np.ndarray) -> np.ndarray:
+    parts = range(0, len(masks), BATCH)
+    return np.concatenate([values(masks[start : start + BATCH]) for start in parts])
+
+
+def seconds(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+    start = time.process_time()
+    found = work()
+    return time.process_time() - start, found
+
+
+def row(
+    name: str, number: int, without: Callable[[], np.ndarray], shared: Callable[[], np.ndarray]
+) -> str:
+    """A line of the table, of both ways in turns."""
+    took = [(seconds(without), seconds(shared)) for _ in range(2)]
+    before, after = (min(pair[side][0] for pair in took) / number for side in (0, 1))
+    apart = max(float(np.abs(a[1] - b[1]).max()) for a, b in took)
+    size = float(took[0][0][1].std())
+    return (
+        f"| {name} | {number} | {before:.3f} | {after:.3f} | {after / before:.2f} | "
+        f"{apart:.1e} of {size:.1e} |"
+    )
+
+
+def measured(values: mx.ComponentValues, name: str, masks: np.ndarray) -> str:
+    (group,) = values._proved.forwards.groups
+    assert group.cached is not None
+
+    def with_parts(part: bool) -> np.ndarray:
+        assert group.cached is not None
+        group.cached.plain_model.rows_part = part
+        return in_batches(values, masks)
+
+    in_batches(values, masks[:BATCH])
+    return row(name, len(masks), lambda: with_parts(False), lambda: with_parts(True))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    model = mx.load_model("smollm2-135m")
+    drawn, heads = mx.load_task("ioi", model, n_prompts=64, seed=0), mx.heads(model)
+    coarse = mx.ComponentValues(model, drawn[:16], heads, precision="bf16")
+    own = mx.ComponentValues(model, drawn[16:], heads)
+    kept = subsets(len(heads))
+    rng = np.random.default_rng(1)
+    anywhere = rng.random((N_RANDOM, len(heads))) < rng.uniform(size=(N_RANDOM, 1))
+    soft = kept[:: len(kept) // N_GRADIENTS][:N_GRADIENTS].astype(np.float32)
+
+    def slopes() -> np.ndarray:
+        return coarse.value_and_mean_gradient(soft)[1]
+
+    def slopes_by_the_kernel() -> np.ndarray:
+        with patch.object(batched_forward, "with_gradients", lambda *_, **__: nullcontext()):
+            return slopes()
+
+    print("# Rows that masks share, and gradients in bf16\n")
+    print("Made by `python tests/benchmarks/shared_rows.py`, SmolLM2-135M, `ioi`, one thread.\n")
+    print("| | number | CPU s each, without | with | × | largest difference |")
+    print("|---|---|---|---|---|---|")
+    print(measured(coarse, "subsets, 16 prompts, bf16", kept), flush=True)
+    print(measured(coarse, "random masks, 16 prompts, bf16", anywhere), flush=True)
+    print(measured(own, "subsets, 48 prompts, float32", kept[-N_HELD_OUT:]), flush=True)
+    name = "gradients, 16 prompts, bf16, attention by plain products"
+    print(row(name, N_GRADIENTS, slopes_by_the_kernel, slopes), flush=True)
+
+
+if __name__ == "__main__":
+    main()
