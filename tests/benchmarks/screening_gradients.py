@@ -59,7 +59,8 @@ KNOWN = ("backup", "sort_unique", "reverse", "dyck1")
 # Cases that were measured when the default had been chosen, and what is measured on them.
 HELD_OUT = {("hypernymy", "mean"): 2, ("pronoun", "corrupted"): 2, ("hypernymy", "zero"): 2}
 JUDGED = ("plain", "midpoint, 30 parts", "three quarters, 30 parts", "midpoint and whole, 30 parts")
-PAIRS, ROWS = ("plain", "temperature 2", "GIM"), 24
+# Whose pairs with all others are exact: of the strongest heads so many, by where they come from.
+RECORDED_ROWS, MEASURED_ROWS = 24, 12
 
 
 @functools.cache
@@ -118,23 +119,50 @@ def measure(folder):
     np.savez_compressed(EXACT, **{"_".join(case): each for case, each in measured.items()})
 
 
-def strongest(exact):
+def strongest(exact, rows):
     """The heads whose exact effects are largest, in order of their numbers."""
-    return np.sort(np.argsort(-np.abs(exact))[:ROWS])
+    return np.sort(np.argsort(-np.abs(exact))[:rows])
+
+
+def exact_pairs(values, task, reference):
+    """The strongest heads, and the joint effect of each with any other less both alone."""
+    known = np.load(RECORDED)
+    n = values.n_units
+    if (task, reference) == FITTED_ON:
+        heads = strongest(known[f"{reference}_singles"], RECORDED_ROWS)
+        exact = np.zeros((n, n))
+        exact[np.triu_indices(n, 1)] = known[f"{reference}_pairs"]
+        return heads, (exact + exact.T)[heads]
+    singles = exact_singles(values, task, reference)
+    heads = strongest(singles, MEASURED_ROWS)
+    whole = values(np.ones((1, n), dtype=bool)).mean()
+    rows = np.zeros((len(heads), n))
+    for row, head in zip(rows, heads, strict=True):
+        both = single_ablations(n)
+        both[:, head] = False
+        row[:] = values(both).mean(1) - whole - singles[head] - singles
+        row[head] = 0
+    return heads, rows
 
 
 def measure_pairs(folder):
-    values = values_of(*FITTED_ON)
-    heads = strongest(exact_singles(values, *FITTED_ON))
-    for name in PAIRS:
-        file = folder / f"pairs-{name}.npz"
-        if file.exists():
+    for task, reference in CASES:
+        file = folder / f"pairs-{task}-{reference}.npz"
+        found = dict(np.load(file)) if file.exists() else {}
+        wanted = [name for name in ("plain", *RULES) if name not in found]
+        if found and not wanted:
             continue
-        by_rules = values.with_backward(RULES[name]) if name in RULES else values
-        recorded = RecordedValues(by_rules, None)
-        rows, seconds = timed(lambda r=recorded: extensions(r, [(int(i),) for i in heads]))
-        np.savez_compressed(file, rows=rows, seconds=seconds)
-        print(name, time.strftime("%H:%M:%S"), file=sys.stderr, flush=True)
+        values = values_of(task, reference)
+        if not found:
+            found["heads"], found["exact"] = exact_pairs(values, task, reference)
+        for name in wanted:
+            by_rules = values.with_backward(RULES[name]) if name in RULES else values
+            recorded = RecordedValues(by_rules, None)
+            sets = [(int(head),) for head in found["heads"]]
+            rows, seconds = timed(lambda r=recorded, s=sets: extensions(r, s))
+            found[name], found[f"{name}, seconds"] = rows, seconds
+        np.savez_compressed(file, **found)
+        print(task, reference, time.strftime("%H:%M:%S"), file=sys.stderr, flush=True)
 
 
 def measure_held_out(folder):
@@ -190,8 +218,7 @@ def table_of_singles(found):
 
 
 def print_by_case(found, score, digits):
-    header = " | ".join(f"{'`, '.join((f'`{t}', r))}, {CASES[t, r]} prompts" for t, r in found)
-    print(f"| gradient | {header} | mean | seconds |\n|{'---|' * (len(found) + 3)}")
+    print_header(found, " | mean | seconds |")
     for name in METHODS:
         each = [score(case[name], case["exact"]) for case in found.values()]
         cells = " | ".join(f"{value:.{digits}f}" for value in each)
@@ -208,8 +235,7 @@ def table_of_held_out(folder):
         "\nCases that were measured when the default, *midpoint and whole*, had been chosen: rank "
         "correlation /\nhow many of the 15 strongest heads are among 30 / the error.\n"
     )
-    header = " | ".join(f"{'`, '.join((f'`{t}', r))}, {HELD_OUT[t, r]} prompts" for t, r in found)
-    print(f"| gradient | {header} |\n|{'---|' * (len(found) + 1)}")
+    print_header(found, " |")
     for name in JUDGED:
         cells = [
             f"{rank(case[name], case['exact']):.3f} / {hits(case[name], case['exact']):.0f} / "
@@ -242,30 +268,40 @@ def table_of_constants(case):
 
 
 def table_of_pairs(folder):
-    if not any(folder.glob("pairs-*.npz")):
+    files = {case: folder / f"pairs-{'-'.join(case)}.npz" for case in CASES}
+    found = {case: np.load(file) for case, file in files.items() if file.exists()}
+    if not found:
         return
-    known = np.load(RECORDED)
-    heads = strongest(known["mean_singles"])
-    exact = np.zeros((270, 270))
-    exact[np.triu_indices(270, 1)] = known["mean_pairs"]
-    exact = (exact + exact.T)[heads]
-    apart = np.arange(270) != heads[:, None]
     print(
-        f"\n## Pairs of SmolLM2-135M\n\nIOI under `mean`: the {len(heads)} × 269 exact pairs of "
-        f"the {len(heads)} strongest heads, against\ng_j(all) − g_j(all but i) by each set of "
-        "rules.\n"
+        f"\n## Pairs of SmolLM2-135M\n\nExact pairs of the {RECORDED_ROWS} strongest heads with "
+        f"all others (the first case), or of\nthe {MEASURED_ROWS} strongest (the "
+        "other cases), against g_j(all) − g_j(all but i) by each set of rules. Rank\ncorrelation:\n"
     )
-    print("| gradient | rank correlation | r | true top 50 in 500 | in 200 | seconds |")
-    print("|---|---|---|---|---|---|")
-    for name in PAIRS:
-        file = folder / f"pairs-{name}.npz"
-        if file.exists():
-            scores, effects = np.load(file)["rows"][apart], exact[apart]
-            print(
-                f"| {name} | {rank(scores, effects):.3f} | {np.corrcoef(scores, effects)[0, 1]:.3f}"
-                f" | {recall(effects, scores, 50, 500):.2f} | "
-                f"{recall(effects, scores, 50, 200):.2f} | {np.load(file)['seconds']:.0f} |"
-            )
+    print_pairs(found, rank, 3)
+    print("\nOf the true top 50 pairs, the share among the predicted 500:\n")
+    print_pairs(found, lambda scores, exact: recall(exact, scores, 50, 500), 2)
+    print("\nAmong the predicted 100:\n")
+    print_pairs(found, lambda scores, exact: recall(exact, scores, 50, 100), 2)
+    print("\nCorrelation r of scores and effects:\n")
+    print_pairs(found, lambda scores, exact: np.corrcoef(scores, exact)[0, 1], 3)
+
+
+def print_pairs(found, score, digits):
+    print_header(found, " | mean | seconds |")
+    for name in ("plain", *RULES):
+        each = []
+        for case in found.values():
+            apart = np.arange(270) != case["heads"][:, None]
+            each.append(score(case[name][apart], case["exact"][apart]))
+        cells = " | ".join(f"{value:.{digits}f}" for value in each)
+        took = found[FITTED_ON][f"{name}, seconds"]
+        print(f"| {name} | {cells} | {np.mean(each):.{digits}f} | {took:.0f} |")
+
+
+def print_header(found, end):
+    counts = CASES | HELD_OUT
+    header = " | ".join(f"{'`, '.join((f'`{t}', r))}, {counts[t, r]} prompts" for t, r in found)
+    print(f"| gradient | {header}{end}\n|{'---|' * (len(found) + end.count('|'))}")
 
 
 def off_by(predicted, exact):
