@@ -162,9 +162,10 @@ def compare(
 
 def _loaded(named: str) -> Any:
     """A circuit from its file, or from the folder of a run."""
+    path = circuit_file(named)
     from mechspex.circuits.circuit import Circuit
 
-    return Circuit.load(circuit_file(named))
+    return Circuit.load(path)
 
 
 def circuit_file(named: str) -> Path:
