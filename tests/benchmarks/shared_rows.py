@@ -4,8 +4,9 @@
 
 SmolLM2, its 270 heads, `ioi`, mean reference, one thread; as `find_circuit` asks for them: 16
 prompts in bf16, and 48 others in the model's own dtype. Subsets: each of 1 … 20 heads drawn at
-random, and the same after 1, 2 and 4 exchanges, kept alone, 8 masks a batch. Random masks, of all
-densities, share little: the control. Both ways are run in one process, in turns, twice; the lesser
+random, and the same after 1, 2 and 4 exchanges, kept alone, 8 masks a batch. Pairs: two runs of 128
+that follow each other in a sweep of all, on 8 prompts. Random masks, of all densities, share
+little: the control. Both ways are run in one process, in turns, twice; the lesser
 is shown. Values are compared mask by mask.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import combinations
 from unittest.mock import patch
 
 import numpy as np
@@ -22,7 +24,7 @@ import torch
 import mechspex as mx
 from mechspex.components import batched_forward
 
-BATCH, N_RANDOM, N_HELD_OUT, N_GRADIENTS = 8, 16, 16, 4
+BATCH, N_RANDOM, N_HELD_OUT, N_GRADIENTS, N_PAIRS = 8, 16, 16, 4, 128
 
 
 def subsets(n_units: int) -> np.ndarray:
@@ -38,9 +40,19 @@ def subsets(n_units: int) -> np.ndarray:
     return np.array(masks)
 
 
-def in_batches(values: mx.ComponentValues, masks: np.ndarray) -> np.ndarray:
-    parts = range(0, len(masks), BATCH)
-    return np.concatenate([values(masks[start : start + BATCH]) for start in parts])
+def pairs(n_units: int) -> np.ndarray:
+    """Masks without two of the units, in the order of a sweep, from two places in it."""
+    every = np.array(list(combinations(range(n_units), 2)))
+    starts = np.random.default_rng(2).choice(len(every) - N_PAIRS, 2, replace=False)
+    chosen = np.concatenate([every[start : start + N_PAIRS] for start in starts])
+    masks = np.ones((len(chosen), n_units), dtype=bool)
+    masks[np.arange(len(chosen))[:, None], chosen] = False
+    return masks
+
+
+def in_batches(values: mx.ComponentValues, masks: np.ndarray, batch: int) -> np.ndarray:
+    parts = range(0, len(masks), batch)
+    return np.concatenate([values(masks[start : start + batch]) for start in parts])
 
 
 def seconds(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
@@ -63,16 +75,16 @@ def row(
     )
 
 
-def measured(values: mx.ComponentValues, name: str, masks: np.ndarray) -> str:
+def measured(values: mx.ComponentValues, name: str, masks: np.ndarray, batch: int = BATCH) -> str:
     (group,) = values._proved.forwards.groups
     assert group.cached is not None
 
     def with_parts(part: bool) -> np.ndarray:
         assert group.cached is not None
         group.cached.plain_model.rows_part = part
-        return in_batches(values, masks)
+        return in_batches(values, masks, batch)
 
-    in_batches(values, masks[:BATCH])
+    in_batches(values, masks[:BATCH], BATCH)
     return row(name, len(masks), lambda: with_parts(False), lambda: with_parts(True))
 
 
@@ -82,6 +94,7 @@ def main() -> None:
     drawn, heads = mx.load_task("ioi", model, n_prompts=64, seed=0), mx.heads(model)
     coarse = mx.ComponentValues(model, drawn[:16], heads, precision="bf16")
     own = mx.ComponentValues(model, drawn[16:], heads)
+    few = mx.ComponentValues(model, drawn[:8], heads)
     kept = subsets(len(heads))
     rng = np.random.default_rng(1)
     anywhere = rng.random((N_RANDOM, len(heads))) < rng.uniform(size=(N_RANDOM, 1))
@@ -101,8 +114,11 @@ def main() -> None:
     print(measured(coarse, "subsets, 16 prompts, bf16", kept), flush=True)
     print(measured(coarse, "random masks, 16 prompts, bf16", anywhere), flush=True)
     print(measured(own, "subsets, 48 prompts, float32", kept[-N_HELD_OUT:]), flush=True)
+    name = "pairs of a sweep, 8 prompts, float32"
+    print(measured(few, name, pairs(len(heads)), N_PAIRS), flush=True)
     name = "gradients, 16 prompts, bf16, attention by plain products"
     print(row(name, N_GRADIENTS, slopes_by_the_kernel, slopes), flush=True)
+    print("\nOf 48 prompts two masks fit into a batch, which share little here.")
 
 
 if __name__ == "__main__":
