@@ -179,15 +179,17 @@ class Faithfulness(Result):
             if len(self.random)
             else "no random circuits"
         )
+        n = len(self.members)
         return "\n".join(
             [
-                f"{len(self.members)} of {len(self.units)} units, {self.n_outputs} prompts; "
+                f"{n} of {len(self.units)} units, {self.n_outputs} prompts; "
                 f"clean {self.clean:+.3f}, all ablated {self.ablated:+.3f}",
                 f"faithfulness {self.faithfulness}   completeness {self.completeness} "
                 "(the others alone)",
                 equivalence_in_words(self.equivalent_within),
                 f"right on {self.correct:.0%} of the prompts, the whole model on "
-                f"{self.clean_correct:.0%}; {len(self.idle)} members add nothing for sure",
+                f"{self.clean_correct:.0%}",
+                f"what a member adds is surely not 0 for {n - len(self.idle)} of {n}",
                 control,
             ]
         )

@@ -36,6 +36,7 @@ def test_scores_of_a_planted_circuit():
     assert part.faithfulness.value == pytest.approx(0.5)
     assert part.completeness.value == pytest.approx(-0.25)
     assert part.idle == (1, 5)
+    assert "surely not 0 for 1 of 3" in str(part)
     better = mx.faithfulness(values, [0, 1, 2])
     assert better.faithfulness.value == pytest.approx(1.25)
 
