@@ -27,8 +27,12 @@ def main(names: list[str], render: bool) -> None:
             continue
         notebook = jupytext.read(path, fmt="py:percent")
         print(f"running {path.name}", flush=True)
+        # What a cell prints is one output, however it arrives.
         NotebookClient(
-            notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}
+            notebook,
+            timeout=1800,
+            coalesce_streams=True,
+            resources={"metadata": {"path": str(FOLDER)}},
         ).execute()
         nbformat.write(notebook, EXECUTED / f"{path.stem}.ipynb")
         if render:
