@@ -14,8 +14,9 @@ from torch import Tensor
 from mechspex.components.edge_ablation import EdgeAblation
 from mechspex.components.masked_forward import Ablation, Masks, Site
 from mechspex.core.units import UnitSet
-from mechspex.forward.branches import Branches, RowsTogetherError, one_idle, rows_of
+from mechspex.forward.branches import Branches, one_idle, rows_of
 from mechspex.forward.one_pass import Start
+from mechspex.forward.parted_rows import RowsTogetherError
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import in_parts
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,6 @@ from torch import Tensor
 
 # The share of the rows of all blocks that may be left: to copy rows where masks part is not free.
 _PAYS = 0.9
-
-
-class RowsTogetherError(Exception):
-    """Rows cannot part on the way: a block is given something for each of them."""
 
 
 @dataclass(frozen=True)
@@ -108,52 +103,3 @@ def rows_of(
     """
     rows = (places[:, None] * n_rows + np.arange(n_rows)).ravel()
     return torch.from_numpy(rows).to(device)
-
-
-def parts_alike(arguments: object) -> bool:
-    """Whether what a block is given beside its rows is the same for every row.
-
-    Args:
-        arguments: tensors, in tuples, lists or dictionaries; whatever else there is.
-    """
-    if isinstance(arguments, Tensor):
-        return arguments.ndim < 2 or len(arguments) == 1
-    if isinstance(arguments, Mapping):
-        return all(map(parts_alike, arguments.values()))
-    if isinstance(arguments, tuple | list):
-        return all(map(parts_alike, arguments))
-    return True
-
-
-def some_rows(
-    args: tuple[Any, ...], kwargs: dict[str, Any], rows: Int[Tensor, " some"]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What an attention is given, with some of its rows alone.
-
-    Args:
-        args, kwargs: the rows first, or as ``hidden_states``.
-        rows: the rows that are taken.
-
-    Raises:
-        RowsTogetherError: it is given something else for each row.
-    """
-    others = dict(kwargs)
-    hidden = args[0] if args else others.pop("hidden_states", None)
-    if not isinstance(hidden, Tensor) or not parts_alike((args[1:], others)):
-        raise RowsTogetherError
-    hidden = hidden.index_select(0, rows)
-    return ((hidden, *args[1:]), kwargs) if args else ((), kwargs | {"hidden_states": hidden})
-
-
-def as_many(output: Any, taken: Int[Tensor, " row"]) -> Any:
-    """What an attention returned, for every row.
-
-    Args:
-        output: rows, or a tuple or list that begins with them.
-        taken: the row of it that each row takes.
-    """
-    if isinstance(output, list):
-        return [output[0].index_select(0, taken), *output[1:]]
-    if isinstance(output, tuple):
-        return (output[0].index_select(0, taken), *output[1:])
-    return output.index_select(0, taken)

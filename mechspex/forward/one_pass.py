@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,7 +36,7 @@ FROM_THE_EMBEDDING = Start(0, None, ())
 
 @dataclass(frozen=True)
 class Pass:
-    """What the hooks of a plain model look at while one forward runs.
+    """What the wrapped modules of a plain model look at while one forward runs.
 
     Attributes:
         edits: made to activations.
@@ -59,3 +62,46 @@ class Pass:
     recorded: dict[int, Tensor] = field(default_factory=dict)
     parting: Mapping[int, Tensor] = field(default_factory=dict)
     attending: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def edited(self, hook: str, there: Any, n_units: int | None = None) -> Any:
+        """What goes on from a hook point: all that is there, where nothing edits it.
+
+        Args:
+            hook: the hook point.
+            there: the activation ``[row, pos, d]``, or a tuple that begins with it.
+            n_units: how many units come joined in d; None where no edit tells them apart.
+        """
+        edit = self.edits.get(hook)
+        if edit is None:
+            return there
+        if isinstance(there, tuple):
+            return (self.edited(hook, there[0], n_units), *there[1:])
+        # OPT hands its MLP flattened rows.
+        rows = there.reshape(self.rows, -1, there.shape[-1])
+        if n_units is not None:
+            rows = rearrange(rows, "row pos (unit d) -> row pos unit d", unit=n_units)
+        return edit(rows).reshape(there.shape)
+
+
+class PassAtHand:
+    """The pass that a plain model runs now: all its wrapped modules look at this one holder.
+
+    Attributes:
+        now: the pass, which may go on with other rows; an empty one between two.
+    """
+
+    def __init__(self) -> None:
+        self.now = Pass()
+
+    @contextmanager
+    def running(self, one: Pass) -> Iterator[None]:
+        """A pass is at hand meanwhile, and then again the one before.
+
+        Args:
+            one: the pass.
+        """
+        before, self.now = self.now, one
+        try:
+            yield
+        finally:
+            self.now = before

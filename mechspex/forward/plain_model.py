@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -15,12 +14,14 @@ from transformers.cache_utils import DynamicCache
 
 from mechspex.core.errors import ModelError
 from mechspex.core.kinds import KINDS, Kind
-from mechspex.forward.branches import RowsTogetherError, as_many, parts_alike, some_rows
-from mechspex.forward.one_pass import FROM_THE_EMBEDDING, Pass, Start
+from mechspex.forward.one_pass import FROM_THE_EMBEDDING, Pass, PassAtHand, Start
 from mechspex.forward.onednn import multiply_by_the_faster_library
-from mechspex.forward.position_wise import is_position_wise
+from mechspex.forward.parted_rows import RowsTogetherError
+from mechspex.forward.read_positions import at_positions, read_columns, run_where_read
 from mechspex.forward.rebuild import bare_module, rebuild
-from mechspex.forward.shared_prefix import shared_prefix
+from mechspex.forward.shared_prefix import pairs_of, shared_prefix
+from mechspex.forward.skipped_blocks import ends_of_block, make_skippable
+from mechspex.forward.spared_attention import make_sparing
 from mechspex.models.bridge import (
     Edits,
     HookWatch,
@@ -79,23 +80,26 @@ class PlainModel:
         self._paths = {id(module): path for path, module in bare.items()}
         self._owners = hook_owners(model)
         self._sizes = shape_of(model)
-        self._attached: set[str] = set()
-        self._pass = Pass()
-        self.n_blocks = len(model.blocks) if n_blocks is None else n_blocks
-        self._attentions: dict[int, nn.Module] = {}
-        self._returns_tuple = False
+        self._at_hand, self._hides_keys = PassAtHand(), False
+        blocks = list(model.blocks)
+        self.n_blocks = len(blocks) if n_blocks is None else n_blocks
         # What enters blocks and leaves them is edited where they are skipped.
-        self._of_blocks = {
-            f"blocks.{number}.{point}"
-            for number in range(len(model.blocks))
-            for point in ("hook_in", "hook_out")
-        }
-        for number, block in enumerate(model.blocks):
-            self._make_skippable(number, self.copy_of(block.original_component))
-            self._make_sparing(number, getattr(block, "attn", None))
-        self._trim(model)
-        self._read_columns()
-        self.rows_part = self._try_to_part()
+        self._editable = {point for number in range(len(blocks)) for point in ends_of_block(number)}
+        own_blocks = [self.copy_of(block.original_component) for block in blocks]
+        make_skippable(own_blocks, self.n_blocks, self._at_hand)
+        self._attentions: list[nn.Module] = []
+        for number, block in enumerate(blocks):
+            attention = self._copy_if_any(getattr(block, "attn", None))
+            if attention is not None:
+                make_sparing(number, attention, self._at_hand)
+                self._attentions.append(attention)
+        mlp = self._copy_if_any(getattr(blocks[-1], "mlp", None))
+        if mlp is not None:
+            run_where_read(mlp, self.module.config.hidden_size, self._at_hand)
+        unembedding = self.module.get_output_embeddings()
+        if isinstance(unembedding, nn.Linear):
+            read_columns(unembedding, self._at_hand)
+        self.rows_part = self._rows_can_part()
 
     def logits(
         self,
@@ -153,7 +157,7 @@ class PlainModel:
         cache = shared_prefix(before)
         logits = self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
         # Where the unembedding is no plain map, it could not be told which positions to take.
-        return logits if logits.shape[1] == last.shape[1] else _take(logits, last)
+        return logits if logits.shape[1] == last.shape[1] else at_positions(logits, last)
 
     def keys_and_values(
         self, tokens: Int[Tensor, "1 pos"], before: Sequence[tuple[Tensor, Tensor]] = ()
@@ -168,8 +172,7 @@ class PlainModel:
         for block, (keys, values) in enumerate(before):
             cache.update(keys, values, block)
         self._run(Pass(), tokens, use_cache=True, past_key_values=cache)
-        layers: list[Any] = cache.layers
-        return [(layer.keys, layer.values) for layer in layers]
+        return pairs_of(cache)
 
     def record(
         self,
@@ -190,16 +193,24 @@ class PlainModel:
         run = Pass(edits or {}, len(tokens), wanted=blocks)
         cache = DynamicCache() if with_cache else None
         self._run(run, tokens, use_cache=with_cache, past_key_values=cache)
-        layers: list[Any] = [] if cache is None else cache.layers
-        return run.recorded, [(layer.keys, layer.values) for layer in layers]
+        return run.recorded, [] if cache is None else pairs_of(cache)
 
-    def _run(self, run: Pass, tokens: Tensor, **options: Any) -> Tensor:
-        self._pass = run
-        try:
-            n_last = run.n_last or 1
+    def _run(self, one: Pass, tokens: Tensor, **options: Any) -> Tensor:
+        n_last = one.n_last or 1
+        with self._at_hand.running(one):
             return self.module(tokens, logits_to_keep=n_last, **options).logits[:, -n_last:]
-        finally:
-            self._pass = Pass()
+
+    def _rows_can_part(self) -> bool:
+        """Whether two rows may leave the last block as three, its attention run for two alone."""
+        tokens = torch.zeros(2, 2, dtype=torch.long, device=self.module.device)
+        enter, leave = (torch.tensor(rows, device=tokens.device) for rows in ([0, 1], [0, 1, 1]))
+        last = self.n_blocks - 1
+        options = {"parting": {last: leave}, "attending": {last: (enter, leave)}}
+        try:
+            with torch.inference_mode():
+                return len(self.logits(tokens, {}, **options)) == len(leave)
+        except (RuntimeError, RowsTogetherError):
+            return False
 
     def attach(self, hooks: Iterable[tuple[str, Kind]]) -> None:
         """Make hook points of the bridge editable here.
@@ -211,22 +222,21 @@ class PlainModel:
             ModelError: a hook point that belongs to no module of the copy.
         """
         for hook, kind in hooks:
-            if hook in self._attached:
-                continue
-            if hook in self._of_blocks:
-                self._attached.add(hook)
-                continue
-            if hook not in self._owners:
-                raise ModelError(f"{hook} is at no module's input or output")
-            owner, at_input = self._owners[hook]
-            module = self.copy_of(owner)
-            if at_input:
-                joined = KINDS[kind].joined
-                n_units = KINDS[kind].per_layer(self._sizes) if joined else None
-                module.register_forward_pre_hook(self._edit_input(hook, n_units))
-            else:
-                module.register_forward_hook(self._edit_output(hook))
-            self._attached.add(hook)
+            if hook not in self._editable:
+                self._make_editable(hook, kind)
+                self._editable.add(hook)
+
+    def _make_editable(self, hook: str, kind: Kind) -> None:
+        if hook not in self._owners:
+            raise ModelError(f"{hook} is at no module's input or output")
+        owner, at_input = self._owners[hook]
+        module, at_hand = self.copy_of(owner), self._at_hand
+        if not at_input:
+            module.register_forward_hook(lambda _, __, output: at_hand.now.edited(hook, output))
+            return
+        n_units = KINDS[kind].per_layer(self._sizes) if KINDS[kind].joined else None
+        # What a module is given begins with the activation, as what it returns may.
+        module.register_forward_pre_hook(lambda _, given: at_hand.now.edited(hook, given, n_units))
 
     def attach_keys(self, model: Model) -> None:
         """Make it possible to hide positions from attention here.
@@ -237,40 +247,9 @@ class PlainModel:
         Raises:
             ModelError: see `attentions`.
         """
-        if "keys" not in self._attached:
-            hide(map(self.copy_of, attentions(model)), lambda: self._pass.keys)
-            self._attached.add("keys")
-
-    def _edit_input(self, hook: str, n_units: int | None) -> Callable[..., Any]:
-        def pre_hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            edit = self._pass.edits.get(hook)
-            if edit is None:
-                return None
-            activation = args[0]
-            # OPT hands its MLP flattened rows; units with features of their own come joined.
-            rows = activation.view(self._pass.rows, -1, activation.shape[-1])
-            if n_units is not None:
-                rows = rearrange(rows, "row pos (unit d) -> row pos unit d", unit=n_units)
-            return edit(rows).reshape(activation.shape), *args[1:]
-
-        return pre_hook
-
-    def _edit_output(self, hook: str) -> Callable[..., Any]:
-        def post_hook(_module: nn.Module, _args: object, output: Any) -> Any:
-            if hook not in self._pass.edits:
-                return None
-            if isinstance(output, tuple):
-                return (self._edited(hook, output[0]), *output[1:])
-            return self._edited(hook, output)
-
-        return post_hook
-
-    def _edited(self, hook: str, activation: Tensor) -> Tensor:
-        edit = self._pass.edits.get(hook)
-        if edit is None:
-            return activation
-        rows = activation.reshape(self._pass.rows, -1, activation.shape[-1])
-        return edit(rows).reshape(activation.shape)
+        if not self._hides_keys:
+            hide(map(self.copy_of, attentions(model)), lambda: self._at_hand.now.keys)
+            self._hides_keys = True
 
     def copy_of(self, module: Any) -> nn.Module:
         """The module here that is a copy of one behind the bridge.
@@ -281,77 +260,14 @@ class PlainModel:
         Raises:
             ModelError: it has no counterpart here.
         """
-        path = self._paths.get(id(bare_module(module)))
-        if path is None:
+        found = self._copy_if_any(module)
+        if found is None:
             raise ModelError(f"{type(module).__name__} has no counterpart outside the bridge")
-        return self.module.get_submodule(path)
+        return found
 
-    def _make_skippable(self, number: int, block: nn.Module) -> None:
-        run = block.forward
-
-        def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            start = self._pass.start
-            if number == start.block and start.entering is not None:
-                hidden = start.entering
-            if number in self._pass.wanted:
-                self._pass.recorded[number] = hidden.clone()
-            if not start.block <= number < self.n_blocks:
-                # As the blocks that were run do; the clean pass comes first.
-                return (hidden,) if self._returns_tuple else hidden
-            if self._pass.parting:
-                hidden = self._part(number, hidden, (args, kwargs))
-            hidden = self._edited(f"blocks.{number}.hook_in", hidden)
-            output = run(hidden, *args, **kwargs)
-            self._returns_tuple = isinstance(output, tuple)
-            left = f"blocks.{number}.hook_out"
-            if left not in self._pass.edits:
-                return output
-            if self._returns_tuple:
-                return (self._edited(left, output[0]), *output[1:])
-            return self._edited(left, output)
-
-        block.forward = forward
-
-    def _try_to_part(self) -> bool:
-        tokens = torch.zeros(2, 2, dtype=torch.long, device=self.module.device)
-        enter, leave = (torch.tensor(rows, device=tokens.device) for rows in ([0, 1], [0, 1, 1]))
-        last = self.n_blocks - 1
-        options = {"parting": {last: leave}, "attending": {last: (enter, leave)}}
-        try:
-            with torch.inference_mode():
-                return len(self.logits(tokens, {}, **options)) == len(leave)
-        except (RuntimeError, RowsTogetherError):
-            return False
-
-    def _part(self, number: int, hidden: Tensor, given: object) -> Tensor:
-        """The rows that a block runs, of those of the block before."""
-        if not parts_alike(given):
-            raise RowsTogetherError
-        rows = self._pass.parting.get(number)
-        if rows is None:
-            return hidden
-        self._pass = replace(self._pass, rows=len(rows))
-        return hidden.index_select(0, rows)
-
-    def _make_sparing(self, number: int, attention: object) -> None:
-        path = self._paths.get(id(bare_module(attention))) if attention is not None else None
-        if path is None:
-            return
-        module = self._attentions[number] = self.module.get_submodule(path)
-        run = module.forward
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            whole = self._pass
-            if number not in whole.attending:
-                return run(*args, **kwargs)
-            rows, taken = whole.attending[number]
-            args, kwargs = some_rows(args, kwargs, rows)
-            self._pass = replace(whole, rows=len(rows))
-            output = run(*args, **kwargs)
-            self._pass = whole
-            return as_many(output, taken)
-
-        module.forward = forward
+    def _copy_if_any(self, module: object) -> nn.Module | None:
+        path = self._paths.get(id(bare_module(module))) if isinstance(module, nn.Module) else None
+        return None if path is None else self.module.get_submodule(path)
 
     def all_that_attention_writes(self, hook: str, n_units: int) -> bool:
         """Whether what is edited at a hook point is all of a block's attention that goes on.
@@ -364,47 +280,4 @@ class PlainModel:
         if not at_input or n_units != self._sizes.n_heads:
             return False
         projection = self.copy_of(owner)
-        return any(projection in attention.children() for attention in self._attentions.values())
-
-    def _trim(self, model: Model) -> None:
-        """Run the last block's MLP where logits are read alone: nothing else reads the others."""
-        mlp = getattr(model.blocks[-1], "mlp", None)
-        path = self._paths.get(id(bare_module(mlp))) if isinstance(mlp, nn.Module) else None
-        if path is None:
-            return
-        module = self.module.get_submodule(path)
-        run = module.forward
-
-        def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            n_last = self._pass.n_last
-            if n_last is None or args or kwargs or hidden.ndim != 3:
-                return run(hidden, *args, **kwargs)
-            # PyTorch multiplies strided inputs far slower.
-            output = run(hidden[:, -n_last:].contiguous())
-            # Zeros where nothing is read, so that the residual stream keeps its shape.
-            return nn.functional.pad(output, (0, 0, hidden.shape[1] - n_last, 0))
-
-        if is_position_wise(module, run, self.module.config.hidden_size):
-            module.forward = forward
-
-    def _read_columns(self) -> None:
-        head = self.module.get_output_embeddings()
-        if not isinstance(head, nn.Linear):
-            return
-        run = head.forward
-
-        def forward(input: Tensor) -> Tensor:
-            at, read = self._pass.at, self._pass.read
-            input = (input if at is None else _take(input, at)).contiguous()
-            if read is None:
-                return run(input)
-            bias = None if head.bias is None else head.bias[read]
-            return nn.functional.linear(input, head.weight[read], bias)
-
-        head.forward = forward
-
-
-def _take(
-    rows: Float[Tensor, "row pos d"], at: Int[Tensor, "row read"]
-) -> Float[Tensor, "row read d"]:
-    return rows.gather(1, at[..., None].expand(-1, -1, rows.shape[-1]))
+        return any(projection in attention.children() for attention in self._attentions)

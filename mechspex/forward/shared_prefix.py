@@ -46,3 +46,13 @@ def shared_prefix(pairs: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache | None
     cache = DynamicCache()
     cache.layers.extend(_PrefixLayer(keys, values) for keys, values in pairs)
     return cache
+
+
+def pairs_of(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """The keys and values in a cache, one pair a block.
+
+    Args:
+        cache: the cache.
+    """
+    layers: list[Any] = cache.layers
+    return [(layer.keys, layer.values) for layer in layers]

@@ -12,7 +12,7 @@ import mechspex as mx
 from mechspex.components import cached_forward, precision, proof
 from mechspex.core.masks import sample_masks
 from mechspex.errors import ModelError, ShapeError, TaskError
-from mechspex.forward import plain_model
+from mechspex.forward import parted_rows
 from mechspex.forward.machine import product_rate
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits
@@ -237,7 +237,7 @@ def test_masks_that_part_late_are_as_in_the_plain_forward(deep, task, units, abl
 def test_where_blocks_are_given_something_for_each_row_masks_stay_apart(deep, task, monkeypatch):
     masks = alike_up_to_the_third_block(18)
     expected = mx.ComponentValues(deep, task, mx.heads(deep))(masks)
-    monkeypatch.setattr(plain_model, "parts_alike", lambda given: False)
+    monkeypatch.setattr(parted_rows, "parts_alike", lambda given: False)
     values = mx.ComponentValues(deep, task, mx.heads(deep))
     rows = calls_of(values, "transformer.h.1.mlp")
     assert np.array_equal(values(masks), expected)
