@@ -121,7 +121,7 @@ def device(request):
 @pytest.fixture
 def bf16_pays(monkeypatch):
     """As if it did here: processors differ, and what a precision gives does not rest on that."""
-    monkeypatch.setattr("mechspex.components.proof.check_that_it_pays", lambda *_: None)
+    monkeypatch.setattr("mechspex.components.proved.check_that_it_pays", lambda *_: None)
 
 
 def pytest_generate_tests(metafunc):

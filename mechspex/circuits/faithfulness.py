@@ -87,7 +87,7 @@ class Faithfulness(Result):
 
     @property
     def idle(self) -> tuple[int, ...]:
-        """Members whose interval of what they add does not leave out zero."""
+        """Members that may add nothing: the interval of what they add holds zero."""
         scores = zip(self.members, self.minimality, strict=True)
         return tuple(column for column, score in scores if not score.leaves_out_zero)
 

@@ -15,7 +15,8 @@ from mechspex.components.forwards import AblatedModel
 from mechspex.components.masked_model import MaskedModel
 from mechspex.components.next_tokens import likeliest_tokens
 from mechspex.components.precision import AUTO, PRECISIONS, PrecisionError
-from mechspex.components.proof import Proved, proved
+from mechspex.components.proof import proved
+from mechspex.components.proved import Proved
 from mechspex.components.provenance import provenance_of
 from mechspex.components.words import hides_any
 from mechspex.core.backward_rules import BackwardRules

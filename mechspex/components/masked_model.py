@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from mechspex.components.masked_forward import Ablation, Site
-from mechspex.components.proof import Proved
+from mechspex.components.proved import Proved
 from mechspex.components.words import is_word
 from mechspex.core.checks import PATH, WHOLE, Only
 from mechspex.core.doors import door

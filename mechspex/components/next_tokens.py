@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from mechspex.components.batched_forward import BatchedForward
-from mechspex.components.proof import Proved
+from mechspex.components.proved import Proved
 from mechspex.core.masks import ablate_sets
 from mechspex.core.units import Term
 

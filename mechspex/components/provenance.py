@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mechspex.components.proof import Proved
+from mechspex.components.proved import Proved
 from mechspex.components.words import is_word
 from mechspex.core.identity import Identity, name_of
 from mechspex.core.provenance import Provenance
