@@ -31,6 +31,7 @@ from mechspex.models.units import shape_of
 Hook = Callable[[Tensor, object], Tensor]
 # Of the largest logit: a checkpoint may use other kernels than the bridge.
 _ROUNDING = 1e-3
+_MODEL_FILES = ("config.json", "*.safetensors", "*.bin", "*.index.json", "*.gguf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,13 +156,16 @@ class MaskedModel:
         the checkpoint gives this model's logits.
 
         Args:
-            folder: where the weights, the configuration and the tokenizer are written.
+            folder: where the weights, the configuration and the tokenizer are written; one that
+                holds no model.
 
         Raises:
             AblationError: an ablation that is not by zeros, or latents: a checkpoint has no place
                 for them.
             ModelError: no model of the transformers library, or weights that read several units.
+            Refused: a folder that holds a model already, such as this one's own.
         """
+        _refuse_a_model(Path(folder))
         if self._ablation.latents:
             raise AblationError(
                 "a checkpoint has no place for latents, which are no weights; use hooks or generate"
@@ -172,7 +176,10 @@ class MaskedModel:
             )
         own = self.model.original_model
         if not isinstance(own, PreTrainedModel):
-            raise ModelError(f"{self.model.cfg.model_name} is no model of the transformers library")
+            raise ModelError(
+                f"{self.model.cfg.model_name} is no model of the transformers library, so it has "
+                "no checkpoint; use hooks or generate"
+            )
         some = next(own.parameters())
         pruned, bare = rebuild(own, some.dtype, False, some.device)
         paths = {id(module): path for path, module in bare.items()}
@@ -228,6 +235,15 @@ class MaskedModel:
                 f"{self.model.cfg.model_name}: the checkpoint would differ by {apart:.2g} in its "
                 "logits from the model under these ablations; use hooks or generate"
             )
+
+
+def _refuse_a_model(folder: Path) -> None:
+    """Weights that are written over are lost, and these are often the original ones."""
+    if folder.is_file():
+        raise Refused(f"{folder} is a file; name a folder")
+    there = sorted(path.name for shape in _MODEL_FILES for path in folder.glob(shape))
+    if there:
+        raise Refused(f"{folder} already holds a model ({there[0]}); name another folder")
 
 
 class _InTurn:

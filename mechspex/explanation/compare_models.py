@@ -18,12 +18,13 @@ from mechspex.core.masks import ablate_sets, all_masks, sample_masks
 from mechspex.core.provenance import Provenance
 from mechspex.core.statistics import paired_difference
 from mechspex.core.units import Term, UnitSet, by_order, subsets_of
-from mechspex.decoders import Decoder, as_decoder
+from mechspex.decoders import Decoder, as_decoder, find_decoder
 from mechspex.effects.validate import exact_changes, exact_effects
 from mechspex.explanation.designs import usual_keep
 from mechspex.explanation.explain import strongest_terms
-from mechspex.explanation.mask_search import fresh_masks
+from mechspex.explanation.mask_search import exact_recovery, fresh_masks
 from mechspex.explanation.model_difference import ModelDifference
+from mechspex.explanation.plan import check_enough, has_few_masks
 from mechspex.models.load_model import Model, as_model
 from mechspex.models.units import as_units, units_of
 from mechspex.recovery.recover import TermTests, recover
@@ -85,8 +86,9 @@ def compare_models(
         units: heads, MLPs, neurons or edges that both models have; kinds, or names.
         ablation: what an ablated unit is replaced by, see `ComponentValues`.
         n_masks: random masks on which the difference is decoded, at least 50; a fifth as many, at
-            least 100, score it. All masks are measured where there are no more.
-        decoder: what recovers the difference from its values.
+            least 100, score it. All masks are measured where there are no more, and the difference
+            is exact.
+        decoder: what recovers the difference from the values under random masks.
         level: the expected share of false changes among the confirmed.
         run: name or folder in which every value is kept, and the answer as
             ``model_difference.json``.
@@ -97,6 +99,7 @@ def compare_models(
         UnknownUnitError: units that only one of the models has.
         TaskError: fewer than four prompts, or prompts that are other tokens for one of them.
         Refused: fewer than 50 masks.
+        BudgetError: fewer masks than the decoder needs.
         FailedMasksError: a mask has no finite value in one of the models.
     """
     assert isinstance(before, Model)
@@ -110,6 +113,8 @@ def compare_models(
             f"{len(task)} prompts: two are searched and two others test what is found, at least; "
             f"give {_FEWEST_PROMPTS} or more"
         )
+    if not _measures_all(len(shared), n_masks):
+        check_enough(n_masks, find_decoder(decoder), len(shared))
     n_searched = len(task) // 2
     searched, tested = task.split(n_searched, len(task) - n_searched)
     ours, theirs = (
@@ -154,7 +159,11 @@ def _recorded(run: Run, before: ComponentValues, after: ComponentValues, part: s
 
 
 def _decoded(pair: Pair, n_masks: int, decoder: str | Decoder, level: float, seed: int) -> Recovery:
-    """The difference decoded from random masks, and scored on others."""
+    """The difference: exact where all masks are measured, else decoded from random masks and scored
+    on others."""
+    if _measures_all(pair[0].n_units, n_masks):
+        every = all_masks(pair[0].n_units)
+        return exact_recovery(every, _differences(pair, every), find_decoder(decoder).max_order)
     masks, test_masks, keep = _masks(pair[0].n_units, n_masks, seed)
     values, test_values = (_differences(pair, some) for some in (masks, test_masks))
     # What is proposed is tested exactly: it need not be selected again on halves of the masks.
@@ -163,18 +172,21 @@ def _decoded(pair: Pair, n_masks: int, decoder: str | Decoder, level: float, see
     return recover(masks, values, test_masks, test_values, **options)
 
 
+def _measures_all(n_units: int, n_masks: int) -> bool:
+    return has_few_masks(n_units, n_masks + _n_tests(n_masks))
+
+
+def _n_tests(n_masks: int) -> int:
+    return max(_FEWEST_TESTS, n_masks // _PER_TEST)
+
+
 def _masks(
     n_units: int, n_masks: int, seed: int
 ) -> tuple[Bool[np.ndarray, "mask unit"], Bool[np.ndarray, "test unit"], float]:
     """Masks to decode, others to score with, and the density of both."""
-    n_tests = max(_FEWEST_TESTS, n_masks // _PER_TEST)
-    if n_units < 24 and 2**n_units <= n_masks + n_tests:
-        every = np.random.default_rng(seed).permutation(all_masks(n_units))
-        n_decoded = len(every) - len(every) // _PER_TEST
-        return every[:n_decoded], every[n_decoded:], 0.5
     keep = usual_keep(n_units, n_masks)
     masks = sample_masks(n_units, n_masks, keep=keep, seed=seed)
-    return masks, fresh_masks(masks, keep, seed, n_tests), keep
+    return masks, fresh_masks(masks, keep, seed, _n_tests(n_masks)), keep
 
 
 def _differences(

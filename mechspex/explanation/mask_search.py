@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from mechspex.core.errors import BudgetError, FailedMasksError
 from mechspex.core.finite import finite_rows
 from mechspex.core.masks import Stream, all_masks, sample_masks
-from mechspex.decoders import Additive, Residual, decode
+from mechspex.decoders import Additive, Residual, decode, find_decoder
 from mechspex.decoders.decoder import Samples, check_samples
 from mechspex.explanation.adaptive_masks import focused_masks, uncertain_sets
 from mechspex.explanation.plan import Plan, n_held_out
@@ -40,11 +40,28 @@ def exact_search(recorded: RecordedValues, plan: Plan) -> Recovery:
             "fewer masks draw random ones"
         )
     _say_decoding(recorded, len(masks))
-    function = decode(masks, values, decoder=plan.decoder, keep=0.5, seed=plan.seed)
+    return exact_recovery(masks, values, plan.decoder.max_order)
+
+
+def exact_recovery(
+    masks: Bool[np.ndarray, "mask unit"],
+    values: Float[np.ndarray, "mask output"],
+    max_order: int | None = None,
+) -> Recovery:
+    """What the values under all 2^n masks say, with nothing to score.
+
+    Args:
+        masks: each once, in any order.
+        values: their values.
+        max_order: the largest set of units that is reported; None for no such bound.
+    """
+    n_units = masks.shape[1]
+    decoder = replace(find_decoder("exhaustive"), max_order=max_order)
+    function = decode(masks, values, decoder=decoder, keep=0.5)
     # Orthonormal over all masks: the best sum of singles is the expansion cut off after them.
     fourier = function.to_basis("fourier", 0.5)
     additive = SetFunction.from_mapping(
-        recorded.n_units,
+        n_units,
         {
             term: value
             for term, value in zip(fourier.terms, fourier.output_coefficients, strict=True)

@@ -164,6 +164,11 @@ class ModelDifference(RunResult):
         found = self.recovery
         if len(found.function) == 1:
             return "the difference is the same under every mask"
+        if found.exact:
+            return (
+                f"the difference under all {found.n_train:,} masks: exact; single units alone "
+                f"give R² {found.additive_r2:.3f}"
+            )
         return (
             f"the difference, decoded from {found.n_train:,} masks: R² {found.r2:.3f} on "
             f"{found.n_test:,} others, by single units alone {found.additive_r2:.3f}"

@@ -114,15 +114,9 @@ class Plan:
         design = find_design(design, chosen.name)
         if n_masks is None:
             n_masks = _default_masks(design, n_units)
-        is_short = n_units <= _MOST_EXACT_UNITS and 2**n_units <= n_masks
-        if chosen.name == "automatic" and is_short:
+        if chosen.name == "automatic" and has_few_masks(n_units, n_masks):
             chosen = replace(find_decoder("exhaustive"), max_order=chosen.max_order)
-        needed = chosen.minimum_masks(n_units)
-        if n_masks < needed:
-            raise BudgetError(
-                f"n_masks = {n_masks}: decoder {chosen.name!r} needs at least {needed} for "
-                f"{n_units} units"
-            )
+        check_enough(n_masks, chosen, n_units)
         check_memory(n_units * n_masks, f"{n_masks:,} masks of {n_units:,} units")
         # All masks have no density of their own; what is written of them is that of many.
         exact = chosen.name == "exhaustive"
@@ -214,6 +208,21 @@ class Plan:
         if self.screened_by is not None:
             settings["screen"] = self.screened_by
         return settings
+
+
+def has_few_masks(n_units: int, n_masks: int) -> bool:
+    """Whether all masks of so many units are no more than `n_masks`."""
+    return n_units <= _MOST_EXACT_UNITS and 2**n_units <= n_masks
+
+
+def check_enough(n_masks: int, decoder: Decoder, n_units: int) -> None:
+    """Refuse fewer masks than a decoder needs, before any is measured."""
+    needed = decoder.minimum_masks(n_units)
+    if n_masks < needed:
+        raise BudgetError(
+            f"n_masks = {n_masks}: decoder {decoder.name!r} needs at least {needed} for "
+            f"{n_units} units"
+        )
 
 
 def n_held_out(n_masks: int, target_r2: float | None) -> int:

@@ -107,8 +107,30 @@ def test_a_native_model_has_hooks_and_no_checkpoint(tiny, tiny_task, tmp_path):
     masked = mx.ComponentValues(tiny, tiny_task, mx.heads(tiny), "zero").masked_model(["L1H0"])
     assert masked.ablated == ("L1H0",)
     assert isinstance(masked.generate(tiny_task.prompts[0], 2), str)
-    with pytest.raises(ModelError, match="no model of the transformers library"):
+    with pytest.raises(ModelError, match="no model of the transformers library.*hooks or generate"):
         masked.save(tmp_path / "pruned")
+
+
+@pytest.mark.parametrize("there", ["config.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_folder_that_holds_a_model_is_not_written_over(gpt2, task, tmp_path, there):
+    masked, _ = masked_and_measured(gpt2, task, "heads", "zero")
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / there).write_text("original")
+    with pytest.raises(Refused, match=f"already holds a model .{there}.; name another folder"):
+        masked.save(tmp_path)
+    assert (tmp_path / there).read_text() == "original"
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(Refused, match="is a file; name a folder"):
+        masked.save(tmp_path / there)
+
+
+def test_a_folder_that_holds_something_else_is_written_into_once(gpt2, task, tmp_path):
+    masked, _ = masked_and_measured(gpt2, task, "heads", "zero")
+    (tmp_path / "README.md").write_text("mine")
+    masked.save(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    with pytest.raises(Refused, match="already holds a model"):
+        masked.save(tmp_path)
 
 
 def test_the_model_of_a_circuit_ablates_all_others(gpt2, task):

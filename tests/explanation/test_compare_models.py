@@ -10,7 +10,7 @@ from result_laws import check_laws
 import mechspex as mx
 from mechspex.core.masks import all_masks
 from mechspex.core.units import subsets_of
-from mechspex.errors import Refused, TaskError, UnknownUnitError
+from mechspex.errors import BudgetError, Refused, TaskError, UnknownUnitError
 from mechspex.explanation.compare_models import _masks
 from mechspex.truth import known_model
 from mechspex.truth.known_model import LogitOf
@@ -118,6 +118,38 @@ def test_no_mask_that_is_decoded_scores_the_difference():
     masks, others, _ = _masks(10, 500, seed=0)
     assert len(others) == 100
     assert not (masks[:, None] == others).all(axis=2).any()
+
+
+@pytest.mark.parametrize("decoder", ["automatic", "pursuit", "exhaustive"])
+@pytest.mark.parametrize("n_units", [1, 2, 4])
+def test_few_units_are_compared_under_all_masks(tiny, task, halved, n_units, decoder):
+    """Two units have four masks, four units sixteen: fewer than any random search needs."""
+    names = ("L1H3", "L0H1", "L0H0", "L1H0")[:n_units]
+    found = mx.compare_models(tiny, halved[0], task, names, n_masks=50, decoder=decoder)
+    every = all_masks(n_units)
+    before, after = (
+        mx.ComponentValues(model, task[:12], names)(every).astype(float)
+        for model in (tiny, halved[0])
+    )
+    assert found.recovery.function.predict(every) == pytest.approx(
+        (after - before).mean(axis=1), abs=2e-4
+    )
+    assert found.recovery.exact
+    assert found.recovery.n_train == 2**n_units
+    assert found.recovery.r2 == pytest.approx(1)
+    assert f"under all {2**n_units} masks: exact" in str(found)
+
+
+def test_few_units_that_are_equal_differ_by_nothing(tiny, task):
+    same = mx.compare_models(tiny, tiny, task, ["L0H1", "L1H3"])
+    assert not same.changed
+    assert "same under every mask" in str(same)
+
+
+def test_too_few_masks_for_a_decoder_are_told_before_any_is_measured(tiny, task, monkeypatch):
+    monkeypatch.setattr(mx.ComponentValues, "__call__", None)
+    with pytest.raises(BudgetError, match="n_masks = 50: decoder 'exhaustive' needs at least 256"):
+        mx.compare_models(tiny, tiny, task, n_masks=50, decoder="exhaustive")
 
 
 def test_models_of_another_shape_are_refused_with_what_differs(tiny, task, gpt2):
