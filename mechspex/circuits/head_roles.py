@@ -22,6 +22,10 @@ from mechspex.tasks.tokens import tokenize
 
 Look = tuple[int, list[int]]
 """A position, and those it would look at."""
+_Prompt = tuple[Tensor, list[list[Look]]]
+
+# What patterns that are held at once may have in numbers.
+_NUMBERS = 1 << 24
 
 # A head that gives less of its attention to a place, or less than so many times what uniform
 # attention gives, has no role there.
@@ -77,15 +81,17 @@ def head_roles(
     hooks = {layer: f"blocks.{layer}.attn.hook_pattern" for layer in layers}
     device = next(model.original_model.parameters()).device
     seen, chance = {layer: [] for layer in layers}, []
-    answer_follows = True
-    for tokens, looks in _looks(model, task):
-        answer_follows &= looks[_ANSWER][0] in looks[_FOLLOWING]
+    prompts = list(_looks(model, task))
+    answer_follows = all(looks[_ANSWER][0] in looks[_FOLLOWING] for _, looks in prompts)
+    for alike in _of_one_length(prompts, len(layers) * model.cfg.n_heads):
+        tokens = torch.stack([tokens for tokens, _ in alike]).to(device)
         with torch.no_grad():
-            patterns, _ = record(model, hooks.values(), tokens[None].to(device))
-        for layer, hook in hooks.items():
-            pattern = patterns[hook][0].float().cpu().numpy()
-            seen[layer].append([_attention(pattern, look) for look in looks])
-        chance.append([_uniform(look) for look in looks])
+            patterns, _ = record(model, hooks.values(), tokens)
+        for row, (_, looks) in enumerate(alike):
+            for layer, hook in hooks.items():
+                pattern = patterns[hook][row].float().cpu().numpy()
+                seen[layer].append([_attention(pattern, look) for look in looks])
+            chance.append([_uniform(look) for look in looks])
     by_chance = _mean_over_prompts(np.array(chance))
     rows = []
     for unit in heads:
@@ -95,7 +101,16 @@ def head_roles(
     return pd.DataFrame(rows)
 
 
-def _looks(model: Model, task: Task) -> Iterator[tuple[Tensor, list[list[Look]]]]:
+def _of_one_length(prompts: list[_Prompt], n_patterns: int) -> Iterator[list[_Prompt]]:
+    """Prompts of one length together, as many at a time as their patterns leave room for."""
+    for length in dict.fromkeys(len(tokens) for tokens, _ in prompts):
+        alike = [prompt for prompt in prompts if len(prompt[0]) == length]
+        at_once = max(1, _NUMBERS // (n_patterns * length**2))
+        for first in range(0, len(alike), at_once):
+            yield alike[first : first + at_once]
+
+
+def _looks(model: Model, task: Task) -> Iterator[_Prompt]:
     """The tokens of each prompt, and the places of `_PLACES` in it."""
     tokens = tokenize(task, model.tokenizer)
     wrong = [()] * len(task) if tokens.distractors is None else tokens.distractors

@@ -52,7 +52,10 @@ class SubsetRounds:
 
     def measure(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         """Values of masks, which join the others."""
-        values = self._recorded(masks).astype(np.float64)
+        # So that neighbours begin alike: a model runs them as one up to where they part.
+        order = np.lexsort(pack(masks).T[::-1])
+        values = np.empty((len(masks), len(self._recorded.outputs)))
+        values[order] = self._recorded(masks[order])
         self.masks = np.concatenate([self.masks, masks])
         self.values = np.concatenate([self.values, values])
         return values

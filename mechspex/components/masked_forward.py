@@ -293,6 +293,9 @@ class Ablation:
             keep = site.keep(masks.to(activation.device), rows, positions, along)
             # Views, so neither masks nor references are repeated.
             live = rearrange(activation, "(mask row) ... -> mask row ...", mask=len(masks))
+            if keep.requires_grad and not keep.any():
+                # What is multiplied by 0 has a gradient of 0: no need to go back through it.
+                live = live.detach()
             others = reference[:, -n_positions:].to(live)
             wide = keep.to(live.dtype).view(*keep.shape, *[1] * (live.ndim - 4))
             edited = _blended(live, others, wide)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,14 +28,13 @@ def weights_of(model: Model) -> Weights:
     on the address of a tensor that was replaced. What goes round the count (`.data`, a view of
     NumPy) is seen where it changes one of 256 numbers spread over the tensor.
     """
-    # A bridge holds most of its tensors under several names.
-    named = {id(t): (name, t) for name, t in _state(model).items()}
+    named = list(_each_once(model))
     # Tensors made in inference mode do not count.
     facts = [
         (name, t.data_ptr(), None if t.is_inference() else t._version, t.dtype, t.shape)
-        for name, t in named.values()
+        for name, t in named
     ]
-    return *facts, _some_of(t for _, t in named.values())
+    return *facts, _some_of(t for _, t in named)
 
 
 def weights_hash(model: Model) -> str:
@@ -60,6 +59,22 @@ def _hash(model: Model) -> str:
 
 def _state(model: Model) -> dict[str, Any]:
     return model.original_model.state_dict(keep_vars=True)
+
+
+def _each_once(model: Model) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of `_state`, and its name in the module that holds it.
+
+    A bridge holds most of its modules under several names, and this is asked at every commit:
+    each module is looked at once.
+    """
+    seen = set()
+    for module in model.original_model.modules():
+        others = module._non_persistent_buffers_set
+        held = [*module._parameters.items(), *module._buffers.items()]
+        for name, tensor in held:
+            if tensor is not None and name not in others and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
 
 
 def _some_of(tensors: Iterable[Tensor]) -> bytes:

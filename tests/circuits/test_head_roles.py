@@ -1,11 +1,13 @@
 """Roles of heads: the tiny model's are known, and patterns are held against sums written out."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from small_models import device_of
 
 import mechspex as mx
+from mechspex.circuits import head_roles
 from mechspex.errors import Refused
 
 
@@ -78,3 +80,31 @@ def test_only_heads_have_roles(llama):
     for units in (mx.mlps(llama), mx.heads(llama)[:0]):
         with pytest.raises(Refused, match="roles are those of heads"):
             mx.head_roles(llama, task, units)
+
+
+def test_prompts_of_one_length_are_looked_at_together_as_far_as_there_is_room(llama, monkeypatch):
+    prompts = ["apple bird boat apple bird", "moon lake key lamp key", "road tree road",
+               "lake moon bird moon apple", "key lamp key"]  # fmt: skip
+    answers = [" boat", " lamp", " tree", " bird", " lamp"]
+    task = mx.Task(prompts, answers, [" apple"] * 5, prepend_bos=False)
+    rows, plain = [], head_roles.record
+
+    def counted(model, hooks, tokens):
+        rows.append(tuple(tokens.shape))
+        return plain(model, hooks, tokens)
+
+    monkeypatch.setattr(head_roles, "record", counted)
+    heads = mx.heads(llama)
+    together = mx.head_roles(llama, task, heads)
+    assert rows == [(3, 5), (2, 3)]
+    # As many numbers as the patterns of two prompts of five tokens have.
+    monkeypatch.setattr(head_roles, "_NUMBERS", 2 * len(heads) * 25)
+    rows.clear()
+    again = mx.head_roles(llama, task, heads)
+    assert rows == [(2, 5), (1, 5), (2, 3)]
+    monkeypatch.setattr(head_roles, "_NUMBERS", 1)
+    rows.clear()
+    alone = mx.head_roles(llama, task, heads)
+    assert [n for n, _ in rows] == [1] * 5
+    for other in (again, alone):
+        pd.testing.assert_frame_equal(together, other, atol=1e-5)

@@ -130,3 +130,21 @@ def test_a_size_without_any_value_is_refused():
     rounds.measure(random_masks(20))
     with pytest.raises(FailedMasksError, match="no mask of 5 units has a finite value"):
         rounds.best()
+
+
+def test_masks_that_begin_alike_are_measured_one_after_the_other_and_stay_in_their_order():
+    asked = []
+
+    def seen(masks):
+        asked.extend(map(tuple, masks.tolist()))
+        return masks @ 2.0 ** np.arange(N)
+
+    masks = random_masks(60)
+    rounds = rounds_of(seen)
+    asked.clear()
+    values = rounds.measure(masks)
+    assert asked == sorted(set(map(tuple, masks.tolist())))
+    assert asked != [tuple(mask) for mask in masks.tolist()]
+    assert np.array_equal(values[:, 0], masks @ 2.0 ** np.arange(N))
+    assert np.array_equal(rounds.masks, masks)
+    assert np.array_equal(rounds.values, values)

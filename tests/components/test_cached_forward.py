@@ -320,6 +320,36 @@ def test_gradients_are_those_of_finite_differences(deep, task, units, through):
             assert np.allclose(gradient[:, :, unit], slope, atol=5e-3 * np.abs(gradient).max())
 
 
+def test_gradients_do_not_go_back_through_attention_of_which_nothing_is_kept(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep), "corrupted")
+    masks = np.zeros((2, 18), dtype=np.float32)
+    masks[0, [7, 15]] = masks[1, [8, 16]] = 1
+    reached = set()
+
+    def watch(number):
+        def hook(_module, _given, output):
+            if output.requires_grad:
+                output.register_hook(lambda _: reached.add(number))
+
+        return hook
+
+    attentions = [copy_of(values).get_submodule(f"transformer.h.{n}.attn.c_attn") for n in range(6)]
+    handles = [at.register_forward_hook(watch(n)) for n, at in enumerate(attentions)]
+    _, gradient = values.value_and_gradient(masks)
+    for handle in handles:
+        handle.remove()
+    assert reached == {2, 5}
+    step, slopes = 1e-2, np.empty_like(gradient)
+    for unit in range(18):
+        above, below = masks.copy(), masks.copy()
+        above[:, unit] += step
+        below[:, unit] -= step
+        up, down = (values.value_and_gradient(moved)[0] for moved in (above, below))
+        slopes[:, :, unit] = (up - down) / (2 * step)
+    assert np.allclose(gradient, slopes, atol=5e-3 * np.abs(gradient).max())
+    assert np.abs(gradient[:, :, [0, 4, 10, 13]]).min() > 0, "also of heads in such attentions"
+
+
 def test_gradients_do_not_depend_on_the_batch(deep, task):
     """Seven masks together, one by one, and in forwards of two rows; prompts of two lengths."""
     longer = [f"{prompt} tree snow" for prompt in PROMPTS]

@@ -68,3 +68,24 @@ def test_weights_made_in_inference_mode_have_a_hash(gpt2_folder):
         parameter.data = parameter.data * 2
     assert weights_hash(model) != before
     assert np.isfinite(parameter.detach().numpy()).all()
+
+
+def test_every_tensor_is_looked_at_under_one_name_and_no_module_twice(gpt2_folder):
+    model = mx.load_model(gpt2_folder)
+    own = model.original_model
+    own.register_buffer("kept", torch.zeros(3))
+    own.register_buffer("made_anew", torch.zeros(3), persistent=False)
+    named = list(weights._each_once(model))
+    state = weights._state(model)
+    assert {id(t) for t in state.values()} == {id(t) for _, t in named}
+    assert len(named) == len({id(t) for t in state.values()}) < len(state)
+    before = weights.weights_of(model)
+    own.get_buffer("made_anew").add_(1)
+    assert weights.weights_of(model) == before
+    own.get_buffer("kept").add_(1)
+    assert weights.weights_of(model) != before
+    for _, tensor in named:
+        before = weights.weights_of(model)
+        with torch.no_grad():
+            tensor.add_(1)
+        assert weights.weights_of(model) != before
