@@ -81,20 +81,26 @@ class Samples:
         return np.unique(numbers, return_inverse=True)[1]
 
     @property
+    def first_rows(self) -> Int[np.ndarray, " mask"]:
+        """For each mask the first row that holds the same mask: its own where none repeats."""
+        packed = np.packbits(self.masks, axis=1)
+        _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+        return first[group.ravel()]
+
+    @property
     def distinct(self) -> Samples:
         """The same problem with every mask once, as a value that is drawn again says nothing new.
 
         Few units have few masks: of 1,000 random ones of ten units kept at 0.9 some 120 differ.
         Unchanged where the values of a mask differ, as other units move them, and in SPEX's design.
         """
-        packed = np.packbits(self.masks, axis=1)
-        _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+        first = np.unique(self.first_rows)
         if self.groups or len(first) == self.n_masks:
             return self
-        apart = np.abs(self.values - self.values[first[group.ravel()]]).max(axis=0)
+        apart = np.abs(self.values - self.values[self.first_rows]).max(axis=0)
         if (apart > _ROUNDING_OF_BATCHES * self.values.std(axis=0)).any():
             return self
-        return self.rows(np.sort(first))
+        return self.rows(first)
 
     def among(self, units: Int[np.ndarray, " unit"]) -> Samples:
         """The same problem over some of the units, as if there were no others.
