@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mechspex.core.terms import as_terms, columns_of
 from mechspex.core.units import Term, UnitSet, by_order, subsets_of
 from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_function, as_values
 from mechspex.effects.validation import Validation
+from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.run import Run, as_run
 from mechspex.set_functions.r_squared import rounding
 
@@ -94,6 +96,7 @@ def validate(
             recorded.stage = "validating"
             options: dict[str, Any] = {"contexts": contexts, "keep": keep, "seed": seed}
             validation = validate(recorded, terms, level=level, **options)
+        validation = replace(validation, configuration=_told(recorded))
         if keeps_answer:
             run.keep(validation)
         return validation
@@ -101,10 +104,24 @@ def validate(
     columns = tuple(_columns(term, units) for term in terms)
     if contexts:
         around = sample_masks(value_function.n_units, contexts, keep=keep, seed=seed)
-        return _effects_around(value_function, columns, around, level)
+        return _of(value_function, _effects_around(value_function, columns, around, level))
     subsets = sorted({s for term in [(), *columns] for s in subsets_of(term)}, key=by_order)
     measured = value_function(ablate_sets(value_function.n_units, subsets)).astype(np.float64)
-    return exact_effects(units, columns, dict(zip(subsets, measured, strict=True)), level=level)
+    found = exact_effects(units, columns, dict(zip(subsets, measured, strict=True)), level=level)
+    return _of(value_function, found)
+
+
+def _of(value_function: ValueFunction, found: Validation) -> Validation:
+    """The same with what its values depend on; as a part of a larger answer it is told by that."""
+    if isinstance(value_function, RecordedValues):
+        return found
+    return replace(found, configuration=_told(value_function))
+
+
+def _told(value_function: ValueFunction) -> dict[str, str]:
+    """What values depend on; nothing of a function of one's own, with no task and no model."""
+    told = value_function.configuration
+    return told if {"task", "model"} & told.keys() else {}
 
 
 def exact_effects(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,12 +12,19 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from mechspex.core.counted import counted
-from mechspex.core.json_values import plain, plain_rows, read_array, read_number, read_term
+from mechspex.core.json_values import (
+    plain,
+    plain_rows,
+    read_array,
+    read_number,
+    read_term,
+    read_texts,
+)
 from mechspex.core.statistics import errors_to_discover, standard_error
 from mechspex.core.units import Term, UnitSet
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import VALIDATED
-from mechspex.runs.text import effect_tables
+from mechspex.runs.text import effect_tables, subject
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -41,6 +48,8 @@ class Validation(RunResult):
             for this output and has no spread: then this says only that it is more than rounding,
             and what is printed and tabled calls nothing confirmed.
         level: the false discovery rate: the expected share of false terms among the confirmed.
+        configuration: what the values depend on; empty of a function of one's own, which has no
+            task and no model, as a part of another answer, and in answers of earlier versions.
     """
 
     schema: ClassVar[str] = "mechspex.validation/3"
@@ -55,6 +64,7 @@ class Validation(RunResult):
     intervals: Float[np.ndarray, "term 2"]
     confirmed: Bool[np.ndarray, " term"]
     level: float
+    configuration: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def effects(self) -> Float[np.ndarray, " term"]:
@@ -170,8 +180,10 @@ class Validation(RunResult):
     def to_dict(self) -> dict[str, Any]:
         """The effects as plain numbers and lists, with a schema name; JSON can hold it."""
         measured = self.by_columns()
+        told = {"configuration": dict(self.configuration)} if self.configuration else {}
         return {
             "schema": self.schema,
+            **told,
             "level": self.level,
             "terms": plain_rows(self.to_pandas()),
             "columns": measured.pop("terms"),
@@ -236,11 +248,21 @@ class Validation(RunResult):
             intervals=intervals,
             confirmed=(intervals[:, 0] > 0) | (intervals[:, 1] < 0),
             level=read_number(record["level"]),
+            configuration=read_texts(record.get("configuration", {})),
         )
 
     @property
     def in_short(self) -> str:
-        """How many sets of which units were measured on how many outputs, and are confirmed."""
+        """What was asked, how many sets were measured on how many outputs, and are confirmed."""
+        return "; ".join([*self._subject, self._counts])
+
+    @property
+    def _subject(self) -> list[str]:
+        """Task, model and so on, where they are known."""
+        return [subject(self.configuration, self.units)] if self.configuration else []
+
+    @property
+    def _counts(self) -> str:
         n_outputs = self.output_effects.shape[1]
         measured = f"{counted(len(self.terms), 'set')} of {self.units.description}"
         if not self.has_spread:
@@ -251,7 +273,8 @@ class Validation(RunResult):
         )
 
     def __str__(self) -> str:
-        return "\n".join([self.in_short, *self.remarks, *effect_tables(self.to_pandas())])
+        table = effect_tables(self.to_pandas())
+        return "\n".join([*self._subject, self._counts, *self.remarks, *table])
 
 
 def needed(n_outputs: int, n_terms: int, level: float) -> str | None:

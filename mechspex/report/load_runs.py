@@ -146,9 +146,10 @@ def _told(
     if isinstance(answer, Explanation):
         # It was tested on other prompts than it was decoded from; their names are not kept.
         return answer.configuration, answer.clean, (), None
-    told: dict[str, str] = {}
+    told = dict(answer.configuration)
+    # Earlier versions kept it beside the values alone.
     with suppress(MechspexError):
-        told = Stored.open(folder).configuration
+        told = told or Stored.open(folder).configuration
     return told, np.nan, (), None
 
 

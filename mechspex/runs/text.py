@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,14 @@ _WIDE, _NARROW = 24, 18
 
 _ESTIMATE = ("effect", "low", "high")
 
+# With so many prompts a mean holds a tenth of each.
+_MANY = 10
+# What means over the prompts themselves are taken from: prompts of one length, and of several,
+# which are matched piece by piece.
+_OWN_PROMPTS = (None, "90fb46d0410b0a8c")
+# Their means are over all positions as well.
+_OF_WORDS = {"word", "hidden_word"}
+
 _ONE_OUTPUT = (
     "one output: more of them say how far effects spread over outputs, and tests in random "
     "contexts (contexts = 32) over masks of the other units"
@@ -35,8 +44,25 @@ _ONE_OUTPUT = (
 
 def subject(configuration: Mapping[str, str], units: UnitSet) -> str:
     """What was asked, in one line: task · model · units · ablation · metric, and the precision
-    where that is not the model's own."""
-    return " · ".join(Provenance.of(configuration).in_words()) or units.description
+    where that is not the model's own. A mean over few prompts is said to keep a share of each."""
+    provenance = Provenance.of(configuration)
+    kinds = {unit.kind for unit in units}
+    kept = None if kinds <= _OF_WORDS else _own_share(provenance)
+    if kept is not None:
+        provenance = replace(provenance, ablation=f"{provenance.ablation} ({kept})")
+    return " · ".join(provenance.in_words()) or units.description
+
+
+def _own_share(provenance: Provenance) -> str | None:
+    """What a reference that is a mean over the prompts themselves keeps of each of them.
+
+    One over the number of prompts; more where a piece of a prompt has no match in some others.
+    None where it is a tenth or less, and of means over calibration prompts.
+    """
+    n, over = provenance.n_prompts, provenance.ablation_digest
+    if provenance.ablation != "mean" or n is None or not 1 < n < _MANY or over not in _OWN_PROMPTS:
+        return None
+    return f"1/{n}{'' if over is None else ' or more'} of it the prompt's own"
 
 
 def percent(bound: float) -> str:

@@ -338,6 +338,9 @@ def test_screen_proposes_and_validate_decides(run, tmp_path):
     code, out, _ = run("validate", "induction", "proposed.csv", "--model", "tiny", *drawn)
     assert code == 0
     assert (tmp_path / "tested.png").read_bytes().startswith(b"\x89PNG")
+    assert out.startswith(
+        "induction, 32 prompts · tiny · 8 heads · mean · logit_difference\n5 sets of"
+    )
     assert "L0H1 × L1H3" in out
     assert "of 5 confirmed" in out
     code, out, _ = run("validate", "induction", "L0H1,L1H3", "L0H1", "--model", "tiny", "--json")

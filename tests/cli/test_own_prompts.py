@@ -87,7 +87,7 @@ def test_explain_searches_some_prompts_and_tests_on_the_others(run, table, tmp_p
     assert code == 0
     assert "of 6 prompts 3 are searched, 3 others test it" in err
     assert "with 3 fresh prompts an effect must lie 24.5 standard errors from zero" in err
-    assert "own, 3 prompts · tiny · 8 heads · mean · logit_difference" in out
+    assert "3 prompts · tiny · 8 heads · mean (1/3 or more of it the prompt's own) · logit" in out
     assert (tmp_path / "terms.csv").read_text().startswith("units,")
     assert (tmp_path / "map.svg").read_text().startswith("<?xml")
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from mechspex.runs.text import effect_tables
+from mechspex.core.units import Unit, UnitSet
+from mechspex.runs.text import effect_tables, subject
 
 NAN = float("nan")
 
@@ -65,3 +66,26 @@ def test_a_head_and_its_one_edge_are_one_effect():
     told = "  one effect, told twice, alone and in every set: L1H3 and L1H3→output"
     assert [line for line in effect_tables(rows.assign(order=1)) if "twice" in line] == [told]
     assert "twice" not in "".join(effect_tables(rows.drop(index=0).assign(order=1)))
+
+
+HEADS = UnitSet(tuple(Unit("head", layer, number) for layer in (0, 1) for number in (0, 1)))
+
+
+def told(**changed: str) -> str:
+    """The ablation as a reader is told it."""
+    read = {"task": "own, 8 prompts 2f518779355ae55a", "units": "4 heads", "ablation": "mean"}
+    return subject(read | changed, HEADS).removeprefix("own, 8 prompts · 4 heads · ")
+
+
+def test_a_mean_over_few_prompts_is_said_to_keep_a_share_of_each():
+    assert told() == "mean (1/8 of it the prompt's own)"
+    assert told(task="own, 9 prompts").endswith("mean (1/9 of it the prompt's own)")
+    # A tenth is little.
+    assert told(task="own, 10 prompts").endswith("· mean")
+    assert told(task="own").endswith("· mean")
+    # Calibration prompts are others; so are all prompts but one's own.
+    assert told(ablation="mean 0123456789abcdef") == "mean"
+    assert told(ablation="leave_one_out") == "leave_one_out"
+    # A mean over words is one over all their positions too.
+    words = UnitSet((Unit("hidden_word", 0, 0, None),))
+    assert subject({"task": "own, 8 prompts", "ablation": "mean"}, words) == "own, 8 prompts · mean"
