@@ -6,6 +6,7 @@ each of them live or at its reference; the stream of the model is never read. No
 TransformerLens and nothing of mechspex's forwards is used, only names of edges and task texts.
 """
 
+import re
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,6 +15,11 @@ import torch
 from raw_oracle import LAYOUTS, Layout
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+# Architectures that it knows.
+THOROUGH = ["gpt2", "llama", "gemma2 short window"]
+EIGHT = [*THOROUGH, "gpt_neox parallel", "gptj", "phi", "opt", "falcon"]
+# Their orders, norms and fused maps are others again.
+MORE = ["gpt_neox sequential", "phi3", "olmo2", "granite", "qwen3"]
 # {model type: its norms before attention, before the MLP, after attention, after the MLP}; "" where
 # it has none, and where the MLP shares that of attention.
 NORMS = {
@@ -73,14 +79,7 @@ class EdgeOracle:
         clean = [self.run(prompt, {}, None)[1] for prompt in self.prompts]
         rows = np.empty((len(masks), len(self.prompts)), dtype=np.float32)
         for j, prompt in enumerate(self.prompts):
-            if ablation == "corrupted":
-                reference = self.run(self.corrupted[j], {}, None)[1]
-            elif ablation == "resample":
-                reference = clean[others[j]]
-            elif ablation == "zero":
-                reference = {name: torch.zeros_like(a) for name, a in clean[j].items()}
-            else:
-                reference = {n: torch.stack([c[n] for c in clean]).mean(0) for n in clean[j]}
+            reference = self.reference(j, clean, ablation, others)
             for row, mask in enumerate(masks):
                 ablated = {}
                 for name, kept in zip(self.names, mask, strict=True):
@@ -91,6 +90,50 @@ class EdgeOracle:
                 logits = self.run(prompt, ablated, reference)[0]
                 rows[row, j] = (logits[self.answers[j]] - logits[self.distractors[j]]).item()
         return rows
+
+    def reference(self, j, clean, ablation, others=None):
+        """{writer: what its output on one prompt is replaced by}, from all that are clean."""
+        if ablation == "corrupted":
+            return self.run(self.corrupted[j], {}, None)[1]
+        if ablation == "resample":
+            return clean[others[j]]
+        if ablation == "zero":
+            return {name: torch.zeros_like(a) for name, a in clean[j].items()}
+        return {n: torch.stack([c[n] for c in clean]).mean(0) for n in clean[j]}
+
+    def recomputed(self, ablation):
+        """For each prompt and edge into a query or key Σ ∂f/∂A · (A − A′), NaN for the others.
+
+        A are the patterns of all heads of the reader's layer and A′ those with the edge ablated;
+        the gradient is that of the untouched model.
+        """
+        scores = np.full((len(self.prompts), len(self.names)), np.nan)
+        with torch.inference_mode():
+            clean = [self.run(prompt, {}, None)[1] for prompt in self.prompts]
+        seen = {}
+
+        def keep(layer):
+            return lambda _module, _args, output: seen.__setitem__(layer, output[1])
+
+        path = self.layout.head.rpartition(".")[0]
+        for layer in range(len(self.blocks)):
+            self.part(layer, path).register_forward_hook(keep(layer))
+        for j, prompt in enumerate(self.prompts):
+            logits = self.model(prompt, use_cache=False).logits[0, -1]
+            value = logits[self.answers[j]] - logits[self.distractors[j]]
+            patterns = [seen[layer] for layer in range(len(self.blocks))]
+            slopes = torch.autograd.grad(value, patterns)
+            with torch.inference_mode():
+                reference = self.reference(j, clean, ablation)
+                for column, name in enumerate(self.names):
+                    writer, _, reader = name.partition("→")
+                    if reader[-2:] not in (".q", ".k"):
+                        continue
+                    self.run(prompt, {reader: {writer}}, reference)
+                    layer = int(re.findall(r"\d+", reader)[0])
+                    change = patterns[layer] - seen[layer]
+                    scores[j, column] = (slopes[layer] * change).sum()
+        return scores
 
     def run(self, tokens, ablated, reference):
         """Last logits, and {writer: its output} as it is computed under these ablations."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechspex.components.cached_forward import CachedForward
 from mechspex.components.edge_ablation import EdgeAblation
+from mechspex.components.edge_patterns import recomputed_slopes
 from mechspex.components.masked_forward import MaskedForward, Masks
 from mechspex.core.backward_rules import CHAIN, BackwardRules
 from mechspex.core.checks import told
@@ -22,6 +23,7 @@ from mechspex.core.errors import ShapeError, TaskError
 from mechspex.forward.attention_kernel import with_gradients
 from mechspex.forward.backward_pass import BackwardPass, Places
 from mechspex.forward.batch_size import BatchSize, unless_out_of_memory
+from mechspex.forward.patterns import Patterns
 from mechspex.forward.thread_count import threads_that_pay
 from mechspex.models.bridge import HookWatch
 from mechspex.tasks.metrics import AllPositions, Continuations, LogitDifference, Metric
@@ -76,6 +78,17 @@ class BatchedForward:
     def without_bridge(self, cached: CachedForward) -> BatchedForward:
         """The same on the model's plain_model."""
         return replace(self, cached=cached, size=_size(self.plain))
+
+    def with_backward(self, rules: BackwardRules) -> BatchedForward:
+        """The same with gradients by other rules."""
+        by_rules = replace(self, rules=rules)
+        if by_rules._recomputes:
+            n_blocks = self.plain.model.cfg.n_layers
+            # A pattern and its like, and its gradient in each pass.
+            n_each = 3 + (n_blocks if rules.blocks_dropped else 0)
+            size = _size(self.plain, with_gradients=True, patterns=n_each)
+            by_rules = replace(by_rules, gradient_size=size)
+        return by_rules
 
     def values(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask prompt"]:
         """Values of all masks, in the metric's units.
@@ -198,11 +211,50 @@ class BatchedForward:
                 values = self._forward(cached, of_rows, part, block, position)
                 (gradients,) = torch.autograd.grad(values.sum(), soft)
             else:
-                backward = BackwardPass(self.rules, self._places(cached))
+                backward = BackwardPass(
+                    self.rules, self._places(cached), keeps_patterns=self._recomputes
+                )
                 with backward.applied():
                     values = self._forward(cached, of_rows, part, block, position)
-                gradients = backward.gradient(values.sum(), soft)
+                passes, patterns = backward.passes(values.sum(), soft)
+                if self._recomputes:
+                    self._recompute(passes, patterns, cached, of_rows.detach(), part)
+                gradients = backward.combined(passes)
         return torch.cat([values.detach()[..., None], gradients.float()], dim=-1)
+
+    @property
+    def _recomputes(self) -> bool:
+        """Whether attention patterns are taken anew without each edge into a query or key."""
+        is_edges = isinstance(self.plain.ablation, EdgeAblation)
+        return is_edges and self.rules.pattern_recomputed
+
+    def _recompute(
+        self,
+        passes: Sequence[Float[Tensor, "mask prompt unit"]],
+        patterns: Patterns,
+        cached: CachedForward | None,
+        masks: Float[Tensor, "mask row unit"],
+        part: slice,
+    ) -> None:
+        """Put the slopes of edges into queries and keys into each gradient of `passes`."""
+        ablation = self.plain.ablation if cached is None else cached.ablation
+        assert isinstance(ablation, EdgeAblation)
+
+        def run(moved: Tensor) -> None:
+            # What is whole up to a block begins there.
+            whole = (moved == 1).flatten(0, 1).cpu().numpy()
+            block = 0 if cached is None else int(cached.starts(whole)[0].min())
+            self._forward(cached, moved, part, block, 0)
+
+        for columns, slopes in recomputed_slopes(ablation.sites, masks, patterns, run):
+            of_prompts = reduce(
+                slopes,
+                "n mask (prompt sequence) edge -> n mask prompt edge",
+                "sum",
+                sequence=self.n_sequences,
+            )
+            for gradients, anew in zip(passes, of_prompts, strict=True):
+                gradients[..., columns] = anew.to(gradients)
 
     def _places(self, cached: CachedForward | None) -> Places:
         ablation = self.plain.ablation if cached is None else cached.ablation
@@ -275,11 +327,12 @@ def checked_values(
     return values.float()
 
 
-def _size(plain: MaskedForward, *, with_gradients: bool = False) -> BatchSize:
+def _size(plain: MaskedForward, *, with_gradients: bool = False, patterns: int = 0) -> BatchSize:
     cfg, (_, length) = plain.model.cfg, plain.tokens.shape
     # The widest moment of a block: the residual stream, the MLP's inside, the scores.
     widest = 8 * cfg.d_model + 4 * (cfg.d_mlp or 4 * cfg.d_model) + 2 * cfg.n_heads * length
     floats = widest + plain.ablation.floats_per_token
     if with_gradients:
         floats = widest * cfg.n_layers + plain.ablation.floats_per_token_with_gradients
+    floats += patterns * cfg.n_layers * cfg.n_heads * length
     return BatchSize(plain.tokens.device, bytes_per_token=4 * floats)

@@ -192,7 +192,7 @@ class Forwards:
 
     def with_backward(self, rules: BackwardRules) -> Forwards:
         """The same, with gradients by other rules."""
-        return Forwards(tuple(replace(group, rules=rules) for group in self.groups))
+        return Forwards(tuple(group.with_backward(rules) for group in self.groups))
 
     def read_by(self, metric: Metric) -> Forwards:
         """The same forwards, read by another metric."""

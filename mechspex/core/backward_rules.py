@@ -37,6 +37,11 @@ class BackwardRules:
             time; the gradient has the mean size over the L blocks, Σ |g| / (L − 1), and the sign
             of the whole one (GradDrop of AtP*, Kramár et al. 2024): paths that cancel in the sum
             do not cancel in all of those. It takes L backward passes.
+        pattern_recomputed: an edge into a query or a key has, in place of what the slope of the
+            softmax says, the attention pattern A without it: Σ (A − A without it) · ∂f/∂A over all
+            positions, exact in the pattern (the query and key fix of AtP*). A key counts for all
+            heads of its group. It takes two forwards for each part that writes, and nothing where
+            no units are edges.
 
     Raises:
         Refused: a temperature that is not above 0.
@@ -51,6 +56,7 @@ class BackwardRules:
     products_halved: bool = False
     gains: bool = False
     blocks_dropped: bool = False
+    pattern_recomputed: bool = False
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -89,4 +95,4 @@ class BackwardRules:
 CHAIN = BackwardRules()
 GIM = BackwardRules(temperature=2.0, queries=0.25, keys=0.25, values=0.5, norms_frozen=True)
 RELP = BackwardRules(pattern_frozen=True, norms_frozen=True, products_halved=True, gains=True)
-ATP_STAR = BackwardRules(blocks_dropped=True)
+ATP_STAR = BackwardRules(blocks_dropped=True, pattern_recomputed=True)

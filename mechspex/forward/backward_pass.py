@@ -8,7 +8,7 @@ the root in a norm, is found in whatever model class calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from mechspex.core.backward_rules import BackwardRules
 from mechspex.core.errors import ModelError
+from mechspex.forward.patterns import SOFTMAX, Patterns
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.hidden_keys import is_native
 from mechspex.models.load_model import Model
@@ -99,11 +100,15 @@ class BackwardPass(TorchFunctionMode):
     Args:
         rules: the rules.
         places: where they apply.
+        keeps_patterns: whether gradients in attention patterns are wanted as well.
     """
 
-    def __init__(self, rules: BackwardRules, places: Places) -> None:
+    def __init__(
+        self, rules: BackwardRules, places: Places, *, keeps_patterns: bool = False
+    ) -> None:
         super().__init__()
-        self._rules, self._places = rules, places
+        self._rules, self._places, self._keeps_patterns = rules, places, keeps_patterns
+        self._patterns: dict[int, Tensor] = {}
         self._inside: list[_Part] = []
         self._dropped: int | None = None
         self._n_activations = 0
@@ -133,23 +138,40 @@ class BackwardPass(TorchFunctionMode):
         self, value: Float[Tensor, ""], soft: Float[Tensor, "mask prompt unit"]
     ) -> Float[Tensor, "mask prompt unit"]:
         """The gradient of a value of that forward in the masks that it was computed from."""
+        return self.combined(self.passes(value, soft)[0])
+
+    def passes(
+        self, value: Float[Tensor, ""], soft: Float[Tensor, "mask prompt unit"]
+    ) -> tuple[list[Float[Tensor, "mask prompt unit"]], Patterns]:
+        """The gradients of the whole backward pass, then of those without each block that is
+        dropped, in the masks and in the patterns that are kept."""
         if self._rules.gains and self._places.has_mlps and not self._n_activations:
             raise self._unknown("its MLPs have no activation that is known", "gains")
         n_blocks = len(self._places.blocks)
         # Of a single block nothing would be left.
-        if not self._rules.blocks_dropped or n_blocks == 1:
-            return torch.autograd.grad(value, soft)[0]
-        (whole,) = torch.autograd.grad(value, soft, retain_graph=True)
-        size = torch.zeros_like(whole)
-        for block in range(n_blocks):
-            self._dropped = block
-            left = torch.autograd.grad(
-                value, soft, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            size += left[0].abs()
+        drops = self._rules.blocks_dropped and n_blocks > 1
+        wanted, found = (soft, *self._patterns.values()), []
+        for self._dropped in (None, *range(n_blocks if drops else 0)):
+            # A unit's own block leaves nothing of it: zeros.
+            left = torch.autograd.grad(value, wanted, retain_graph=drops, materialize_grads=True)
+            found.append(left)
         self._dropped = None
-        # A unit's own block leaves nothing of it.
-        return torch.where(whole < 0, -1, 1) * size / (n_blocks - 1)
+        in_masks, *in_patterns = zip(*found, strict=True)
+        kept = {number: pattern.detach() for number, pattern in self._patterns.items()}
+        of_layers = dict(zip(kept, map(torch.stack, in_patterns), strict=True))
+        return list(in_masks), Patterns(self._places.attentions, kept, of_layers)
+
+    def combined(
+        self, passes: Sequence[Float[Tensor, "mask prompt unit"]]
+    ) -> Float[Tensor, "mask prompt unit"]:
+        """The gradient by the rules, of those of each of the `passes`."""
+        whole, *without = passes
+        if not without:
+            return whole
+        size = torch.zeros_like(whole)
+        for gradient in without:
+            size += gradient.abs()
+        return torch.where(whole < 0, -1, 1) * size / (len(without) - 1)
 
     def __torch_function__(
         self,
@@ -165,14 +187,28 @@ class BackwardPass(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if part.kind == "norm":
             return self._in_norm(part, name, func, args, given)
-        if part.kind == "attention" and self._rules.changes_attention:
-            if name in ("softmax", "_softmax"):
-                return self._softmax(part, func, args, given)
+        if part.kind == "attention" and self._inside_attention:
+            if name in SOFTMAX:
+                return self._kept(part, self._softmax(part, func, args, given))
             if name in _PRODUCTS:
                 return self._product(part, func, args, given)
             if name == "scaled_dot_product_attention":
                 raise self._unknown(f"{part.called} has its softmax in one kernel", "attention")
         return self._in_block(part, name, func, args, given)
+
+    @property
+    def _inside_attention(self) -> bool:
+        """Whether it is about what happens inside attention."""
+        return self._rules.changes_attention or self._keeps_patterns
+
+    def _kept(self, part: _Part, pattern: Tensor) -> Tensor:
+        if not self._keeps_patterns:
+            return pattern
+        if self._rules.pattern_frozen:
+            pattern.requires_grad_()
+        if pattern.requires_grad:
+            self._patterns[part.number] = pattern
+        return pattern
 
     def _in_norm(self, part: _Part, name: str, func: Any, args: Any, given: Any) -> Any:
         output = func(*args, **given)
@@ -259,7 +295,7 @@ class BackwardPass(TorchFunctionMode):
                 self._inside[-1].seen |= self._inside[-1].kind == "norm"
             if part.kind == "norm" and rules.norms_frozen and not part.seen:
                 raise self._unknown(f"{part.called} divides by no root", "norms_frozen")
-            if part.kind == "attention" and rules.changes_attention and not part.seen:
+            if part.kind == "attention" and self._inside_attention and not part.seen:
                 raise self._unknown(f"{part.called} has no softmax", "attention")
             if part.kind == "block" and rules.blocks_dropped:
                 return self._droppable(part, args, output)

@@ -141,7 +141,10 @@ class AtPStar(FirstOrder):
     """Single units by gradients that leave out one block each, so that paths do not cancel.
 
     |ablated(i)| ≈ Σ_l |g_i without block l| / (L − 1), with the sign of the whole gradient
-    (GradDrop of Kramár et al. 2024, whose other part concerns ablated queries and keys).
+    (GradDrop of Kramár et al. 2024). Of an edge into a query or key g is, as in their query and key
+    fix, not the slope of the softmax, but Σ (A − A′) · ∂f/∂A, with A the attention pattern and A′
+    the one that is left without the edge: two forwards for each part that writes. That alone, which
+    tells edges better, is ``FirstOrder(parts=0, backward=BackwardRules(pattern_recomputed=True))``.
 
     Attributes:
         parts, keep, at: see `FirstOrder`; one gradient at the whole model.

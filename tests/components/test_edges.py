@@ -8,7 +8,7 @@ from architectures import (
     load_saved,
     rounding,
 )
-from edge_oracle import EdgeOracle
+from edge_oracle import EIGHT, MORE, THOROUGH, EdgeOracle
 
 import mechspex as mx
 from mechspex.components.edge_proof import out_of
@@ -16,10 +16,6 @@ from mechspex.core.masks import all_masks
 from mechspex.core.units import UnitSet
 from mechspex.errors import AblationError, ModelError, UnknownUnitError
 
-THOROUGH = ["gpt2", "llama", "gemma2 short window"]
-EIGHT = [*THOROUGH, "gpt_neox parallel", "gptj", "phi", "opt", "falcon"]
-# Their orders, norms and fused maps are others again.
-MORE = ["gpt_neox sequential", "phi3", "olmo2", "granite", "qwen3"]
 REFERENCES = ["zero", "mean", "corrupted", "resample"]
 CASES = [(name, ablation) for name in THOROUGH for ablation in REFERENCES]
 CASES += [(name, "mean") for name in (*EIGHT[3:], *MORE)]
