@@ -45,7 +45,7 @@ def recomputed_slopes(
     Args:
         sites: where the edges lie.
         masks: the masks of every row.
-        patterns: those at these masks, with the gradients of each backward pass.
+        patterns: the attention patterns at these masks, with the gradients of each backward pass.
         run: runs a forward of the same rows at other masks.
     """
     n_masks, n_rows, n_units = masks.shape
