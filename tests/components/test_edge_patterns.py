@@ -9,6 +9,7 @@ from architectures import TASK, load_saved
 from edge_oracle import EIGHT, MORE, THOROUGH, EdgeOracle
 
 import mechspex as mx
+from mechspex.components.edge_ablation import EdgeAblation
 from mechspex.core.backward_rules import ATP_STAR, RELP, BackwardRules
 from mechspex.core.masks import single_ablations
 from mechspex.errors import ModelError
@@ -56,7 +57,9 @@ def test_a_small_change_is_what_the_chain_rule_says(name, build):
     model = load_saved(folder, dtype=torch.float64)
     edges = mx.edges(model)
     draw = torch.Generator().manual_seed(0)
-    ablation = mx.ComponentValues(model, TASK, edges, "zero")._proved.exact.groups[0].plain.ablation
+    forwards = mx.ComponentValues(model, TASK, edges, "zero")._proved.exact
+    ablation = forwards.groups[0].plain.ablation
+    assert isinstance(ablation, EdgeAblation)
     near = {
         hook: clean + 2e-4 * clean.std() * torch.randn(*clean.shape, generator=draw).to(clean)
         for hook, clean in ablation.clean.items()
