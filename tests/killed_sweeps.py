@@ -31,6 +31,7 @@ class Tally:
         acknowledged: rows of which the store said that they are there, over all attempts.
         lost: acknowledged rows that the store did not hold afterwards.
         wrong: rows that differ from those of an uninterrupted sweep in a single bit.
+        furthest: the largest difference of a value from that of the uninterrupted sweep.
         again: masks measured more than once, in all.
         beyond_a_batch: kills after which more than one batch had to be measured again.
         answers_differ: finished sweeps whose answer is not the uninterrupted one, bit for bit.
@@ -41,6 +42,7 @@ class Tally:
     acknowledged: int = 0
     lost: int = 0
     wrong: int = 0
+    furthest: float = 0.0
     again: int = 0
     beyond_a_batch: int = 0
     answers_differ: int = 0
@@ -52,6 +54,7 @@ def kill_sweeps(
     folder: Path,
     *,
     n_kills: int,
+    n_sweeps: int = 0,
     share: float = 0.6,
     order: int = 2,
     seed: int = 0,
@@ -63,7 +66,9 @@ def kill_sweeps(
         values: what is swept; a process is a fork of this one, so that no model is loaded for it.
         folder: an empty one.
         n_kills: how many kills.
-        share: the mean time until a kill, exponentially distributed, over that of a whole sweep.
+        n_sweeps: how many finished sweeps at least.
+        share: the mean time until a kill, exponentially distributed, over that of a whole sweep;
+            infinite where none is to be killed.
         order: of the sweeps.
         seed: of the times.
         prepare: called in each process before it begins.
@@ -74,7 +79,7 @@ def kill_sweeps(
     # A fork has not the threads of this process, and would wait for them.
     torch.set_num_threads(1)
     try:
-        return _kill_sweeps(values, folder, n_kills, share, order, seed, prepare)
+        return _kill_sweeps(values, folder, n_kills, n_sweeps, share, order, seed, prepare)
     finally:
         torch.set_num_threads(threads)
 
@@ -83,6 +88,7 @@ def _kill_sweeps(
     values: mx.ComponentValues,
     folder: Path,
     n_kills: int,
+    n_sweeps: int,
     share: float,
     order: int,
     seed: int,
@@ -93,7 +99,7 @@ def _kill_sweeps(
     seconds = share * (time.perf_counter() - start)
     right = rows_of(folder / "whole")
     rng, tally = np.random.default_rng(seed), Tally()
-    while tally.kills < n_kills:
+    while tally.kills < n_kills or tally.sweeps < n_sweeps:
         run = folder / str(tally.sweeps)
         tally.measured.clear()
         while True:
@@ -112,6 +118,8 @@ def _kill_sweeps(
         same = np.array_equal(answer.values, whole.values)
         same = same and np.array_equal(answer.output_effects, whole.output_effects)
         tally.answers_differ += not (same and answer.terms == whole.terms)
+        away = np.abs(answer.values - whole.values).max()
+        tally.furthest = max(tally.furthest, float(away))
     return tally
 
 

@@ -117,6 +117,23 @@ def lockless(n_trials: int, n_processes: int, trusting: bool) -> str:
     )
 
 
+def of_edges(n_kills: int) -> str:
+    """Two rows: what kills do to a sweep of edges, and how two differ that nothing stopped."""
+    model = mx.load_model("tiny")
+    task = mx.load_task("induction", model, n_prompts=6)
+    values = mx.ComponentValues(model, task, mx.edges(model))
+    with tempfile.TemporaryDirectory() as folder:
+        tally = kill_sweeps(values, Path(folder) / "killed", n_kills=n_kills, order=1, seed=1)
+        free = kill_sweeps(
+            values, Path(folder) / "free", n_kills=0, n_sweeps=10, share=float("inf"), order=1
+        )
+    return "\n".join(
+        f"| {one.kills} | {one.sweeps} | {one.acknowledged:,} | {one.lost} | {one.again} | "
+        f"{one.answers_differ} | {one.furthest:.1e} |"
+        for one in (tally, free)
+    )
+
+
 def kills(n_kills: int, lockless: bool) -> str:
     """A row of the table: what kills lost."""
     model = mx.load_model("tiny")
@@ -140,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=400)
     parser.add_argument("--lockless-kills", type=int, default=100)
+    parser.add_argument("--edge-kills", type=int, default=40)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--write", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -159,6 +177,14 @@ def main() -> None:
     for n_kills, lockless_drive in ((asked.kills, False), (asked.lockless_kills, True)):
         if n_kills:
             print(kills(n_kills, lockless_drive), flush=True)
+    if asked.edge_kills:
+        print(
+            "\nThe 81 edges of `tiny`, singles: 82 masks. How many of them share a "
+            "commit goes by\nthe time they take, and values of edges round by their batch.\n\n"
+            "| kills | sweeps finished | acknowledged rows | lost | measured again | "
+            "answers that differ in a bit | by at most |\n" + "|---" * 7 + "|"
+        )
+        print(of_edges(asked.edge_kills), flush=True)
     print("\nLocks that do nothing:\n")
     print(
         "| | trials | acknowledged rows | lost | wrong | trials with an error |\n"

@@ -20,6 +20,7 @@ import numpy as np
 
 import mechspex as mx
 from mechspex.core.masks import ablate_sets, sample_masks
+from mechspex.runs import mask_keys
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.row_log import Row
 from mechspex.runs.run import list_runs
@@ -63,6 +64,30 @@ def overhead(n_masks: int) -> None:
             recorded.close()
             shares = (f"{seconds * rate / _N_OUTPUTS:.2%}" for rate in _RATES.values())
             print(f"| {what} | {1e6 * seconds:.0f} | {' | '.join(shares)} |", flush=True)
+
+
+def wide() -> None:
+    """The neurons of SmolLM2, each ablated alone: MB of the run as it is, and with packed bits."""
+    n_units, there = 46_080, mask_keys._WIDE
+    now = wide_size(n_units)
+    mask_keys._WIDE = n_units  # as of fewer units, and as all runs were once
+    packed = wide_size(n_units)
+    mask_keys._WIDE = there
+    print(f"\n{n_units:,} units, each ablated alone: {now:,.1f} MB; {packed:,.0f} MB ", end="")
+    print("where masks are packed bits.", flush=True)
+
+
+def wide_size(n_units: int) -> float:
+    """MB of a run in which each of so many units was ablated alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        store = ValueStore(Path(scratch), {"function": "value", "units": "wide"})
+        outputs = np.zeros((512, _N_OUTPUTS), dtype=np.float32)
+        for start in range(0, n_units, 512):
+            columns = range(start, min(start + 512, n_units))
+            masks = ablate_sets(n_units, [(column,) for column in columns])
+            store.put(masks, outputs[: len(masks)])
+        store.close()
+        return (Path(scratch) / VALUES).stat().st_size / 1e6
 
 
 def many(n_rows: int) -> None:
@@ -116,6 +141,7 @@ def main() -> None:
     print(f"`python -m tests.benchmarks.store --masks {asked.masks} --rows {asked.rows}`\n")
     print((__doc__ or "").split("\n\n")[2].strip())
     overhead(asked.masks)
+    wide()
     many(asked.rows)
     print("\nTwo cores of a busy machine.")
 
