@@ -16,12 +16,11 @@ from mechspex.core.errors import Refused
 # {entry of the file: (the option of ``mechspex sweep``, what it holds)}; lists are combined.
 LISTS: dict[str, tuple[str, type]] = {
     "models": ("model", str), "tasks": ("task", str), "units": ("units", str),
-    "ablations": ("ablation", str), "seeds": ("seed", int),
+    "ablations": ("ablation", str), "seeds": ("seed", int), "order": ("order", int),
 }  # fmt: skip
 SINGLE: dict[str, tuple[str, type]] = {
     "prompts": ("prompts", int), "dtype": ("dtype", str), "precision": ("precision", str),
-    "order": ("order", int), "device": ("device", str), "layers": ("layers", str),
-    "metric": ("metric", str),
+    "device": ("device", str), "layers": ("layers", str), "metric": ("metric", str),
 }  # fmt: skip
 _DEFAULTS: dict[str, list[Any]] = {
     "models": ["smollm2-135m"], "units": ["heads"], "ablations": ["mean"], "seeds": [0]
@@ -30,6 +29,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "ablations": get_args(Ablation), "dtype": get_args(Dtype), "precision": get_args(Precision),
     "metric": get_args(Metric),
 }  # fmt: skip
+_MEANT = {"orders": "order"}
+# What random masks have.
+_RANDOM = ("density", "densities", "keep", "masks", "n_masks", "budget")
 _WANTED = {str: "text in quotes", int: "whole numbers"}
 
 
@@ -82,11 +84,20 @@ def read_sweep_file(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # 5,000 digits and 1,000 brackets among them
         raise Refused(f"{file} is no TOML file: {error}") from None
     read = {}
-    for key, given in table.items():
+    for written, given in table.items():
+        key = _MEANT.get(written, written)
         known = LISTS.get(key) or SINGLE.get(key)
-        place = f"{file}, line {line_of(text, [key])}"
+        place = f"{file}, line {line_of(text, [written])}"
+        if written in _RANDOM:
+            raise Refused(
+                f"{place}: {written!r} is of random masks, and sweeps draw none: they ablate every "
+                "unit, or every pair, exactly; random masks are drawn by: mechspex explain TASK "
+                "--keep 0.9 --masks 500"
+            )
         if known is None:
             raise Refused(f"{place}: unknown {key!r}; there are {', '.join([*LISTS, *SINGLE])}")
+        if key in read:
+            raise Refused(f"{place}: {written!r} is 'order' once more; write one list")
         entries = given if isinstance(given, list) and key in LISTS else [given]
         kind = known[1]
         if not entries or not all(type(entry) is kind for entry in entries):
@@ -111,7 +122,9 @@ def cells_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         for entry in given if isinstance(given, list) else [given]:
             if entry not in choices:
                 raise Refused(f"{key}: {entry!r} is unknown; choose {', '.join(choices)}")
-    lists = [list(dict.fromkeys(table.get(key) or _DEFAULTS[key])) for key in LISTS]
+    # Orders alone have no default here: a sweep of no order is one of singles.
+    keys = [key for key in LISTS if table.get(key) or key in _DEFAULTS]
+    lists = [list(dict.fromkeys(table.get(key) or _DEFAULTS[key])) for key in keys]
     single = {SINGLE[key][0]: table[key] for key in SINGLE if table.get(key) is not None}
-    names = [option for option, _ in LISTS.values()]
+    names = [LISTS[key][0] for key in keys]
     return [single | dict(zip(names, combined, strict=True)) for combined in product(*lists)]

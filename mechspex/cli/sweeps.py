@@ -30,7 +30,7 @@ from mechspex.cli.own_prompts import is_table
 from mechspex.cli.search import Search
 from mechspex.cli.sweep_file import LISTS, SINGLE, Shard, cells_of, read_sweep_file
 from mechspex.cli.workers import with_workers
-from mechspex.core.counted import time_in_words
+from mechspex.core.counted import counted, time_in_words
 from mechspex.core.errors import FailedMasksError, MechspexError, Refused
 
 # Entries that are one of a few words.
@@ -88,6 +88,19 @@ class Cell:
         """How many masks the sweep measures, with that which keeps all units."""
         n_units = len(self.experiment.chosen)
         return 1 + n_units + (comb(n_units, 2) if self.order == 2 else 0)
+
+    @property
+    def n_prompts(self) -> int:
+        """How many prompts it measures: of a file those that there are."""
+        wanted = self.experiment.prompts
+        if self.experiment.task is not None:
+            return wanted
+        return min(wanted, len(self.experiment.own_task(self.experiment.tokenizer)))
+
+    @property
+    def draws(self) -> bool:
+        """Whether the seed draws anything: the prompts of a task, or what stands in for a unit."""
+        return self.experiment.task is not None or self.experiment.ablation == "resample"
 
     @property
     def loads(self) -> tuple[str, str, str]:
@@ -153,10 +166,13 @@ def sweeps(
     cells, refused = _checked(cells_of(read_sweep_file(file) | instead))
     models = _Models()
     if shard is not None:
-        part = Shard.read(shard)
-        models.count(cells)
-        taken = part.takes([cell.n_masks for cell in cells])
-        cells = [cell for cell, takes in zip(cells, taken, strict=True) if takes]
+        n_all, part = len(cells) + len(refused), Shard.read(shard)
+        cells, refused = _part(part, cells, refused, models)
+        if not (cells or refused):
+            to_stderr(f"shard {shard} is empty: {counted(n_all, 'sweep')} in all")
+            if as_json:
+                print_answer([], True)
+            return
     if dry_run:
         _dry_run(cells, refused, models, as_json)
     else:
@@ -164,14 +180,47 @@ def sweeps(
 
 
 def _checked(plan: list[dict[str, Any]]) -> tuple[list[Cell], _Refused]:
-    """The sweeps that can be, as far as shows without a model, and why the others cannot."""
-    cells, refused = [], []
+    """The sweeps that can be, as far as shows without a model, and why the others cannot.
+
+    Those that differ by a seed alone which draws nothing are one.
+    """
+    cells, refused, told = [], [], []
     for options in plan:
+        alike = {name: option for name, option in options.items() if name != "seed"}
+        if alike in told:
+            continue
         try:
-            cells.append(Cell.of(options))
+            cells.append(cell := Cell.of(options))
         except MechspexError as error:
             refused.append((_in_short(options), error))
+            continue
+        if not cell.draws:
+            told.append(alike)
     return cells, refused
+
+
+def _part(
+    part: Shard, cells: list[Cell], refused: _Refused, models: _Models
+) -> tuple[list[Cell], _Refused]:
+    """The sweeps of a shard, and those that cannot be of which it is the one to tell."""
+    refused, counts = list(refused), []
+    for cell in cells:
+        if not cell.experiment.knows_units:
+            # A model that this machine alone may lack stops the shard: others would count it.
+            models.give(cell)
+        try:
+            counts.append((cell, cell.n_masks))
+        except MechspexError as error:
+            # Every shard sees alike that the model has no such units.
+            refused.append((cell.in_short, error))
+        finally:
+            models.take(cell)
+    taken = part.takes([n_masks for _, n_masks in counts])
+    told = part.takes([1] * len(refused))
+    return (
+        [cell for (cell, _), takes in zip(counts, taken, strict=True) if takes],
+        [one for one, tells in zip(refused, told, strict=True) if tells],
+    )
 
 
 def _in_short(options: dict[str, Any]) -> str:
@@ -208,13 +257,14 @@ class _Models:
             self._key = cell.loads
         cell.experiment.__dict__["bridge"] = self._bridge
 
-    def count(self, cells: list[Cell]) -> None:
-        """Let those sweeps whose units only a loaded model tells have theirs counted."""
-        for cell in cells:
-            if not cell.experiment.knows_units:
-                self.give(cell)
-                _ = cell.n_masks
-                self.take(cell)
+    def count(self, cell: Cell) -> tuple[int, int]:
+        """How many masks and prompts a sweep has; its model is loaded where only that tells."""
+        if not cell.experiment.knows_units:
+            self.give(cell)
+        try:
+            return cell.n_masks, cell.n_prompts
+        finally:
+            self.take(cell)
 
     def take(self, cell: Cell) -> None:
         """Take the model from a sweep that is done."""
@@ -299,16 +349,16 @@ def _planned(cell: Cell, models: _Models, rates: dict[tuple[str, ...], float]) -
             models.give(cell)
             rates[key] = _seconds_a_mask(cell)
             models.take(cell)
-        models.count([cell])
+        n_masks, n_prompts = models.count(cell)
     except MechspexError as error:
         models.take(cell)
         return _impossible(cell.in_short, error)
     return {
         "sweep": cell.in_short,
-        "masks": cell.n_masks,
-        "forwards": cell.n_masks * cell.experiment.prompts,
+        "masks": n_masks,
+        "forwards": n_masks * n_prompts,
         "done": done,
-        "seconds": 0.0 if done else cell.n_masks * rates[key],
+        "seconds": 0.0 if done else n_masks * rates[key],
         "cannot": None,
     }
 
@@ -345,10 +395,11 @@ def _seconds_a_mask(cell: Cell) -> float:
     from mechspex.core.masks import ablate_sets
     from mechspex.runs.recorded import RecordedValues
 
-    n_prompts = min(cell.experiment.prompts, _TIMED_PROMPTS)
-    if n_prompts < cell.experiment.prompts:
+    n_all = cell.n_prompts
+    n_prompts = min(n_all, _TIMED_PROMPTS)
+    if n_prompts < n_all:
         # There may not be as many.
-        cell.experiment.task_drawn(cell.experiment.prompts)
+        cell.experiment.task_drawn(n_all)
     (values,) = cell.experiment.values(n_prompts)
     columns = np.linspace(0, len(values.units) - 1, 2 * _TIMED).astype(int)
     masks = ablate_sets(len(values.units), [(int(column),) for column in np.unique(columns)])
@@ -356,4 +407,4 @@ def _seconds_a_mask(cell: Cell) -> float:
     recorded = RecordedValues(values, None)
     seconds = recorded.pace(masks[::2])
     recorded.close()
-    return (seconds or 0.0) * cell.experiment.prompts / n_prompts
+    return (seconds or 0.0) * n_all / n_prompts

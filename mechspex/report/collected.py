@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pandas as pd
 from mechspex.core.counted import counted
 from mechspex.core.errors import Refused
 from mechspex.core.json_values import plain, read_number, read_text, read_whole
-from mechspex.core.kinds import KINDS
+from mechspex.core.kinds import ARROW, KINDS
 from mechspex.core.result import Result
 from mechspex.core.units import Unit, UnitSet
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _SHOWN, _MAPS = 20, 36
 # Half of the last digit that the text has.
 _NOTHING = 0.0005
+_WRITER = re.compile(rf"L(\d+)(?:H(\d+)|MLP){ARROW}", re.ASCII)
 
 
 class CollectedRow(NamedTuple):
@@ -37,7 +39,8 @@ class CollectedRow(NamedTuple):
         prompts: how many prompts the effect is a mean over.
         clean: the value with every unit kept; of an explanation on the prompts that were searched.
         unit: the first unit of the set.
-        kind, layer, head, position: where it is; a head or neuron is its number in the layer.
+        kind, layer, head, position: where it is; a head or neuron is its number in the layer. An
+            edge is where its writer is, that of the embedding in no layer.
         span: the name of the span at which it is ablated, where it is one.
         second_unit: the second unit of a pair; of larger sets all but the first.
         order: how many units the set has.
@@ -131,6 +134,8 @@ class Collected(Result):
         from mechspex.figures import unit_map
 
         singles = [row for row in self.rows if row.order == 1 and row.layer is not None]
+        # A map has a cell a unit of a layer, and edges share their writer.
+        singles = [row for row in singles if not KINDS[_kind(row)].labelled]
         singles = [row for row in singles if row.output is None]
         maps: dict[tuple[Any, ...], dict[str, float]] = {}
         for row in singles:
@@ -196,9 +201,14 @@ def _column(name: str, stored: Any) -> list[Any]:
     return [None if entry is None else read(entry) for entry in stored]
 
 
+def _kind(row: CollectedRow) -> Any:
+    return row.kind
+
+
 def _unit(row: CollectedRow) -> Unit:
-    kind: Any = row.kind
-    return Unit(kind, row.layer or 0, row.head or 0, row.position if row.span is None else row.span)
+    return Unit(
+        _kind(row), row.layer or 0, row.head or 0, row.position if row.span is None else row.span
+    )
 
 
 def _titles(keys: list[tuple[Any, ...]]) -> list[str]:
@@ -226,14 +236,27 @@ def unit_columns(units: UnitSet, term: Iterable[int]) -> dict[str, Any]:
     """
     first, *others = term
     unit = units[first]
-    placed = not KINDS[unit.kind].labelled
+    layer, head = _place(unit)
     return {
         "unit": unit.name,
         "kind": unit.kind,
-        "layer": unit.layer if placed else None,
-        "head": unit.number if placed and unit.kind != "mlp" else None,
+        "layer": layer,
+        "head": head,
         "position": None if isinstance(unit.position, str) else unit.position,
         "span": unit.position if isinstance(unit.position, str) else None,
         "second_unit": units.label(others) if others else None,
         "order": 1 + len(others),
     }
+
+
+def _place(unit: Unit) -> tuple[int | None, int | None]:
+    """The layer and the number in it, of an edge those of its writer."""
+    if unit.kind == "edge":
+        writer = _WRITER.match(unit.label)
+        if writer is None:
+            return None, None
+        layer, head = writer.groups()
+        return int(layer), None if head is None else int(head)
+    if KINDS[unit.kind].labelled:
+        return None, None
+    return unit.layer, None if unit.kind == "mlp" else unit.number

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from architectures import save_architecture
 
 import mechspex as mx
 from mechspex.cli.sweep_file import Shard, cells_of, read_sweep_file
@@ -136,6 +137,51 @@ def test_shards_are_neighbours_of_nearly_equal_work_and_together_all(run, plan):
     assert told[0] != told[1]
 
 
+def test_what_cannot_be_is_told_by_one_shard_alone(run, plan):
+    """Heads that the model does not have, and an ablation that needs corrupted prompts."""
+    asked = ("--units", "heads", "--units", "L9H9", "--ablation", "zero", "--ablation", "corrupted")
+    shards = [
+        json.loads(run("sweeps", "plan.toml", *asked, "--dry-run", "--json",
+                       "--shard", f"{n}/4")[1])
+        for n in (1, 2, 3, 4)
+    ]  # fmt: skip
+    told = [row["sweep"] for rows in shards for row in rows]
+    assert len(told) == len(set(told)) == 8
+    cannot = [[row["cannot"] is not None for row in rows].count(True) for rows in shards]
+    assert (sum(cannot), max(cannot)) == (5, 2)
+
+
+def test_units_that_only_a_loaded_model_tells_are_told_by_one_shard_as_well(run, plan, tmp_path):
+    save_architecture("gpt2", tmp_path / "own")
+    asked = ("--model", "own", "--units", "L0H0", "--units", "L9H9", "--ablation", "zero",
+             "--task", "own.jsonl")  # fmt: skip
+    codes = [run("sweeps", "plan.toml", *asked, "--dry-run", "--shard", f"{n}/2")
+             for n in (1, 2)]  # fmt: skip
+    assert sorted("L9H9" in out for _, out, _ in codes) == [False, True]
+    assert sorted("2 masks, 8 forwards" in out for _, out, _ in codes) == [False, True]
+
+
+def test_an_empty_shard_has_nothing_to_do_and_says_so(run, plan, tmp_path):
+    asked = ("sweeps", "plan.toml", "--task", "induction", "--ablation", "zero", "--shard", "1/16")
+    for flags, said in (((), ""), (("--dry-run",), ""), (("--dry-run", "--json"), "[]\n")):
+        code, out, err = run(*asked, *flags)
+        assert (code, out) == (0, said)
+        assert "shard 1/16 is empty: 1 sweep in all" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_of_prompts_counts_those_that_it_has_and_no_seed_that_draws_nothing(run, plan):
+    asked = ("sweeps", "plan.toml", "--prompts", "6", "--seed", "0", "--seed", "1", "--dry-run")
+    rows = json.loads(run(*asked, "--json", "--ablation", "zero", "--ablation", "resample")[1])
+    own = [row for row in rows if row["sweep"].startswith("own")]
+    assert [row["sweep"].split(" · ", 3)[3] for row in own] == [
+        "zero · seed 0 · order 1", "resample · seed 0 · order 1", "resample · seed 1 · order 1"
+    ]  # fmt: skip
+    assert {row["forwards"] for row in own} == {9 * 4}, "the file has four prompts"
+    drawn = [row["forwards"] for row in rows if row["sweep"].startswith("induction")]
+    assert drawn == [9 * 6] * 4
+
+
 @pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/0", "-1/2"])
 def test_what_is_no_shard_is_refused(text):
     with pytest.raises(Refused, match="write 3/16"):
@@ -151,6 +197,9 @@ def test_what_is_no_shard_is_refused(text):
         ("prompts = [3]", "it takes whole numbers"),
         ("models = []", "it takes text"),
         ("tasks = [", "is no TOML file"),
+        ("tasks = ['ioi']\ndensities = [0.9]", "line 2: 'densities' is of random masks.*--keep"),
+        ("order = 1\norders = [2]", "line 2: 'orders' is 'order' once more"),
+        ("order = ['two']", "it takes whole numbers"),
     ],
 )
 def test_faults_of_a_file_are_told_with_their_line(tmp_path, text, complaint):
@@ -168,6 +217,18 @@ def test_lists_are_combined_those_of_one_model_together():
                         "prompts": 3}  # fmt: skip
     with pytest.raises(Refused, match="no tasks"):
         cells_of({})
+
+
+@pytest.mark.parametrize("orders", ["order = [1, 2]", "orders = [1, 2, 1]"])
+def test_orders_are_combined_as_well(tmp_path, orders):
+    file = tmp_path / "plan.toml"
+    file.write_text(f"tasks = ['a', 'b']\n{orders}")
+    cells = cells_of(read_sweep_file(file))
+    assert [(cell["task"], cell["order"]) for cell in cells] == [
+        ("a", 1), ("a", 2), ("b", 1), ("b", 2)
+    ]  # fmt: skip
+    file.write_text("tasks = ['a']\norder = 2")
+    assert [cell["order"] for cell in cells_of(read_sweep_file(file))] == [2]
 
 
 @pytest.mark.parametrize(

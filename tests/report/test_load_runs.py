@@ -65,6 +65,27 @@ def test_a_row_a_prompt(folder):
     assert (rows.clean + rows.effect).tolist() == pytest.approx(rows.value.tolist())
 
 
+def test_edges_are_where_their_writers_are_and_make_no_map(tmp_path):
+    edges = {
+        "embed→L0H1.q": (None, None), "L0H1→L1H3.k": (0, 1), "L0MLP→L1MLP": (0, None),
+        "L1H13→output": (1, 13),
+    }  # fmt: skip
+    heads = (mx.Unit("head", 1, 2), mx.Unit("part", 0, 0, None, "L5H5→salt"))
+    units = mx.UnitSet(tuple(mx.Unit("edge", 7, 0, None, name) for name in edges) + heads)
+    mx.sweep(mx.FunctionValues(lambda masks: masks @ np.arange(6.0), units), run=tmp_path / "edges")
+    found = mx.load_runs(tmp_path)
+    table = found.to_pandas()
+    there = {
+        row.unit: tuple(None if pd.isna(n) else int(n) for n in (row.layer, row.head))
+        for row in table.itertuples()
+    }
+    assert there == {**edges, "L1H2": (1, 2), "L5H5→salt": (None, None)}
+    effects = table.query("kind == 'edge'").groupby("layer", dropna=False)["effect"].sum()
+    assert effects.to_dict() == {0: -3.0, 1: -3.0, pd.NA: 0.0}
+    (drawn,) = (axes.images for axes in found.plot().axes if axes.images)
+    assert np.isfinite(np.ma.filled(drawn[0].get_array(), np.nan)).sum() == 1, "the head alone"
+
+
 def test_a_map_a_run_with_titles_that_tell_them_apart(folder):
     titles = [axes.get_title(loc="left") for axes in mx.load_runs(folder).plot().axes]
     assert {"mean", "zero"} <= set(titles)
