@@ -113,7 +113,13 @@ def _component(path: Path, node: Any) -> str | None:
         raise Refused(f"{path}: the layer of a node is {told(layer)}; give a whole number")
     if kind in _MLP:
         return f"L{layer}MLP"
-    if kind in _HEAD and type(number) is int:
+    if kind in _HEAD:
+        if type(number) is not int:
+            said = f"is {told(number)}" if "feature" in node else "is missing"
+            raise Refused(
+                f"{path}: the feature of a node of type {told(kind)} {said}; give the number of "
+                "the head"
+            )
         return f"L{layer}H{number}"
     raise Refused(
         f"{path} has a node of type {told(kind)}, which is no whole head or MLP: features of "

@@ -70,12 +70,15 @@ def _salvage(folder: Path, name: str, as_json: bool) -> None:
 
     saved = salvage(folder, run_folder(name))
     rows: list[dict[str, Any]] = [{**asdict(one), "file": str(one.file)} for one in saved]
+    empty = not any(one.n_values or one.n_gradients for one in saved)
     lines = [
         f"{one.file}: {one.n_values:,} masks, {one.n_gradients:,} gradients saved" for one in saved
     ]
-    empty = not any(one.n_values or one.n_gradients for one in saved)
     if empty:
-        lines.append("nothing is whole; the same command with another --run measures anew")
+        lines = [
+            f"{folder}: nothing is whole, so there is no run {name}; the command that made it "
+            "measures anew with another --run"
+        ]
     else:
         lines.append(f"the same command with --run {name} goes on from there")
     print_answer(rows if as_json else "\n".join(lines), as_json)

@@ -143,10 +143,23 @@ class Question:
         from mechspex.runs.run import run_folder
 
         with self.experiment.kept(values[0], self.about) as name:
+            self._say_replaced(run_folder(name), kind)
             found = search(name, *values)
         keep_patterns(values[0], run_folder(name))
         self.keep(run_folder(name), kind)
         return found
+
+    def _say_replaced(self, folder: Path, answer: str) -> None:
+        """Say that a run holds the answer to another question, which will not be there any more."""
+        there = {answer: _file_digest(folder / answer)}
+        kept = _read(folder / QUESTIONS).items()
+        if any(one["answer"] == there for digest, one in kept if digest != self.digest):
+            # Not what belongs to the new answer: it is not said again with it.
+            print(
+                f"{folder} holds another answer, which this one replaces (the values stay); "
+                "--run NAME keeps both",
+                file=sys.stderr,
+            )
 
     def _folders(self) -> list[Path]:
         from mechspex.runs.run import run_folder

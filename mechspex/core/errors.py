@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Characters of another error that a message shows.
+_SHOWN = 100
+
 
 class MechspexError(Exception):
     """Base of every error of this package; the command line exits with ``exit_code``."""
@@ -67,3 +70,9 @@ class MeasurementError(MechspexError):
 
 class WorkerError(MechspexError):
     """A worker of an executor that could not be started, was lost again and again, or failed."""
+
+
+def in_short(error: BaseException) -> str:
+    """What an error says, without the long content that some quote: SQLite a whole damaged row."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"

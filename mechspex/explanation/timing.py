@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
-from mechspex.core.counted import time_in_words
+from mechspex.core.counted import counted, time_in_words
+from mechspex.core.errors import BudgetError
 from mechspex.core.value_function import ValueFunction
 from mechspex.explanation.plan import MOST_MASKS, Plan, n_held_out
 from mechspex.runs.recorded import RecordedValues
@@ -49,16 +50,16 @@ def say_how_long(
     )
     if whole < _WORTH_SAYING:
         return
-    counted = f"{sizes[-1]:,}"
+    up_to = f"{sizes[-1]:,}"
     time = f"about {time_in_words(whole)}"
     if plan.target_r2 is not None and len(sizes) > 1:
-        counted = f"{sizes[0]:,} to {counted}"
+        up_to = f"{sizes[0]:,} to {up_to}"
         time = (
             f"about {time_in_words(first)} up to a first answer, {time_in_words(whole)} at most; "
             f"it stops at a held-out R² of {plan.target_r2:g}"
         )
     recorded.say(
-        f"{time}: {counted} masks and {len(held_out):,} held-out ones × {n_outputs} outputs at "
+        f"{time}: {up_to} masks and {len(held_out):,} held-out ones × {n_outputs} outputs at "
         f"{n_outputs / pace:.3g} values/s, decoding, exact tests on {n_fresh} outputs"
     )
 
@@ -79,6 +80,9 @@ def masks_in(minutes: float, values: ValueFunction, n_fresh: int, plan: Plan, ru
 
     Returns:
         At most 16,000, and that of the plan where it measures all masks.
+
+    Raises:
+        BudgetError: time for fewer masks than the decoder needs; it says how long those take.
     """
     if plan.is_exact:
         return plan.n_masks
@@ -89,8 +93,18 @@ def masks_in(minutes: float, values: ValueFunction, n_fresh: int, plan: Plan, ru
         drawn *= 2
     if pace is None:
         return MOST_MASKS
-    fitting = 60 * minutes * (1 - _DECODING) / pace - _TESTED * n_fresh / len(values.outputs)
-    # A fifth as many are held out, at least 100.
-    most = MOST_MASKS
-    sizes = range(most, 0, -1)
-    return next((n for n in sizes if n + n_held_out(n, plan.target_r2) <= fitting), 1)
+    tests = _TESTED * n_fresh / len(values.outputs)
+
+    def takes(n_masks: int) -> float:
+        # A fifth as many are held out, at least 100.
+        return (n_masks + n_held_out(n_masks, plan.target_r2) + tests) * pace / (1 - _DECODING)
+
+    fitting = next((n for n in range(MOST_MASKS, 0, -1) if takes(n) <= 60 * minutes), 0)
+    needed = max(1, plan.decoder.minimum_masks(plan.n_units))
+    if fitting < needed:
+        raise BudgetError(
+            f"--minutes {minutes:g} has time for {counted(fitting, 'mask')} to learn from, and "
+            f"decoder {plan.decoder.name!r} needs at least {needed:,} for {plan.n_units:,} units; "
+            f"give about {takes(needed) / 60:.2g} minutes"
+        )
+    return fitting

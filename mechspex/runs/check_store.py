@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechspex.core.counted import counted
-from mechspex.core.errors import MechspexError, RunError
+from mechspex.core.errors import MechspexError, RunError, in_short
 from mechspex.core.json_values import read_json
 from mechspex.runs.row_log import TABLES, Row, logs_in, read_log
 from mechspex.runs.store_file import VALUES, connect_to_read
@@ -70,7 +70,9 @@ def check_store(folder: Path) -> Checked:
         if isinstance(error, RunError):
             raise
         # The error itself would send to whoever asks here.
-        damage.append(f"what it says of itself cannot be read ({error.__context__ or error})")
+        damage.append(
+            f"what it says of itself cannot be read ({in_short(error.__context__ or error)})"
+        )
     try:
         with closing(connect_to_read(folder / VALUES)) as database:
             lines = [text for (text,) in database.execute(f"PRAGMA integrity_check({_SHOWN})")]

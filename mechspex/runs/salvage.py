@@ -45,7 +45,7 @@ def salvage(damaged: Path, into: Path) -> list[Salvaged]:
 
     Args:
         damaged: the folder of a run; it is not changed.
-        into: the folder to make.
+        into: the folder to make; none is made where nothing of the values is whole.
 
     Raises:
         RunError: there is no store, or a folder of that name already.
@@ -55,8 +55,17 @@ def salvage(damaged: Path, into: Path) -> list[Salvaged]:
     if into.exists():
         raise RunError(f"{into} is there already; name a new run to save into")
     known = {folder: _stated(folder, damaged) for folder in folders}
-    shutil.copytree(damaged, into, ignore=shutil.ignore_patterns(f"{VALUES}*", "values-*.rows"))
-    return [_save(folder, into / folder.relative_to(damaged), known[folder]) for folder in folders]
+    others = shutil.ignore_patterns(f"{VALUES}*", "values-*.rows")
+    saved: list[Salvaged] = []
+    try:
+        shutil.copytree(damaged, into, ignore=others)
+        for folder in folders:
+            saved.append(_save(folder, into / folder.relative_to(damaged), known[folder]))
+    finally:
+        # Half a run, or one without values, would pass for what was saved.
+        if len(saved) < len(folders) or not any(one.n_values or one.n_gradients for one in saved):
+            shutil.rmtree(into, ignore_errors=True)
+    return saved
 
 
 def _stated(folder: Path, run: Path) -> Stored:

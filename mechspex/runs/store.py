@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mechspex.core.errors import RunError, StoreError
+from mechspex.core.errors import RunError, StoreError, in_short
 from mechspex.core.identity import Identity
 from mechspex.core.units import UnitSet
 from mechspex.runs.locks import locks_hold
@@ -294,8 +294,8 @@ class ValueStore:
                 if isinstance(error, StoreError):
                     raise
                 raise StoreError(
-                    f"{self._path} cannot be read ({error}); the file is damaged, mechspex "
-                    "doctor saves what is whole"
+                    f"{self._path} cannot be read ({in_short(error)}); the file is damaged, "
+                    "mechspex doctor saves what is whole"
                 ) from None
 
     @contextmanager
@@ -315,8 +315,8 @@ class ValueStore:
                 yield
             except sqlite3.Error as error:
                 raise StoreError(
-                    f"{self._path} could not be written ({error}); all values committed before are "
-                    f"safe, {next_step(error)} and start again"
+                    f"{self._path} could not be written ({in_short(error)}); all values committed "
+                    f"before are safe, {next_step(error)} and start again"
                 ) from None
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from mechspex.core.errors import RunError, StoreError
+from mechspex.core.errors import RunError, StoreError, in_short
 from mechspex.core.json_values import unwritable
 
 VALUES = "values.sqlite"
@@ -95,8 +95,8 @@ def not_opened(path: str, error: Exception) -> RunError | StoreError:
             "wait for that process, or name a local folder in MECHSPEX_RUNS"
         )
     return StoreError(
-        f"{path} cannot be opened as a value store ({error}); mechspex doctor saves what is "
-        "whole, or choose another --run"
+        f"{path} cannot be opened as a value store ({in_short(error)}); mechspex doctor saves "
+        "what is whole, or choose another --run"
     )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mechspex.core.errors import RunError, StoreError
+from mechspex.core.errors import RunError, StoreError, in_short
 from mechspex.core.json_values import read_texts
 from mechspex.core.units import UnitSet
 from mechspex.runs.mask_keys import masks_of
@@ -157,6 +157,6 @@ def read_rows(folder: Path, table: str = "value") -> Iterator[Row]:
 def damaged(file: Path, error: Exception) -> StoreError:
     """What is said of a store that cannot be read."""
     return StoreError(
-        f"{file} cannot be read ({error}); the file is damaged, mechspex doctor names the damage "
-        "and saves what is whole"
+        f"{file} cannot be read ({in_short(error)}); the file is damaged, mechspex doctor names "
+        "the damage and saves what is whole"
     )

@@ -176,6 +176,15 @@ def test_attribution_graphs_of_heads_are_read_and_of_features_refused(tiny, tmp_
     head = {"feature_type": "attention", "layer": "1", "feature": 3, "ctx_idx": 4}
     file.write_text(json.dumps(attribution_graph(head, head | {"ctx_idx": 5})))
     assert circuit_of_file(file, shape_of(tiny)).names == ("L1H3",)
+    no_head = {key: entry for key, entry in head.items() if key != "feature"}
+    for node, says in (
+        (no_head, "feature of a node of type 'attention' is missing; give the number of the head"),
+        (head | {"feature": "3"}, "feature of a node of type 'attention' is '3'; give the number"),
+        (head | {"feature": None}, "feature of a node of type 'attention' is None; give"),
+    ):
+        file.write_text(json.dumps(attribution_graph(node)))
+        with pytest.raises(Refused, match=says):
+            circuit_of_file(file, shape_of(tiny))
     feature = head | {"feature_type": "cross layer transcoder"}
     file.write_text(json.dumps(attribution_graph(feature)))
     with pytest.raises(Refused, match="'cross layer transcoder', which is no whole head or MLP"):

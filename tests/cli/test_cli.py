@@ -580,6 +580,17 @@ def test_explain_goes_on_from_more_prompts_to_a_budget_in_the_same_run(run, tmp_
     assert "not confirmed" not in out
 
 
+def test_an_answer_that_is_replaced_is_told_of(run):
+    said = "holds another answer, which this one replaces"
+    first = run(*EXPLAIN)
+    assert (first[0], said in first[2]) == (0, False)
+    code, out, err = run(*EXPLAIN, "--masks", "100")
+    assert (code, said in err, "--run NAME keeps both" in err) == (0, True, True)
+    assert said not in run(*EXPLAIN, "--masks", "100")[2], "it is the one that is there"
+    code, out, err = run(*EXPLAIN)
+    assert (code, out, said in err) == (0, first[1], True)
+
+
 def test_minutes_decide_how_many_masks(run, tmp_path):
     code, out, err = run(*EXPLAIN, "--minutes", "0.5", "--run", "timed")
     assert code == 0, err

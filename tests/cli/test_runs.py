@@ -88,6 +88,7 @@ def test_a_run_of_which_nothing_is_whole_is_not_said_to_go_on(two, tmp_path):
     assert code == 1
     assert "nothing is whole" in out
     assert "goes on" not in out
+    assert not (tmp_path / "runs" / "saved").exists(), "no empty run is left"
 
 
 def test_the_machine_is_measured(run, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mechspex as mx
+from mechspex.errors import BudgetError
 from mechspex.explanation import timing
 from mechspex.explanation.plan import Plan, n_held_out
 from mechspex.explanation.timing import masks_in
@@ -110,6 +111,19 @@ def test_minutes_go_on_where_the_usual_budget_is_measured(slow, tmp_path):
     )
     with Run.open(tmp_path / "run") as run:
         assert masks_in(6.0, values_of(slow), 1, plan, run) > 1000
+
+
+def test_too_few_minutes_are_told_with_the_time_that_is_needed(slow):
+    plan = Plan.of(UNITS, design=mx.RandomMasks(0.8), decoder="automatic")
+    needed = plan.decoder.minimum_masks(UNITS)
+    with Run.open(None) as run:
+        with pytest.raises(BudgetError, match="--minutes 0.05 has time for 0 masks") as told:
+            masks_in(0.05, values_of(slow), 1, plan, run)
+        minutes = 0.02 * (needed + 100 + timing._TESTED) / 0.85 / 60
+        assert f"needs at least {needed} for 30 units; give about {minutes:.2g} minutes" in str(
+            told.value
+        )
+        assert masks_in(1.01 * minutes, values_of(slow), 1, plan, run) >= needed
 
 
 def test_minutes_of_few_units_measure_all_masks():

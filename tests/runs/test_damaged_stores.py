@@ -6,7 +6,7 @@ import pytest
 from mechspex.core.masks import all_masks
 from mechspex.core.units import parts
 from mechspex.core.value_function import FunctionValues
-from mechspex.errors import MechspexError
+from mechspex.errors import MechspexError, StoreError
 from mechspex.runs.check_store import check_store
 from mechspex.runs.measured import measured_masks
 from mechspex.runs.merge import merge
@@ -53,6 +53,27 @@ def looked_at(folder, new):
     list_runs()
     check_store(folder)
     return measured_masks(folder, 6, 2)
+
+
+def test_a_damaged_row_is_not_quoted_at_length(tmp_path):
+    """SQLite quotes all of a text that is no UTF-8: here what the store says of itself."""
+
+    def long(masks):
+        return masks @ np.arange(6.0)
+
+    long.configuration = {"function": "long " * 300}  # pyright: ignore[reportFunctionMemberAccess]
+    recorded = RecordedValues(FunctionValues(long, parts(6)), tmp_path)
+    recorded(MASKS)
+    recorded.close()
+    content = (tmp_path / VALUES).read_bytes()
+    (tmp_path / VALUES).write_bytes(content.replace(b"long long long", b"long \xfcong long"))
+    with pytest.raises(StoreError, match="cannot be read .* the file is damaged") as told:
+        ValueTable.of(tmp_path)
+    assert len(str(told.value)) < 300 + len(str(tmp_path))
+    with pytest.raises(StoreError) as told:
+        asked_again(tmp_path, None)
+    assert len(str(told.value)) < 300 + len(str(tmp_path))
+    assert len(str(check_store(tmp_path))) < 300 + len(str(tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.row_log import logs_in
 from mechspex.runs.run import CONFIGURATION, Run
 from mechspex.runs.salvage import salvage
-from mechspex.runs.store import VALUES
+from mechspex.runs.store import VALUES, ValueStore
 from mechspex.runs.store_pages import rows_in_pages
 from mechspex.runs.value_table import ValueTable
 
@@ -135,6 +135,21 @@ def test_the_damage_is_named(tmp_path):
     with pytest.raises(StoreError, match="does not say any more what its values depend on"):
         salvage(tmp_path / "run", tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_salvage_that_fails_leaves_no_run(tmp_path, monkeypatch):
+    recorded(tmp_path / "run", MASKS)
+
+    def full(self, table, rows):
+        raise StoreError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ValueStore, "add", full)
+        with pytest.raises(StoreError, match="no space"):
+            salvage(tmp_path / "run", tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    (saved,) = salvage(tmp_path / "run", tmp_path / "saved")
+    assert saved.n_values == 512, "the same name is free"
 
 
 def test_rows_of_the_write_ahead_log_and_long_rows_are_saved(tmp_path):
