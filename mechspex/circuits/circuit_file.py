@@ -107,6 +107,11 @@ def _component(path: Path, node: Any) -> str | None:
         if isinstance(node, dict)
         else (None, None, None)
     )
+    if isinstance(node, dict) and kind is None:
+        raise Refused(
+            f"{path}: the node {told(node.get('node_id', node))} has no feature_type; give each "
+            f"node one of {', '.join([*_ENDS, *_HEAD, *_MLP])}"
+        )
     if kind in _ENDS:
         return None
     if not str(layer).isdecimal():

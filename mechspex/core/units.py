@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from heapq import nlargest
+from itertools import combinations, takewhile
 from typing import Any, NamedTuple, overload
 
 from mechspex.core.checks import Whole, told
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused, UnknownUnitError
-from mechspex.core.kinds import KINDS, Kind, as_named, find_kind, kind_of_name
+from mechspex.core.kinds import ARROW, KINDS, Kind, as_named, find_kind, kind_of_name
+
+# So many names of an unknown one's kind are all listed; of more only those that are most like it.
+_LISTED, _NEAREST = 12, 6
 
 Term = tuple[int, ...]
 """A set of units, as their columns in a mask, in rising order."""
@@ -172,10 +176,14 @@ class UnitSet(Sequence[Unit]):
         if not self.units:
             return "the set is empty"
         kind = kind_of_name(as_named(name))
-        alike = [unit for unit in self.units if unit.kind == kind] or list(self.units)
+        alike = [unit for unit in self.units if unit.kind == kind]
+        name = as_named(name).replace("->", ARROW)
+        if not alike and ARROW in name:
+            alike = [unit for unit in self.units if ARROW in unit.name]
+        alike = alike or list(self.units)
         described = KINDS[alike[0].kind]
         if described.labelled:
-            return f"its units are {', '.join(self.names[:12])}{' …' if len(self) > 12 else ''}"
+            return _names_like(name, [unit.name for unit in alike], described.plural)
         layers = [unit.layer for unit in alike]
         numbers = [unit.number for unit in alike]
         plural = described.plural
@@ -185,6 +193,24 @@ class UnitSet(Sequence[Unit]):
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:4]) + (", …" if len(self) > 4 else "")
         return f"UnitSet({len(self)}: {shown})"
+
+
+def _names_like(name: str, names: Sequence[str], plural: str) -> str:
+    """Which names there are: all of a few, and of many those that begin and end most like one."""
+    if len(names) <= _LISTED:
+        return f"its units are {', '.join(names)}"
+
+    def shared(other: str) -> int:
+        return _same_at_first(name, other) + _same_at_first(name[::-1], other[::-1])
+
+    nearest = nlargest(_NEAREST, names, key=shared)
+    return f"of its {len(names):,} {plural} the nearest are {', '.join(nearest)}"
+
+
+def _same_at_first(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    alike = (a == b for a, b in zip(one, other, strict=False))
+    return sum(takewhile(bool, alike))
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -115,15 +115,30 @@ class Collected(Result):
         # Rows that would read alike are told apart by what differs between them.
         given = {name: {getattr(row, name) for row in self.rows} - {None} for name in _APART}
         apart = [name for name in _APART if len(given[name]) > 1]
+        again = self._in_several_runs()
+        if again:
+            apart.insert(0, "run")
         named = ["task", "model", "ablation", *apart, "unit", "second_unit"]
         shown = strongest[[*named, "effect", "se"]]
         shown = shown.fillna({"second_unit": ""})
         lines = [self.in_short]
+        if again:
+            lines.append(
+                f"{counted(again, 'effect')} of the same sets, task, model, ablation, metric, seed "
+                "and number of prompts in several runs: the column run tells these rows apart"
+            )
         if len(shown):
             lines += ["", shown.to_string(index=False, na_rep="", float_format="%+.3f")]
         if len(frame) > len(shown):
             lines.append(f"… and {len(frame) - len(shown):,} weaker ones")
         return "\n".join([*lines, *(f"not read: {why}" for why in self.unread)])
+
+    def _in_several_runs(self) -> int:
+        """How many rows are what another run has too, as far as the table tells."""
+        runs: dict[tuple[Any, ...], list[str]] = {}
+        for row in self.rows:
+            runs.setdefault(tuple(getattr(row, name) for name in _ASKED), []).append(row.run)
+        return sum(len(found) for found in runs.values() if len(set(found)) > 1)
 
     def plot(self) -> "matplotlib.figure.Figure":
         """A map of single effects for each task, model, ablation and seed, on one scale.
@@ -182,6 +197,10 @@ class Collected(Result):
 
 
 _APART = ("metric", "seed", "prompts", "output")
+# What an effect is of: all but where it was measured, and what came out.
+_ASKED = (
+    "task", "model", "ablation", "metric", "seed", "prompts", "unit", "second_unit", "output",
+)  # fmt: skip
 _COUNTED = ("run", "task", "model", "ablation")
 _KINDS = {name: str(kind) for name, kind in get_type_hints(CollectedRow).items()}
 _DTYPES = {

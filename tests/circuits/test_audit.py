@@ -199,6 +199,7 @@ def test_attribution_graphs_of_heads_are_read_and_of_features_refused(tiny, tmp_
         ('{"nodes": [], "links": []}', "0 of 8 units"),
         ('{"nodes": 3, "links": []}', "nodes is 3"),
         ('{"nodes": [3], "links": []}', "the layer of a node is None"),
+        ('{"nodes": [{"layer": 0}], "links": []}', "no feature_type; give each node one of embed"),
         ('{"schema": "mechspex.sweep/1"}', "schema"),
     ],
 )

@@ -35,6 +35,20 @@ def test_unknown_units_are_refused_with_the_valid_range():
         UnitSet()["L0H0"]
 
 
+def test_of_many_names_those_like_the_unknown_one_are_told():
+    layers = [(i, j) for j in range(4) for i in range(j)]
+    edges = [f"L{i}H{a}→L{j}H{b}.q" for i, j in layers for a in "01" for b in "01"]
+    units = HEADS + UnitSet(tuple(Unit("edge", 0, i, label=name) for i, name in enumerate(edges)))
+    with pytest.raises(UnknownUnitError, match="24 edges the nearest are") as refused:
+        _ = units["L1H1->L3H0.x"]
+    told = str(refused.value).partition("nearest are ")[2].split(", ")
+    assert told[0] == "L1H1→L3H0.q"
+    assert len(told) == 6
+    assert "L0H0→L1H0.q" not in told, "the first ones are not the nearest"
+    with pytest.raises(UnknownUnitError, match=r"nearest are L0H1→L1H1\.q"):
+        _ = units["L0H1→L1H9.q"]
+
+
 def test_duplicates_are_refused():
     with pytest.raises(Refused, match="'L0H1' is listed twice"):
         _ = HEADS + HEADS[1:2]

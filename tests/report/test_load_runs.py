@@ -135,6 +135,20 @@ def test_the_text_tells_runs_of_two_seeds_apart(folder):
     assert len({line for line in lines if " L1H2 " in line and " zero " in line}) == 2
 
 
+def test_effects_that_several_runs_measured_are_said_to_be_told_apart_by_the_run(folder):
+    assert "several runs" not in str(mx.load_runs(folder))
+    mx.sweep(values("zero", 2.0), order=2, run=folder / "pairs")
+    found = mx.load_runs(folder)
+    # Six single effects in each of two runs; no pair is in another.
+    said, lines = str(found), str(found).splitlines()
+    assert "12 effects of the same sets, task, model, ablation, metric, seed and" in said
+    assert len(found.rows) == 28 + 6 + 15, "none is dropped"
+    header = next(line for line in lines if "second_unit" in line)
+    assert "run" in header.split()
+    doubled = [line for line in lines if " L1H2 " in line and " zero " in line and "×" not in line]
+    assert any(" pairs " in line for line in doubled)
+
+
 def test_folders_without_runs_are_refused(tmp_path):
     with pytest.raises(RunError, match="no folder"):
         mx.load_runs(tmp_path / "nowhere")
