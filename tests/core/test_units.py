@@ -45,7 +45,7 @@ def test_of_many_names_those_like_the_unknown_one_are_told():
     assert told[0] == "L1H1→L3H0.q"
     assert len(told) == 6
     assert "L0H0→L1H0.q" not in told, "the first ones are not the nearest"
-    with pytest.raises(UnknownUnitError, match=r"nearest are L0H1→L1H1\.q"):
+    with pytest.raises(UnknownUnitError, match=r"nearest are L0H1→L1H0\.q, L0H1→L1H1\.q"):
         _ = units["L0H1→L1H9.q"]
 
 
