@@ -31,13 +31,15 @@ from mechspex.core.value_function import ValueFunction, ValuesLike, as_value_fun
 from mechspex.decoders import Decoder, as_decoder
 from mechspex.effects.validate import validate
 from mechspex.runs.recorded import RecordedValues
-from mechspex.runs.run import VALIDATION, Run, as_run
+from mechspex.runs.run import VALIDATION, Run, as_run, may_be_read
 from mechspex.screening import screen
 from mechspex.screening.gradient_attribution import FirstOrder
 from mechspex.set_functions.set_function import SetFunction
 from mechspex.tasks.metric_names import DIFFERENCES
 
 _FEWEST_RIGHT = 0.75
+# The precision in which slopes may be: it has the range of float32.
+_COARSE = "bf16"
 
 # Members of which all pairs are measured: more are not told apart by a reader.
 MOST_LINKED = 24
@@ -125,7 +127,7 @@ def find_circuit(
         searched = run.record(value_function)
         scored = run.record(held_out.in_own_dtype, VALIDATION)
         check_behaviour(scored, census=certified == "census")
-        climb = _climb(run, value_function.in_own_dtype, seed)
+        climb = _climb(run, value_function, seed)
         options = {"n_masks": n_masks, "decoder": decoder, "seed": seed}
         found = circuits_by_size(searched, wanted, climb=climb, **options)
         size = goal.size_in(found.front)
@@ -160,12 +162,18 @@ def find_circuit(
 
 def _climb(run: Run, function: ValueFunction, seed: int) -> Climb | None:
     """Where the slopes for climbing come from, and the effects that a screen attributes."""
-    if not function.differentiable:
+    own, part = function.in_own_dtype, "screen"
+    if not own.differentiable:
         return None
+    # Slopes only propose what is measured, so those in bf16 do; where a run was begun with slopes
+    # in the model's own dtype, it goes on with these.
+    begun = run.folder is not None and may_be_read(run.folder / part)
+    if Provenance.of(function.configuration).precision == _COARSE and not begun:
+        own, part = function, f"screen-{_COARSE}"
     # The tables of circuits are measured with the midpoint.
     midpoint = FirstOrder(at=0.5)
-    screened = screen(function, midpoint, run=run.below("screen"), seed=seed)
-    recorded = run.record(function, "screen")
+    screened = screen(own, midpoint, run=run.below(part), seed=seed)
+    recorded = run.record(own, part)
     return Climb(recorded, screened.single_scores, screened.cost.masks)
 
 

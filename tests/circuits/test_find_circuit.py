@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mechspex as mx
+from mechspex.circuits import find_circuit as finding
 from mechspex.circuits.find_circuit import check_behaviour
 from mechspex.errors import Refused
 from mechspex.runs.text import percent
@@ -173,6 +174,49 @@ def test_slopes_find_better_and_nearer_subsets_and_a_run_takes_none_twice(tmp_pa
     assert (sloped.measured, sloped.sloped) == (0, 0)
     assert again.masks == found.masks
     assert again.circuit == found.circuit
+
+
+class Coarse(Sloped):
+    """The same, measured in another precision than `in_own_dtype` is."""
+
+    def __init__(self, precision):
+        super().__init__()
+        self.in_own, self._precision = Sloped(), precision
+
+    @property
+    def in_own_dtype(self):
+        return self.in_own
+
+    @property
+    def configuration(self):
+        return super().configuration | {"dtype": f"float32, measured in {self._precision}"}
+
+
+def test_slopes_are_in_bf16_where_values_are_and_as_a_run_was_begun(tmp_path, monkeypatch):
+    options = {"n_masks": 100, "goal": mx.CircuitGoal(size=10, sizes=(5, 10, 20))}
+    fresh = without_slopes(Sloped(seed=1))
+
+    def sloped(precision, run):
+        values = Coarse(precision)
+        found = mx.find_circuit(values, fresh, run=tmp_path / run, **options)
+        return values.sloped, values.in_own.sloped, found
+
+    in_bf16, in_own, found = sloped("bf16", "new")
+    assert in_bf16 > 0
+    assert in_own == 0
+    assert sloped("bf16", "new")[:2] == (0, 0)
+    in_fp16, in_own, _ = sloped("fp16", "half")
+    assert in_fp16 == 0, "fp16 has not the range that gradients take"
+    assert in_own > 0
+    # As an older version took them.
+    monkeypatch.setattr(finding, "_COARSE", None)
+    in_bf16, in_own, before = sloped("bf16", "old")
+    assert in_bf16 == 0
+    assert in_own > 0
+    monkeypatch.undo()
+    in_bf16, in_own, again = sloped("bf16", "old")
+    assert (in_bf16, in_own) == (0, 0)
+    assert again.circuit == before.circuit == found.circuit
 
 
 def test_a_run_measures_nothing_twice(tmp_path):
