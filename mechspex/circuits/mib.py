@@ -111,8 +111,13 @@ def node_name(unit: Unit) -> str:
         Refused: a unit of another kind, or of one position.
     """
     if unit.kind not in ("head", "mlp") or unit.position is not None:
+        if unit.kind == "edge":
+            raise Refused(
+                f"unit {unit.name}: graphs of edges are read from files of MIB and EAP-IG (audit), "
+                "not written; keep the circuit with save"
+            )
         raise Refused(
-            f"unit {unit.name}: files of MIB hold whole heads and MLPs; find the circuit among "
+            f"unit {unit.name}: nodes of MIB are whole heads and MLPs; find the circuit among "
             "heads(model) + mlps(model)"
         )
     return f"m{unit.layer}" if unit.kind == "mlp" else f"a{unit.layer}.h{unit.number}"

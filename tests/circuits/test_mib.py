@@ -129,6 +129,8 @@ def test_units_that_are_no_nodes_are_refused(tiny, tmp_path):
         mx.Circuit(mx.neurons("smollm2-135m", layers=0), (1,)).to_mib(path, tiny)
     with pytest.raises(Refused, match="whole heads and MLPs"):
         mx.Circuit(mx.heads(tiny, positions=[-1]), (1,)).to_mib(path, tiny)
+    with pytest.raises(Refused, match=r"(?s)L0H0→L1H0.q: graphs of edges are read .* not written"):
+        mx.Circuit(mx.edges(tiny)["L0H0→L1H0.q"], (0,)).to_mib(path, tiny)
     other = mx.heads("smollm2-135m")
     with pytest.raises(Refused, match=r"which .* lacks"):
         mx.Circuit(other, (1,)).to_mib(path, tiny)

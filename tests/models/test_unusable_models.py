@@ -123,8 +123,13 @@ def no_header(data):
     return len(b"{]").to_bytes(8, "little") + b"{]" + data
 
 
+def huge_header(data):
+    return (2**62).to_bytes(8, "little") + data[8:]
+
+
 @pytest.mark.parametrize(
-    "damage", [cut, lengthened, pointer, no_header, lambda data: b"", lambda data: data[:5]]
+    "damage",
+    [cut, lengthened, pointer, no_header, huge_header, lambda data: b"", lambda data: data[:5]],
 )
 def test_damaged_weights_are_refused(folder, damage):
     file = folder / "model.safetensors"
