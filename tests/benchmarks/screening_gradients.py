@@ -3,6 +3,7 @@
     python tests/benchmarks/screening_gradients.py measure FOLDER   # resumable
     python tests/benchmarks/screening_gradients.py pairs FOLDER     # resumable
     python tests/benchmarks/screening_gradients.py held_out FOLDER  # resumable
+    python tests/benchmarks/screening_gradients.py edges FOLDER
     python tests/benchmarks/screening_gradients.py table FOLDER \\
         > tests/benchmarks/screening_gradients.md
 
@@ -208,6 +209,7 @@ def table(folder):
     table_of_pairs(folder)
     table_of_known_models()
     table_of_edges()
+    table_of_smollm2_edges(folder)
 
 
 def table_of_singles(found):
@@ -384,6 +386,55 @@ def table_of_edges():
         print(f"| `{name}`, {reference} | {cells} |", flush=True)
 
 
+def measure_edges(folder):
+    """SmolLM2's edges on IOI: the strongest into queries and keys by each gradient, and some at
+    random, ablated exactly."""
+    task = mx.load_task("ioi", model(), n_prompts=2, seed=0)
+    values = mx.ComponentValues(model(), task, "edges", "corrupted")
+    found = {"n_edges": values.n_units}
+    inside = np.flatnonzero([unit.label.endswith((".q", ".k")) for unit in values.units])
+    found["random"] = np.random.default_rng(0).choice(inside, 80, replace=False)
+    for name, method in {"plain": METHODS["plain"], "patterns anew": ANEW}.items():
+        screened, seconds = timed(lambda m=method: mx.screen(values, m, n_terms=1))
+        found[name], found[f"{name}, seconds"] = screened.single_scores, seconds
+        order = np.argsort(-np.abs(found[name][inside]), kind="stable")
+        found[f"{name}, strongest"] = inside[order[:60]]
+    strongest_of = [found[f"{name}, strongest"] for name in ("plain", "patterns anew")]
+    found["strongest"] = np.unique(np.concatenate(strongest_of))
+    chosen = found["chosen"] = np.unique(np.concatenate([found["strongest"], found["random"]]))
+    masks = np.ones((1 + len(chosen), values.n_units), dtype=bool)
+    masks[1 + np.arange(len(chosen)), chosen] = False
+    (whole, *alone), found["seconds"] = timed(lambda: values(masks).mean(1))
+    found["exact"] = np.array(alone) - whole
+    np.savez_compressed(folder / "edges-ioi-corrupted.npz", **found)
+
+
+def table_of_smollm2_edges(folder):
+    file = folder / "edges-ioi-corrupted.npz"
+    if not file.exists():
+        return
+    found = np.load(file)
+    strongest_of, random = found["strongest"], found["random"]
+    print(
+        f"\nOf the {found['n_edges']:,} edges of SmolLM2-135M on IOI, 2 prompts, under `corrupted` "
+        f"(`… edges FOLDER`) those into queries\nand keys: {len(strongest_of)} that one of both "
+        "gradients has among its 60 strongest, and 80 drawn at random; and how many of the\n30 "
+        "that are strongest of all these are among its 60. The exact effects of the "
+        f"{len(found['exact'])} take {found['seconds']:.0f} CPU seconds.\n"
+    )
+    print("| gradient | strongest | random | of 30 | seconds |\n|---|---|---|---|---|")
+    exact = dict(zip(found["chosen"].tolist(), found["exact"], strict=True))
+    top = found["chosen"][np.argsort(-np.abs(found["exact"]))[:30]]
+    for name in ("plain", "patterns anew"):
+        cells = []
+        for edges in (strongest_of, random):
+            effects = np.array([exact[edge] for edge in edges.tolist()])
+            scores = found[name][edges]
+            cells.append(f"{rank(scores, effects):.2f} / {off_by(scores, effects):.2f}")
+        hit = np.isin(top, found[f"{name}, strongest"]).sum()
+        print(f"| {name} | {' | '.join(cells)} | {hit} | {found[f'{name}, seconds']:.1f} |")
+
+
 def row_of_edges(of_model, task, reference, methods):
     """The rank correlation and the error of each method."""
     values = mx.ComponentValues(of_model, task, "edges", reference)
@@ -395,7 +446,8 @@ def row_of_edges(of_model, task, reference, methods):
 
 if __name__ == "__main__":
     commands = {
-        "measure": measure, "pairs": measure_pairs, "held_out": measure_held_out, "table": table,
+        "measure": measure, "pairs": measure_pairs, "held_out": measure_held_out,
+        "edges": measure_edges, "table": table,
     }  # fmt: skip
     command = commands[sys.argv[1]]
     where = Path(sys.argv[2])
