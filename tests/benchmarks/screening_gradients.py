@@ -17,6 +17,7 @@ import sys
 import time
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -391,7 +392,7 @@ def measure_edges(folder):
     random, ablated exactly."""
     task = mx.load_task("ioi", model(), n_prompts=2, seed=0)
     values = mx.ComponentValues(model(), task, "edges", "corrupted")
-    found = {"n_edges": values.n_units}
+    found: dict[str, Any] = {"n_edges": values.n_units}
     inside = np.flatnonzero([unit.label.endswith((".q", ".k")) for unit in values.units])
     found["random"] = np.random.default_rng(0).choice(inside, 80, replace=False)
     for name, method in {"plain": METHODS["plain"], "patterns anew": ANEW}.items():
