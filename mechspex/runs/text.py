@@ -31,7 +31,7 @@ _ESTIMATE = ("effect", "low", "high")
 # With so many prompts a mean holds a tenth of each.
 _MANY = 10
 # What means over the prompts themselves are taken from: prompts of one length, and of several,
-# which are matched piece by piece.
+# the digest of "prompts of all lengths, piece by piece".
 _OWN_PROMPTS = (None, "90fb46d0410b0a8c")
 # Their means are over all positions as well.
 _OF_WORDS = {"word", "hidden_word"}
