@@ -23,7 +23,7 @@ from mechspex.runs.run import runs_folder
 
 # Seconds after which a job that has not connected is looked at again.
 _LOOKS = 1.0
-# Seconds that are waited in all for jobs that were cancelled.
+# Seconds that jobs have to end by themselves before they are cancelled.
 _ENDING = 2.0
 
 
@@ -91,16 +91,20 @@ class SlurmJobs:
                 return Job(job, arrived.get(timeout=_LOOKS))
             if job.done():
                 break
-        job.cancel()
         raise WorkerLost(f"job {job.job_id} ended before it had begun; see {job.paths.stderr}")
 
     def close(self) -> None:
-        """Take no more connections; a job that SLURM starts later finds nobody, and ends."""
+        """Take no more connections, and cancel what has not ended by itself soon."""
         self._closed.set()
         self._door.close()
         end = time.monotonic() + _ENDING
         while time.monotonic() < end and not all(job.done() for job in self._jobs):
             time.sleep(_ENDING / 20)
+        for job in self._jobs:
+            # Jobs on this machine write a traceback when they are cancelled: only if they must be.
+            with suppress(Exception):  # it may have ended by now, or SLURM does not answer
+                if not job.done():
+                    job.cancel(check=False)
 
     def _accept(self) -> None:
         while not self._closed.is_set():
@@ -143,11 +147,9 @@ class Job:
             ) from None
 
     def close(self) -> None:
-        """Hang up, at which it ends, and cancel it."""
+        """Hang up, at which it ends."""
         with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as ending:
             ending.shutdown(socket.SHUT_RDWR)
-        with suppress(Exception):  # it may have ended by itself, or SLURM does not answer
-            self._job.cancel(check=False)
 
 
 def _variables(n_threads: int, on_devices: bool) -> dict[str, str]:

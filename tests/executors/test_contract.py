@@ -267,6 +267,22 @@ def test_options_of_a_name():
     assert read.options == {"num_gpus": 0.5, "num_cpus": 1}
 
 
+@installed("submitit")
+def test_jobs_end_by_themselves_and_say_nothing(tmp_path):
+    script = """if True:
+        import sys
+        import mechspex as mx
+        from worker_functions import Faulty
+        with mx.executor("slurm:2,cluster=local") as jobs:
+            mx.sweep(Faulty(sys.argv[1], seconds=0.3), order=2, run=sys.argv[2], progress=False)
+        assert all(job.done() for job in jobs._executor._jobs)
+    """
+    environment = os.environ | {"MECHSPEX_RUNS": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", script, str(tmp_path), "run"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 SCRIPT = """if True:
     import signal
     import sys
