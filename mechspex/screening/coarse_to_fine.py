@@ -68,7 +68,8 @@ def coarse_to_fine(
 
     Returns:
         ablated(i) of every unit, exact where its group was split down to it, else an even share of
-        its group's effect; and {pair: ablated(pair)}, exact.
+        its group's effect, 0 where that is not finite; and {pair: ablated(pair)}, exact, of those
+        whose three values are finite.
 
     Raises:
         MeasurementError: the value with everything kept is not finite.
@@ -84,8 +85,7 @@ def coarse_to_fine(
 
     def effects(sets: list[Term]) -> Float[np.ndarray, "set output"]:
         found = recorded(ablate_sets(len(units), sets)).astype(np.float64) - clean
-        # What cannot be measured cannot be followed.
-        return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, 0.0)
+        return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, np.nan)
 
     first = split(units, tuple(range(len(units))))
     found = dict(zip(first, effects(first), strict=True))
@@ -104,8 +104,9 @@ def coarse_to_fine(
         spent += cost
     single = np.empty(len(units))
     for group, effect in found.items():
-        single[list(group)] = effect.mean() / len(group)
-    alone = sorted((group for group in found if len(group) == 1), key=_size_in(found))
+        single[list(group)] = np.nan_to_num(effect).mean() / len(group)
+    known = (group for group in found if len(group) == 1 and np.isfinite(found[group]).all())
+    alone = sorted(known, key=_size_in(found))
     return single, _pairs(alone, found, effects, max(0, n_masks - spent))
 
 
@@ -134,8 +135,10 @@ def _pairs(
     if not pairs:
         return {}
     joint = effects(pairs) - [found[(i,)] + found[(j,)] for i, j in pairs]
-    return dict(zip(pairs, joint.mean(axis=1).tolist(), strict=True))
+    measured = zip(pairs, joint.mean(axis=1).tolist(), strict=True)
+    return {pair: effect for pair, effect in measured if np.isfinite(effect)}
 
 
 def _size_in(found: dict[Term, Float[np.ndarray, " output"]]) -> Callable[[Term], float]:
-    return lambda group: -float(np.sqrt((found[group] ** 2).mean()))
+    # What cannot be measured cannot be followed.
+    return lambda group: -float(np.sqrt((np.nan_to_num(found[group]) ** 2).mean()))

@@ -534,6 +534,19 @@ def test_coarse_to_fine_keeps_to_its_masks(n_masks):
     assert np.isfinite(found.scores).all()
 
 
+@pytest.mark.parametrize("fails", [(0,), (0, 2)])
+def test_no_pair_is_proposed_of_masks_without_a_finite_value(fails):
+    def values(kept):
+        whole = 1.0 * kept[:, 1] + 2.0 * (kept[:, 2] | kept[:, 3])
+        return np.where(kept[:, list(fails)].any(axis=1), whole, np.nan)
+
+    found = mx.screen(mx.FunctionValues(values, 4), "ablation")
+    predicted = dict(zip(found.terms, found.scores, strict=True))
+    # Unit 0 alone, or units 0 and 2 together, have no value: nothing is said of them.
+    assert predicted == {(1,): -1.0, (2, 3): -2.0}
+    assert found.considered[1] == {1: 3, 2: 5}[len(fails)]
+
+
 def test_groups_are_layers_then_kinds_then_halves():
     units = layered(2, 3)
     layers = split(units, tuple(range(8)))
