@@ -84,8 +84,9 @@ class Validation(RunResult):
         if self.output_effects.shape[1] != 1:
             return True
         widths = self.intervals[:, 1] - self.intervals[:, 0]
+        largest = np.abs(self.effects[~self.failed]).max(initial=0.0)
         # Rounding has a width as well.
-        return bool((widths > _ROUNDED * np.abs(self.effects).max(initial=0.0)).any())
+        return bool((widths > _ROUNDED * largest).any())
 
     @property
     def smallest_effect(self) -> float | None:
@@ -134,7 +135,7 @@ class Validation(RunResult):
 
         ``low`` and ``high`` are corrected for the number of terms; ``se`` is the plain standard
         error over outputs. With one output there is no spread: these are NaN, and nothing is
-        confirmed.
+        confirmed; in random contexts, over which there is one, ``se`` alone is NaN.
         """
         unsure = np.full(len(self.terms), np.nan)
         spread = self.has_spread
@@ -149,7 +150,7 @@ class Validation(RunResult):
                 "low": self.intervals[:, 0] if spread else unsure,
                 "high": self.intervals[:, 1] if spread else unsure,
                 "confirmed": self.confirmed & spread,
-                "se": errors if spread else unsure,
+                "se": errors if self.output_effects.shape[1] > 1 else unsure,
             }
         )
 

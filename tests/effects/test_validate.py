@@ -174,6 +174,25 @@ def test_intervals_in_random_contexts_cover_the_mean_over_all_contexts():
     assert covered >= 52
 
 
+def test_a_term_that_fails_takes_no_interval_from_the_others():
+    def fails(masks):
+        whole = 3.0 * masks[:, 1] + 1.0 * (masks[:, 1] & masks[:, 4])
+        return np.where(masks[:, 2] | masks[:, 3], whole, np.nan)
+
+    values = mx.FunctionValues(fails, 5)
+    around = {"contexts": 20, "keep": 0.95, "seed": 1}
+    other = mx.validate(values, [(1,), (0,)], **around).to_pandas()
+    beside = mx.validate(values, [(1,), (2, 3)], **around).to_pandas()
+    assert beside["effect"].isna().tolist() == [False, True]
+    # One output has no error over outputs, whatever the spread over contexts.
+    assert beside["se"].isna().all()
+    assert beside.loc[0, ["low", "high", "confirmed"]].tolist() == [
+        pytest.approx(other.loc[0, "low"]),
+        pytest.approx(other.loc[0, "high"]),
+        True,
+    ]
+
+
 def test_one_context_is_refused():
     values, _ = with_outputs(PLANTED)
     with pytest.raises(Refused, match="contexts = 1"):
