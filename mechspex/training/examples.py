@@ -118,15 +118,46 @@ def _labels(dataset: object, groups: str | Sequence[object], n_rows: int) -> lis
             raise Refused(f"groups = {groups!r}: give {_GROUPS}")
         if isinstance(dataset, int):
             raise Refused(f"groups = {groups!r} of {dataset} examples: give the data set as well")
-        inputs, labels = (np.asarray(part) for part in dataset)  # type: ignore[union-attr]
+        inputs, labels = map(_on_the_cpu, dataset)  # type: ignore[call-overload]
         if groups == "classes":
-            return [f"class {label}" for label in labels.tolist()]
+            return [f"class {label}" for label in np.asarray(labels).tolist()]
         first: dict[object, int] = {}
-        keys = [(inputs[row].tobytes(), labels[row].tobytes()) for row in range(n_rows)]
+        keys = zip(_keys(inputs), _keys(labels), strict=True)
         return [f"#{first.setdefault(key, row)}" for row, key in enumerate(keys)]
     if not hasattr(groups, "__len__") or len(groups) != n_rows:
         raise Refused(f"groups = {told(groups)} of {n_rows} examples: give {_GROUPS}")
     return [str(label) for label in groups]
+
+
+def _on_the_cpu(given: Any) -> Any:
+    """A tensor as an array, wherever it lies; anything else as it is."""
+    return given.detach().cpu().numpy() if hasattr(given, "detach") else given
+
+
+def _keys(rows: Any) -> list[object]:
+    """Of each row what it has in common with those that equal it."""
+    try:
+        array = np.asarray(rows)
+    except ValueError:  # rows of several lengths
+        return [_key(row) for row in rows]
+    if array.dtype == object:  # texts of a pandas frame among them
+        return [_key(row) for row in array]
+    return [_bytes(row) for row in array]
+
+
+def _key(value: Any) -> object:
+    value = _on_the_cpu(value)
+    if isinstance(value, list | tuple):
+        return tuple(map(_key, value))
+    array = np.asarray(value)
+    if array.dtype != object:
+        return array.shape, _bytes(array)
+    return tuple(map(_key, array)) if array.ndim else str(value)
+
+
+def _bytes(array: Any) -> bytes:
+    # −0 equals 0.
+    return (array + 0 if array.dtype.kind == "f" else array).tobytes()
 
 
 def _by_label(labels: list[str]) -> dict[str, list[int]]:

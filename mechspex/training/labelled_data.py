@@ -95,10 +95,14 @@ class LabelledData:
 
 def _tensor(name: str, values: Any) -> Tensor:
     try:
-        array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(values)
-        if isinstance(array, np.ndarray) and array.dtype.kind in "US":
-            raise Refused(f"{name} are texts; give numbers (classes are 0, 1, …)")
-        tensor = torch.as_tensor(array).clone()
+        if isinstance(values, Tensor):
+            tensor = values.detach().cpu().clone()
+        else:
+            array = np.asarray(values)
+            if array.dtype.kind in "US":
+                raise Refused(f"{name} are texts; give numbers (classes are 0, 1, …)")
+            # PyTorch takes no rows in reverse and no bytes in the other order.
+            tensor = torch.as_tensor(np.array(array, array.dtype.newbyteorder("="), order="C"))
     except (TypeError, ValueError, RuntimeError) as error:
         raise Refused(f"{name} are no array of numbers ({error}); give numbers") from None
     if tensor.is_complex():

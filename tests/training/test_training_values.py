@@ -6,7 +6,9 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge
 from value_function_laws import check_gradient_laws, check_laws
@@ -131,6 +133,35 @@ def test_groups_by_class_by_label_and_duplicates():
     assert all(set(LABELS[list(rows)]) == {int(name[-1])} for name, rows in zip(
         classes.names, classes.rows, strict=True
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        pd.DataFrame({"text": ["".join(["or", "ange"]), "pear", "orange"], "n": [1, 2, 1]}),
+        pd.Series(["".join(["or", "ange"]), "pear", "orange"]),
+        [[1, 2], [1], [1, 2]],
+        [np.arange(5000), np.arange(4), np.arange(5000)],
+        torch.tensor([[1.0], [2.0], [1.0]], requires_grad=True),
+        np.array([[0.0], [1.0], [-0.0]]),
+    ],
+)
+@pytest.mark.parametrize("labels", [["u", "v", "u"], pd.Series(["u", "v", "u"]), [0, 1, 0]])
+def test_duplicates_of_any_inputs_are_those_that_are_equal(inputs, labels):
+    assert mx.examples((inputs, labels), groups="duplicates").rows == ((0, 2), (1,))
+    assert mx.examples((inputs, [0, 1, 2]), groups="duplicates").rows == ((0,), (1,), (2,))
+
+
+def test_data_are_read_however_they_lie_in_memory(recwarn):
+    backwards = (INPUTS[::-1], LABELS[::-1])
+    values = mx.TrainingValues("ridge", backwards, ASKED)
+    same = mx.TrainingValues("ridge", tuple(map(np.array, backwards)), ASKED)
+    swapped = mx.TrainingValues("ridge", (backwards[0].astype(">f8"), backwards[1]), ASKED)
+    frame = mx.TrainingValues("ridge", (pd.DataFrame(backwards[0]), backwards[1]), ASKED)
+    assert {v.configuration["training set"] for v in (values, swapped, frame)} == {
+        same.configuration["training set"]
+    }
+    assert not recwarn.list
 
 
 def test_explaining_and_resuming_train_nothing_twice(tmp_path):
