@@ -13,14 +13,16 @@ from mechspex.cli.choices import Ablation, Dtype, Metric, Precision
 from mechspex.core.checks import told
 from mechspex.core.errors import Refused
 
-# {entry of the file: (the option of ``mechspex sweep``, what it holds)}; lists are combined.
+# {entry of the file: (its option, what it holds)}; lists are combined.
 LISTS: dict[str, tuple[str, type]] = {
     "models": ("model", str), "tasks": ("task", str), "units": ("units", str),
     "ablations": ("ablation", str), "seeds": ("seed", int), "order": ("order", int),
+    "densities": ("density", float),
 }  # fmt: skip
 SINGLE: dict[str, tuple[str, type]] = {
     "prompts": ("prompts", int), "dtype": ("dtype", str), "precision": ("precision", str),
     "device": ("device", str), "layers": ("layers", str), "metric": ("metric", str),
+    "contexts": ("contexts", int),
 }  # fmt: skip
 _DEFAULTS: dict[str, list[Any]] = {
     "models": ["smollm2-135m"], "units": ["heads"], "ablations": ["mean"], "seeds": [0]
@@ -29,10 +31,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "ablations": get_args(Ablation), "dtype": get_args(Dtype), "precision": get_args(Precision),
     "metric": get_args(Metric),
 }  # fmt: skip
-_MEANT = {"orders": "order"}
-# What random masks have.
-_RANDOM = ("density", "densities", "keep", "masks", "n_masks", "budget")
-_WANTED = {str: "text in quotes", int: "whole numbers"}
+_MEANT = {"orders": "order", "density": "densities", "keep": "densities"}
+# What the masks of an explanation have.
+_DECODED = ("masks", "n_masks", "budget")
+_WANTED = {str: "text in quotes", int: "whole numbers", float: "numbers"}
 
 
 @dataclass(frozen=True)
@@ -88,19 +90,20 @@ def read_sweep_file(file: Path) -> dict[str, Any]:
         key = _MEANT.get(written, written)
         known = LISTS.get(key) or SINGLE.get(key)
         place = f"{file}, line {line_of(text, [written])}"
-        if written in _RANDOM:
+        if written in _DECODED:
             raise Refused(
-                f"{place}: {written!r} is of random masks, and sweeps draw none: they ablate every "
-                "unit, or every pair, exactly; random masks are drawn by: mechspex explain TASK "
-                "--keep 0.9 --masks 500"
+                f"{place}: {written!r} is of masks that are decoded, and a sweep measures every "
+                "unit, or every pair, exactly, at a density in so many 'contexts'; masks are "
+                "decoded by: mechspex explain TASK --keep 0.9 --masks 500"
             )
         if known is None:
             raise Refused(f"{place}: unknown {key!r}; there are {', '.join([*LISTS, *SINGLE])}")
         if key in read:
-            raise Refused(f"{place}: {written!r} is 'order' once more; write one list")
+            raise Refused(f"{place}: {written!r} is {key!r} once more; write one list")
         entries = given if isinstance(given, list) and key in LISTS else [given]
         kind = known[1]
-        if not entries or not all(type(entry) is kind for entry in entries):
+        kinds = (float, int) if kind is float else (kind,)
+        if not entries or not all(type(entry) in kinds for entry in entries):
             raise Refused(f"{place}: {key!r} is {told(given)}; it takes {_WANTED[kind]}")
         read[key] = entries if key in LISTS else given
     return read
@@ -122,7 +125,15 @@ def cells_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         for entry in given if isinstance(given, list) else [given]:
             if entry not in choices:
                 raise Refused(f"{key}: {entry!r} is unknown; choose {', '.join(choices)}")
-    # Orders alone have no default here: a sweep of no order is one of singles.
+    for density in table.get("densities") or ():
+        if not 0 < density <= 1:
+            raise Refused(
+                f"densities: {told(density)} is none; give probabilities above 0, 1 keeps all units"
+            )
+    if table.get("contexts") and not any(d < 1 for d in table.get("densities") or ()):
+        raise Refused("contexts are of densities below 1; add a line such as: densities = [0.5]")
+    # Orders and densities alone have no default here: a sweep of no order is one of singles,
+    # and one of no density keeps all others.
     keys = [key for key in LISTS if table.get(key) or key in _DEFAULTS]
     lists = [list(dict.fromkeys(table.get(key) or _DEFAULTS[key])) for key in keys]
     single = {SINGLE[key][0]: table[key] for key in SINGLE if table.get(key) is not None}

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from functools import wraps
-from math import comb
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +12,7 @@ import typer
 
 from mechspex.cli.choices import Dtype, Precision
 from mechspex.cli.collect import show_table
-from mechspex.cli.experiment import Experiment
-from mechspex.cli.kept import SWEPT, Question
+from mechspex.cli.kept import SWEPT
 from mechspex.cli.output import (
     EXPERIMENT,
     OUTPUT,
@@ -26,8 +22,7 @@ from mechspex.cli.output import (
     refuse_unwritable,
     to_stderr,
 )
-from mechspex.cli.own_prompts import is_table
-from mechspex.cli.search import Search
+from mechspex.cli.sweep_cell import Cell, in_short
 from mechspex.cli.sweep_file import LISTS, SINGLE, Shard, cells_of, read_sweep_file
 from mechspex.cli.workers import with_workers
 from mechspex.core.counted import counted, time_in_words
@@ -42,70 +37,6 @@ _TIMED, _TIMED_PROMPTS = 8, 64
 
 _Refused = list[tuple[str, MechspexError]]
 """(what tells a sweep from the others, why it cannot be)."""
-
-
-@dataclass
-class Cell:
-    """One of the sweeps.
-
-    Attributes:
-        in_short: what tells it from the others.
-        experiment: its options.
-        order: whether pairs are swept as well.
-        question: what finds its answer again.
-    """
-
-    in_short: str
-    experiment: Experiment
-    order: int
-    question: Question
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> Cell:
-        """The sweep of these options, checked: the question that ``mechspex sweep`` asks.
-
-        Args:
-            options: the options of the file; ``task`` may be a file of prompts.
-        """
-        in_short = _in_short(options)
-        options = {"device": os.environ.get("MECHSPEX_DEVICE") or "cpu"} | options
-        order = options.pop("order", 1)
-        if order not in (1, 2):
-            raise Refused(f"order = {order}: sweep singles (1) or pairs as well (2)")
-        if is_table(options["task"]):
-            options |= {"prompts_from": Path(options.pop("task"))}
-        searched = {option.name for option in fields(Search)}
-        plain = Experiment(**options)
-        names = [o.name for o in fields(Experiment) if o.name not in {*searched, "asked"}]
-        asked = {"command": "sweep", **{name: getattr(plain, name) for name in names}}
-        experiment = Experiment(**options, asked={**asked, "order": order, "among": None})
-        experiment.check()
-        about = f"{experiment.about}-sweep"
-        return cls(in_short, experiment, order, Question.of(experiment, about))
-
-    @property
-    def n_masks(self) -> int:
-        """How many masks the sweep measures, with that which keeps all units."""
-        n_units = len(self.experiment.chosen)
-        return 1 + n_units + (comb(n_units, 2) if self.order == 2 else 0)
-
-    @property
-    def n_prompts(self) -> int:
-        """How many prompts it measures: of a file those that there are."""
-        wanted = self.experiment.prompts
-        if self.experiment.task is not None:
-            return wanted
-        return min(wanted, len(self.experiment.own_task(self.experiment.tokenizer)))
-
-    @property
-    def draws(self) -> bool:
-        """Whether the seed draws anything: the prompts of a task, or what stands in for a unit."""
-        return self.experiment.task is not None or self.experiment.ablation == "resample"
-
-    @property
-    def loads(self) -> tuple[str, str, str]:
-        """What a model is loaded by."""
-        return self.experiment.model, self.experiment.dtype, self.experiment.device
 
 
 def _flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -192,7 +123,7 @@ def _checked(plan: list[dict[str, Any]]) -> tuple[list[Cell], _Refused]:
         try:
             cells.append(cell := Cell.of(options))
         except MechspexError as error:
-            refused.append((_in_short(options), error))
+            refused.append((in_short(options), error))
             continue
         if not cell.draws:
             told.append(alike)
@@ -221,13 +152,6 @@ def _part(
         [cell for (cell, _), takes in zip(counts, taken, strict=True) if takes],
         [one for one, tells in zip(refused, told, strict=True) if tells],
     )
-
-
-def _in_short(options: dict[str, Any]) -> str:
-    """What tells a sweep from the others."""
-    names = ("task", "model", "units", "ablation")
-    words = [Path(options["task"]).stem, *(options[name] for name in names[1:])]
-    return " · ".join([*words, f"seed {options['seed']}", f"order {options.get('order', 1)}"])
 
 
 class _Models:
@@ -313,7 +237,7 @@ def _answer(cell: Cell, models: _Models) -> Any:
     import mechspex as mx
 
     def search(run: str, values: Any) -> Any:
-        return mx.sweep(values, order=cell.order, run=run, progress=True)
+        return mx.sweep(values, order=cell.order, run=run, progress=True, **cell.around)
 
     try:
         return cell.question.searched(SWEPT, search, cell.experiment.prompts)
@@ -340,9 +264,10 @@ def _planned(cell: Cell, models: _Models, rates: dict[tuple[str, ...], float]) -
     Args:
         cell: the sweep.
         models: gives it its model.
-        rates: seconds a mask that were measured, by model and prompts; takes its own.
+        rates: seconds a mask that were measured, by model, prompts and density; takes its own.
     """
-    key = (*cell.loads, cell.experiment.task_name, str(cell.experiment.precision))
+    density = str(cell.around.get("keep"))
+    key = (*cell.loads, cell.experiment.task_name, str(cell.experiment.precision), density)
     try:
         done = cell.question.folder(SWEPT) is not None
         if not done and key not in rates:
@@ -392,7 +317,8 @@ def _seconds_a_mask(cell: Cell) -> float:
     """The seconds that one of the sweep's own masks takes: on its prompts, or on some if many."""
     import numpy as np
 
-    from mechspex.core.masks import ablate_sets
+    from mechspex.core.masks import turn_sets
+    from mechspex.effects.sweep import contexts_of
     from mechspex.runs.recorded import RecordedValues
 
     n_all = cell.n_prompts
@@ -402,7 +328,8 @@ def _seconds_a_mask(cell: Cell) -> float:
         cell.experiment.task_drawn(n_all)
     (values,) = cell.experiment.values(n_prompts)
     columns = np.linspace(0, len(values.units) - 1, 2 * _TIMED).astype(int)
-    masks = ablate_sets(len(values.units), [(int(column),) for column in np.unique(columns)])
+    context, *_ = contexts_of(len(values.units), **({"contexts": 0} | cell.around))
+    masks = turn_sets(context, [(int(column),) for column in np.unique(columns)])
     values(masks[1::2])
     recorded = RecordedValues(values, None)
     seconds = recorded.pace(masks[::2])

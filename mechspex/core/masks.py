@@ -205,6 +205,19 @@ def ablate_sets(n_units: int, sets: Iterable[Iterable[int]]) -> Bool[np.ndarray,
     return masks
 
 
+def turn_sets(
+    context: Bool[np.ndarray, " unit"], sets: Iterable[Iterable[int]]
+) -> Bool[np.ndarray, "mask unit"]:
+    """One mask a set: the context with that set turned over, so that what it keeps is ablated and
+    what it ablates is kept.
+
+    Args:
+        context: the mask that sets all units.
+        sets: the sets, by column.
+    """
+    return ablate_sets(len(context), sets) == context
+
+
 def keep_only(n_units: int, sets: Iterable[Iterable[int]]) -> Bool[np.ndarray, "mask unit"]:
     """One mask a set: that set is kept and every other unit ablated."""
     return ~ablate_sets(n_units, sets)

@@ -40,7 +40,8 @@ _MOST_AS_JSON = 200_000
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep(RunResult):
-    """The exact effect of ablating every unit, or every pair, in the otherwise whole model.
+    """The exact effect of ablating every unit, or every pair, in the otherwise whole model, or in
+    random contexts.
 
     Attributes:
         units: what the terms' indices stand for.
@@ -48,7 +49,7 @@ class Sweep(RunResult):
         configuration: everything the values depend on but the mask.
         order: 1, singles; 2, singles and pairs.
         clean: the value with every unit kept.
-        values: the value with each term ablated and every other unit kept.
+        values: the value with each term ablated and every other unit kept; in contexts the mean.
         tested: the effects of the singles, then those of the pairs, with intervals over outputs;
             the false discovery rate holds in each of them on its own.
         cost: what it took.
@@ -71,6 +72,16 @@ class Sweep(RunResult):
     folder: Path | None = field(default=None, compare=False)
 
     @property
+    def contexts(self) -> int:
+        """In how many random masks of the other units effects were measured; 0: all were kept."""
+        return self.tested[0].contexts
+
+    @property
+    def keep(self) -> float:
+        """The density of these masks; 1 where all others were kept."""
+        return self.tested[0].keep
+
+    @property
     def terms(self) -> tuple[Term, ...]:
         """The units that were ablated, by column, then the pairs of them."""
         return tuple(term for tested in self.tested for term in tested.terms)
@@ -78,13 +89,19 @@ class Sweep(RunResult):
     @property
     def output_effects(self) -> Float[np.ndarray, "term output"]:
         """ablated(i) = f(all but i) − f(all) and ablated(i, j) = f(all but i and j) − f(all but i)
-        − f(all but j) + f(all), for every output."""
+        − f(all but j) + f(all), for every output; in contexts the means of the same with the other
+        units as each context has them."""
         return np.concatenate([tested.output_effects for tested in self.tested])
 
     @property
     def effects(self) -> Float[np.ndarray, " term"]:
         """The same, mean over outputs."""
         return self.output_effects.mean(axis=1)
+
+    @property
+    def standard_errors(self) -> Float[np.ndarray, " term"]:
+        """The standard error of each effect, over outputs and, where there are some, contexts."""
+        return np.concatenate([tested.standard_errors for tested in self.tested])
 
     @property
     def failed(self) -> Bool[np.ndarray, " term"]:
@@ -132,7 +149,7 @@ class Sweep(RunResult):
         lines = [
             subject(self.configuration, self.units),
             f"clean {self.clean.mean():+.3f}   (mean over {counted(len(self.outputs), 'output')})",
-            f"exact: {' and '.join(counts)} ablated, each alone",
+            f"exact: {' and '.join(counts)} ablated, each {self._among}",
         ]
         if self.failed.any():
             terms = [term for term, failed in zip(self.terms, self.failed, strict=True) if failed]
@@ -148,8 +165,18 @@ class Sweep(RunResult):
             level=self.tested[0].level,
             tested=" and among the ".join(counts),
             folder=self.folder,
+            contexts=self.contexts,
         )
         return "\n".join(lines)
+
+    @property
+    def _among(self) -> str:
+        """What the other units were, in words."""
+        if not self.contexts:
+            return "alone"
+        return (
+            f"in {self.contexts:,} random contexts that keep a unit with probability {self.keep:g}"
+        )
 
     @property
     def in_short(self) -> str:
@@ -157,7 +184,7 @@ class Sweep(RunResult):
         counts = [_count(len(tested.terms), order) for order, tested in enumerate(self.tested, 1)]
         return (
             f"{subject(self.configuration, self.units)}; clean {self.clean.mean():+.3f}, "
-            f"{' and '.join(counts)} ablated"
+            f"{' and '.join(counts)} ablated{f' {self._among}' if self.contexts else ''}"
         )
 
     def _tables(self) -> list[pd.DataFrame]:
@@ -172,8 +199,10 @@ class Sweep(RunResult):
         """
         from mechspex.figures import beeswarm, head_map
 
-        few_a_layer = {unit.kind for unit in self.units} <= {"head", "mlp"}
-        return (head_map if few_a_layer else beeswarm)(self, metric=metric)
+        if not {unit.kind for unit in self.units} <= {"head", "mlp"}:
+            return beeswarm(self, metric=metric)
+        told = [f"{subject(self.configuration, self.units)} · density {self.keep:g}"]
+        return head_map(self, metric=metric, names=told if self.contexts else None)
 
     def to_dict(self) -> dict[str, Any]:
         """The sweep as plain numbers and lists, with a schema name; JSON can hold it."""

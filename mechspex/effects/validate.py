@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from mechspex.core.checks import CONTEXTS, PROBABILITY, SEED
 from mechspex.core.doors import door
 from mechspex.core.errors import Refused
-from mechspex.core.masks import ablate_sets, sample_masks
+from mechspex.core.masks import ablate_sets, sample_masks, turn_sets
 from mechspex.core.statistics import discovery_halfwidths, standard_error
 from mechspex.core.terms import as_terms, columns_of
 from mechspex.core.units import Term, UnitSet, by_order, subsets_of
@@ -102,10 +102,13 @@ def validate(
         return validation
     units = value_function.units
     columns = tuple(_columns(term, units) for term in terms)
+    subsets = sorted({s for term in [(), *columns] for s in subsets_of(term)}, key=by_order)
     if contexts:
         around = sample_masks(value_function.n_units, contexts, keep=keep, seed=seed)
-        return _of(value_function, _effects_around(value_function, columns, around, level))
-    subsets = sorted({s for term in [(), *columns] for s in subsets_of(term)}, key=by_order)
+        among = (value_function(turn_sets(one, subsets)).astype(np.float64) for one in around)
+        value = [dict(zip(subsets, rows, strict=True)) for rows in among]
+        found, _ = effects_around(units, columns, around, value, keep=keep, level=level)
+        return _of(value_function, found)
     measured = value_function(ablate_sets(value_function.n_units, subsets)).astype(np.float64)
     found = exact_effects(units, columns, dict(zip(subsets, measured, strict=True)), level=level)
     return _of(value_function, found)
@@ -163,30 +166,44 @@ def exact_changes(
     return _judged(units, terms, changes, standard_error(changes), degrees, rounded, level)
 
 
-def _effects_around(
-    value_function: ValueFunction,
+def effects_around(
+    units: UnitSet,
     terms: tuple[Term, ...],
     around: Bool[np.ndarray, "context unit"],
-    level: float,
-) -> Validation:
-    """The effects of `terms` averaged over what is kept of the other units."""
-    n_contexts, n_outputs = len(around), len(value_function.outputs)
-    effects = np.empty((len(terms), n_outputs))
+    values: Sequence[Mapping[Term, Float[np.ndarray, " output"]]],
+    *,
+    keep: float,
+    level: float = 0.05,
+) -> tuple[Validation, Float[np.ndarray, "term output"]]:
+    """The effects of `terms` averaged over contexts, and the values with each term ablated.
+
+    A context z keeps some units of T and ablates the others, A. With g(F) the value of z with F
+    turned over, the effect of T there is (−1)^{|A|} Σ_{F⊆T} (−1)^{|T|−|F|} g(F), so that one set of
+    masks around z serves all terms.
+
+    Args:
+        units: what the terms' columns stand for.
+        terms: the sets, by column.
+        around: the contexts.
+        values: for each of them {F: g(F)}, for every F ⊆ every term.
+        keep: the probability with which a context keeps a unit.
+        level: the false discovery rate.
+    """
+    n_contexts, n_outputs = len(around), len(values[0][()])
+    effects, ablated = np.empty((2, len(terms), n_outputs))
     rounded, variance = np.empty(len(terms)), np.empty(len(terms))
     for row, term in enumerate(terms):
-        subsets = list(subsets_of(term))
-        masks = np.repeat(around[None], len(subsets), axis=0)
-        masks[:, :, list(term)] = True
-        for number, subset in enumerate(subsets):
-            masks[number][:, list(subset)] = False
-        measured = value_function(masks.reshape(-1, around.shape[1])).astype(np.float64)
-        table = measured.reshape(len(subsets), n_contexts, n_outputs)
-        each = _effect(table)
+        table = np.array([[value[s] for value in values] for s in subsets_of(term)])
+        kept = around[:, list(term)]
+        each = (-1.0) ** (~kept).sum(axis=1)[:, None] * _effect(table)
         effects[row], rounded[row] = each.mean(axis=0), _rounding(table)
         variance[row] = each.mean(axis=1).var(ddof=1) / n_contexts
+        left = [tuple(unit for unit in term if context[unit]) for context in around]
+        ablated[row] = np.mean([value[s] for value, s in zip(values, left, strict=True)], axis=0)
     error = np.sqrt(standard_error(effects) ** 2 + variance)
     fewest = n_contexts if n_outputs == 1 else min(n_contexts, n_outputs)
-    return _judged(value_function.units, terms, effects, error, fewest - 1, rounded, level)
+    found = _judged(units, terms, effects, error, fewest - 1, rounded, level)
+    return replace(found, contexts=n_contexts, keep=keep, errors=error), ablated
 
 
 def _effect(table: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from mechspex.core.json_values import (
     read_number,
     read_term,
     read_texts,
+    read_whole,
 )
 from mechspex.core.statistics import errors_to_discover, standard_error
 from mechspex.core.units import Term, UnitSet
@@ -50,6 +51,10 @@ class Validation(RunResult):
         level: the false discovery rate: the expected share of false terms among the confirmed.
         configuration: what the values depend on; empty of a function of one's own, which has no
             task and no model, as a part of another answer, and in answers of earlier versions.
+        contexts: in how many random masks of the other units the effects were measured and
+            averaged; 0 where all others were kept, and in answers of earlier versions.
+        keep: the density of these masks; 1 where all others were kept.
+        errors: the standard errors in contexts; None where outputs alone spread.
     """
 
     schema: ClassVar[str] = "mechspex.validation/3"
@@ -65,6 +70,9 @@ class Validation(RunResult):
     confirmed: Bool[np.ndarray, " term"]
     level: float
     configuration: Mapping[str, str] = field(default_factory=dict)
+    contexts: int = 0
+    keep: float = 1.0
+    errors: Float[np.ndarray, " term"] | None = None
 
     @property
     def effects(self) -> Float[np.ndarray, " term"]:
@@ -76,6 +84,15 @@ class Validation(RunResult):
     def failed(self) -> Bool[np.ndarray, " term"]:
         """Terms that could not be measured: a mask of theirs has no finite value."""
         return ~np.isfinite(self.effects)
+
+    @property
+    def standard_errors(self) -> Float[np.ndarray, " term"]:
+        """The standard error of each mean effect over outputs, and over contexts where there are
+        some: √(s²/n + c²/m), with s² the variance of a term's effects over n outputs and c² that of
+        their means over m contexts."""
+        # A failed mask leaves what is not finite.
+        with np.errstate(invalid="ignore"):
+            return standard_error(self.output_effects) if self.errors is None else self.errors
 
     @property
     def has_spread(self) -> bool:
@@ -134,14 +151,11 @@ class Validation(RunResult):
         """A frame with one row a term, in the order of `terms`.
 
         ``low`` and ``high`` are corrected for the number of terms; ``se`` is the plain standard
-        error over outputs. With one output there is no spread: these are NaN, and nothing is
-        confirmed; in random contexts, over which there is one, ``se`` alone is NaN.
+        error, over outputs and contexts. With one output and no contexts there is no spread: these
+        are NaN, and nothing is confirmed.
         """
         unsure = np.full(len(self.terms), np.nan)
-        spread = self.has_spread
-        # A failed mask leaves what is not finite.
-        with np.errstate(invalid="ignore"):
-            errors = standard_error(self.output_effects)
+        spread, n_outputs = self.has_spread, self.output_effects.shape[1]
         return pd.DataFrame(
             {
                 "units": [self.units.label(term) for term in self.terms],
@@ -150,7 +164,7 @@ class Validation(RunResult):
                 "low": self.intervals[:, 0] if spread else unsure,
                 "high": self.intervals[:, 1] if spread else unsure,
                 "confirmed": self.confirmed & spread,
-                "se": errors if self.output_effects.shape[1] > 1 else unsure,
+                "se": self.standard_errors if n_outputs > 1 or self.contexts else unsure,
             }
         )
 
@@ -176,6 +190,7 @@ class Validation(RunResult):
             output_effects=self.output_effects[chosen],
             intervals=self.intervals[chosen],
             confirmed=self.confirmed[chosen],
+            errors=None if self.errors is None else self.errors[chosen],
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,11 +207,13 @@ class Validation(RunResult):
 
     def by_columns(self) -> dict[str, Any]:
         """What larger results hold, which have the units and a row a term themselves."""
+        around = {"contexts": self.contexts, "keep": self.keep, "errors": plain(self.errors)}
         return {
             "terms": [list(term) for term in self.terms],
             "output_effects": plain(self.output_effects),
             "intervals": plain(self.intervals),
             "level": self.level,
+            **(around if self.contexts else {}),
         }
 
     def to_record(self) -> dict[str, Any]:
@@ -242,6 +259,7 @@ class Validation(RunResult):
         units.label(column for term in terms for column in term)
         intervals = read_array(record["intervals"], "term", "end", rows=len(terms))
         intervals = intervals.reshape(-1, 2)
+        errors = record.get("errors")
         return cls(
             units=units,
             terms=terms,
@@ -250,6 +268,9 @@ class Validation(RunResult):
             confirmed=(intervals[:, 0] > 0) | (intervals[:, 1] < 0),
             level=read_number(record["level"]),
             configuration=read_texts(record.get("configuration", {})),
+            contexts=read_whole(record.get("contexts", 0)),
+            keep=read_number(record.get("keep", 1.0)),
+            errors=None if errors is None else read_array(errors, "term", rows=len(terms)),
         )
 
     @property

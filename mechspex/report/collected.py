@@ -36,6 +36,7 @@ class CollectedRow(NamedTuple):
         answer: ``sweep``, ``explanation`` or ``validation``.
         task, model, ablation, metric: what the values depend on.
         seed: the seed of prompts, masks and ablation.
+        density: the probability with which each other unit was kept; 1 where all were.
         prompts: how many prompts the effect is a mean over.
         clean: the value with every unit kept; of an explanation on the prompts that were searched.
         unit: the first unit of the set.
@@ -47,7 +48,8 @@ class CollectedRow(NamedTuple):
         output: the prompt, in a table by prompts.
         effect: in the ``ablated`` basis: of a pair the joint effect less the two single ones.
         value: the value with the set ablated, where it is known.
-        se: the standard error of the effect over prompts.
+        se: the standard error of the effect over prompts, and over the masks of the other units
+            where these were drawn.
     """
 
     run: str
@@ -57,6 +59,7 @@ class CollectedRow(NamedTuple):
     ablation: str | None
     metric: str | None
     seed: int | None
+    density: float | None
     prompts: int
     clean: float | None
     unit: str
@@ -125,7 +128,8 @@ class Collected(Result):
         if again:
             lines.append(
                 f"{counted(again, 'effect')} of the same sets, task, model, ablation, metric, seed "
-                "and number of prompts in several runs: the column run tells these rows apart"
+                "and number of prompts, at one density, in several runs: the column run tells "
+                "these rows apart"
             )
         if len(shown):
             lines += ["", shown.to_string(index=False, na_rep="", float_format="%+.3f")]
@@ -141,7 +145,7 @@ class Collected(Result):
         return sum(len(found) for found in runs.values() if len(set(found)) > 1)
 
     def plot(self) -> "matplotlib.figure.Figure":
-        """A map of single effects for each task, model, ablation and seed, on one scale.
+        """A map of single effects for each task, model, ablation, seed and density, on one scale.
 
         Raises:
             Refused: there are no single units with layers, or more maps than a page holds.
@@ -154,12 +158,14 @@ class Collected(Result):
         singles = [row for row in singles if row.output is None]
         maps: dict[tuple[Any, ...], dict[str, float]] = {}
         for row in singles:
-            key = (row.task, row.model, row.ablation, row.seed, row.run)
+            density = None if row.density is None else f"density {row.density:g}"
+            key = (row.task, row.model, row.ablation, row.seed, density, row.run)
             maps.setdefault(key, {})[row.unit] = np.nan if row.effect is None else row.effect
         if not maps:
             raise Refused("no run here has the effects of single units with layers; sweep some")
         if len(maps) > _MAPS:
             raise Refused(f"{len(maps)} runs are more than {_MAPS} maps; collect fewer at a time")
+        alone = " alone" if {row.density for row in singles} <= {None, 1.0} else ""
         units = UnitSet(tuple(dict.fromkeys(_unit(row) for row in singles)))
         return unit_map(
             units,
@@ -167,7 +173,7 @@ class Collected(Result):
                 title: [effect.get(name, np.nan) for name in units.names]
                 for title, effect in zip(_titles(list(maps)), maps.values(), strict=True)
             },
-            quantity="effect of ablating the unit alone",
+            quantity=f"effect of ablating the unit{alone}",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,8 +190,8 @@ class Collected(Result):
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> Collected:
         columns = record["columns"]
-        # Earlier versions knew no spans.
-        columns = {"span": [None] * len(columns["unit"]), **columns}
+        # Earlier versions knew no spans and no densities.
+        columns = {name: [None] * len(columns["unit"]) for name in ("span", "density")} | columns
         read = [_column(name, columns[name]) for name in CollectedRow._fields]
         rows = tuple(CollectedRow(*row) for row in zip(*read, strict=True))
         return cls(
@@ -196,10 +202,11 @@ class Collected(Result):
         )
 
 
-_APART = ("metric", "seed", "prompts", "output")
+_APART = ("metric", "seed", "density", "prompts", "output")
 # What an effect is of: all but where it was measured, and what came out.
 _ASKED = (
-    "task", "model", "ablation", "metric", "seed", "prompts", "unit", "second_unit", "output",
+    "task", "model", "ablation", "metric", "seed", "density", "prompts", "unit", "second_unit",
+    "output",
 )  # fmt: skip
 _COUNTED = ("run", "task", "model", "ablation")
 _KINDS = {name: str(kind) for name, kind in get_type_hints(CollectedRow).items()}

@@ -16,7 +16,6 @@ from mechspex.core.doors import door
 from mechspex.core.errors import MechspexError, Refused, RunError
 from mechspex.core.json_values import read_json, read_whole
 from mechspex.core.provenance import Provenance
-from mechspex.core.statistics import standard_error
 from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validation import Validation
 from mechspex.explanation.explanation import Explanation
@@ -110,9 +109,10 @@ def _rows(answer: Any, run: str, folder: Path, per_prompt: bool) -> Iterator[Col
         "seed": _seed(folder, provenance),
         "prompts": answer.output_effects.shape[1],
     }
-    spread = answer.output_effects.shape[1] > 1
-    with np.errstate(invalid="ignore"):
-        errors = standard_error(answer.output_effects)
+    tested = answer.validation if isinstance(answer, Explanation) else answer
+    known["density"] = tested.keep
+    spread = answer.output_effects.shape[1] > 1 or tested.contexts > 0
+    errors = tested.standard_errors
     for row, term in enumerate(answer.terms):
         about = known | unit_columns(answer.units, term)
         effects, own = answer.output_effects[row], None if values is None else values[row]

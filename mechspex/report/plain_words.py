@@ -65,11 +65,14 @@ def _(result: Sweep) -> list[str]:
         f"With every unit kept the {metric} is {signed(result.clean.mean(), 2)} (mean over "
         f"{len(result.outputs)} {_plural('output', len(result.outputs))})."
     ]
+    among = "in the otherwise whole model"
+    if result.contexts:
+        among = f"in {result.contexts:,} random contexts of density {result.keep:g}"
     for name, tested in zip(("unit", "pair"), result.tested, strict=False):
         n_terms, held = len(tested.terms), int(np.count_nonzero(tested.to_pandas()["confirmed"]))
         lines.append(
-            f"Each of {n_terms:,} {_plural(name, n_terms)} was ablated in the otherwise whole "
-            f"model; {held:,} effects are confirmed (false discovery rate {tested.level:g})."
+            f"Each of {n_terms:,} {_plural(name, n_terms)} was ablated {among}; "
+            f"{held:,} effects are confirmed (false discovery rate {tested.level:g})."
         )
     alone, pairs = result.singles(), result.pairs()
     lines += _strongest("alone", alone[alone["confirmed"]])

@@ -191,13 +191,14 @@ def _fitting(units: str) -> str:
 
 
 def last_lines(
-    cost: Cost, n_outputs: int, *, level: float, tested: str, folder: Path | None
+    cost: Cost, n_outputs: int, *, level: float, tested: str, folder: Path | None, contexts: int = 0
 ) -> list[str]:
     """The last lines: what the intervals are about, what it cost, where it is kept."""
-    about = f"intervals over outputs; false discovery rate {level:g} among the {tested}"
+    over = f"outputs and {contexts:,} contexts" if contexts else "outputs"
+    about = f"intervals over {over}; false discovery rate {level:g} among the {tested}"
     lines = [
         "",
-        about if n_outputs > 1 else _ONE_OUTPUT,
+        about if n_outputs > 1 or contexts else _ONE_OUTPUT,
         cost.line(n_outputs),
     ]
     return lines if folder is None else [*lines, f"saved in {folder}"]

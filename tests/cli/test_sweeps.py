@@ -3,6 +3,8 @@
 import json
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 from architectures import save_architecture
 
@@ -197,7 +199,13 @@ def test_what_is_no_shard_is_refused(text):
         ("prompts = [3]", "it takes whole numbers"),
         ("models = []", "it takes text"),
         ("tasks = [", "is no TOML file"),
-        ("tasks = ['ioi']\ndensities = [0.9]", "line 2: 'densities' is of random masks.*--keep"),
+        (
+            "tasks = ['ioi']\nmasks = 500",
+            "line 2: 'masks' is of masks that are decoded.*--keep 0.9",
+        ),
+        ("tasks = ['ioi']\ndensities = ['half']", "line 2: 'densities' is .*; it takes numbers"),
+        ("tasks = ['ioi']\ndensities = [true]", "line 2: 'densities' is .*; it takes numbers"),
+        ("keep = 0.5\ndensity = 0.9", "line 2: 'density' is 'densities' once more"),
         ("order = 1\norders = [2]", "line 2: 'orders' is 'order' once more"),
         ("order = ['two']", "it takes whole numbers"),
     ],
@@ -231,6 +239,74 @@ def test_orders_are_combined_as_well(tmp_path, orders):
     assert [cell["order"] for cell in cells_of(read_sweep_file(file))] == [2]
 
 
+DENSE = """
+tasks = ["induction", "own.jsonl"]
+models = ["tiny"]
+ablations = ["zero"]
+densities = [1, 0.9, 0.5]
+contexts = 3
+prompts = 4
+"""
+
+
+def test_densities_stand_beside_each_other_in_the_table(run, plan, tmp_path, monkeypatch):
+    (tmp_path / "dense.toml").write_text(DENSE)
+    loads = counted_loads(monkeypatch)
+    dense = ("sweeps", "dense.toml", "--task", "induction", "--json")
+    planned = json.loads(run(*dense, "--dry-run")[1])
+    loads.clear()
+    code, out, err = run(*dense, "--figure", "maps.png")
+    assert (code, len(loads)) == (0, 1), err
+    table = pd.DataFrame(json.loads(out)["columns"])
+    assert table.groupby("density").size().to_dict() == {0.5: 8, 0.9: 8, 1.0: 8}
+    assert table["run"].nunique() == 3, "each density has a run of its own"
+    assert table["se"].notna().all()
+    assert table["clean"].nunique() == 1
+    answers = [mx.load(tmp_path / "runs" / name) for name in dict.fromkeys(table["run"])]
+    assert sorted(one.cost.masks for one in answers) == sorted(row["masks"] for row in planned)
+    half = next(one for one in answers if one.keep == 0.5)
+    assert 1 + 3 < half.cost.masks <= 1 + 3 * 9
+    assert [row["sweep"].split(" · ")[6:] for row in planned] == [[], ["density 0.9"],
+                                                                  ["density 0.5"]]  # fmt: skip
+    # By hand, on a model that is loaded anew.
+    model = mx.load_model("tiny")
+    task = mx.load_task("induction", model, n_prompts=4)
+    values = mx.ComponentValues(model, task, mx.heads(model), "zero")
+    direct = mx.validate(values, half.terms, contexts=3, keep=0.5)
+    assert np.allclose(half.effects, direct.effects, atol=1e-4)
+    assert np.allclose(half.standard_errors, direct.standard_errors, atol=1e-4)
+    loads.clear()
+    single = ("sweep", "induction", "--model", "tiny", "--prompts", "4", "--ablation", "zero")
+    code, out, err = run(*single, "--contexts", "3", "--keep", "0.5", "--json")
+    assert (code, loads) == (0, []), "the single command finds its own, " + err
+    assert [row["effect"] for row in json.loads(out)["terms"]] == half.effects.tolist()
+    assert all(row["done"] for row in json.loads(run(*dense, "--dry-run")[1]))
+    assert loads == []
+
+
+def test_densities_are_sharded_and_drawn_by_the_seed(run, plan, tmp_path):
+    (tmp_path / "dense.toml").write_text(DENSE)
+    dense = ("sweeps", "dense.toml", "--task", "own.jsonl", "--seed", "0", "--seed", "1",
+             "--dry-run", "--json")  # fmt: skip
+    told = [row["sweep"].split(" · ", 4)[4] for row in json.loads(run(*dense)[1])]
+    # Of prompts that are there, and zeros, a seed draws the contexts alone.
+    assert told == [
+        "seed 0 · order 1", "seed 0 · order 1 · density 0.9", "seed 0 · order 1 · density 0.5",
+        "seed 1 · order 1 · density 0.9", "seed 1 · order 1 · density 0.5",
+    ]  # fmt: skip
+    parts = [
+        [row["sweep"] for row in json.loads(run(*dense, "--shard", f"{n}/2")[1])] for n in (1, 2)
+    ]
+    assert [sweep.split(" · ", 4)[4] for part in parts for sweep in part] == told
+    assert len(parts[0]) == 3, "the one of all kept is the least work"
+
+
+def test_a_density_of_a_single_sweep_is_that_of_contexts(run, plan):
+    code, _, err = run("sweep", "induction", "--model", "tiny", "--keep", "0.5")
+    assert (code, "--keep 0.5 is the density of contexts: add --contexts 8" in err) == (2, True)
+    assert run("sweep", "induction", "--model", "tiny", "--contexts", "1")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -239,6 +315,11 @@ def test_orders_are_combined_as_well(tmp_path, orders):
         (("plan.toml", "--ablation", "none"), "none"),
         (("plan.toml", "--order", "3"), "order = 3"),
         (("plan.toml", "--order", "0"), "order = 0"),
+        (("plan.toml", "--density", "1.5"), "densities: 1.5 is none; give probabilities above 0"),
+        (("plan.toml", "--density", "0"), "densities: 0.0 is none"),
+        (("plan.toml", "--density", "nan"), "densities: nan is none"),
+        (("plan.toml", "--density", "0.5", "--contexts", "1"), "contexts = 1"),
+        (("plan.toml", "--density", "1", "--contexts", "4"), "add a line such as: densities"),
         (("plan.toml", "--units", "L9H9"), "L9H9"),
         (("plan.toml", "--csv", "no/all.csv"), "cannot be written"),
     ],

@@ -210,19 +210,19 @@ def test_masks_cover_each_set_once_by_their_first_layer(order):
     assert set(sets) == expected
     first = [min(layers[i] for i in ablated) for ablated in sets]
     assert first == sorted(first)
-    masks = np.concatenate(list(_mask_blocks(6, sets)))
+    masks = np.concatenate(list(_mask_blocks(np.ones(6, bool), sets)))
     assert [tuple(np.flatnonzero(~mask)) for mask in masks] == sets
 
 
 def test_blocks_of_masks_stay_small():
     sets = [(i,) for i in range(46_080)]
     rows = 0
-    for block in _mask_blocks(46_080, sets):
+    for block in _mask_blocks(np.ones(46_080, bool), sets):
         assert block.nbytes <= 1 << 22
         rows += len(block)
         if rows > 1000:
             break
     pairs = list(combinations(range(270), 2))
-    sizes = [len(block) for block in _mask_blocks(270, pairs)]
+    sizes = [len(block) for block in _mask_blocks(np.ones(270, bool), pairs)]
     assert sum(sizes) == 36_315
     assert max(sizes) * 270 <= 1 << 22

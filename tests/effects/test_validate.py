@@ -184,8 +184,10 @@ def test_a_term_that_fails_takes_no_interval_from_the_others():
     other = mx.validate(values, [(1,), (0,)], **around).to_pandas()
     beside = mx.validate(values, [(1,), (2, 3)], **around).to_pandas()
     assert beside["effect"].isna().tolist() == [False, True]
-    # One output has no error over outputs, whatever the spread over contexts.
-    assert beside["se"].isna().all()
+    # The error of one output is that over contexts, in which unit 4 is kept or not.
+    kept = mx.sample_masks(5, 20, keep=0.95, seed=1)[:, 4]
+    assert 0 < beside.loc[0, "se"] == pytest.approx(kept.std(ddof=1) / np.sqrt(20))
+    assert np.isnan(beside.loc[1, "se"])
     assert beside.loc[0, ["low", "high", "confirmed"]].tolist() == [
         pytest.approx(other.loc[0, "low"]),
         pytest.approx(other.loc[0, "high"]),

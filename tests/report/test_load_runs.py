@@ -57,6 +57,26 @@ def test_every_effect_is_a_row_with_what_tells_it_apart(folder):
     assert triple["ablation"] == "zero"
 
 
+def test_densities_are_a_column_and_maps_of_their_own(folder):
+    swept = mx.sweep(values("zero", 2.0), contexts=4, keep=0.5, run=folder / "half")
+    mx.validate(values("zero", 2.0), [(0, 1)], contexts=4, keep=0.25, run=folder / "quarter")
+    found = mx.load_runs(folder)
+    table = found.to_pandas()
+    told = table.groupby("run")["density"].unique().map(list).to_dict()
+    assert told == {
+        "shard/mean": [1.0], "zero": [1.0], "triple": [1.0], "half": [0.5], "quarter": [0.25],
+    }  # fmt: skip
+    assert table.query("run == 'half'")["se"].tolist() == pytest.approx(swept.standard_errors)
+    assert "several runs" not in str(found), "effects of two densities are not the same"
+    assert "density" in str(found)
+    titles = [axes.get_title(loc="left") for axes in found.plot().axes]
+    assert {"zero · density 1", "zero · density 0.5"} <= set(titles)
+    assert type(found).from_dict(found.to_dict()) == found
+    older = found.to_dict()
+    del older["columns"]["density"]
+    assert type(found).from_dict(older).to_pandas()["density"].isna().all()
+
+
 def test_a_row_a_prompt(folder):
     table = mx.load_runs([folder / "zero"], per_prompt=True).to_pandas()
     assert len(table) == 12
