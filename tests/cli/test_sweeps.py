@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -262,7 +263,7 @@ def test_densities_stand_beside_each_other_in_the_table(run, plan, tmp_path, mon
     assert table["run"].nunique() == 3, "each density has a run of its own"
     assert table["se"].notna().all()
     assert table["clean"].nunique() == 1
-    answers = [mx.load(tmp_path / "runs" / name) for name in dict.fromkeys(table["run"])]
+    answers: list[Any] = [mx.load(tmp_path / "runs" / name) for name in dict.fromkeys(table["run"])]
     assert sorted(one.cost.masks for one in answers) == sorted(row["masks"] for row in planned)
     half = next(one for one in answers if one.keep == 0.5)
     assert 1 + 3 < half.cost.masks <= 1 + 3 * 9

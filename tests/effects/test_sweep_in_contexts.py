@@ -2,6 +2,7 @@
 
 import json
 from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,14 +25,13 @@ TERMS = [(i,) for i in range(N)] + list(combinations(range(N), 2))
 
 def planted(masks):
     """The function itself, sums of products, times a factor an output."""
-    terms = [np.full(len(masks), 1.0)]
-    terms += [PLANTED[t] * masks[:, list(t)].all(axis=1) for t in PLANTED.terms if t]
-    return sum(terms)[:, None] * FACTORS
+    terms = [PLANTED[t] * masks[:, list(t)].all(axis=1) for t in PLANTED.terms]
+    return np.sum(terms, axis=0)[:, None] * FACTORS
 
 
 def ablated(term, context):
     """Σ_{S⊆T} (−1)^{|T|−|S|} f(context with T kept, but S), an output each."""
-    total = 0.0
+    total = np.zeros(len(FACTORS))
     for ablate in chain.from_iterable(combinations(term, k) for k in range(len(term) + 1)):
         mask = context.copy()
         mask[list(term)] = True
@@ -111,7 +111,7 @@ def test_everything_kept_and_contexts_differ_where_units_act_together():
 
 @pytest.mark.parametrize(("keep", "contexts", "order"), [(0.5, 4, 1), (0.95, 6, 2), (0.1, 3, 2)])
 def test_every_mask_is_measured_once_and_counted_beforehand(keep, contexts, order):
-    options = {"order": order, "contexts": contexts, "keep": keep, "seed": 2}
+    options: dict[str, Any] = {"order": order, "contexts": contexts, "keep": keep, "seed": 2}
     asked = []
 
     def counted(masks):
@@ -127,16 +127,17 @@ def test_every_mask_is_measured_once_and_counted_beforehand(keep, contexts, orde
 
 
 def test_it_goes_on_and_comes_back(tmp_path):
-    options = {"units": UNITS, "contexts": 4, "keep": 0.5, "run": tmp_path / "run"}
+    options: dict[str, Any] = {"units": UNITS, "contexts": 4, "keep": 0.5, "run": tmp_path / "run"}
     first = mx.sweep(planted, **options)
     again = mx.sweep(planted, **options, order=2)
     assert again.cost.measured == again.cost.masks - first.cost.masks
     assert np.allclose(again.effects[:N], first.effects)
     assert mx.load(tmp_path / "run") == again
-    assert mx.load(tmp_path / "run").keep == 0.5
+    assert (again.contexts, again.keep) == (4, 0.5)
     settings = json.loads((tmp_path / "run" / "configuration.json").read_text())["settings"]
     assert settings == {"sweep": 2, "among": None, "contexts": 4, "keep": 0.5, "seed": 0}
-    more = mx.sweep(planted, **(options | {"contexts": 6}))
+    options["contexts"] = 6
+    more = mx.sweep(planted, **options)
     assert more.cost.measured <= 2 * (N + 1), "the first contexts are the same"
     assert json.loads(json.dumps(first.to_dict(), allow_nan=False))["schema"] == "mechspex.sweep/1"
     text = str(first)
