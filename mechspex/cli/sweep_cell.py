@@ -96,7 +96,7 @@ def in_short(options: Mapping[str, Any]) -> str:
     """What tells a sweep from the others.
 
     Args:
-        options: those of the file.
+        options: the options of the sweep, by name.
     """
     names = ("task", "model", "units", "ablation")
     words = [Path(options["task"]).stem, *(options[name] for name in names[1:])]
