@@ -77,7 +77,9 @@ def standard_error(values: Float[np.ndarray, "*many output"]) -> Float[np.ndarra
     n_values = values.shape[-1]
     if n_values == 1:
         return np.zeros(values.shape[:-1])
-    return np.asarray(values.std(axis=-1, ddof=1) / np.sqrt(n_values))
+    # Of an infinite value it is no number.
+    with np.errstate(invalid="ignore"):
+        return np.asarray(values.std(axis=-1, ddof=1) / np.sqrt(n_values))
 
 
 def halfwidth(error: Numbers, degrees: Degrees, level: float = _LEVEL) -> Numbers:
@@ -252,8 +254,8 @@ def discovery_halfwidths(
         rounding: how far rounding may move each mean: a mean within it counts as zero, and it
             widens the interval.
     """
-    distance = np.maximum(np.abs(means) - rounding, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
+        distance = np.maximum(np.abs(means) - rounding, 0)
         p_values = two_sided_p(np.where(distance > 0, distance / errors, 0), degrees)
     n_tests = max(1, len(means))
     n_discovered = max(1, int(discovered(p_values, level).sum()))

@@ -210,7 +210,8 @@ def _effect(table: np.ndarray) -> np.ndarray:
     """Σ_{S⊆T} (−1)^{|T|−|S|} value[S], from values ``[subset, …]`` in the order of `subsets_of`."""
     order = len(table).bit_length() - 1
     signs = [(-1.0) ** (order - len(subset)) for subset in subsets_of(tuple(range(order)))]
-    return np.tensordot(np.array(signs), table, axes=1)
+    with np.errstate(invalid="ignore"):  # the difference of two infinite values is no number
+        return np.tensordot(np.array(signs), table, axes=1)
 
 
 def _rounding(table: np.ndarray) -> float:
@@ -231,11 +232,13 @@ def _judged(
     mean = effects.mean(axis=1)
     # What rounding cannot tell from zero counts as zero.
     half = discovery_halfwidths(mean, error, max(1, degrees), level=level, rounding=4 * rounded)
+    with np.errstate(invalid="ignore"):  # of infinite values
+        intervals = np.stack([mean - half, mean + half], axis=1)
     return Validation(
         units=units,
         terms=terms,
         output_effects=effects,
-        intervals=np.stack([mean - half, mean + half], axis=1),
+        intervals=intervals,
         # A failed mask leaves NaN here, which confirms nothing.
         confirmed=np.abs(mean) > half,
         level=level,

@@ -208,12 +208,15 @@ class Validation(RunResult):
     def by_columns(self) -> dict[str, Any]:
         """What larger results hold, which have the units and a row a term themselves."""
         around = {"contexts": self.contexts, "keep": self.keep, "errors": plain(self.errors)}
+        # No row tells of how many outputs there are no terms.
+        alone = {} if self.terms else {"n_outputs": self.output_effects.shape[1]}
         return {
             "terms": [list(term) for term in self.terms],
             "output_effects": plain(self.output_effects),
             "intervals": plain(self.intervals),
             "level": self.level,
             **(around if self.contexts else {}),
+            **alone,
         }
 
     def to_record(self) -> dict[str, Any]:
@@ -260,10 +263,13 @@ class Validation(RunResult):
         intervals = read_array(record["intervals"], "term", "end", rows=len(terms))
         intervals = intervals.reshape(-1, 2)
         errors = record.get("errors")
+        effects = read_array(record["output_effects"], "term", "output", rows=len(terms))
+        if not terms:
+            effects = np.empty((0, read_whole(record.get("n_outputs", 1))))
         return cls(
             units=units,
             terms=terms,
-            output_effects=read_array(record["output_effects"], "term", "output", rows=len(terms)),
+            output_effects=effects,
             intervals=intervals,
             confirmed=(intervals[:, 0] > 0) | (intervals[:, 1] < 0),
             level=read_number(record["level"]),

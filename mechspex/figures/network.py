@@ -68,7 +68,7 @@ def network(
         return nothing(figure, ax, axes, heading, "no interaction to show")
     largest = max(abs(one.effect) for one in drawn)
     for one in drawn:
-        _join(axes, one, places, abs(one.effect) / largest, by_layer)
+        _join(axes, one, places, abs(one.effect) / (largest or 1.0), by_layer)
     alone = {one.term[0]: one.effect for one in strongest(found, len(found.units), largest=1)}
     effects = [alone.get(column, np.nan) for column in columns]
     colours = both_ways(effects)

@@ -119,7 +119,7 @@ def force(
         ax: the axes to draw on; a new figure if not given.
     """
     drawn = strongest(found, min(most, len(SERIES) - 1))
-    effects = np.nan_to_num(found.output_effects)
+    effects = np.nan_to_num(found.output_effects, posinf=0.0, neginf=0.0)
     order = np.argsort(effects.sum(axis=0), kind="stable")[-_MOST_PROMPTS:].tolist()
     figure, axes = sheet(ax, 7.6, 0.24 * max(len(order), 3) + 2.0)
     heading = " · ".join(filter(None, ["What acts on each prompt", asked(found)]))

@@ -31,7 +31,8 @@ class Agreement(Result):
 
     Attributes:
         terms: the sets.
-        predicted, exact: ablated(T) by the proxy and by the full model.
+        predicted, exact: ablated(T) by the proxy and by the full model. A set of which one of them
+            is not finite is in none of the numbers below.
         k: how many of the largest effects `recall` counts.
     """
 
@@ -46,24 +47,32 @@ class Agreement(Result):
     @property
     def correlation(self) -> float:
         """Pearson's r."""
-        return correlation(self.predicted, self.exact)
+        return correlation(*self._finite)
 
     @property
     def rank_correlation(self) -> float:
         """Spearman's."""
-        return rank_correlation(self.predicted, self.exact)
+        return rank_correlation(*self._finite)
 
     @property
     def same_sign(self) -> float:
         """The share of sets whose effect has the predicted sign."""
-        return float(np.mean(np.sign(self.predicted) == np.sign(self.exact)))
+        predicted, exact = self._finite
+        return float(np.mean(np.sign(predicted) == np.sign(exact))) if len(exact) else np.nan
 
     @property
     def recall(self) -> float:
         """The share of the `k` largest exact effects that are among the 2 · `k` largest predicted
         ones."""
-        top = _largest(self.exact, self.k)
-        return len(top & _largest(self.predicted, 2 * self.k)) / max(1, len(top))
+        predicted, exact = self._finite
+        top = _largest(exact, self.k)
+        return len(top & _largest(predicted, 2 * self.k)) / max(1, len(top))
+
+    @property
+    def _finite(self) -> tuple[Float[np.ndarray, " finite"], Float[np.ndarray, " finite"]]:
+        """Both effects of the sets that have both."""
+        there = np.isfinite(self.predicted) & np.isfinite(self.exact)
+        return self.predicted[there], self.exact[there]
 
     def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """One row a set: its units, the predicted and the exact effect.
@@ -116,8 +125,11 @@ class Agreement(Result):
     @property
     def in_short(self) -> str:
         """Correlations, signs and recall."""
+        n_sets = len(self._finite[0])
+        n_failed = len(self.terms) - n_sets
+        failed = f" ({n_failed} more have no finite value)" if n_failed else ""
         return (
-            f"on {len(self.terms)} sets: rank correlation {self.rank_correlation:.2f}, "
+            f"on {n_sets} sets{failed}: rank correlation {self.rank_correlation:.2f}, "
             f"r {self.correlation:.2f}, same sign {self.same_sign:.0%}, "
             f"{self.recall:.0%} of the true top {self.k} among the predicted top {2 * self.k}"
         )

@@ -130,6 +130,17 @@ def test_failed_masks_confirm_nothing():
     assert found.confirmed.tolist() == [False, True]
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinite_values_fail_without_a_warning():
+    def fails(masks):
+        told = np.where(masks[:, 0], 1.0 * masks[:, 1], np.inf)
+        return np.stack([told, 2.0 * told + masks[:, 2]], axis=1)
+
+    found = mx.validate(mx.FunctionValues(fails, UNITS), [(0,), (0, 1), (1,)])
+    assert found.failed.tolist() == [True, True, False]
+    assert np.isfinite(found.to_pandas().loc[2, ["effect", "low", "high", "se"]].tolist()).all()
+
+
 def test_frames_name_the_units():
     values, _ = with_outputs(PLANTED)
     frame = mx.validate(values, [(0, 1)]).to_pandas()

@@ -156,6 +156,10 @@ def test_a_constant_function_is_explained_by_a_notice():
     assert not found.validation.terms
     assert "nothing depends on the mask" in str(found)
     assert found.r2 == 1
+    # Of how many outputs nothing was found is kept as well.
+    two = mx.explain(lambda masks: np.full((len(masks), 2), 2.5), units=UNITS, n_masks=100)
+    assert two.validation.output_effects.shape == (0, 2)
+    assert mx.Explanation.from_dict(two.to_record()) == two
 
 
 def test_a_target_stops_early():

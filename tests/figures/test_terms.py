@@ -51,6 +51,12 @@ def test_an_answer_without_interactions_makes_a_figure(nothing, name):
     check_readable(getattr(figures, name)(nothing))
 
 
+@pytest.mark.parametrize("name", [*DRAWN[:3], "beeswarm", "force"])
+def test_interactions_that_are_all_zero_make_a_figure(name):
+    added = mx.sweep(mx.FunctionValues(lambda masks: 1.0 * masks[:, 0], 3), order=2)
+    check_readable(getattr(figures, name)(added))
+
+
 @pytest.mark.parametrize("name", ON_AXES)
 def test_figures_of_one_axes_are_drawn_where_they_are_asked_for(small, name):
     mine = Figure()

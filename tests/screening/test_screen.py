@@ -435,6 +435,22 @@ def test_candidates_are_held_against_the_full_model():
         mx.agreement(found, Polynomial(5, {(0,): 1.0}))
 
 
+@pytest.mark.parametrize("failed", [np.nan, np.inf])
+def test_agreement_is_over_the_sets_that_both_could_measure(failed):
+    whole = [-3.0, 2.0, -1.0, 0.5, 0.25]
+    units = mx.parts(5)
+    proxy = mx.FunctionValues(lambda kept: kept @ np.array(whole), units)
+    full = mx.FunctionValues(
+        lambda kept: np.where(kept[:, 1], kept @ np.array(whole), failed), units
+    )
+    for one, other in ((proxy, full), (full, proxy)):
+        found = mx.agreement(one, other, k=1)
+        assert found.correlation == pytest.approx(1)
+        assert found.rank_correlation == pytest.approx(1)
+        assert (found.same_sign, found.recall) == (1, 1)
+        assert str(found).startswith("on 4 sets (1 more have no finite value): ")
+
+
 def test_bad_arguments_are_refused_before_the_screen_is_paid_for():
     function = Polynomial(60, planted(60, 10, seed=11))
     with pytest.raises(Refused, match="keep = 2"):
