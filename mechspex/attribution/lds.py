@@ -16,7 +16,7 @@ from mechspex.core.checks import PROBABILITY, SEED, Several, Whole
 from mechspex.core.doors import door
 from mechspex.core.errors import FailedMasksError
 from mechspex.core.finite import finite_rows
-from mechspex.core.json_values import read_whole
+from mechspex.core.json_values import read_term, read_whole
 from mechspex.core.masks import Stream, sample_masks
 from mechspex.core.statistics import Estimate, rank_correlation, rank_correlation_estimate
 from mechspex.core.value_function import ValuesLike, as_value_function, as_values
@@ -41,6 +41,7 @@ class LDS(MethodScores):
             only the prediction does not.
         n_masks: how many fresh masks of each density were measured.
         n_failed: how many masks in all were left out, as a value of theirs is not finite.
+        n_scored: how many masks of each density were not; none in answers of earlier versions.
     """
 
     schema: ClassVar[str] = "mechspex.lds/1"
@@ -50,6 +51,7 @@ class LDS(MethodScores):
 
     n_masks: int
     n_failed: int
+    n_scored: tuple[int, ...] = ()
 
     def estimate(self, method: str, at: int | float) -> Estimate:
         """The mean over outputs with its interval; of one output, the interval over masks.
@@ -60,16 +62,22 @@ class LDS(MethodScores):
         """
         if len(self.outputs) > 1:
             return super().estimate(method, at)
-        return rank_correlation_estimate(float(self._of(method, at)[0]), self.n_masks)
+        score = float(self._of(method, at)[0])
+        n_masks = self.n_scored[self.at.index(at)] if self.n_scored else self.n_masks
+        return rank_correlation_estimate(score, n_masks)
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as plain numbers and lists, with a schema name."""
-        return super().to_dict() | {"n_masks": self.n_masks, "n_failed": self.n_failed}
+        counts = {"n_masks": self.n_masks, "n_failed": self.n_failed}
+        return super().to_dict() | counts | {"n_scored": list(self.n_scored)}
 
     @classmethod
     def _from_record(cls, record: dict[str, Any]) -> LDS:
         n_masks, n_failed = read_whole(record["n_masks"]), read_whole(record["n_failed"])
-        return cls(**cls._fields(record), n_masks=n_masks, n_failed=n_failed)
+        fields, n_scored = cls._fields(record), read_term(record.get("n_scored", []))
+        if n_scored and len(n_scored) != len(fields["at"]):
+            raise ValueError(f"n_scored {n_scored} of {len(fields['at'])} densities")
+        return cls(**fields, n_masks=n_masks, n_failed=n_failed, n_scored=n_scored)
 
 
 @door(
@@ -128,7 +136,7 @@ def lds(
     check_widths(predictions, function.units)
     densities = tuple(keep) if isinstance(keep, Sequence) else (keep,)
     scores = np.empty((len(predictions), len(densities), len(function.outputs)))
-    n_failed = 0
+    n_scored = []
     with Run.open(run, progress=progress) as opened:
         recorded = opened.record(function)
         recorded.stage = "fresh masks"
@@ -137,7 +145,7 @@ def lds(
             masks = sample_masks(recorded.n_units, n_masks, keep=density, seed=stream)
             measured = recorded(masks).astype(np.float64)
             there = finite_rows(measured)
-            n_failed += int((~there).sum())
+            n_scored.append(int(there.sum()))
             if there.sum() < _FEWEST:
                 raise FailedMasksError(
                     f"{there.sum()} of {n_masks} masks at keep = {density:g} have finite values, "
@@ -152,7 +160,8 @@ def lds(
         outputs=tuple(function.outputs),
         scores=scores,
         n_masks=n_masks,
-        n_failed=n_failed,
+        n_failed=len(densities) * n_masks - sum(n_scored),
+        n_scored=tuple(n_scored),
     )
 
 

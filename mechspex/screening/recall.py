@@ -10,7 +10,7 @@ import pandas as pd
 
 from mechspex.core.checks import Only
 from mechspex.core.doors import door
-from mechspex.core.errors import Refused
+from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.core.json_values import plain, read_number, read_whole
 from mechspex.core.result import Result
 from mechspex.core.statistics import largest_share
@@ -27,7 +27,7 @@ class Missed(Result):
     Attributes:
         at_least: the size of effect that counts.
         n_found: how many tested proposals have an exact effect of that size.
-        n_tested: how many rejected sets were tested.
+        n_tested: how many rejected sets were tested; those without a finite value do not count.
         n_missed: how many of the tested rejected sets have an effect of that size.
         estimate: how many of all rejected sets have one, by estimate: Σ size · share over strata.
         recall: n_found / (n_found + estimate).
@@ -96,29 +96,38 @@ def missed(
 
     Raises:
         Refused: nothing was rejected, or nothing confirmed and `at_least` not given.
+        FailedMasksError: no rejected set of some ranks has a finite value.
     """
     strata = candidates.rejected
     if not strata:
         raise Refused("the screen rejected no pairs: there is nothing it can have missed")
     sizes = np.abs(validation.effects)
-    pairs = np.array([len(term) == 2 for term in validation.terms], dtype=bool)
+    pairs = np.array([len(term) == 2 for term in validation.terms], dtype=bool) & ~validation.failed
     if at_least is None:
         confirmed = sizes[pairs & validation.confirmed]
         if not len(confirmed):
             raise Refused("no pair is confirmed; give at_least, the size of effect that counts")
         at_least = float(np.median(confirmed))
     drawn = [term for stratum in strata for term in stratum.drawn]
-    exact = np.abs(validate(value_function, drawn).effects) >= at_least
+    exact = np.abs(validate(value_function, drawn).effects)
     ends = np.cumsum([len(stratum.drawn) for stratum in strata])
-    hits = [int(part.sum()) for part in np.split(exact, ends[:-1])]
-    estimate = sum(s.size * hit / len(s.drawn) for s, hit in zip(strata, hits, strict=True))
+    # A set without a finite value is none of the sample.
+    samples = [part[np.isfinite(part)] for part in np.split(exact, ends[:-1])]
+    if not all(map(len, samples)):
+        raise FailedMasksError(
+            "of some ranks no rejected set has a finite value, so nothing is known of what was "
+            "missed there; mend the value function"
+        )
+    hits = [int((part >= at_least).sum()) for part in samples]
+    shares = (hit / len(part) for part, hit in zip(samples, hits, strict=True))
+    estimate = sum(s.size * share for s, share in zip(strata, shares, strict=True))
     n_found = int(np.count_nonzero(sizes[pairs] >= at_least))
     return Missed(
         at_least=at_least,
         n_found=n_found,
-        n_tested=len(drawn),
-        n_missed=int(exact.sum()),
+        n_tested=sum(map(len, samples)),
+        n_missed=sum(hits),
         estimate=float(estimate),
         recall=n_found / (n_found + estimate) if n_found + estimate else float("nan"),
-        last_bound=largest_share(hits[-1], len(strata[-1].drawn)),
+        last_bound=largest_share(hits[-1], len(samples[-1])),
     )

@@ -79,6 +79,14 @@ def test_failed_masks_are_left_out_and_counted():
     found = mx.lds(TRUTH, mx.FunctionValues(broken, N))
     assert found.scores == pytest.approx(1.0)
     assert 30 < found.n_failed < 70
+    # The interval over masks is that of the masks that are scored, at each density.
+    rough = np.arange(N) * 1.0
+    several = mx.lds(rough, mx.FunctionValues(broken, N), keep=[0.3, 0.6])
+    assert sum(several.n_scored) == 200 - several.n_failed
+    for place, density in enumerate(several.at):
+        score, n_masks = several.scores[0, place, 0], several.n_scored[place]
+        assert several.estimate("scores", density) == rank_correlation_estimate(score, n_masks)
+    assert mx.LDS.from_dict(several.to_record()) == several
     with pytest.raises(FailedMasksError, match="0 of 100 masks at keep = 0.5"):
         mx.lds(TRUTH, mx.FunctionValues(lambda m: np.full(len(m), np.nan), N))
 

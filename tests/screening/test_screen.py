@@ -12,7 +12,7 @@ import mechspex as mx
 from mechspex.core.restricted import RestrictedValues
 from mechspex.core.units import Unit, UnitSet
 from mechspex.decoders import Additive, Automatic, Pursuit, Residual, find_decoder
-from mechspex.errors import ModelError, Refused, ShapeError
+from mechspex.errors import FailedMasksError, ModelError, Refused, ShapeError
 from mechspex.runs.recorded import RecordedValues
 from mechspex.screening import survivors
 from mechspex.screening.coarse_to_fine import split
@@ -216,6 +216,30 @@ def test_missed_finds_what_a_bad_screen_rejects():
     assert estimate.n_found == 30
     assert estimate.estimate == pytest.approx(there - 30, rel=0.3)
     assert "missed" in str(estimate)
+
+
+def test_rejected_sets_without_a_finite_value_are_no_part_of_the_sample():
+    function = Polynomial(40, planted(40, 12, seed=4))
+    screened = mx.screen(function, n_terms=3)
+    tested = mx.validate(function, screened.terms)
+    drawn = [stratum.drawn for stratum in screened.rejected]
+
+    def failing(masks):
+        lost = ~masks[:, [i for i, _ in fails]] & ~masks[:, [j for _, j in fails]]
+        return np.where(lost.any(axis=1), np.nan, function(masks).mean(axis=1))
+
+    exact = [np.abs(mx.validate(function, terms).effects) >= 0.4 for terms in drawn]
+    fails = [next(t for t, hit in zip(drawn[-1], exact[-1], strict=True) if not hit)]
+    values = mx.FunctionValues(failing, function.units)
+    found = mx.missed(values, screened, tested, at_least=0.4)
+    assert found.n_tested == sum(map(len, drawn)) - 1
+    sizes = [len(terms) for terms in drawn]
+    sizes[-1] -= 1
+    shares = zip(screened.rejected, exact, sizes, strict=True)
+    assert found.estimate == pytest.approx(sum(s.size * hit.sum() / n for s, hit, n in shares))
+    fails = list(drawn[-1])
+    with pytest.raises(FailedMasksError, match="no rejected set has a finite value"):
+        mx.missed(values, screened, tested, at_least=0.4)
 
 
 def test_missed_without_anything_rejected_is_refused():
