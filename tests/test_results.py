@@ -133,9 +133,9 @@ def collected() -> Collected:
 
 _ROW: dict[str, Any] = {
     "run": "", "answer": "sweep", "task": "ioi", "model": "tiny", "ablation": "mean",
-    "metric": None, "seed": 3, "prompts": 4, "clean": 1.5, "unit": "L0H1", "kind": "head",
-    "layer": 0, "head": 1, "position": None, "span": None, "second_unit": None, "order": 1,
-    "output": None, "effect": -0.5, "value": 1.0, "se": 0.25,
+    "metric": None, "seed": 3, "density": 0.9, "prompts": 4, "clean": 1.5, "unit": "L0H1",
+    "kind": "head", "layer": 0, "head": 1, "position": None, "span": None, "second_unit": None,
+    "order": 1, "output": None, "effect": -0.5, "value": 1.0, "se": 0.25,
 }  # fmt: skip
 
 RESULTS = {
