@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 from mechspex.components.proved import Proved
 from mechspex.components.words import is_word
 from mechspex.core.identity import Identity, name_of
-from mechspex.core.provenance import Provenance
+from mechspex.core.provenance import PIECE_BY_PIECE, Provenance, digest_of_parts
 from mechspex.core.units import Unit
 from mechspex.models.load_model import Model
 from mechspex.models.weights import weights_hash
@@ -35,7 +34,7 @@ def provenance_of(proved: Proved) -> Provenance:
         taken_from = ablated.calibration
     elif ablation in ("mean", "resample") and len({len(ids) for ids in tokens.prompts}) > 1:
         # Version 0.1 took those of one length together.
-        taken_from = ["prompts of all lengths, piece by piece"]
+        taken_from = [PIECE_BY_PIECE]
     read: list[str] = []
     words = [unit for unit in ablated.units if is_word(unit)]
     of_spans = ablated.units.named_spans or any(unit.span is None for unit in words)
@@ -110,11 +109,7 @@ def digest_of(*parts: str | Tensor) -> str:
     Args:
         *parts: the texts and tensors.
     """
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else _bytes(part))
-        digest.update(b"|")
-    return digest.hexdigest()[:16]
+    return digest_of_parts(part if isinstance(part, str) else _bytes(part) for part in parts)
 
 
 def _bytes(tensor: Tensor) -> bytes:

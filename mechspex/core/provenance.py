@@ -6,12 +6,16 @@ apart here alone.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mechspex.core.counted import counted
+
+# What means over the prompts themselves are told to be taken from, where lengths differ.
+PIECE_BY_PIECE = "prompts of all lengths, piece by piece"
 
 _DIGEST = "[0-9a-f]{16}"
 # {key of a configuration: what its text is made of}.
@@ -162,3 +166,16 @@ def _joined(name: str | None, *parts: str | None) -> str | None:
 
 def _spaced(digest: str | None) -> str | None:
     return None if digest is None else f" {digest}"
+
+
+def digest_of_parts(parts: Iterable[str | bytes]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of some texts and bytes.
+
+    Args:
+        parts: the texts and bytes.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(b"|")
+    return digest.hexdigest()[:16]

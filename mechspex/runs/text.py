@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mechspex.core.kinds import ARROW
-from mechspex.core.provenance import Provenance
+from mechspex.core.provenance import PIECE_BY_PIECE, Provenance, digest_of_parts
 from mechspex.core.units import UnitSet
 from mechspex.runs.cost import Cost
 
@@ -30,9 +30,8 @@ _ESTIMATE = ("effect", "low", "high")
 
 # With so many prompts a mean holds a tenth of each.
 _MANY = 10
-# What means over the prompts themselves are taken from: prompts of one length, and of several,
-# the digest of "prompts of all lengths, piece by piece".
-_OWN_PROMPTS = (None, "90fb46d0410b0a8c")
+# The digests of what means over the prompts themselves are taken from: of one length, of several.
+_OWN_PROMPTS = (None, digest_of_parts([PIECE_BY_PIECE]))
 # Their means are over all positions as well.
 _OF_WORDS = {"word", "hidden_word"}
 

@@ -11,6 +11,7 @@ from value_function_laws import check_laws
 import mechspex as mx
 from mechspex.core.masks import sample_masks
 from mechspex.errors import AblationError, TaskError
+from mechspex.runs.text import subject
 
 # Lengths of four and six tokens, answers of one and of two; some begin alike.
 TASK = mx.Task(
@@ -78,6 +79,14 @@ def test_the_mean_of_unequal_prompts_is_taken_piece_by_piece(gpt2):
     for z, n in zip(found, (4, 5, 2), strict=True):
         assert len(z) == n
         assert torch.allclose(z, torch.stack([begin, *[between] * (n - 2), end]), atol=1e-6)
+
+
+def test_a_reader_is_told_that_such_a_mean_keeps_a_share_of_each_prompt(gpt2):
+    """By the text that the values themselves write of where the mean is taken from."""
+    values = mx.ComponentValues(gpt2, NEXT, mx.heads(gpt2), "mean")
+    assert values.configuration["ablation"] == "mean 90fb46d0410b0a8c", "as in runs that are kept"
+    told = subject(values.configuration, values.units)
+    assert "mean (1/3 or more of it the prompt's own)" in told
 
 
 @pytest.mark.parametrize("name", ["subject", "first", "end"])
