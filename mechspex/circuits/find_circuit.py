@@ -126,7 +126,11 @@ def find_circuit(
             run.remove(file)
         searched = run.record(value_function)
         scored = run.record(held_out.in_own_dtype, VALIDATION)
-        check_behaviour(scored, census=certified == "census")
+        try:
+            check_behaviour(scored, census=certified == "census")
+        except (Refused, MeasurementError):
+            run.forget()
+            raise
         climb = _climb(run, value_function, seed)
         options = {"n_masks": n_masks, "decoder": decoder, "seed": seed}
         found = circuits_by_size(searched, wanted, climb=climb, **options)

@@ -31,7 +31,7 @@ from mechspex.cli import (
 )
 from mechspex.cli import status as inspection
 from mechspex.cli.output import Terminated
-from mechspex.core.errors import MechspexError
+from mechspex.core.errors import MechspexError, Refused
 
 __all__ = ["app", "main"]
 
@@ -45,6 +45,13 @@ class _Commands(TyperGroup):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")
             raise
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        of_runs: Any = self.commands["runs"]
+        if found is None and cmd_name in of_runs.commands:
+            raise Refused(f"no command {cmd_name!r}; did you mean: mechspex runs {cmd_name}")
+        return found
 
 
 app = typer.Typer(

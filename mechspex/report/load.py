@@ -10,7 +10,7 @@ from mechspex.circuits.pruning import Pruning
 from mechspex.circuits.verdicts import Verdicts
 from mechspex.core.checks import PATH
 from mechspex.core.doors import door
-from mechspex.core.errors import Refused
+from mechspex.core.errors import Refused, StoreError
 from mechspex.core.json_values import read_json
 from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
@@ -18,6 +18,7 @@ from mechspex.effects.validation import Validation
 from mechspex.experiments.reproduction import Reproduction
 from mechspex.explanation.explanation import Explanation
 from mechspex.explanation.model_difference import ModelDifference
+from mechspex.runs.check_store import is_damaged
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import SWEEP, folder_of
 from mechspex.screening.candidates import Candidates
@@ -50,6 +51,7 @@ def load(run: str | Path) -> RunResult:
     Raises:
         RunError: there is no such run.
         Refused: the run holds no answer, or one that this version cannot read.
+        StoreError: it holds no answer, and its values are damaged.
     """
     file = Path(run)
     if file.is_file():
@@ -62,6 +64,11 @@ def load(run: str | Path) -> RunResult:
         raise Refused(
             f"{folder} holds a sweep as a table alone: read {folder / SWEEP}, or give the sweep "
             "command again, which measures nothing anew"
+        )
+    if is_damaged(folder):
+        raise StoreError(
+            f"{folder} holds no answer, and its values are damaged; what is whole is told, and "
+            f"saved, by: mechspex doctor {folder}"
         )
     raise Refused(
         f"{folder} holds values and no answer yet; give the command that measures them with --run "

@@ -19,6 +19,8 @@ from mechspex.runs.stored import Stored
 _BROKEN = (sqlite3.Error, ValueError, TypeError)
 # Lines of SQLite's own check that are shown.
 _SHOWN = 3
+# Bytes that are read in a tenth of a second.
+_READ_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,22 @@ def stores_below(folder: Path) -> list[Path]:
     if not found:
         raise RunError(f"{folder} holds no values; mechspex runs lists the runs there are")
     return found
+
+
+def is_damaged(folder: Path, most: int = _READ_AT_ONCE) -> bool:
+    """Whether a value of a run is damaged, as far as that is soon seen.
+
+    Args:
+        folder: the folder of the run.
+        most: of stores with more bytes in all nothing is read.
+    """
+    files = list(folder.rglob(VALUES))
+    try:
+        if sum(file.stat().st_size for file in files) > most:
+            return False
+    except OSError:  # of a run that is taken away
+        return False
+    return any(check_store(file.parent).damage for file in files)
 
 
 def check_store(folder: Path) -> Checked:

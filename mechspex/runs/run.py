@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from mechspex.core.counted import counted
 from mechspex.core.errors import RunError, StoreError
 from mechspex.core.json_values import write_json
 from mechspex.core.value_function import ValuesLike, as_value_function
+from mechspex.runs.check_store import is_damaged
 from mechspex.runs.cost import Cost
 from mechspex.runs.recorded import RecordedValues
 from mechspex.runs.row_log import logs_in
@@ -86,6 +88,7 @@ class Run:
         self._recorded: list[RecordedValues] = []
         self._nested: list[Run] = []
         self._closed: Cost | None = None
+        self._begun_here = folder is not None and not folder.exists()
 
     @classmethod
     def open(cls, run: str | Path | Run | None, *, progress: bool = False) -> Run:
@@ -169,6 +172,16 @@ class Run:
             values.close()
         # Models that were measured may go as well.
         self._recorded, self._nested = [], []
+
+    def forget(self) -> None:
+        """Close every store, and leave no folder of a question that was refused as soon as asked:
+        only where this run made the folder, and alone has measured what lies in it."""
+        self.close()
+        if self.folder is None or not self._begun_here:
+            return
+        stores = [file.parent for file in self.folder.rglob(VALUES)]
+        if sum(map(_n_masks, stores)) <= self.cost.measured:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Run:
         return self
@@ -284,7 +297,9 @@ _ANSWERS = {
 def list_runs() -> list[dict[str, str | int]]:
     """Every run there is: its name, how many masks it holds, which answers it has, its bytes.
 
-    The values of a figure lie in folders below its own, if it has any.
+    Small runs are read whole, and it is said which are damaged; of larger ones only what keeps them
+    from being counted shows, and `mechspex doctor` reads the rest. The values of a figure lie in
+    folders below its own, if it has any.
     """
     rows: list[dict[str, str | int]] = []
     for folder in sorted(runs_folder().glob("*/")):
@@ -294,11 +309,14 @@ def list_runs() -> list[dict[str, str | int]]:
         if not files and not of_figure:
             continue
         found = [answer for file, answer in _ANSWERS.items() if (folder / file).exists()]
-        state = ", ".join(found) or "no answer yet"
         try:
             masks = sum(_n_masks(file.parent) for file in files)
+            damage = "damaged" if is_damaged(folder) else ""
         except (sqlite3.Error, StoreError):
-            masks, state = 0, "damaged or empty"
+            masks, damage = 0, "damaged or empty"
+        if damage:
+            found.append(f"{damage}: mechspex doctor {folder.name}")
+        state = ", ".join(found) or "no answer yet"
         rows.append({"run": folder.name, "masks": masks, "state": state, "bytes": _size(folder)})
     return rows
 

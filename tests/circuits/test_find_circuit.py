@@ -246,6 +246,42 @@ def test_a_model_that_does_not_do_the_task_has_no_circuit():
         mx.find_circuit(unsure, unsure, n_masks=60)
 
 
+def test_a_circuit_that_is_refused_leaves_no_run(tmp_path):
+    noise = np.random.default_rng(3).normal(size=(6, 24))
+
+    def nothing(masks):
+        return masks @ noise
+
+    nothing.configuration = {"function": "nothing"}  # pyright: ignore[reportFunctionMemberAccess]
+    unsure = mx.FunctionValues(nothing, mx.parts("abcdef"))
+    with pytest.raises(Refused, match="surely above 0"):
+        mx.find_circuit(unsure, unsure, n_masks=60, run=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    # What was there before stays, and what others measured.
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "notes.txt").write_text("mine")
+    with pytest.raises(Refused, match="surely above 0"):
+        mx.find_circuit(unsure, unsure, n_masks=60, run=tmp_path / "own")
+    assert (tmp_path / "own" / "notes.txt").read_text() == "mine"
+
+    def meanwhile(masks):
+        if len(masks) == 2:
+            mx.sweep(unsure, run=tmp_path / "both")
+        return masks @ noise
+
+    meanwhile.configuration = nothing.configuration  # pyright: ignore[reportFunctionMemberAccess]
+    held_out = mx.FunctionValues(meanwhile, mx.parts("abcdef"))
+    with pytest.raises(Refused, match="surely above 0"):
+        mx.find_circuit(unsure, held_out, n_masks=60, run=tmp_path / "both")
+    assert mx.sweep(unsure, run=tmp_path / "both").cost.measured == 0
+    mx.sweep(unsure, run=tmp_path / "swept")
+    before = mx.load(tmp_path / "swept")
+    with pytest.raises(Refused, match="surely above 0"):
+        mx.find_circuit(unsure, unsure, n_masks=60, run=tmp_path / "swept")
+    assert mx.load(tmp_path / "swept") == before
+    assert mx.sweep(unsure, run=tmp_path / "swept").cost.measured == 0
+
+
 def test_the_task_must_be_done_where_chance_is_zero():
     class Measured(mx.FunctionValues):
         @property

@@ -44,6 +44,9 @@ def test_runs_are_listed_merged_exported_and_imported(two, tmp_path):
         (("runs", "export", "one", "no/values.csv"), "cannot be written"),
         (("runs", "export", "one", "values.csv", "--part", "validation"), "holds no values"),
         (("runs", "import", "nothing.csv", "new"), "no file nothing.csv"),
+        (("export", "one", "values.csv"), "did you mean: mechspex runs export"),
+        (("merge", "both", "one", "two"), "did you mean: mechspex runs merge"),
+        (("list",), "did you mean: mechspex runs list"),
         (("doctor", "--salvage", "new"), "saves one run"),
         (("doctor", "one", "--salvage", "two"), "is there already"),
         (("doctor", "on"), "did you mean one"),
@@ -71,6 +74,35 @@ def test_a_damaged_run_is_named_and_saved(two, tmp_path):
     assert (code, "4 masks, 0 gradients saved" in out) == (0, True)
     assert two("doctor", "saved")[0] == 0
     assert mx.load("saved") == mx.load("one")
+
+
+@pytest.mark.parametrize("where", ["row", "page", "below"])
+def test_a_damaged_run_is_listed_as_one_with_what_helps(two, tmp_path, where):
+    """A row whose bytes were flipped is counted as any other, and shows by its checksum alone."""
+    (tmp_path / "runs" / "one" / "sweep.json").unlink()
+    (tmp_path / "runs" / "one" / "sweep.csv").unlink()
+    file = tmp_path / "runs" / "one" / VALUES
+    content = file.read_bytes()
+    if where == "below":
+        file = tmp_path / "runs" / "one" / "validation" / VALUES
+        file.parent.mkdir()
+    if where == "page":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        # All six units are kept, 1 + 2 + … + 6.
+        value, other = np.float64(21).tobytes(), np.float64(22).tobytes()
+        assert content.count(value) == 1
+        file.write_bytes(content.replace(value, other))
+    for command in (("status",), ("runs", "list"), ("runs",)):
+        damaged, whole = two(*command)[1].splitlines()
+        damage = "damaged or empty" if where == "page" else "damaged"
+        assert damaged.endswith(f"   {damage}: mechspex doctor one")
+        assert whole.endswith("   swept")
+    code, out, err = two("status", "one")
+    assert (code, out) == (1, "")
+    assert "its values are damaged" in err
+    assert "mechspex doctor runs/one" in err
+    assert two("doctor", "one")[0] == 1
 
 
 def test_an_answer_that_is_damaged_is_named_too(two, tmp_path):
