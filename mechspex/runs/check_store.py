@@ -63,7 +63,7 @@ def is_damaged(folder: Path, most: int = _READ_AT_ONCE) -> bool:
 
     Args:
         folder: the folder of the run.
-        most: of stores with more bytes in all nothing is read.
+        most: the bytes of all its stores beyond which nothing is read.
     """
     files = list(folder.rglob(VALUES))
     try:
