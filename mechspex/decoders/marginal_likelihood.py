@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +18,9 @@ from mechspex.core.units import Term
 _CONSTANT = 4.0
 # log weights, log shares of the orders, log noise stay within these bounds.
 _BOUNDS, _NOISE_BOUNDS = (-18.0, 6.0), (-12.0, 1.0)
+# With more noise than this (its logarithm), rounding in single precision moves the likelihood by
+# hundredths of a nat.
+_SINGLE = -7.0
 # Rows of the kernel matrix that are held at once: they and their polynomials stay in cache.
 _ROWS = 128
 # The lightest units are left out of a power sum P_j where their w^j add up to this share of the
@@ -60,6 +64,10 @@ class Hyperparameters:
         """The hyperparameters whose logarithms `to_log` gave; the first `n_units` are weights."""
         exp = np.exp(log)
         return cls(exp[:n_units], exp[n_units:-1], float(exp[-1]))
+
+    def to_precision(self, dtype: np.dtype[Any]) -> Hyperparameters:
+        """The same weights and shares as numbers of another type."""
+        return replace(self, weights=self.weights.astype(dtype), shares=self.shares.astype(dtype))
 
     def variance(self, term: Term) -> float:
         """The prior variance of one term's coefficient."""
@@ -212,7 +220,9 @@ def _evaluate(
 ) -> tuple[float, Float[np.ndarray, "part parameter"]]:
     """The negative logarithm, and its gradient whole or apart as complexity and misfit."""
     (n_masks, n_outputs), n_units = values.shape, len(prior.weights)
-    gram, blocks, (units, needed) = np.zeros((n_masks, n_masks)), [], _needed(powers, prior)
+    prior = prior.to_precision(powers[0].dtype)
+    gram, blocks = np.zeros((n_masks, n_masks), powers[0].dtype), []
+    units, needed = _needed(powers, prior)
     for rows, polynomials in _triangle(needed, [prior.weights[chosen] for chosen in units]):
         _fill(gram, rows, polynomials, prior)
         blocks.append((rows, polynomials))
@@ -277,14 +287,33 @@ def maximise_likelihood(
     Components Models" (2019). L-BFGS goes on from there. Logarithms are scaled to it by the roots
     of these slopes, so that its first steps are of the same kind.
 
+    The climb is in single precision, which takes half of the time, and goes on in double only where
+    the noise falls below 1e-3 of the variance.
+
     Args:
         powers: z, z², … z^K, the powers of the Fourier factors.
         values: values of mean 0 and variance 1.
         start: the hyperparameters to start from; its shares say how many orders there are.
         small_gain: nats a mask; two iterations that gain less in the mean end the climb.
     """
+    least, most = _NOISE_BOUNDS
+    if np.log(start.noise) > _SINGLE:
+        single = [z.astype(np.float32) for z in powers]
+        start = _climb(single, values.astype(np.float32), start, small_gain, (_SINGLE - 1, most))
+        if np.log(start.noise) > _SINGLE:
+            return start
+    return _climb(powers, values, start, small_gain, (least, most))
+
+
+def _climb(
+    powers: Powers,
+    values: Float[np.ndarray, "mask output"],
+    start: Hyperparameters,
+    small_gain: float,
+    noise_bounds: tuple[float, float],
+) -> Hyperparameters:
     n_units = len(start.weights)
-    bounds = [_BOUNDS] * (n_units + len(start.shares)) + [_NOISE_BOUNDS]
+    bounds = [_BOUNDS] * (n_units + len(start.shares)) + [noise_bounds]
     lower, upper = np.array(bounds).T
     log = np.clip(start.to_log(), lower, upper)
     scale = np.ones_like(log)

@@ -27,7 +27,8 @@ _TILE = 96
 # A score is noise where the product has next to no variance.
 _NO_VARIANCE = 1e-9
 
-Columns = Float[np.ndarray, "mask term"]
+# One row a term: what is of one term lies side by side, and is gathered so.
+Products = Float[np.ndarray, "term mask"]
 Residuals = Float[np.ndarray, "mask direction"]
 
 
@@ -146,9 +147,30 @@ class Factors:
                 least = max(least, float(best[-1]))
         return [tuple(units[triple].tolist()) for triple in triples], best
 
+    def products(self, terms: Sequence[Term], basis: Basis) -> Products:
+        """φ_S(m) in single precision, a row a set.
+
+        Args:
+            terms: the sets S, none of them empty.
+            basis: the basis of the factors.
+        """
+        by_unit = self._values_in(basis).T
+        products = np.empty((len(terms), by_unit.shape[1]), dtype=np.float32)
+        sizes = np.array([len(term) for term in terms])
+        for size in np.unique(sizes).tolist():
+            rows = np.flatnonzero(sizes == size)
+            first, *others = np.array([terms[row] for row in rows]).T
+            product = by_unit[first]
+            for unit in others:
+                product *= by_unit[unit]
+            products[rows] = product
+        return products
+
     def _factors(self, basis: Basis) -> Float[np.ndarray, "mask unit"]:
         slope, offset = affine(basis, self._keep)
-        return np.where(self._masks, np.float32(slope + offset), np.float32(offset))
+        # What is of one unit lies side by side.
+        kept = np.ascontiguousarray(self._masks.T)
+        return np.where(kept, np.float32(slope + offset), np.float32(offset)).T
 
     def _values_in(self, basis: Basis) -> Float[np.ndarray, "mask unit"]:
         if basis not in self._values:
@@ -213,17 +235,14 @@ class Factors:
         if not base:
             return []
         values = self._values_in(basis)
-        products = np.ones((len(white), len(base)), dtype=np.float32)
-        for j in range(len(base[0])):
-            products *= values[:, [term[j] for term in base]]
+        products = self.products(base, basis)
         scores = np.zeros((len(base), values.shape[1]), dtype=np.float32)
         for direction in white.T:
-            scores += ((products * direction[:, None]).T @ values) ** 2
+            scores += ((products * direction) @ values) ** 2
         first, second = self._moments(basis)
-        means, squares = products.mean(axis=0), (products**2).mean(axis=0)
+        means, squares = products.mean(axis=1), (products**2).mean(axis=1)
         scores = _ratio(scores, _outer(means, first, squares, second))
-        for row, term in enumerate(base):
-            scores[row, list(term)] = 0.0
+        np.put_along_axis(scores, np.array(base), 0.0, axis=1)
         return _sets(base, scores)
 
 

@@ -12,7 +12,7 @@ from scipy.linalg import solve_triangular
 
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Samples
-from mechspex.decoders.scan import Columns, Factors, Residuals
+from mechspex.decoders.scan import Factors, Products, Residuals
 from mechspex.set_functions.bases import Basis, features
 
 LARGEST_ORDER = 5
@@ -30,6 +30,8 @@ _REST = 1e-3
 # the first few decide where the search ends, and each is chosen from a survey of its own.
 _STALE, _FEW = 0.1, 24
 
+Columns = Float[np.ndarray, "mask term"]
+
 
 @dataclass
 class _Pool:
@@ -40,17 +42,17 @@ class _Pool:
     Attributes:
         terms: the candidates, then the single units in them.
         n_candidates: how many of `terms` are candidates.
-        columns: the column of each of `terms`.
-        rest: the part of each column outside the span of the present terms.
-        sizes: the squared length of each column of `rest`.
+        products: the product of each of `terms`, a row each.
+        rest: the part of each product outside the span of the present terms.
+        sizes: the squared length of each row of `rest`.
         added: how many terms were added since the survey.
         visited: the present terms of each round since the survey.
     """
 
     terms: list[Term]
     n_candidates: int
-    columns: Columns
-    rest: Columns
+    products: Products
+    rest: Products
     sizes: Float[np.ndarray, " term"]
     added: int = 0
     visited: set[frozenset[Term]] = field(default_factory=set)
@@ -58,15 +60,15 @@ class _Pool:
     def without(self, directions: Columns) -> None:
         """Keep what is orthogonal to more directions, which are orthonormal, as well."""
         directions = directions.astype(np.float32)
-        along = directions.T @ self.rest
-        self.rest -= directions @ along
-        self.sizes = np.maximum(self.sizes - (along**2).sum(axis=0), 0.0)
+        along = self.rest @ directions
+        self.rest -= along @ directions.T
+        self.sizes = np.maximum(self.sizes - (along**2).sum(axis=1), 0.0)
 
     def with_direction(self, direction: Float[np.ndarray, " mask"]) -> None:
         """Give back a direction that the present terms span no longer, of length 1."""
         direction = direction.astype(np.float32)
-        along = direction @ self.columns
-        self.rest += direction[:, None] * along
+        along = self.products @ direction
+        self.rest += along[:, None] * direction
         self.sizes += along**2
 
 
@@ -257,41 +259,41 @@ class Search:
         """
         n, rest = pool.n_candidates, pool.rest
         white = (self._residual @ self._white).astype(np.float32)
-        moments = (rest.T @ white).astype(float)
+        moments = (rest @ white).astype(float)
         gains = self._gains(moments[:n], pool.sizes[:n]) - self._prices(pool.terms[:n])
         paying = np.flatnonzero(gains > 0)
-        squares = rest[:, paying] ** 2
-        support = squares.sum(axis=0) ** 2 / np.maximum((squares**2).sum(axis=0), 1e-300)
+        squares = rest[paying] ** 2
+        support = squares.sum(axis=1) ** 2 / np.maximum((squares**2).sum(axis=1), 1e-300)
         paying = paying[support >= SUPPORT]
         paying = paying[np.argsort(-gains[paying], kind="stable")]
-        paying = paying[self._interact(paying, rest[:, paying], pool)]
+        paying = paying[self._interact(paying, rest[paying], pool)]
         max_terms = min(1 + len(self.terms) // 8, self._samples.n_masks // 2 - len(self.terms))
         chosen: list[int] = []
-        directions = np.empty((len(rest), 0))
+        directions = np.empty((rest.shape[1], 0))
         for j in paying.tolist():
             if len(chosen) >= max_terms or (chosen and gains[j] <= 0.5 * gains[chosen[0]]):
                 break
-            column = _orthogonal(rest[:, [j]], directions)
+            column = _orthogonal(rest[[j]].T, directions)
             if (column**2).sum() < _NEW * pool.sizes[j]:
                 continue
-            if chosen and not self._interact(np.array([j]), column, pool)[0]:
+            if chosen and not self._interact(np.array([j]), column.T, pool)[0]:
                 continue
             chosen.append(j)
             directions = np.hstack([directions, column / np.linalg.norm(column)])
         return chosen
 
     def _interact(
-        self, places: Int[np.ndarray, " term"], columns: Columns, pool: _Pool
+        self, places: Int[np.ndarray, " term"], products: Products, pool: _Pool
     ) -> np.ndarray:
         """Whether terms, orthogonal to the present ones, pay beyond their own units.
 
-        With U the units of a term, c its column and R the residual, all orthogonal to the present
+        With U the units of a term, c its product and R the residual, all orthogonal to the present
         terms, the gain is −N log(1 − m′ᵀ C⁻¹ m′ / s′). Here s′ = cᵀc − cᵀU(UᵀU)⁻¹Uᵀc,
         m′ = Rᵀc − RᵀU(UᵀU)⁻¹Uᵀc, and C = RᵀR − RᵀU(UᵀU)⁻¹UᵀR.
 
         Args:
             places: the places of the terms in the pool.
-            columns: their columns.
+            products: their products.
             pool: the candidates and their units.
         """
         terms = [pool.terms[j] for j in places]
@@ -301,11 +303,11 @@ class Search:
         place_of = {term[0]: j for j, term in enumerate(pool.terms) if len(term) == 1}
         used = sorted({i for term in terms if len(term) > 1 for i in term})
         row_of = {unit: row for row, unit in enumerate(used)}
-        units = pool.rest[:, [place_of[unit] for unit in used]].astype(float)
-        columns = columns.astype(float)
-        gram, cross = units.T @ units, units.T @ columns
-        by_unit, by_term = units.T @ self._residual, columns.T @ self._residual
-        sizes = (columns**2).sum(axis=0)
+        units = pool.rest[[place_of[unit] for unit in used]].astype(float)
+        products = products.astype(float)
+        gram, cross = units @ units.T, units @ products.T
+        by_unit, by_term = units @ self._residual, products @ self._residual
+        sizes = (products**2).sum(axis=1)
         covariance = self._covariance(self._residual)
         for order in {len(term) for term in terms} - {1}:
             rows = np.array([j for j, term in enumerate(terms) if len(term) == order])
@@ -355,10 +357,10 @@ class Search:
         alone = dict.fromkeys((unit,) for term in candidates for unit in term)
         others = [term for term in alone if term not in sets or term in present]
         terms = candidates + others
-        columns = self._columns(terms).astype(np.float32)
+        products = self.factors.products(terms, self.basis)
         q = self._q.astype(np.float32)
-        rest = columns - q @ (q.T @ columns)
-        return _Pool(terms, len(candidates), columns, rest, _squares(rest))
+        rest = products - (products @ q) @ q.T
+        return _Pool(terms, len(candidates), products, rest, np.einsum("tm,tm->t", rest, rest))
 
 
 def _principal(values: Float[np.ndarray, "mask output"]) -> Residuals:
@@ -395,11 +397,6 @@ def _inverses(grams: Float[np.ndarray, "term unit unit"]) -> Float[np.ndarray, "
     regular = sizes > _NEW * np.maximum(sizes[:, -1:], 1.0)
     inverse = np.where(regular, 1 / np.where(regular, sizes, 1.0), 0.0)
     return (vectors * inverse[:, None, :]) @ vectors.transpose(0, 2, 1)
-
-
-def _squares(columns: Columns) -> Float[np.ndarray, " term"]:
-    """The squared length of each column."""
-    return np.einsum("mt,mt->t", columns, columns)
 
 
 def _orthogonal(columns: Columns, basis: Float[np.ndarray, "mask direction"]) -> Columns:
