@@ -19,7 +19,7 @@ _CONSTANT = 4.0
 # log weights, log shares of the orders, log noise stay within these bounds.
 _BOUNDS, _NOISE_BOUNDS = (-18.0, 6.0), (-12.0, 1.0)
 # With more noise than this (its logarithm), rounding in single precision moves the likelihood by
-# hundredths of a nat.
+# less than the gains that end a climb.
 _SINGLE = -7.0
 # Rows of the kernel matrix that are held at once: they and their polynomials stay in cache.
 _ROWS = 128

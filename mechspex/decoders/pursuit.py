@@ -42,8 +42,8 @@ class Pursuit(Decoder):
     after some forty interactions goes on to the end. A pair is found even if neither of its units
     acts alone: all pairs are scanned, in blocks, also where there are a billion. So is a triple,
     where `scan_triples` can scan them all; the notes say where it could not. A larger set is found
-    above a smaller set that shows, or if it is proposed: by SPEX where the masks are SPEX's, by
-    other decoders, or by the user. A mask that was drawn twice counts once.
+    above a smaller set that shows and rests on eight masks, or if it is proposed: by SPEX where the
+    masks are SPEX's, by other decoders, or by the user. A mask that was drawn twice counts once.
 
     Attributes:
         candidates: sets that are tried in every round, such as those of a screen.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, compress
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,8 @@ from mechspex.set_functions.bases import Basis, affine
 
 # Candidates kept of each order in a scan of one round.
 BEAM = 60
+# A term must rest on this many masks: below it, single rows decide.
+SUPPORT = 8
 # Where there are no more sets than this, all of them are candidates.
 _EVERY_SET = 5 * BEAM
 # Pairs scanned in one round: all of them up to 2,048 units, beyond that those of the strongest.
@@ -159,7 +161,7 @@ class Factors:
         sizes = np.array([len(term) for term in terms])
         for size in np.unique(sizes).tolist():
             rows = np.flatnonzero(sizes == size)
-            first, *others = np.array([terms[row] for row in rows]).T
+            first, *others = np.array([terms[row] for row in rows.tolist()]).T
             product = by_unit[first]
             for unit in others:
                 product *= by_unit[unit]
@@ -231,11 +233,18 @@ class Factors:
         return pairs
 
     def _extensions(self, base: list[Term], white: Residuals, basis: Basis) -> list[Term]:
-        """The best of all sets that are a set of `base`, all of one size, and one more unit."""
+        """The best of all sets that are a set of `base`, all of one size, and one more unit.
+
+        A set that rests on too few masks is not extended: with one more unit they become fewer.
+        """
         if not base:
             return []
-        values = self._values_in(basis)
         products = self.products(base, basis)
+        supported = support(products) >= SUPPORT
+        if not supported.any():
+            return []
+        base, products = list(compress(base, supported)), products[supported]
+        values = self._values_in(basis)
         scores = np.zeros((len(base), values.shape[1]), dtype=np.float32)
         for direction in white.T:
             scores += ((products * direction) @ values) ** 2
@@ -244,6 +253,12 @@ class Factors:
         scores = _ratio(scores, _outer(means, first, squares, second))
         np.put_along_axis(scores, np.array(base), 0.0, axis=1)
         return _sets(base, scores)
+
+
+def support(products: Products) -> Float[np.ndarray, " term"]:
+    """On how many masks each product rests: (Σφ²)² / Σφ⁴, the number of ones where φ is 0 or 1."""
+    squares = products**2
+    return squares.sum(axis=1) ** 2 / np.maximum((squares**2).sum(axis=1), 1e-30)
 
 
 def _directions(residual: Residuals, most: int) -> Residuals:

@@ -12,12 +12,10 @@ from scipy.linalg import solve_triangular
 
 from mechspex.core.units import Term
 from mechspex.decoders.decoder import Samples
-from mechspex.decoders.scan import Factors, Products, Residuals
+from mechspex.decoders.scan import SUPPORT, Factors, Products, Residuals, support
 from mechspex.set_functions.bases import Basis, features
 
 LARGEST_ORDER = 5
-# A term must rest on this many masks: below it, single rows decide.
-SUPPORT = 8
 # The fit is exact when Σ residual² is below this share of Σ value².
 _ROUNDING_OF_SQUARES = 1e-18
 # A direction of the outputs is explained when its residual is below this share of all residuals.
@@ -262,9 +260,7 @@ class Search:
         moments = (rest @ white).astype(float)
         gains = self._gains(moments[:n], pool.sizes[:n]) - self._prices(pool.terms[:n])
         paying = np.flatnonzero(gains > 0)
-        squares = rest[paying] ** 2
-        support = squares.sum(axis=1) ** 2 / np.maximum((squares**2).sum(axis=1), 1e-300)
-        paying = paying[support >= SUPPORT]
+        paying = paying[support(rest[paying]) >= SUPPORT]
         paying = paying[np.argsort(-gains[paying], kind="stable")]
         paying = paying[self._interact(paying, rest[paying], pool)]
         max_terms = min(1 + len(self.terms) // 8, self._samples.n_masks // 2 - len(self.terms))

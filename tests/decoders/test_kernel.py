@@ -10,8 +10,9 @@ import pytest
 from scipy.optimize import approx_fprime, minimize
 
 from mechspex.decoders import decode
-from mechspex.decoders.kernel import Kernel, _likely_triples, read_off, starting_point, tune
+from mechspex.decoders.kernel import _GAIN, Kernel, _likely_triples, read_off, starting_point, tune
 from mechspex.decoders.marginal_likelihood import (
+    _SINGLE,
     Hyperparameters,
     complexity_and_misfit,
     dual_of,
@@ -149,6 +150,22 @@ def test_units_too_light_for_a_power_sum_change_less_than_a_thousandth_more_nois
     exact += 0.5 * (values * dual).sum() + prior.weights.sum()
     value, slopes = negative_log_likelihood(powers, values, prior)
     assert 0 < abs(value - exact) < 1e-3 * abs(slopes[-1])
+
+
+def test_single_precision_tells_likelihood_and_slopes_where_it_is_used():
+    _, values, powers = _problem(500, 0.05)
+    noise = float(np.exp(_SINGLE))
+    prior = Hyperparameters(np.linspace(0.02, 0.15, 12), np.array([0.6, 0.1, 0.04]), noise)
+    value, slopes = negative_log_likelihood(powers, values, prior)
+    single = [z.astype(np.float32) for z in powers]
+    rounded = negative_log_likelihood(single, values.astype(np.float32), prior)
+    assert 0 < abs(rounded[0] - value) < _GAIN * len(values)
+    np.testing.assert_allclose(rounded[1], slopes, atol=2e-3 * np.abs(slopes).max())
+
+
+def test_without_noise_the_climb_goes_on_in_double_precision():
+    _, values, powers = _problem(200, 0.0)
+    assert tune(powers, values).noise < 0.5 * np.exp(_SINGLE - 1)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])

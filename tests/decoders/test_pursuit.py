@@ -12,10 +12,10 @@ from mechspex.core.masks import sample_masks
 from mechspex.core.units import Term
 from mechspex.decoders import Pursuit, decode, scan
 from mechspex.decoders.decoder import Decoder, Samples
-from mechspex.decoders.scan import Factors
+from mechspex.decoders.scan import SUPPORT, Factors
 from mechspex.decoders.spex.design import SpexDesign
 from mechspex.decoders.stepwise import _inverses
-from mechspex.set_functions.bases import features
+from mechspex.set_functions.bases import Basis, features
 from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
@@ -41,6 +41,37 @@ def test_inverses_of_gram_matrices_leave_out_directions_that_are_singular(
     expected = np.stack([np.linalg.pinv(c) @ np.linalg.pinv(c).T for c in columns])
     found = _inverses(columns.transpose(0, 2, 1) @ columns)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+# ── Products and their extensions ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("basis", ["fourier", "kept", "ablated"])
+def test_products_of_sets_of_any_sizes_are_the_columns_of_the_basis(basis: Basis):
+    masks = sample_masks(20, 100, keep=0.7, seed=1)
+    terms = [(3,), (2, 7, 9), (0, 5), (19,), (1, 4, 6, 8, 10), (2, 3)]
+    expected = features(masks, terms, basis=basis, keep=0.7).T
+    np.testing.assert_allclose(Factors(masks, 0.7).products(terms, basis), expected, rtol=1e-5)
+
+
+def test_only_sets_that_rest_on_eight_masks_are_extended():
+    masks = sample_masks(40, 300, keep=0.8, seed=1)
+    residual = np.random.default_rng(0).normal(size=(300, 1))
+    residual /= np.linalg.norm(residual)
+    found = Factors(masks, 0.8).best(residual, "ablated", 5, [])
+
+    def bearing(term: Term) -> int:
+        return int((~masks[:, list(term)]).all(axis=1).sum())
+
+    assert min(bearing(term) for term in found if len(term) == 2) < SUPPORT
+    larger = [term for term in found if len(term) > 2]
+    assert larger
+    for term in larger:
+        assert max(bearing(part) for part in combinations(term, len(term) - 1)) >= SUPPORT
+    # Ablated together, four units are on one mask in 600; kept together, on four in ten.
+    assert max(len(term) for term in found) < 5
+    kept = Factors(masks, 0.8).best(residual, "kept", 5, [])
+    assert max(len(term) for term in kept) == 5
 
 
 # ── The scan of all pairs ─────────────────────────────────────────────────────────────────────────
