@@ -141,7 +141,7 @@ def _in_rounds(
             if reached >= plan.target_r2:
                 break
         if plan.focused:
-            drawn.focus(samples, size)
+            drawn.focus(samples, size, test.masks)
         train = drawn.measure(recorded, following)
     return train
 
@@ -230,8 +230,11 @@ class _Masks:
             )
         return measured
 
-    def focus(self, samples: Samples, size: int) -> None:
-        """Half of the masks that double `size`, around the sets that are least certain."""
+    def focus(self, samples: Samples, size: int, held_out: Bool[np.ndarray, "test unit"]) -> None:
+        """Half of the masks that double `size`, around the sets that are least certain.
+
+        Of few units some would be among those `held_out`; the design's own come in their place.
+        """
         sets = uncertain_sets(samples)
         room = (len(self.base) - size) // 2
         if not sets or not room:
@@ -243,7 +246,9 @@ class _Masks:
             keep=self._plan.keep,
             seed=(self._plan.seed, 5, size),
         )
-        self.focused = np.concatenate([self.focused, new])
+        scored = {mask.tobytes() for mask in held_out}
+        unseen = [mask.tobytes() not in scored for mask in new]
+        self.focused = np.concatenate([self.focused, new[unseen]])
 
 
 def _held_out(recorded: RecordedValues, masks: Bool[np.ndarray, "mask unit"]) -> _Measured:

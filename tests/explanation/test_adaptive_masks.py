@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import mechspex as mx
 from mechspex.core.masks import sample_masks
 from mechspex.core.units import Term
 from mechspex.decoders import decode
 from mechspex.decoders.decoder import check_samples
+from mechspex.explanation import mask_search
 from mechspex.explanation.adaptive_masks import focused_masks, uncertain_sets
+from mechspex.recovery.recover import recover
 from mechspex.set_functions.r_squared import r_squared
 from mechspex.set_functions.set_function import SetFunction
 
@@ -69,3 +72,20 @@ def test_focused_masks_are_worth_more_than_as_many_random_ones():
         left = [1 - r_squared(truth.predict(test), f.predict(test)) for f in (plain, adaptive)]
         ratios.append(left[1] / left[0])
     assert np.exp(np.mean(np.log(ratios))) < 0.86
+
+
+@pytest.mark.parametrize("n_units", [10, 12])
+def test_no_focused_mask_is_among_those_that_score_the_answer(n_units, monkeypatch):
+    decoded = []
+
+    def spied(masks, values, test_masks, test_values, **options):
+        decoded.append((masks, test_masks, options["designed"]))
+        return recover(masks, values, test_masks, test_values, **options)
+
+    monkeypatch.setattr(mask_search, "recover", spied)
+    pairs = np.random.default_rng(0).normal(size=(n_units, n_units))
+    values = mx.FunctionValues(lambda m: np.einsum("mi,ij,mj->m", 1.0 * m, pairs, 1.0 * m), n_units)
+    mx.explain(values, design=mx.Adaptive(mx.RandomMasks(0.8)), n_masks=500, decoder="additive")
+    ((masks, scored, designed),) = decoded
+    assert (~designed).sum() > 50, "masks were focused"
+    assert not {mask.tobytes() for mask in masks} & {mask.tobytes() for mask in scored}
