@@ -31,6 +31,13 @@ NamedTask = Annotated[
         "--task", help="A task (see mechspex tasks) or a TOML file.", rich_help_panel=EXPERIMENT
     ),
 ]
+Contexts = Annotated[
+    int,
+    typer.Option(
+        help="Average over so many random masks of the other units; 0: keep them all.",
+        rich_help_panel=MASKS,
+    ),
+]
 
 
 class Terminated(BaseException):

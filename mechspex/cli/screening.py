@@ -12,7 +12,7 @@ from mechspex.cli.asks import asks
 from mechspex.cli.choices import Screen
 from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import SCREENED, TESTED, Question
-from mechspex.cli.output import ANSWER, EXPERIMENT, MASKS, Level, say_needed
+from mechspex.cli.output import ANSWER, EXPERIMENT, MASKS, Contexts, Level, say_needed
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_contexts, check_from, check_level
 from mechspex.core.errors import FailedMasksError, Refused
@@ -104,13 +104,7 @@ def validate(
         ),
     ] = None,
     level: Level = 0.05,
-    contexts: Annotated[
-        int,
-        typer.Option(
-            help="Average over so many random masks of the other units; 0: keep them all.",
-            rich_help_panel=MASKS,
-        ),
-    ] = 0,
+    contexts: Contexts = 0,
 ) -> None:
     """Measure sets of units exactly, by ablating every part of each of them.
 

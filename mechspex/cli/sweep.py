@@ -9,7 +9,7 @@ import typer
 from mechspex.cli.asks import asks
 from mechspex.cli.experiment import Experiment
 from mechspex.cli.kept import SWEPT, Question
-from mechspex.cli.output import MASKS
+from mechspex.cli.output import MASKS, Contexts
 from mechspex.cli.texts import answers_about_texts, show_texts
 from mechspex.cli.workers import with_workers
 from mechspex.core.checks import check_contexts, check_keep
@@ -58,13 +58,7 @@ def sweep(
             help="Ablate only these units, keep the rest: L23H3,L24H4,…", rich_help_panel=MASKS
         ),
     ] = None,
-    contexts: Annotated[
-        int,
-        typer.Option(
-            help="Average over so many random masks of the other units; 0: keep them all.",
-            rich_help_panel=MASKS,
-        ),
-    ] = 0,
+    contexts: Contexts = 0,
     keep: Annotated[
         float | None,
         typer.Option(

@@ -173,3 +173,12 @@ def test_bad_contexts_are_refused():
             mx.sweep(planted, units=UNITS, **options)
     with pytest.raises(Refused, match="pairs in 8 contexts, more than"):
         mx.sweep(lambda m: m[:, 0] * 1.0, units=mx.parts(range(1500)), order=2, contexts=8)
+
+
+def test_its_map_says_the_density():
+    units = mx.UnitSet(tuple(mx.Unit("head", layer, head) for layer in (0, 1) for head in (0, 1)))
+    options: dict[str, Any] = {"contexts": 4, "keep": 0.25}
+    swept = mx.sweep(mx.FunctionValues(lambda masks: masks @ np.ones((4, 3)), units), **options)
+    titles = [text.get_text() for text in swept.plot().texts]
+    titles += [axes.get_title(loc="left") for axes in swept.plot().axes]
+    assert any("density 0.25" in title for title in titles)
