@@ -235,7 +235,8 @@ class FunctionValues(ValueFunction):
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         masks = check_masks(masks, self.n_units)
-        return values_of(self._function(masks), len(masks), self._n_outputs)
+        # A copy: what the function writes into its masks is no mask that was asked for.
+        return values_of(self._function(masks.copy()), len(masks), self._n_outputs)
 
 
 def _function_values(function: str, units: list[list[Any]]) -> FunctionValues:
@@ -279,14 +280,14 @@ class _ForeignValues(ValueFunction):
         return getattr(self._own, "value_and_gradient", None) is not None
 
     def __call__(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
-        return self._own(masks)
+        return self._own(masks.copy())
 
     def value_and_gradient(
         self, masks: Float[np.ndarray, "mask unit"]
     ) -> tuple[Float[np.ndarray, "mask output"], Float[np.ndarray, "mask output unit"]]:
         if not self.differentiable:
             raise without_gradients(self._own)
-        return self._own.value_and_gradient(masks)
+        return self._own.value_and_gradient(masks.copy())
 
 
 def _configuration(

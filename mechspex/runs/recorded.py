@@ -250,7 +250,7 @@ class RecordedValues(ValueFunction):
             return
         while len(rows):
             batch, rows = rows[: self._batch], rows[self._batch :]
-            yield batch, self._measure(masks[batch])
+            yield batch, self._measure(masks, batch)
 
     def _recall(
         self, masks: Bool[np.ndarray, "mask unit"]
@@ -294,13 +294,16 @@ class RecordedValues(ValueFunction):
                     "measured since is not kept: undo that, or begin anew in another run"
                 )
 
-    def _measure(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
+    def _measure(
+        self, masks: Bool[np.ndarray, "mask unit"], rows: np.ndarray
+    ) -> Float[np.ndarray, "row output"]:
         """Measure a batch and commit it; the next one is sized by the time that took."""
         with self._lock:
             start = time.perf_counter()
-            values = values_of(self._value_function(masks), len(masks), len(self.outputs))
-            seconds = self._commit(masks, values, start)
-            self._batch = _next_batch(self._batch, len(masks), seconds)
+            values = values_of(self._value_function(masks[rows]), len(rows), len(self.outputs))
+            # Taken anew: values are kept by what was asked for, whatever was written into that.
+            seconds = self._commit(masks[rows], values, start)
+            self._batch = _next_batch(self._batch, len(rows), seconds)
         return values
 
     def _commit(self, masks: np.ndarray, values: np.ndarray, start: float) -> float:

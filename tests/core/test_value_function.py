@@ -170,3 +170,34 @@ def test_what_is_no_value_function_is_refused():
     for wrapper in (lambda v: RestrictedValues(v, [0]), lambda v: RecordedValues(v, None)):
         with pytest.raises(Refused, match="does not tell its units"):
             wrapper(lambda masks: masks)
+
+
+def test_what_a_function_writes_into_its_masks_changes_no_answer(tmp_path):
+    def overwrites(masks):
+        values = 1.0 * masks[:, 0] + 3.0 * (masks[:, 1] & masks[:, 2])
+        masks[:, 1] = True
+        masks[:] = ~masks
+        return values
+
+    class Foreign:
+        units, outputs = parts(4), ("a",)
+
+        def __call__(self, masks):
+            return overwrites(masks)[:, None]
+
+    class Subclass(Derived):
+        def __init__(self):
+            self._own = Foreign()
+
+        def __call__(self, masks):
+            return overwrites(masks)[:, None]
+
+    expected = {(0,): -1.0, (1,): -3.0, (2,): -3.0, (1, 2): 3.0}
+    masks = sample_masks(4, 9)
+    for number, values in enumerate((FunctionValues(overwrites, 4), Foreign(), Subclass())):
+        found = mx.explain(values, run=tmp_path / str(number)).ablated_effects()
+        assert {term: found[term] for term in found if term} == pytest.approx(expected)
+        assert mx.sweep(values).effects.tolist() == [-1, -3, -3, 0]
+        given = masks.copy()
+        as_value_function(values)(given)
+        assert isinstance(values, Subclass) or np.array_equal(given, masks)
