@@ -312,7 +312,7 @@ class PromptValues(ValueFunction):
         """The outputs of one question on some texts."""
         metric = self._asked.metric
         if callable(metric):
-            return values_of(metric(texts), len(texts))
+            return values_of(metric(list(texts)), len(texts))
         assert self._scored is not None
         with lock_of(self._scored.model):
             return self._scored.values(number, texts)

@@ -62,8 +62,8 @@ class _OwnFits(Trained):
     def __init__(self, learner: OwnTraining, n_rows: int, n_targets: int) -> None:
         self._learner, self._n_targets = learner, n_targets
         self._takes_seed = takes(learner.function) == 2
-        everything = np.arange(n_rows)
-        first, second = (self._checked(self._trained(everything, 0)) for _ in range(2))
+        # Rows of its own each time: a function may shuffle those that it is given.
+        first, second = (self._checked(self._trained(np.arange(n_rows), 0)) for _ in range(2))
         if not np.array_equal(first, second, equal_nan=True):
             apart = float(np.abs(first - second).max())
             warnings.warn(

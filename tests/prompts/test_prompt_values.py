@@ -220,6 +220,14 @@ def test_a_function_of_the_text_needs_no_model():
     assert two(np.ones((2, 3), bool)).tolist() == [[5, 1], [5, 1]]
 
 
+def test_a_function_of_the_text_may_empty_its_list():
+    def lengths(texts):
+        return [float(len(texts.pop(0))) for _ in range(len(texts))]
+
+    values = mx.PromptValues(None, "One two three", by="word", metric=lengths)
+    assert values(np.array([[True, False, True], [False, True, False]])).tolist() == [[9], [3]]
+
+
 def test_questions_share_masks(gpt2, raw):
     questions, responses = [" snow", " flag tree"], [" cat", " bird boat"]
     values = mx.PromptValues(gpt2, CONTEXT, questions, by="word", response=responses)

@@ -189,6 +189,17 @@ def test_a_function_of_the_users_own():
     assert own.first_batch == 1
 
 
+def test_a_function_may_change_the_rows_it_is_given(recwarn):
+    def reversing(rows):
+        rows[:] = rows[::-1].copy()
+        return [float((rows * np.arange(len(rows))).sum())]
+
+    values = mx.TrainingValues(reversing, 5, 1)
+    mask = np.array([[True, False, True, True, False]])
+    assert values(mask).tolist() == values(mask).tolist() == [[3 * 0 + 2 * 1 + 0 * 2]]
+    assert not recwarn.list
+
+
 def test_a_function_of_the_users_own_in_processes():
     # Importable without any of the libraries above: a process takes a moment to start.
     own = mx.TrainingValues(OwnTraining(math.fsum, 2), 5, ["sum of rows"])
