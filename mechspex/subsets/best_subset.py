@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mechspex.core.checks import SEED, WHOLE, Only, as_number
+from mechspex.core.checks import NUMBERS, SEED, WHOLE, Only, as_number, told
 from mechspex.core.doors import door
 from mechspex.core.errors import FailedMasksError, Refused
 from mechspex.set_functions.set_function import SetFunction
@@ -78,7 +78,7 @@ def best_subset(
 _FUNCTION = Only((SetFunction,), "a SetFunction, such as an explanation's function")
 
 
-@door(function=_FUNCTION, seed=SEED)
+@door(function=_FUNCTION, sizes=NUMBERS, seed=SEED)
 def front(
     function: SetFunction,
     sizes: Sequence[int] | None = None,
@@ -135,6 +135,7 @@ def front(
 
 @door(
     function=Only((SetFunction,), "a SetFunction, such as an explanation's function"),
+    sizes=NUMBERS,
     target=as_number,
 )
 def matching_subsets(
@@ -163,11 +164,17 @@ def matching_subsets(
         {size: columns of the units, ascending}.
 
     Raises:
-        Refused: a size outside 0 … n, a target that is not finite.
+        Refused: a size outside 0 … n, a target that is not finite, a ranking that does not hold
+            every unit once.
     """
     wanted = _checked_sizes(function.n_units, sizes)
     if not np.isfinite(target):
         raise Refused(f"target = {target}: give a finite value to match")
+    if len(ranking) != function.n_units or set(ranking) != set(range(function.n_units)):
+        raise Refused(
+            f"ranking = {told(ranking)}: give the column of every one of the {function.n_units} "
+            "units once, the indispensable ones first"
+        )
     search = LocalSearch(score_of_choice(function, "keep"))
     subsets = {}
     for size in wanted:

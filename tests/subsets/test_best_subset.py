@@ -312,3 +312,18 @@ def test_matching_subsets_exchange_units_until_no_exchange_comes_nearer():
         assert mine <= distance(ranking[:size]) + 1e-9
         for out, new in product(columns, set(range(10)) - set(columns)):
             assert mine <= distance({*columns} - {out} | {new}) + 1e-9
+
+
+@pytest.mark.parametrize("ranking", [[0, 1], [0, 0, 1, 2], [0, 1, 2, 4], ["u0", 1, 2, 3]])
+def test_a_ranking_that_lacks_a_unit_is_refused(ranking):
+    function = SetFunction.from_mapping(4, {(0,): 2.0, (1, 2): 3.0}, basis="kept")
+    with pytest.raises(Refused, match="every one of the 4 units once"):
+        matching_subsets(function, [3], 2.0, ranking)
+
+
+def test_sizes_are_read_as_whole_numbers():
+    function = SetFunction.from_mapping(4, {(0,): 2.0, (1, 2): 3.0}, basis="kept")
+    found = front(function, [1.0, np.int64(2)])  # pyright: ignore[reportArgumentType]
+    assert [type(subset.size) for subset in found] == [int, int]
+    with pytest.raises(Refused, match="sizes = 1.5"):
+        front(function, [1.5])  # pyright: ignore[reportArgumentType]
