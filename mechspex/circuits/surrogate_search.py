@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from mechspex.core.errors import FailedMasksError
 from mechspex.core.finite import finite_rows
-from mechspex.core.masks import Stream, keep_only, pack
+from mechspex.core.masks import Stream, as_neighbours, keep_only, pack
 from mechspex.decoders import Decoder, decode, find_decoder
 from mechspex.runs.recorded import RecordedValues
 from mechspex.set_functions.set_function import SetFunction
@@ -52,8 +52,7 @@ class SubsetRounds:
 
     def measure(self, masks: Bool[np.ndarray, "mask unit"]) -> Float[np.ndarray, "mask output"]:
         """Values of masks, which join the others."""
-        # So that neighbours begin alike: a model runs them as one up to where they part.
-        order = np.lexsort(pack(masks).T[::-1])
+        order = as_neighbours(masks)
         values = np.empty((len(masks), len(self._recorded.outputs)))
         values[order] = self._recorded(masks[order])
         self.masks = np.concatenate([self.masks, masks])

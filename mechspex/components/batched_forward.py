@@ -157,7 +157,8 @@ class BatchedForward:
             # The tokens that one mask on one prompt takes.
             window = self.n_sequences * (length - position)
             fitting = max(1, size.tokens // window)
-            batch = order[done : done + max(1, fitting // n_prompts)]
+            # In the order asked for: the next masks are likely to begin like the last of these.
+            batch = np.sort(order[done : done + max(1, fitting // n_prompts)])
             block = int(blocks[batch].min())
             at_once = min(fitting, n_prompts)
             with threads_that_pay(self.plain.tokens.device):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,10 +17,13 @@ from mechspex.components.edge_ablation import EdgeAblation
 from mechspex.components.masked_forward import Ablation, Masks, Site
 from mechspex.core.units import UnitSet
 from mechspex.forward.branches import Branches, one_idle, rows_of
-from mechspex.forward.one_pass import Start
+from mechspex.forward.one_pass import Recording, Start
 from mechspex.forward.parted_rows import RowsTogetherError
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import in_parts
+
+# The share of the blocks that masks would run which must be spared for them to go on from the last.
+_PAYS = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,39 @@ class Way:
     positions: Int[np.ndarray, " mask"]
 
 
+@dataclass
+class LastPass:
+    """The last mask that was run, from which masks that begin like it may go on.
+
+    Attributes:
+        is_kept: whether there is one ever. Elsewhere a value does not depend on what was measured
+            before it, not even in how it is rounded.
+        mask: what it keeps; None before there is one.
+        forward: the forward whose `entering` is of that pass.
+    """
+
+    is_kept: bool = False
+    mask: Bool[np.ndarray, " unit"] | None = None
+    forward: CachedForward | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """It is kept meanwhile."""
+        self.is_kept = True
+        try:
+            yield
+        finally:
+            self.is_kept, self.mask, self.forward = False, None, None
+
+
 @dataclass(frozen=True)
 class CachedForward:
     """The masked forward on a plain model, from the first thing that an ablation changes.
 
     Blocks below the first ablated unit are taken from the clean pass; so are, in a causal model,
     the keys and values of the positions before the first ablated one. (Those of `from_ablated` are
-    taken from the pass in which every unit is ablated, up to the first kept one.) Masks that ablate
+    taken from the pass in which every unit is ablated, up to the first kept one, and those of
+    `last` from that of the last mask, up to where another one differs from it.) Masks that ablate
     the same units up to a block are run as one up to it. The last MLP and the unembedding run where
     the metric reads, and only for the tokens it reads.
 
@@ -56,6 +87,7 @@ class CachedForward:
             no ablation spares a position.
         layers, positions: block and first position that each unit changes.
         n_read: how many of the last positions are read.
+        last: the last pass of this forward, or of one that begins with another pass.
     """
 
     plain_model: PlainModel
@@ -66,6 +98,7 @@ class CachedForward:
     layers: Int[np.ndarray, " unit"]
     positions: Int[np.ndarray, " unit"]
     n_read: int = 1
+    last: LastPass = field(default_factory=LastPass)
 
     @classmethod
     def of(
@@ -134,18 +167,28 @@ class CachedForward:
         )
 
     def ways(self, masks: Bool[np.ndarray, "mask unit"]) -> list[Way]:
-        """Each mask from one of the two passes, whichever lets it begin later."""
+        """Each mask from one of the passes, whichever lets it begin latest."""
         blocks, positions = self.starts(masks)
+        passes, begins = [self], [blocks]
         kept_blocks, _ = self.starts(~masks)
-        later = kept_blocks > blocks
-        ablated = self.from_ablated if later.any() else None
-        if ablated is None:
-            return [Way(self, np.arange(len(masks)), blocks, positions)]
-        first, second = np.flatnonzero(~later), np.flatnonzero(later)
-        return [
-            Way(self, first, blocks[first], positions[first]),
-            Way(ablated, second, kept_blocks[second], positions[second]),
+        if (kept_blocks > blocks).any() and self.from_ablated is not None:
+            passes.append(self.from_ablated)
+            begins.append(kept_blocks)
+        if self.last.forward is not None:
+            alike, _ = self.starts(masks == self.last.mask)
+            # A forward of its own for a few masks of many takes longer than it saves.
+            later = (alike - np.max(begins, axis=0)).clip(0).sum()
+            if later > _PAYS * (self.plain_model.n_blocks - np.max(begins, axis=0)).sum():
+                passes.append(self.last.forward)
+                begins.append(alike)
+        chosen = np.argmax(begins, axis=0)
+        ways = [
+            Way(forward, rows, blocks[rows], positions[rows])
+            for number, (forward, blocks) in enumerate(zip(passes, begins, strict=True))
+            if len(rows := np.flatnonzero(chosen == number))
         ]
+        # The last mask of all is run last: masks that are measured next begin like it.
+        return sorted(ways, key=lambda way: int(way.masks[-1]))
 
     @property
     def first_block(self) -> int:
@@ -199,19 +242,59 @@ class CachedForward:
             (keys[rows, :, :position], values[rows, :, :position])
             for keys, values in (self.cache if position else ())
         )
-        start = Start(block, entering, cache)
-        return self.plain_model.logits(
-            tokens, edits, start=start, read=read, n_last=self.n_read, keys=keys
+        start, recording = Start(block, entering, cache), self._recording(masks, rows, block)
+        logits = self.plain_model.logits(
+            tokens,
+            edits,
+            start=start,
+            read=read,
+            n_last=self.n_read,
+            keys=keys,
+            recording=recording,
         )
+        self._go_on_from(masks, block, recording)
+        return logits
+
+    def _recording(
+        self, masks: Masks, rows: slice, block: int, last: Mapping[int, int] | None = None
+    ) -> Recording:
+        """What is kept of a pass, of its last mask: nothing where no other mask could go on from
+        it, or some of the prompts alone are run.
+
+        Args:
+            last: {block: the place of that mask there}, where several are run as one.
+        """
+        n_rows = len(self.tokens)
+        wanted = self.last.is_kept and self._ablates_whole_blocks(masks)
+        if not wanted or len(self.tokens[rows]) < n_rows:
+            return Recording()
+        places = {
+            later: len(masks) - 1 if last is None else last[later - 1]
+            for later in self.entering
+            if later > block
+        }
+        return Recording(
+            {later: slice(at * n_rows, (at + 1) * n_rows) for later, at in places.items()}
+        )
+
+    def _go_on_from(self, masks: Masks, block: int, recording: Recording) -> None:
+        """Let masks go on from the last one of a pass that began at `block`."""
+        if recording.rows:
+            before = {at: there for at, there in self.entering.items() if at <= block}
+            self.last.mask = masks[-1, 0].cpu().numpy()
+            self.last.forward = replace(self, entering=before | recording.entering)
+
+    def _ablates_whole_blocks(self, masks: Masks) -> bool:
+        """Whether what a mask does up to a block is told by its units up to it: it is the same on
+        all prompts, and they are ablated in their own blocks at every position."""
+        ablation = self.ablation
+        whole = masks.dtype == torch.bool and masks.shape[1] == 1 and not self.cache
+        return whole and not isinstance(ablation, EdgeAblation) and ablation.by_layer
 
     def _branches(self, masks: Masks, block: int) -> Branches | None:
         """Where masks part; None where units are ablated elsewhere than in their own blocks, where
         positions are spared, and where it does not pay."""
-        ablation = self.ablation
-        whole = masks.dtype == torch.bool and masks.shape[1] == 1 and not self.cache
-        if not whole or isinstance(ablation, EdgeAblation) or not ablation.by_layer:
-            return None
-        if not self.plain_model.rows_part:
+        if not self._ablates_whole_blocks(masks) or not self.plain_model.rows_part:
             return None
         blocks = range(block, self.plain_model.n_blocks)
         return Branches.of(masks[:, 0].cpu().numpy(), self.layers, blocks)
@@ -241,7 +324,8 @@ class CachedForward:
             masks_at[site.hook] = masks if len(run) == len(masks) else masks[run]
         n_first = len(branches.masks[block])
         entering = self.entering[block][rows].repeat(n_first, 1, 1) if block else None
-        return self.plain_model.logits(
+        recording = self._recording(masks, rows, block, branches.last)
+        logits = self.plain_model.logits(
             tokens.repeat(n_first, 1),
             self.ablation.edits_by_hook(masks_at, rows),
             start=Start(block, entering, ()),
@@ -249,7 +333,10 @@ class CachedForward:
             n_last=self.n_read,
             parting=branches.rows(len(tokens), device),
             attending=attending,
+            recording=recording,
         )
+        self._go_on_from(masks, block, recording)
+        return logits
 
     @cached_property
     def _attention(self) -> list[Site]:

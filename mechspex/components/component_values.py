@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +302,10 @@ class ComponentValues(ValueFunction):
         with lock_of(self.model):
             self._renew()
             return self._proved.forwards.values(checked)
+
+    def in_turn(self) -> AbstractContextManager[None]:
+        """A context in which a mask goes on from the one before, up to which both begin alike."""
+        return self._proved.forwards.in_turn()
 
     @property
     def differentiable(self) -> bool:

@@ -3,7 +3,8 @@ what does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -179,6 +180,15 @@ class Forwards:
             for group in self.groups:
                 values[:, list(group.prompts)] = group.values(masks)
         return values
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """What the last mask left behind is kept meanwhile, as `ValueFunction.in_turn` says."""
+        with ExitStack() as stack:
+            for group in self.groups:
+                if group.cached is not None:
+                    stack.enter_context(group.cached.last.kept())
+            yield
 
     def values_and_gradients(
         self, masks: Float[np.ndarray, "mask unit"]

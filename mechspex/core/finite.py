@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechspex.core.errors import FailedMasksError
+from mechspex.core.masks import as_neighbours
 from mechspex.core.value_function import ValueFunction
 
 
@@ -27,7 +28,8 @@ def finite_values(
     Raises:
         FailedMasksError: a mask has no finite value.
     """
-    values = value_function(masks).astype(np.float64)
+    order = as_neighbours(masks)
+    values = value_function(masks[order]).astype(np.float64)[np.argsort(order)]
     failed = int((~finite_rows(values)).sum())
     if failed:
         raise FailedMasksError(

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from mechspex.core.checks import PROBABILITY, SEED, WHOLE, check_memory
 from mechspex.core.doors import door
@@ -306,6 +306,12 @@ def unseen_pairs(masks: Bool[np.ndarray, "mask unit"]) -> float:
 def pack(masks: Bool[np.ndarray, "mask unit"]) -> UInt8[np.ndarray, "mask byte"]:
     """Eight units a byte, the form in which masks travel and are stored."""
     return np.packbits(masks, axis=1)
+
+
+def as_neighbours(masks: Bool[np.ndarray, "mask unit"]) -> Int[np.ndarray, " mask"]:
+    """The order in which masks that begin alike are next to each other: a model runs these as one,
+    or one from where the other is, up to where they part."""
+    return np.lexsort(pack(masks).T[::-1])
 
 
 def unpack(packed: UInt8[np.ndarray, "mask byte"], n_units: int) -> Bool[np.ndarray, "mask unit"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -69,6 +70,11 @@ class ValueFunction(ABC):
     def first_batch(self) -> int:
         """How many masks are measured before it is known how long one takes."""
         return 1
+
+    def in_turn(self) -> AbstractContextManager[None]:
+        """A context in which masks are given a few at a time, in an order in which neighbours begin
+        alike: what the last of them left behind may serve the next."""
+        return nullcontext()
 
     @property
     def differentiable(self) -> bool:

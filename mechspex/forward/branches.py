@@ -21,10 +21,12 @@ class Branches:
     Attributes:
         masks: {block: their numbers}; all of them in the last block.
         came_from: {block: the place of each of them in the block before}, where that has fewer.
+        last: {block: the place there of the one that the last mask is run as}.
     """
 
     masks: Mapping[int, Int[np.ndarray, " _"]]
     came_from: Mapping[int, Int[np.ndarray, " _"]]
+    last: Mapping[int, int]
 
     @classmethod
     def of(
@@ -44,7 +46,7 @@ class Branches:
             return None
         every = np.arange(len(masks))
         group, first = np.zeros(len(masks), dtype=int), every[:1]
-        found, came_from = {}, {}
+        found, came_from, last = {}, {}, {}
         for block in blocks:
             before, n_before = group, len(first)
             if n_before < len(masks):
@@ -56,10 +58,10 @@ class Branches:
                     first = group = every
             if block > blocks[0] and len(first) > n_before:
                 came_from[block] = before[first]
-            found[block] = first
+            found[block], last[block] = first, int(group[-1])
         if sum(map(len, found.values())) > _PAYS * len(masks) * len(blocks):
             return None
-        return cls(found, came_from)
+        return cls(found, came_from, last)
 
     def rows(self, n_rows: int, device: torch.device) -> dict[int, Int[Tensor, " _"]]:
         """{block: the row of the block before from which each of its rows comes}.

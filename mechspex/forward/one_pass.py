@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,19 @@ FROM_THE_EMBEDDING = Start(0, None, ())
 
 
 @dataclass(frozen=True)
+class Recording:
+    """What is kept of a pass: what enters some of its blocks.
+
+    Attributes:
+        rows: {block: the rows wanted}.
+        entering: {block: what entered it, ``[row, pos, d_model]``}, filled while the pass runs.
+    """
+
+    rows: Mapping[int, slice] = field(default_factory=dict)
+    entering: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Pass:
     """What the wrapped modules of a plain model look at while one forward runs.
 
@@ -46,7 +59,7 @@ class Pass:
         n_last: how many of the last positions are read; None for all.
         keys: positions that are hidden from attention.
         at: which of those are unembedded in each row; None for all.
-        wanted: blocks whose input is recorded, in `recorded`.
+        recording: what is kept of it.
         parting: {block: the row of the block before that each of its rows comes from}.
         attending: {block: the rows whose attention is run, and which of these each row takes}.
     """
@@ -58,8 +71,7 @@ class Pass:
     n_last: int | None = None
     keys: HiddenKeys | None = None
     at: Tensor | None = None
-    wanted: Collection[int] = ()
-    recorded: dict[int, Tensor] = field(default_factory=dict)
+    recording: Recording = field(default_factory=Recording)
     parting: Mapping[int, Tensor] = field(default_factory=dict)
     attending: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 

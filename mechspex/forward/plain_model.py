@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicCache
 
 from mechspex.core.errors import ModelError
 from mechspex.core.kinds import KINDS, Kind
-from mechspex.forward.one_pass import FROM_THE_EMBEDDING, Pass, PassAtHand, Start
+from mechspex.forward.one_pass import FROM_THE_EMBEDDING, Pass, PassAtHand, Recording, Start
 from mechspex.forward.onednn import multiply_by_the_faster_library
 from mechspex.forward.parted_rows import RowsTogetherError
 from mechspex.forward.read_positions import at_positions, read_columns, run_where_read
@@ -112,6 +112,7 @@ class PlainModel:
         keys: HiddenKeys | None = None,
         parting: Mapping[int, Int[Tensor, " _"]] | None = None,
         attending: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+        recording: Recording | None = None,
     ) -> Float[Tensor, "parted_row last read"]:
         """Logits at the last positions, of the tokens `read` or of the whole vocabulary.
 
@@ -126,13 +127,15 @@ class PlainModel:
                 rows leave the model than enter it.
             attending: {block: the rows whose attention is run, and which of these each of its rows
                 takes}, where attention writes the same into several; edits in it see those alone.
+            recording: what is kept of the pass.
 
         Raises:
             RowsTogetherError: rows cannot part in this model.
         """
         start = FROM_THE_EMBEDDING if start is None else start
         run = Pass(edits, len(tokens), start, read, n_last, keys)
-        run = replace(run, parting=parting or {}, attending=attending or {})
+        recording = Recording() if recording is None else recording
+        run = replace(run, parting=parting or {}, attending=attending or {}, recording=recording)
         cache = shared_prefix(start.cache)
         return self._run(run, tokens, use_cache=cache is not None, past_key_values=cache)
 
@@ -190,10 +193,11 @@ class PlainModel:
             with_cache: whether keys and values are kept.
             edits: made to the activations on the way; none is the clean pass.
         """
-        run = Pass(edits or {}, len(tokens), wanted=blocks)
+        recording = Recording(dict.fromkeys(blocks, slice(None)))
+        run = Pass(edits or {}, len(tokens), recording=recording)
         cache = DynamicCache() if with_cache else None
         self._run(run, tokens, use_cache=with_cache, past_key_values=cache)
-        return run.recorded, [] if cache is None else pairs_of(cache)
+        return recording.entering, [] if cache is None else pairs_of(cache)
 
     def _run(self, one: Pass, tokens: Tensor, **options: Any) -> Tensor:
         n_last = one.n_last or 1

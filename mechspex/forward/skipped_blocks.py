@@ -31,8 +31,8 @@ def make_skippable(blocks: Sequence[nn.Module], n_run: int, at_hand: PassAtHand)
             now = at_hand.now
             if number == now.start.block and now.start.entering is not None:
                 hidden = now.start.entering
-            if number in now.wanted:
-                now.recorded[number] = hidden.clone()
+            if number in now.recording.rows:
+                now.recording.entering[number] = hidden[now.recording.rows[number]].clone()
             if not now.start.block <= number < n_run:
                 # As the blocks that were run do; the clean pass comes first.
                 return (hidden,) if returns_tuple else hidden

@@ -248,9 +248,10 @@ class RecordedValues(ValueFunction):
                 yield rows[part], values
                 start = time.perf_counter()
             return
-        while len(rows):
-            batch, rows = rows[: self._batch], rows[self._batch :]
-            yield batch, self._measure(masks, batch)
+        with self._value_function.in_turn():
+            while len(rows):
+                batch, rows = rows[: self._batch], rows[self._batch :]
+                yield batch, self._measure(masks, batch)
 
     def _recall(
         self, masks: Bool[np.ndarray, "mask unit"]

@@ -10,12 +10,13 @@ from value_function_laws import check_laws
 
 import mechspex as mx
 from mechspex.components import cached_forward, precision, proof
-from mechspex.core.masks import sample_masks
+from mechspex.core.masks import as_neighbours, sample_masks
 from mechspex.errors import ModelError, ShapeError, TaskError
 from mechspex.forward import parted_rows
 from mechspex.forward.machine import product_rate
 from mechspex.forward.plain_model import PlainModel
 from mechspex.models.bridge import edited_logits
+from mechspex.runs.run import Run
 from mechspex.tasks.next_token import encode
 
 
@@ -197,6 +198,97 @@ def test_masks_that_are_alike_up_to_a_block_are_run_as_one_up_to_it(deep, task):
     assert [called[0][0] // 3 for called in rows] == [len(set(map(bytes, masks[:, :n])))
                                                       for n in (3, 6, 9, 12, 15)]  # fmt: skip
     assert rows[1][0][0] < rows[2][0][0] == 24
+
+
+def one_part_after_another(n_units):
+    """Masks, each of which differs from the one before in later blocks than that did."""
+    masks = np.repeat(sample_masks(n_units, 1, keep=0.5, seed=7), 6, axis=0)
+    masks[:, :3] = [True, False, True]
+    for number in range(1, 6):
+        masks[number:, n_units * number // 6] ^= True
+    return masks
+
+
+def test_in_turn_a_mask_begins_where_it_differs_from_the_one_before(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    masks = one_part_after_another(18)
+    apart = [values(mask[None])[0] for mask in masks]
+    rows = [calls_of(values, f"transformer.h.{block}.mlp") for block in range(6)]
+    with values.in_turn():
+        turns = [values(mask[None])[0] for mask in masks]
+    assert [len(called) for called in rows] == [1, 2, 3, 4, 5, 6]
+    assert np.array_equal(turns, apart)
+    # Afterwards a value depends on its masks alone, to the last bit.
+    values(masks[5:])
+    assert len(rows[0]) == 2
+
+
+def test_in_turn_the_last_mask_of_several_is_gone_on_from(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    masks = one_part_after_another(18)
+    masks[:2, 0] ^= True
+    rows = [calls_of(values, f"transformer.h.{block}.mlp") for block in (0, 3, 4)]
+    with values.in_turn():
+        turns = [values(masks[start : start + 2]) for start in (0, 2, 4)]
+    # The second two are run as one until they part; the third two go on from the last of these.
+    assert [[n for n, *_ in called] for called in rows] == [[6, 3], [6, 6], [6, 6, 3]]
+    assert np.allclose(np.concatenate(turns), plainly(values, masks), atol=2e-4)
+
+
+def test_in_turn_a_mask_goes_on_from_one_that_ran_as_one_with_others(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    masks = np.repeat(one_part_after_another(18)[:1], 4, axis=0)
+    masks[0, 4] ^= True
+    for row, column in ((2, 12), (3, 13)):
+        masks[row, column] ^= True
+    rows = [calls_of(values, f"transformer.h.{block}.mlp") for block in (0, 3, 4)]
+    with values.in_turn():
+        turns = [values(masks[:3]), values(masks[3:])]
+    assert [[n for n, *_ in called] for called in rows] == [[3], [6], [9, 3]]
+    assert np.allclose(np.concatenate(turns), plainly(values, masks), atol=2e-4)
+
+
+def test_a_run_measures_in_turn(deep, task, tmp_path):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    rows = calls_of(values, "transformer.h.0.mlp")
+    masks = np.repeat(one_part_after_another(18), 2, axis=0)
+    masks[::2, 17] ^= True
+    with Run.open(None) as run:
+        measured = run.record(values)(masks)
+    n_run = len(rows)
+    assert np.allclose(measured, plainly(values, masks), atol=2e-4)
+    assert n_run == 1 < -(-len(masks) // values.first_batch)
+
+
+def test_what_was_left_behind_goes_with_the_context(deep, task):
+    values = mx.ComponentValues(deep, task, mx.heads(deep))
+    (group,) = values._proved.forwards.groups
+    masks = one_part_after_another(18)
+    with pytest.raises(ShapeError), values.in_turn():  # noqa: PT012
+        values(masks[:1])
+        assert group.cached.last.forward is not None
+        values(masks[:1, :3])
+    assert group.cached.last.forward is None
+    with values.in_turn():
+        before = values(masks[:1])
+        hook = ("blocks.2.hook_resid_pre", lambda r, hook: 2 * r)
+        with deep.hooks(fwd_hooks=[hook]):
+            assert np.abs(values(masks[:1]) - before).max() > 0.1
+        assert np.array_equal(values(masks[:1]), before)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample", "corrupted"])
+@pytest.mark.parametrize("units", UNITS)
+def test_masks_in_turn_are_as_in_the_plain_forward(deep, task, units, ablation, rescale):
+    values = mx.ComponentValues(deep, task, UNITS[units](deep), ablation, rescale=rescale)
+    sparse = sample_masks(values.n_units, 6, keep=0.1, seed=1)
+    masks = np.concatenate([sparse, one_part_after_another(values.n_units)])
+    masks = masks[as_neighbours(masks)]
+    for n_at_once in (1, 3):
+        with values.in_turn():
+            turns = [values(masks[at : at + n_at_once]) for at in range(0, 12, n_at_once)]
+        assert np.allclose(np.concatenate(turns), plainly(values, masks), atol=2e-4)
 
 
 def test_attention_of_which_nothing_is_kept_is_run_for_one_mask(deep, task):
