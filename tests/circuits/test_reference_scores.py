@@ -127,9 +127,9 @@ def test_a_run_keeps_the_values(tiny, tiny_task, heads, tmp_path, monkeypatch):
     measured = []
     measure = RecordedValues._measure
 
-    def counted(self, masks):
-        measured.append(len(masks))
-        return measure(self, masks)
+    def counted(self, masks, rows):
+        measured.append(len(rows))
+        return measure(self, masks, rows)
 
     monkeypatch.setattr(RecordedValues, "_measure", counted)
     again = mx.reference_scores(tiny, tiny_task, circuit, ["zero", "mean"], run=tmp_path / "run")
