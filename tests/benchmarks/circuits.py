@@ -23,10 +23,10 @@ SEARCHED, FRESH, BUDGET = 16, 48, 400
 ALL_THERE_ARE = {"capital": 96, "hypernymy": 174, "two_step": 121}
 
 
-def prompts_of(name, model):
+def prompts_of(name, model, seed=0):
     """Prompts to search, prompts to score, and more for attribution patching."""
     number = ALL_THERE_ARE.get(name, 600 if name == "ioi" else 300)
-    drawn = mx.load_task(name, model, n_prompts=number, seed=0)
+    drawn = mx.load_task(name, model, n_prompts=number, seed=seed)
     if name != "ioi":
         return drawn[:SEARCHED], drawn[-FRESH:], drawn[:-FRESH]
     assert drawn.distractors
