@@ -169,7 +169,8 @@ class CachedForward:
     def ways(self, masks: Bool[np.ndarray, "mask unit"]) -> list[Way]:
         """Each mask from one of the passes, whichever lets it begin latest."""
         blocks, positions = self.starts(masks)
-        passes, begins = [self], [blocks]
+        passes: list[CachedForward] = [self]
+        begins = [blocks]
         kept_blocks, _ = self.starts(~masks)
         if (kept_blocks > blocks).any() and self.from_ablated is not None:
             passes.append(self.from_ablated)

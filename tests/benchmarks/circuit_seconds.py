@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import mechspex as mx
-from circuits import BUDGET, SEARCHED, prompts_of
+from circuits import BUDGET, SEARCHED, prompts_of  # pyright: ignore[reportAttributeAccessIssue]
 from mechspex.circuits import by_size, surrogate_search
 from mechspex.components.forwards import Forwards
 
@@ -90,7 +90,8 @@ def searched(task: str, seed: int) -> dict[str, Any]:
     clock.watch_the_search()
     clock.turn("rest")
     clock.seconds.clear()
-    found = mx.find_circuit(values, scored, budget=BUDGET, seed=seed)  # its name then
+    budget: dict[str, Any] = {"budget": BUDGET}  # its name then
+    found = mx.find_circuit(values, scored, **budget, seed=seed)
     clock.turn("rest")
     return {
         "seconds": clock.seconds,
@@ -155,7 +156,7 @@ def main() -> None:
         return
     kept = arguments.kept or Path(tempfile.mkdtemp())
     model = mx.load_model("smollm2-135m")
-    words = " ".join(sys.argv[1:])
+    words = " ".join([*arguments.tasks, "--before", str(arguments.before)])
     print("# What find_circuit takes, before and after\n")
     print(
         f"Made by `python tests/benchmarks/circuit_seconds.py {words}`, SmolLM2-135M, 270 heads.\n"
