@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +85,8 @@ def validate(
         progress: a progress bar on stderr.
 
     Raises:
-        Refused: an empty or too large term, a column out of range, or a level outside (0, 1).
+        Refused: an empty or too large term, one that is listed twice, a column out of range, or a
+            level outside (0, 1).
         UnknownUnitError: an unknown name.
     """
     value_function = as_value_function(value_function)
@@ -102,6 +104,10 @@ def validate(
         return validation
     units = value_function.units
     columns = tuple(_columns(term, units) for term in terms)
+    for term, times in Counter(columns).items():
+        if times > 1:  # it would count as so many of the sets of which false ones are a share
+            name = " × ".join(units.names[column] for column in term)
+            raise Refused(f"{name} is listed {times} times; list every set once")
     subsets = sorted({s for term in [(), *columns] for s in subsets_of(term)}, key=by_order)
     if contexts:
         around = sample_masks(value_function.n_units, contexts, keep=keep, seed=seed)

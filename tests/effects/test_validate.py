@@ -153,6 +153,8 @@ def test_bad_terms_are_refused():
     for terms, complaint in [([()], "0 units"), ([(8,)], "outside the columns 0 … 7")]:
         with pytest.raises(Refused, match=complaint):
             mx.validate(values, terms)
+    with pytest.raises(Refused, match="u0 × u2 is listed 2 times; list every set once"):
+        mx.validate(values, [(0, 2), (1,), ("u2", "u0")])
     with pytest.raises(UnknownUnitError, match="no unit 'u9'"):
         mx.validate(values, [("u9",)])
     with pytest.raises(Refused, match="level = 0.0"):
