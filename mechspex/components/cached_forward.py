@@ -49,13 +49,12 @@ class LastPass:
     Attributes:
         is_kept: whether there is one ever. Elsewhere a value does not depend on what was measured
             before it, not even in how it is rounded.
-        mask: what it keeps; None before there is one.
-        forward: the forward whose `entering` is of that pass.
+        found: the mask, and the forward whose `entering` is of its pass; None before there is one.
     """
 
     is_kept: bool = False
-    mask: Bool[np.ndarray, " unit"] | None = None
-    forward: CachedForward | None = None
+    # One attribute, since another thread may end the run in which it is kept.
+    found: tuple[Bool[np.ndarray, " unit"], CachedForward] | None = None
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -64,7 +63,7 @@ class LastPass:
         try:
             yield
         finally:
-            self.is_kept, self.mask, self.forward = False, None, None
+            self.is_kept, self.found = False, None
 
 
 @dataclass(frozen=True)
@@ -175,12 +174,12 @@ class CachedForward:
         if (kept_blocks > blocks).any() and self.from_ablated is not None:
             passes.append(self.from_ablated)
             begins.append(kept_blocks)
-        if self.last.forward is not None:
-            alike, _ = self.starts(masks == self.last.mask)
+        if self.last.is_kept and (last := self.last.found) is not None:
+            alike, _ = self.starts(masks == last[0])
             # A forward of its own for a few masks of many takes longer than it saves.
             later = (alike - np.max(begins, axis=0)).clip(0).sum()
             if later > _PAYS * (self.plain_model.n_blocks - np.max(begins, axis=0)).sum():
-                passes.append(self.last.forward)
+                passes.append(last[1])
                 begins.append(alike)
         chosen = np.argmax(begins, axis=0)
         ways = [
@@ -282,8 +281,8 @@ class CachedForward:
         """Let masks go on from the last one of a pass that began at `block`."""
         if recording.rows:
             before = {at: there for at, there in self.entering.items() if at <= block}
-            self.last.mask = masks[-1, 0].cpu().numpy()
-            self.last.forward = replace(self, entering=before | recording.entering)
+            forward = replace(self, entering=before | recording.entering)
+            self.last.found = masks[-1, 0].cpu().numpy(), forward
 
     def _ablates_whole_blocks(self, masks: Masks) -> bool:
         """Whether what a mask does up to a block is told by its units up to it: it is the same on

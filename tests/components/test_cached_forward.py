@@ -266,9 +266,9 @@ def test_what_was_left_behind_goes_with_the_context(deep, task):
     masks = one_part_after_another(18)
     with pytest.raises(ShapeError), values.in_turn():  # noqa: PT012
         values(masks[:1])
-        assert group.cached.last.forward is not None
+        assert group.cached.last.found is not None
         values(masks[:1, :3])
-    assert group.cached.last.forward is None
+    assert group.cached.last.found is None
     with values.in_turn():
         before = values(masks[:1])
         hook = ("blocks.2.hook_resid_pre", lambda r, hook: 2 * r)
