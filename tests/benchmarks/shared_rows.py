@@ -6,15 +6,16 @@ SmolLM2, its 270 heads, `ioi`, mean reference, one thread; as `find_circuit` ask
 prompts in bf16, and 48 others in the model's own dtype. Subsets: each of 1 … 20 heads drawn at
 random, and the same after 1, 2 and 4 exchanges, kept alone, 8 masks a batch. Pairs: two runs of 128
 that follow each other in a sweep of all, on 8 prompts. Random masks, of all densities, share
-little: the control. Both ways are run in one process, in turns, twice; the lesser
-is shown. Values are compared mask by mask.
+little: the control. In turn: nested circuits of 1 … 20 heads, and random masks, one at a time, with
+and without going on from the one before. Both ways are run in one process, in turns, twice; the
+lesser is shown. Values are compared mask by mask.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import combinations
 from unittest.mock import patch
 
@@ -23,6 +24,7 @@ import torch
 
 import mechspex as mx
 from mechspex.components import batched_forward
+from mechspex.core.masks import as_neighbours, keep_only
 
 BATCH, N_RANDOM, N_HELD_OUT, N_GRADIENTS, N_PAIRS = 8, 16, 16, 4, 128
 
@@ -48,6 +50,13 @@ def pairs(n_units: int) -> np.ndarray:
     masks = np.ones((len(chosen), n_units), dtype=bool)
     masks[np.arange(len(chosen))[:, None], chosen] = False
     return masks
+
+
+def circuits(n_units: int) -> np.ndarray:
+    """The first 1 … 20 units of a ranking, in the order in which a run is asked for them."""
+    order = np.random.default_rng(3).permutation(n_units)[:20]
+    masks = keep_only(n_units, [order[:size] for size in range(1, 21)])
+    return masks[as_neighbours(masks)]
 
 
 def in_batches(values: mx.ComponentValues, masks: np.ndarray, batch: int) -> np.ndarray:
@@ -88,6 +97,20 @@ def measured(values: mx.ComponentValues, name: str, masks: np.ndarray, batch: in
     return row(name, len(masks), lambda: with_parts(False), lambda: with_parts(True))
 
 
+def in_turn(values: mx.ComponentValues, name: str, masks: np.ndarray) -> str:
+    def one_by_one(turn: AbstractContextManager[None]) -> np.ndarray:
+        with turn:
+            return in_batches(values, masks, 1)
+
+    one_by_one(nullcontext())
+    return row(
+        name,
+        len(masks),
+        lambda: one_by_one(nullcontext()),
+        lambda: one_by_one(values.in_turn()),
+    )
+
+
 def main() -> None:
     torch.set_num_threads(1)
     model = mx.load_model("smollm2-135m")
@@ -116,6 +139,8 @@ def main() -> None:
     print(measured(own, "subsets, 48 prompts, float32", kept[-N_HELD_OUT:]), flush=True)
     name = "pairs of a sweep, 8 prompts, float32"
     print(measured(few, name, pairs(len(heads)), N_PAIRS), flush=True)
+    print(in_turn(own, "nested circuits in turn, 48 prompts, float32", circuits(len(heads))))
+    print(in_turn(coarse, "random masks in turn, 16 prompts, bf16", anywhere), flush=True)
     name = "gradients, 16 prompts, bf16, attention by plain products"
     print(row(name, N_GRADIENTS, slopes_by_the_kernel, slopes), flush=True)
     print("\nOf 48 prompts two masks fit into a batch, which share little here.")
