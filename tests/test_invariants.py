@@ -102,10 +102,11 @@ def test_a_kept_run_answers_as_it_did_and_measures_nothing(name, tmp_path, monke
         was, now = expected["circuit"], answer["circuit"]
         assert was["roles"].pop("name_mover") == now["roles"]["induction"] == ["L1H3"]
         assert "from the last token" in was["evidence"].pop("L1H3")
+        # After climbing it looked at three subsets more that the decoder said to match.
+        was["method"] = was["method"].replace("from 76 masks", "from 73 masks")
+        expected["masks"] -= 3
     assert not differences(expected, answer)
-    # The kernel decoder of today names two subsets to look at that of 0.1 did not.
-    assert before > 0
-    assert n_values(tmp_path) == before + 2 * (name == "circuit")
+    assert n_values(tmp_path) == before > 0
 
 
 def test_a_screen_of_today_goes_on_in_an_old_run(tmp_path, monkeypatch):

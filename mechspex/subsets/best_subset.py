@@ -137,6 +137,7 @@ def front(
     function=Only((SetFunction,), "a SetFunction, such as an explanation's function"),
     sizes=NUMBERS,
     target=as_number,
+    ranking=NUMBERS,
 )
 def matching_subsets(
     function: SetFunction, sizes: Sequence[int], target: float, ranking: Sequence[int]

@@ -314,10 +314,16 @@ def test_matching_subsets_exchange_units_until_no_exchange_comes_nearer():
             assert mine <= distance({*columns} - {out} | {new}) + 1e-9
 
 
-@pytest.mark.parametrize("ranking", [[0, 1], [0, 0, 1, 2], [0, 1, 2, 4], ["u0", 1, 2, 3]])
-def test_a_ranking_that_lacks_a_unit_is_refused(ranking):
+@pytest.mark.parametrize(
+    ("ranking", "told"),
+    [
+        *((r, "every one of the 4 units once") for r in ([0, 1], [0, 0, 1, 2], [0, 1, 2, 4])),
+        (["u0", 1, 2, 3], "ranking = 'u0': give a whole number"),
+    ],
+)
+def test_a_ranking_that_lacks_a_unit_is_refused(ranking, told):
     function = SetFunction.from_mapping(4, {(0,): 2.0, (1, 2): 3.0}, basis="kept")
-    with pytest.raises(Refused, match="every one of the 4 units once"):
+    with pytest.raises(Refused, match=told):
         matching_subsets(function, [3], 2.0, ranking)
 
 
