@@ -16,6 +16,7 @@ from mechspex.effects.repair_map import SelfRepair
 from mechspex.effects.sweep_table import Sweep
 from mechspex.effects.validation import Validation
 from mechspex.explanation.explanation import Explanation
+from mechspex.screening.candidates import Candidates
 
 # Rows of single units, of larger sets, and numbers by prompt in all: the page stays below 3 MB.
 _MOST_SINGLES, _MOST_SETS, _MOST_NUMBERS = 1_500, 400, 60_000
@@ -53,7 +54,7 @@ def effect_rows(result: Result) -> list[dict[str, Any]]:
 
 
 def single_numbers(result: Result, n_units: int) -> dict[str, list[float | None]]:
-    """{what it is: a number for each unit}, for the map: recovered effects and exact ones.
+    """{what it is: a number for each unit}, for the map: recovered, predicted and exact effects.
 
     Args:
         result: any answer.
@@ -67,7 +68,8 @@ def single_numbers(result: Result, n_units: int) -> dict[str, list[float | None]
     function = getattr(result, "function", None)
     if function is not None:
         effects = function.ablated_effects()
-        found["recovered effect of ablating each unit"] = [
+        made = "predicted" if isinstance(result, Candidates) else "recovered"
+        found[f"{made} effect of ablating each unit"] = [
             _short(effects.get((column,), 0.0)) for column in range(n_units)
         ]
     if any(number is not None for number in exact):
@@ -162,6 +164,6 @@ def _of_repairs(result: SelfRepair) -> list[dict[str, Any]]:
 
 
 def _short(value: Any) -> Any:
-    """A number with six digits, as JSON has it."""
+    """A number with nine digits, as JSON has it; of fewer the page shows some that are not so."""
     value = plain(np.asarray(value).item())
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return float(f"{value:.9g}") if isinstance(value, float) else value

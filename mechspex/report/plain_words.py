@@ -133,7 +133,8 @@ def _share(value: float) -> str:
     """A share in per cent, with a digit more where it is nearly all."""
     if not np.isfinite(value):
         return "an unknown share"
-    return f"{value:.1%}" if 0.985 < value < 0.9995 else f"{value:.0%}"
+    text = f"{abs(value):.1%}" if 0.985 < value < 0.9995 else f"{abs(value):.0%}"
+    return f"−{text}" if value < 0 and text != "0%" else text
 
 
 def _plural(word: str, number: int) -> str:

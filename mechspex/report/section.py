@@ -26,6 +26,7 @@ from mechspex.report.signed import signed
 from mechspex.report.what_if import what_if
 from mechspex.runs.result import RunResult
 from mechspex.runs.text import metric_in_words, percent, subject
+from mechspex.screening.candidates import Candidates
 
 # Rows of the other tables of an answer.
 _MOST_ROWS = 200
@@ -49,7 +50,8 @@ def section(result: Result, name: str, folder: Path | None) -> dict[str, Any]:
     units: UnitSet | None = getattr(circuit, "units", None)
     configuration = dict(getattr(circuit, "configuration", {}))
     explanation = result if isinstance(result, Explanation) else None
-    function = getattr(result, "function", None)
+    # What a screen predicts is a change: its function is known up to a constant.
+    function = None if isinstance(result, Candidates) else getattr(result, "function", None)
     if units is not None and len(units) > _MOST_UNITS:
         function = None
     one = {
@@ -209,7 +211,7 @@ def _cell(value: Any) -> dict[str, Any]:
     """What a cell shows, and what it is sorted by."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float):
-        text = "" if value != value else f"{value:.3f}".replace("-", "−")
+        text = "" if value != value else signed(value).removeprefix("+")
         return {"text": text, "sort": plain(value)}
     if isinstance(value, bool):
         return {"text": "yes" if value else "no", "sort": int(value)}

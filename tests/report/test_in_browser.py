@@ -4,9 +4,11 @@ import json
 import re
 import shutil
 import time
+from io import BytesIO
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from report_pages import HEADS, HOSTILE, heads_values, hostile_values
 
 import mechspex as mx
@@ -213,6 +215,22 @@ def test_a_unit_that_is_pointed_at_says_its_number(page, pages):
     assert f"{effect:+.3f}".replace("-", "−") in told
     page.point(2, 2)
     assert not page.one("#tip").is_displayed()
+
+
+def test_the_scale_has_the_colours_of_the_map(page, pages):
+    data = re.search(r'id="data">(.*?)</script>', pages["explained"].read_text(), re.DOTALL)[1]
+    numbers = next(iter(json.loads(data)[0]["numbers"].values()))
+    largest = max(map(abs, numbers))
+    half = min(range(len(numbers)), key=lambda i: abs(abs(numbers[i]) - largest / 2))
+    share = numbers[half] / largest
+    assert 0.3 < abs(share) < 0.7, "a colour in between"
+
+    def pixel(selector, across, up):
+        picture = imread(BytesIO(page.one(selector).screenshot_as_png))[..., :3]
+        return picture[int(up * len(picture)), int(across * picture.shape[1])]
+
+    cell = pixel(f'.map[data-use="look"] [data-column="{half}"]', 0.2, 0.5)
+    assert pixel(".legend i", (1 + share) / 2, 0.5) == pytest.approx(cell, abs=0.03)
 
 
 def test_a_click_on_a_unit_shows_partners_and_prompts(page, pages):

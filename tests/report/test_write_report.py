@@ -7,12 +7,16 @@ from html.parser import HTMLParser
 from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_pages import FIRED, HOSTILE, Named, heads_values, hostile_values
 
 import mechspex as mx
 from mechspex.errors import Refused, RunError, StoreError
 from mechspex.report.effects import effect_rows
+from mechspex.report.plain_words import _share
+from mechspex.report.section import _table
+from mechspex.report.signed import signed
 from mechspex.report.visible import visible
 from mechspex.runs.text import percent
 
@@ -69,6 +73,38 @@ def test_how_nearly_a_circuit_is_the_model_is_shown(tmp_path, answers):
     assert any(f"by less than {within} of what it does" in line for line in one["words"])
     (bare,) = data_of(page_of(tmp_path, answers["members"]))
     assert "equivalent within" not in bare["figures"]
+
+
+def test_a_screen_predicts_changes_alone(tmp_path, answers):
+    """Its function is known up to a constant, and nothing of it was recovered or measured."""
+    (one,) = data_of(page_of(tmp_path, answers["candidates"]))
+    assert one["what_if"] is None
+    assert list(one["numbers"]) == ["predicted effect of ablating each unit"]
+
+
+def test_a_map_without_numbers_has_no_scale(tmp_path, answers):
+    pairs = answers["validation"].rows([1])
+    assert len(pairs.terms[0]) == 2
+    page = page_of(tmp_path, pairs)
+    assert '<p class="legend" aria-hidden="true" hidden>' in page
+    assert '<p class="legend" aria-hidden="true" hidden>' not in page_of(tmp_path, answers["sweep"])
+
+
+def test_zero_has_no_sign():
+    frame = pd.DataFrame({"effect": [-1e-7, 1e-7, -0.5]})
+    texts = [row[0]["text"] for row in _table("t", frame)["rows"]]
+    assert texts == ["0.000", "0.000", "−0.500"]
+    assert _share(-0.016) == "−2%"
+    assert _share(-0.001) == "0%"
+
+
+@pytest.mark.parametrize("value", [-21.665009, 12345.678, 1e-5])
+def test_no_digit_that_is_shown_is_lost_on_the_way(value):
+    values = mx.FunctionValues(lambda m: np.where(m[:, 0], 0.0, value), mx.parts("a"))
+    tested = mx.validate(values, [(0,)])
+    (row,) = effect_rows(tested)
+    assert signed(row["effect"]) == signed(value)
+    assert signed(row["effect"], 2) == signed(value, 2)
 
 
 def test_several_stand_side_by_side(tmp_path, answers):
