@@ -117,6 +117,7 @@ class Verdicts(RunResult):
     def plot(self) -> "matplotlib.figure.Figure":
         """What each unit adds to the circuit with its interval, grey where that is not sure."""
         from mechspex.figures.bars import bars
+        from mechspex.figures.style import measured
 
         table = self.to_pandas().head(_DRAWN)
         members = zip(table["unit"], table["member"], strict=True)
@@ -127,7 +128,7 @@ class Verdicts(RunResult):
             intervals=intervals,
             sure=((intervals[:, 0] > 0) | (intervals[:, 1] < 0)).tolist(),
             most=_DRAWN,
-            quantity=f"what the unit adds to the {metric_in_words(self.circuit.configuration)}",
+            quantity=f"what the unit adds to the {measured(self.circuit, None)}",
             heading=f"Audit · {self._subject}",
         )
 

@@ -18,7 +18,7 @@ from mechspex.effects.validation import Validation
 from mechspex.recovery.recovery import Recovery
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import DIFFERENCE
-from mechspex.runs.text import metric_in_words, subject
+from mechspex.runs.text import subject
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -87,6 +87,7 @@ class ModelDifference(RunResult):
     def plot(self) -> "matplotlib.figure.Figure":
         """The largest changes with their intervals, grey where they are not sure."""
         from mechspex.figures.bars import bars
+        from mechspex.figures.style import measured
 
         table = self._strongest(self.to_pandas()).head(_DRAWN)
         return bars(
@@ -94,7 +95,7 @@ class ModelDifference(RunResult):
             table["change"].tolist(),
             intervals=table[["low", "high"]].to_numpy(),
             sure=table["confirmed"].tolist(),
-            quantity=f"change of the effect on the {metric_in_words(self.configuration)}",
+            quantity=f"change of the effect on the {measured(self, None)}",
             heading=f"What changed: {self._models} · {self._task}",
         )
 

@@ -102,7 +102,8 @@ def circuit_graph(found: Members, *, metric: str | None = None, ax: Axes | None 
     draw_units(axes, places, effects, colours)
     name_units(axes, found.units, places, labels)
     quantity = f"effect of ablating a unit alone on {measured(found, metric)}"
-    colour_bar(figure, [axes], colours, quantity)
+    if np.isfinite(effects).any():
+        colour_bar(figure, [axes], colours, quantity)
     there = {link.relation for link in found.links}
     handles = [
         Line2D([], [], color=colour, linestyle=line, linewidth=2, label=relation)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mechspex.core.checks import told
+from mechspex.core.doors import door
 from mechspex.core.errors import Refused, ShapeError
 from mechspex.core.units import Term
 from mechspex.figures.style import (
@@ -31,7 +32,7 @@ from mechspex.figures.style import (
     short,
     wrapped,
 )
-from mechspex.figures.terms import DrawnTerm, MeasuredTerms, strongest
+from mechspex.figures.terms import MEASURED, DrawnTerm, MeasuredTerms, strongest
 
 # Inches of an image, of a text, of the numbers beside them, and of a row.
 _IMAGE, _TEXT, _NUMBERS, _HEIGHT = 0.95, 1.7, 1.45, 1.15
@@ -44,6 +45,7 @@ _WORDS = {
 }
 
 
+@door(found=MEASURED)
 def gallery(
     found: MeasuredTerms, shown: Iterable[Any], *, most: int = 5, metric: str | None = None
 ) -> Figure:
@@ -61,7 +63,8 @@ def gallery(
         metric: what is measured, in words; the value's metric if not given.
 
     Raises:
-        Refused: something that is no text and no image; `ShapeError`, not one for each unit.
+        Refused: an answer of another kind; something that is no text and no image; `ShapeError`,
+            not one for each unit.
     """
     pictures = [_first(one) for one in shown]
     if len(pictures) != len(found.units):

@@ -9,6 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mechspex.core.checks import told
+from mechspex.core.doors import door
+from mechspex.core.errors import Refused
 from mechspex.figures.style import (
     INK,
     MARKS,
@@ -24,6 +27,7 @@ from mechspex.figures.style import (
 
 # What is below is no prediction; the axis ends there.
 _LOWEST = -0.1
+_COLUMNS = ("decoder", "masks", "r2", "low", "high")
 
 
 @runtime_checkable
@@ -35,6 +39,14 @@ class Scores(Protocol):
         ...
 
 
+def _as_scores(name: str, given: object) -> Scores:
+    # Every answer has a table; only that of learning curves has these columns.
+    if not isinstance(given, Scores) or not set(_COLUMNS) <= set(given.to_pandas().columns):
+        raise Refused(f"{name} = {told(given)}: give learning curves, see mx.learning_curves")
+    return given
+
+
+@door(found=_as_scores)
 def r2_by_masks(
     found: Scores, *, heading: str = "R² on held-out masks", ax: Axes | None = None
 ) -> Figure:
@@ -46,6 +58,9 @@ def r2_by_masks(
         found: the scores to draw.
         heading: the title.
         ax: the axes to draw on; a new figure if not given.
+
+    Raises:
+        Refused: an answer of another kind.
     """
     frame = found.to_pandas()
     figure, axes = sheet(ax, 6.4, 4.0)
@@ -55,7 +70,7 @@ def r2_by_masks(
     others = [name for name in names if name != "additive"]
     for name in names:
         own = np.flatnonzero((frame["decoder"] == name).to_numpy())
-        columns = (frame[column].to_numpy()[own] for column in ("masks", "r2", "low", "high"))
+        columns = (frame[column].to_numpy()[own] for column in _COLUMNS[1:])
         masks, r2, low, high = columns
         additive = name == "additive"
         number = 0 if additive else others.index(name)

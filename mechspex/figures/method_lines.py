@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mechspex.core.checks import Only
+from mechspex.core.doors import door
 from mechspex.figures.style import MARKS, SERIES, bare, in_ink, legend, sheet
 
 # More methods than colours are told apart by dashes.
@@ -27,12 +29,16 @@ class Scored(Protocol):
         ...
 
 
+@door(found=Only((Scored,), "scores of methods, as of mx.lds or mx.removal_curve"))
 def method_lines(found: Scored, *, ax: Axes | None = None) -> Figure:
     """A line a method over its places; bars are the intervals over outputs.
 
     Args:
         found: the scores to draw.
         ax: the axes to draw on; a new figure if not given.
+
+    Raises:
+        Refused: an answer of another kind.
     """
     rows = found.to_pandas().to_dict("records")
     figure, axes = sheet(ax, 6.0, 3.8)

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
+from mechspex.core.doors import door
 from mechspex.core.units import Term, UnitSet
 from mechspex.figures.style import (
     INK,
@@ -32,7 +33,7 @@ from mechspex.figures.style import (
     sheet,
     short,
 )
-from mechspex.figures.terms import DrawnTerm, MeasuredTerms, layered, strongest
+from mechspex.figures.terms import MEASURED, DrawnTerm, MeasuredTerms, layered, strongest
 
 Places = Mapping[int, tuple[float, float]]
 """{column: inches across, inches up}."""
@@ -41,6 +42,7 @@ Places = Mapping[int, tuple[float, float]]
 _UP, _LETTER, _ROW = 0.5, 0.072, 0.22
 
 
+@door(found=MEASURED)
 def network(
     found: MeasuredTerms, *, most: int = 25, metric: str | None = None, ax: Axes | None = None
 ) -> Figure:
@@ -56,6 +58,9 @@ def network(
         most: how many interactions are drawn.
         metric: what is measured, in words; the value's metric if not given.
         ax: the axes to draw on; a new figure if not given.
+
+    Raises:
+        Refused: an answer of another kind.
     """
     drawn = strongest(found, most, least=2)
     columns = sorted({column for one in drawn for column in one.term})
@@ -75,7 +80,8 @@ def network(
     draw_units(axes, places, effects, colours)
     name_units(axes, found.units, places, labels)
     words = measured(found, metric)
-    colour_bar(figure, [axes], colours, f"effect of ablating a unit alone on {words}")
+    if np.isfinite(effects).any():
+        colour_bar(figure, [axes], colours, f"effect of ablating a unit alone on {words}")
     _explain(axes, ax, drawn)
     note = f"widest line: {largest:.3g}, the interaction effect on {words}"
     entitle(figure, ax, axes, heading, note)

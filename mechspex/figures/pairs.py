@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mechspex.core.doors import door
 from mechspex.core.units import UnitSet
 from mechspex.figures.style import (
     INK,
@@ -22,12 +23,13 @@ from mechspex.figures.style import (
     sheet,
     short,
 )
-from mechspex.figures.terms import MeasuredTerms, layered, strongest
+from mechspex.figures.terms import MEASURED, MeasuredTerms, layered, strongest
 
 # Units beyond which only layers are named.
 _NAMED = 70
 
 
+@door(found=MEASURED)
 def pair_matrix(
     found: MeasuredTerms,
     *,
@@ -45,6 +47,9 @@ def pair_matrix(
         most: draw the strongest so many pairs alone; all if not given.
         metric: what is measured, in words; the value's metric if not given.
         ax: the axes to draw on; a new figure if not given.
+
+    Raises:
+        Refused: an answer of another kind.
     """
     pairs = strongest(found, most or len(found.terms), least=2, largest=2)
     columns = sorted({column for pair in pairs for column in pair.term})

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mechspex.core.doors import door
 from mechspex.figures.style import (
     INK,
     NEGATIVE,
@@ -29,7 +30,7 @@ from mechspex.figures.style import (
     sheet,
     short,
 )
-from mechspex.figures.terms import MeasuredTerms, named, strongest
+from mechspex.figures.terms import MEASURED, MeasuredTerms, named, strongest
 
 # Prompts that one picture can name.
 _MOST_PROMPTS = 40
@@ -45,6 +46,7 @@ class NamedOutputs(Protocol):
     def outputs(self) -> tuple[str, ...]: ...
 
 
+@door(found=MEASURED)
 def beeswarm(
     found: MeasuredTerms,
     *,
@@ -64,6 +66,9 @@ def beeswarm(
         least: the smallest sets that are drawn: 1 for single units too, 2 for interactions alone.
         metric: what is measured, in words; the value's metric if not given.
         ax: the axes to draw on; a new figure if not given.
+
+    Raises:
+        Refused: an answer of another kind.
     """
     drawn = strongest(found, most, least=least)[::-1]
     figure, axes = sheet(ax, 7.0, 0.32 * max(len(drawn), 3) + 1.5)
@@ -106,6 +111,7 @@ def _swarm(effects: Float[np.ndarray, " output"], extent: float) -> Float[np.nda
     return moved
 
 
+@door(found=MEASURED)
 def force(
     found: MeasuredTerms, *, most: int = 6, metric: str | None = None, ax: Axes | None = None
 ) -> Figure:
@@ -117,6 +123,9 @@ def force(
         most: how many terms have a colour, up to 6; the other measured ones are grey.
         metric: what is measured, in words; the value's metric if not given.
         ax: the axes to draw on; a new figure if not given.
+
+    Raises:
+        Refused: an answer of another kind.
     """
     drawn = strongest(found, min(most, len(SERIES) - 1))
     effects = np.nan_to_num(found.output_effects, posinf=0.0, neginf=0.0)

@@ -112,7 +112,8 @@ def self_repair_map(found: Repairs, *, metric: str | None = None, ax: Axes | Non
     )
     entitle(figure, ax, axes, heading, note if effects else "no repair is confirmed")
     quantity = f"effect of ablation on {measured(found, metric)}"
-    colour_bar(figure, [axes], colours, quantity)
+    if effects:
+        colour_bar(figure, [axes], colours, quantity)
     return in_ink(figure, ax)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechspex.core.checks import Only
 from mechspex.core.kinds import KINDS
 from mechspex.core.units import Term, UnitSet
 from mechspex.figures.style import short
@@ -34,6 +35,10 @@ class MeasuredTerms(Protocol):
     def to_pandas(self) -> pd.DataFrame:
         """A row a set, in the order of `terms`: order, effect, low, high, confirmed."""
         ...
+
+
+MEASURED = Only((MeasuredTerms,), "exact effects: an explanation, a sweep, a validation")
+"""Reads what these figures are drawn from."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mechspex.core.doors import door
 from mechspex.figures.style import (
     INK,
     NEGATIVE,
@@ -25,9 +26,10 @@ from mechspex.figures.style import (
     short,
     wrapped,
 )
-from mechspex.figures.terms import DrawnTerm, MeasuredTerms, strongest
+from mechspex.figures.terms import MEASURED, DrawnTerm, MeasuredTerms, strongest
 
 
+@door(found=MEASURED)
 def upset(
     found: MeasuredTerms, *, most: int = 16, least: int = 2, metric: str | None = None
 ) -> Figure:
@@ -41,6 +43,9 @@ def upset(
         most: how many sets are drawn, the strongest.
         least: the smallest sets that are drawn: 2 for pairs and larger, 3 for higher orders alone.
         metric: what is measured, in words; the value's metric if not given.
+
+    Raises:
+        Refused: an answer of another kind.
     """
     drawn = strongest(found, most, least=least)
     columns = sorted({column for one in drawn for column in one.term})

@@ -100,7 +100,8 @@ def _steps(explanation: Behaviour, most: int) -> list[tuple[str, float]]:
         terms = sorted(by_order[order].items(), key=lambda one: -abs(one[1]))
         steps += [(named(explanation.units, term), step) for term, step in terms[:most]]
         if rest := terms[most:]:
-            steps.append((f"{len(rest):,} other {words}", sum(step for _, step in rest)))
+            others = f"{len(rest):,} other {words.removesuffix('s') if len(rest) == 1 else words}"
+            steps.append((others, sum(step for _, step in rest)))
     if larger := by_order[3]:
         words = "set" if len(larger) == 1 else "sets"
         steps.append((f"{len(larger):,} larger {words}", sum(larger.values())))

@@ -21,7 +21,7 @@ from mechspex.core.units import Term, UnitSet
 from mechspex.runs.cost import Cost
 from mechspex.runs.result import RunResult
 from mechspex.runs.run import CANDIDATES
-from mechspex.runs.text import metric_in_words, subject
+from mechspex.runs.text import subject
 from mechspex.set_functions.set_function import SetFunction
 
 if TYPE_CHECKING:
@@ -174,13 +174,14 @@ class Candidates(RunResult):
             metric: what is measured, in words; the value's metric if not given.
         """
         from mechspex.figures.bars import bars
+        from mechspex.figures.style import measured
 
         frame = self.to_pandas()
         return bars(
             frame["units"].tolist(),
             frame["score"].to_numpy(),
             quantity=f"predicted effect {'in circuits ' if self._in_circuits else ''}on "
-            f"{metric or metric_in_words(self.configuration)}",
+            f"{measured(self, metric)}",
             heading=f"Proposed · {subject(self.configuration, self.units)}",
         )
 

@@ -234,5 +234,8 @@ def test_the_map_has_an_arrow_for_every_confirmed_repair():
     places = {(text.xyann, text.xy) for text in arrows}
     pairs = [((0, 0), (0, 3)), ((1, 2), (1, 3))]
     assert places == {(one, other) for pair in pairs for one, other in (pair, pair[::-1])}
+    assert len(figure.axes) == 2
+    none = figures.self_repair_map(replace(mx.self_repair(truth(values), values), repairs=()))
+    assert len(none.axes) == 1, "no scale of nothing"
     with pytest.raises(Refused, match="all heads"):
         figures.self_repair_map(found_in({(0, 1): -1.0}))

@@ -124,3 +124,18 @@ def test_predictions_lie_beside_what_was_measured():
     singles, pairs = (np.asarray(dots.get_offsets()) for dots in figure.axes[0].collections)
     assert singles == pytest.approx(np.array([[1.0, 1.5], [2.0, 1.0]]))
     assert pairs == pytest.approx(np.array([[0.5, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("method_lines", "scores of methods"),
+        ("r2_by_masks", "learning curves"),
+        *[(name, "exact effects") for name in ("beeswarm", "force", "network", "upset")],
+        ("pair_matrix", "exact effects"),
+    ],
+)
+def test_an_answer_of_another_kind_is_refused(name, wanted):
+    for other in (circuit(heads(1, 5), 2), 3, None):
+        with pytest.raises(Refused, match=f"give .*{wanted}"):
+            getattr(figures, name)(other)

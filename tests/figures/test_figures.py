@@ -98,3 +98,11 @@ def test_no_interactions_make_a_figure_that_says_so():
         figures.head_map(found)
     with pytest.raises(Refused, match="all lie in layers"):
         figures.head_map(mx.sweep(lambda masks: 1.0 * masks[:, 0], units=mx.parts("ab")))
+
+
+def test_named_bars_say_the_unit_of_the_metric(tiny, tiny_task):
+    values = mx.ComponentValues(tiny, tiny_task, mx.heads(tiny))
+    changed = mx.compare_models(tiny, tiny, tiny_task, n_masks=50)
+    verdicts = mx.audit(tiny, tiny_task, mx.Circuit(values.units, (1, 7)))
+    for answer in (mx.screen(values, "ablation"), changed, verdicts):
+        assert answer.plot().axes[0].get_xlabel().endswith("logit difference (logits)")

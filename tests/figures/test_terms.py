@@ -116,6 +116,18 @@ def test_upset_has_a_bar_a_set_and_a_dot_a_member(found):
         assert first == {found.units.names[column] for column in drawn[0].term}
 
 
+def test_one_step_that_is_left_is_a_single():
+    figure = figures.waterfall(planted(heads(1, 5), n_pairs=3), most=2)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "1 other single" in names
+
+
+def test_without_effects_of_single_units_there_is_no_scale_of_them():
+    values = mx.FunctionValues(lambda m: 1.0 * (m[:, 0] & m[:, 1]), mx.parts("abc"))
+    pairs = mx.validate(values, [(0, 1)])
+    assert len(figures.network(pairs).axes) == 1
+
+
 def test_the_waterfall_ends_at_the_clean_value(found):
     axes = figures.waterfall(found).axes[0]
     first, *steps, last = rectangles(axes)
