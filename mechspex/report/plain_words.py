@@ -72,7 +72,8 @@ def _(result: Sweep) -> list[str]:
         n_terms, held = len(tested.terms), int(np.count_nonzero(tested.to_pandas()["confirmed"]))
         lines.append(
             f"Each of {n_terms:,} {_plural(name, n_terms)} was ablated {among}; "
-            f"{held:,} effects are confirmed (false discovery rate {tested.level:g})."
+            f"{held:,} {_plural('effect', held)} {'is' if held == 1 else 'are'} confirmed "
+            f"(false discovery rate {tested.level:g})."
         )
     alone, pairs = result.singles(), result.pairs()
     lines += _strongest("alone", alone[alone["confirmed"]])
@@ -106,8 +107,8 @@ def _(result: Circuit) -> list[str]:
             )
     if result.links:
         lines.append(
-            f"{len(result.links)} {_plural('pair', len(result.links))} of members act together, "
-            "back each other up or oppose each other, beyond the spread over prompts."
+            f"Of {len(result.links)} {_plural('pair', len(result.links))} of members the two act "
+            "together, back each other up or oppose each other, beyond the spread over prompts."
         )
     return lines
 

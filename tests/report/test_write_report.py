@@ -14,7 +14,7 @@ from report_pages import FIRED, HOSTILE, Named, heads_values, hostile_values
 import mechspex as mx
 from mechspex.errors import Refused, RunError, StoreError
 from mechspex.report.effects import effect_rows
-from mechspex.report.plain_words import _share
+from mechspex.report.plain_words import _share, plain_words
 from mechspex.report.section import _table
 from mechspex.report.signed import signed
 from mechspex.report.visible import visible
@@ -96,6 +96,14 @@ def test_zero_has_no_sign():
     assert texts == ["0.000", "0.000", "−0.500"]
     assert _share(-0.016) == "−2%"
     assert _share(-0.001) == "0%"
+
+
+def test_one_is_told_as_one():
+    values = mx.FunctionValues(lambda m: 1.0 * m[:, 0], mx.parts("ab"))
+    told = " ".join(plain_words(mx.sweep(values)))
+    assert "1 effect is confirmed" in told
+    both = mx.FunctionValues(lambda m: 1.0 * m.sum(axis=1), mx.parts("ab"))
+    assert "2 effects are confirmed" in " ".join(plain_words(mx.sweep(both)))
 
 
 @pytest.mark.parametrize("value", [-21.665009, 12345.678, 1e-5])
