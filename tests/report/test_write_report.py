@@ -98,12 +98,13 @@ def test_zero_has_no_sign():
     assert _share(-0.001) == "0%"
 
 
-def test_one_is_told_as_one():
-    values = mx.FunctionValues(lambda m: 1.0 * m[:, 0], mx.parts("ab"))
-    told = " ".join(plain_words(mx.sweep(values)))
-    assert "1 effect is confirmed" in told
-    both = mx.FunctionValues(lambda m: 1.0 * m.sum(axis=1), mx.parts("ab"))
-    assert "2 effects are confirmed" in " ".join(plain_words(mx.sweep(both)))
+@pytest.mark.parametrize(("n_acting", "told"), [(1, "1 effect is"), (2, "2 effects are")])
+def test_one_is_told_as_one(n_acting, told):
+    outputs = np.array([1.0, 1.1, 0.9])
+    act = mx.FunctionValues(
+        lambda m: m[:, :n_acting].sum(axis=1)[:, None] * outputs, mx.parts("ab")
+    )
+    assert f"{told} confirmed" in " ".join(plain_words(mx.sweep(act)))
 
 
 @pytest.mark.parametrize("value", [-21.665009, 12345.678, 1e-5])
